@@ -1,0 +1,94 @@
+"""Text that every CPython carries: the standard library's sources, the docstrings of its built-in types, and pydoc's topics.
+
+The demo model was trained on it, except for the documents held out by a hash of their name. The same rule picks the
+evaluation text from the Python that runs the benchmark, so no text has to ship with the package.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from pythia_quant.corpus import encode, shared
+
+HELD_OUT_SHARE = 0.15
+
+# Absent from some builds of CPython, or tables of data rather than text.
+_SKIPPED = {
+    "__pycache__", "_pyrepl", "dist-packages", "distutils", "encodings", "ensurepip", "idlelib", "lib2to3",
+    "pydoc_data", "site-packages", "test", "tests", "tkinter", "turtledemo",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document of the corpus; its name does not depend on where Python is installed."""
+
+    name: str
+    text: str
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the document was kept out of the demo model's training text; depends on the name alone."""
+        bucket = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "big")
+        return bucket < HELD_OUT_SHARE * 2**32
+
+
+def documents() -> list[Document]:
+    """Return this Python's documents, sorted by name. Nothing of what is read is executed."""
+    found = [*_sources(), *_docstrings(), *(Document(f"topics/{name}", text) for name, text in topics.items())]
+    return sorted((d for d in found if d.text.strip()), key=lambda d: d.name)
+
+
+def _sources() -> list[Document]:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    found = []
+    for path in root.rglob("*.py"):
+        relative = path.relative_to(root)
+        if _SKIPPED.isdisjoint(relative.parts) and not relative.parts[0].startswith(("config-", "_sysconfigdata")):
+            text = path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")
+            found.append(Document(relative.as_posix(), text))
+    return found
+
+
+def _docstrings() -> list[Document]:
+    found = []
+    for name, kind in vars(builtins).items():
+        if isinstance(kind, type):
+            members = (member.__doc__ for member in vars(kind).values() if callable(member))
+            parts = dict.fromkeys(doc for doc in (kind.__doc__, *members) if doc)
+            found.append(Document(f"builtins/{name}", "\n\n".join(parts)))
+    return found
+
+
+def training_text() -> str:
+    """Return the documents the demo model may have been trained on, joined by blank lines."""
+    return "\n\n".join(d.text for d in documents() if not d.held_out)
+
+
+def held_out_text(tokenizer: Tokenizer) -> str:
+    """Return the held-out documents less every paragraph that shares 13 tokens in a row with the training text.
+
+    Args:
+        tokenizer: decides what a token is; a fast tokenizer, because character offsets are needed.
+    """
+    training = encode(tokenizer, training_text())
+    paragraphs = "\n\n".join(d.text for d in documents() if d.held_out).split("\n\n")
+    while True:
+        text = "\n\n".join(paragraphs)
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        overlapping = shared(np.array(encoding.ids, dtype=np.int64), training)
+        if not overlapping.any():
+            return text
+        # A paragraph and the separator after it own the characters from its start to the next one's.
+        starts = np.cumsum([0] + [len(p) + 2 for p in paragraphs[:-1]])
+        places = np.array(encoding.offsets)[overlapping, 0]
+        hit = set((np.searchsorted(starts, places, side="right") - 1).tolist())
+        paragraphs = [p for i, p in enumerate(paragraphs) if i not in hit]

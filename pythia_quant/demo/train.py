@@ -1,0 +1,123 @@
+"""How the demo model was made: `python -m pythia_quant.demo.train --out DIR` (about half an hour on two cores).
+
+A GPT-NeoX with the body of pythia-14m (6 layers, width 128, 4 heads), context 512, and a byte-level BPE tokenizer of
+4,096 tokens, trained on the text of :mod:`pythia_quant.builtin_text` without its held-out documents.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.progress import track
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+from pythia_quant.builtin_text import documents, held_out_text
+from pythia_quant.corpus import encode, windows
+
+VOCABULARY, CONTEXT, END_OF_TEXT = 4096, 512, "<|endoftext|>"
+PEAK_LEARNING_RATE, FINAL_SHARE, WARMUP_STEPS, WEIGHT_DECAY = 3e-3, 0.05, 100, 0.1
+
+
+def train_tokenizer(texts: list[str]) -> Tokenizer:
+    """Train a byte-level BPE tokenizer of 4,096 tokens; token 0 is ``<|endoftext|>``, as in Pythia."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def perplexity(model: GPTNeoXForCausalLM, rows: torch.Tensor) -> float:
+    """Return the perplexity of `model` on `rows` (int64 [windows, context]), context - 1 predictions a row."""
+    model.eval()
+    with torch.no_grad():
+        losses = [model(input_ids=batch, labels=batch).loss.item() * len(batch) for batch in rows.split(8)]
+    model.train()
+    return math.exp(sum(losses) / len(rows))
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine down to 5 % of the peak."""
+    if step < WARMUP_STEPS:
+        return PEAK_LEARNING_RATE * (step + 1) / WARMUP_STEPS
+    cosine = 0.5 * (1 + math.cos(math.pi * (step - WARMUP_STEPS) / (steps - WARMUP_STEPS)))
+    return PEAK_LEARNING_RATE * (FINAL_SHARE + (1 - FINAL_SHARE) * cosine)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 2500,
+    batch: Annotated[int, typer.Option(help="Windows a step.")] = 16,
+    seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
+) -> None:
+    """Train the demo model and write it, its tokenizer and `training.json` to OUT."""
+    torch.manual_seed(seed)
+    every = documents()
+    training = [d for d in every if not d.held_out]
+    tokenizer = train_tokenizer([d.text for d in training])
+    end = np.array([0], dtype=np.int64)
+    stream = torch.from_numpy(np.concatenate([part for d in training for part in (encode(tokenizer, d.text), end)]))
+    held_out = torch.from_numpy(windows(encode(tokenizer, held_out_text(tokenizer)), CONTEXT))
+    print(f"{len(stream):,} training tokens, {len(held_out)} held-out windows of {CONTEXT}")
+
+    config = GPTNeoXConfig(
+        vocab_size=VOCABULARY, hidden_size=128, num_hidden_layers=6, num_attention_heads=4, intermediate_size=512,
+        max_position_embeddings=CONTEXT, rotary_pct=0.25, bos_token_id=0, eos_token_id=0, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = GPTNeoXForCausalLM(config)
+    untrained = perplexity(model, held_out[:100])
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95))
+    for step in track(range(steps), description="training"):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps)
+        starts = torch.randint(len(stream) - CONTEXT, (batch,))
+        rows = torch.stack([stream[i : i + CONTEXT] for i in starts.tolist()])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model(input_ids=rows, labels=rows).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 250 == 249:
+            print(f"step {step + 1}: loss {loss.item():.3f}, held-out perplexity {perplexity(model, held_out[:40]):.2f}")
+
+    model.half().save_pretrained(out)
+    tokenizer.save(str(out / "tokenizer.json"))
+    tokens = {f"{kind}_token": END_OF_TEXT for kind in ("bos", "eos", "unk")}
+    (out / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": CONTEXT, **tokens}, indent=2)
+    )
+    record = {
+        "python": platform.python_version(),
+        "steps": steps,
+        "batch": batch,
+        "seed": seed,
+        "training_tokens_in_text": len(stream),
+        "held_out_windows": len(held_out),
+        "untrained_perplexity": round(untrained, 2),
+        "held_out_perplexity": round(perplexity(model.float(), held_out[:100]), 3),
+        "held_out_documents": [d.name for d in every if d.held_out],
+    }
+    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    print({key: value for key, value in record.items() if key != "held_out_documents"})
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""bitsandbytes 4-bit: what ``AutoModelForCausalLM.from_pretrained`` loads without our package."""

@@ -1,0 +1,54 @@
+"""What a format's writer is given and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from pythia_quant.settings import VariantSettings
+from pythia_quant.weights import WeightReader
+
+S = TypeVar("S", bound=VariantSettings)
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, and how many steps of how many are done."""
+
+
+@dataclass(frozen=True)
+class Job(Generic[S]):
+    """One conversion.
+
+    Attributes:
+        source: the weights to quantize.
+        settings: how.
+        folder: an empty scratch folder; the writer puts weights and ``config.json`` there and touches nothing else.
+        probe: int64 [windows, tokens], a few tokens; the writer runs them through the weights it intends.
+        calibration: int64 [windows, tokens] for a quantizer that uses any, else empty.
+        report: told of progress.
+    """
+
+    source: WeightReader
+    settings: S
+    folder: Path
+    probe: Tensor
+    calibration: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.int64))
+    report: Report = lambda step, done, total: None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writer leaves beside the files.
+
+    Attributes:
+        tensor_bytes: bytes of all stored weights: codes, scales, zero points and what is kept in floating point.
+        logits: fp32 [windows, tokens, vocabulary], what the intended weights give on the probe in fp32 arithmetic.
+        notes: facts for the manifest, such as the damping used or each layer's error.
+    """
+
+    tensor_bytes: int
+    logits: Tensor
+    notes: dict[str, object] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""GPT-NeoX as an ONNX graph of ONNX Runtime's fused operators."""

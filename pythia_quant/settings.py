@@ -1,0 +1,44 @@
+"""The base of everything a user writes in a file: strict types, and an unknown key is an error with a suggestion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+from pythia_quant.errors import nearest
+
+
+class Settings(BaseModel):
+    """Immutable, strictly typed settings that refuse keys they do not know."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    hint = nearest(str(key), cls.model_fields)
+                    raise PydanticCustomError("unknown_key", "unknown key '{key}'; {hint}", {"key": key, "hint": hint})
+        return data
+
+
+class VariantSettings(Settings):
+    """One way to quantize. Subclasses live in their format's package and name it in a literal field ``format``."""
+
+    format: str
+
+    def fits(self, width: int, mlp_width: int) -> tuple[str, str] | None:
+        """Return the key that does not suit a model of these widths and why, or None when all do."""
+        return None
+
+def divides(key: str, size: int, width: int, mlp_width: int, choices: tuple[int, ...]) -> tuple[str, str] | None:
+    """Check that `size` divides both widths; otherwise return the key and a sentence with the choices that do."""
+    if width % size == 0 and mlp_width % size == 0:
+        return None
+    good = [choice for choice in choices if width % choice == 0 and mlp_width % choice == 0]
+    ways = f"choose from: {', '.join(map(str, good))}" if good else f"none of {choices} does"
+    return key, f"{size} does not divide the model's widths {width} and {mlp_width}; {ways}"

@@ -1,0 +1,130 @@
+"""The Pythia suite as data: sizes, families, revisions, and the names it had before January 2023.
+
+Sources: the model cards and README of EleutherAI/pythia, and arXiv 2304.01373, table 1. Every count here is recomputed
+from its shape by the tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pythia_quant.errors import SourceError
+
+ORGANIZATION = "EleutherAI"
+TOKENS_PER_STEP = 2_097_152
+"""Tokens in one training step: 1,024 sequences of 2,048."""
+CONTEXT = 2048
+LAST_STEP = 143_000
+
+
+@dataclass(frozen=True)
+class Size:
+    """One model size and its published parameter counts (including and excluding both embedding matrices)."""
+
+    name: str
+    layers: int
+    width: int
+    heads: int
+    vocabulary: int
+    parameters: int
+    non_embedding_parameters: int
+
+
+SIZES = {
+    size.name: size
+    for size in (
+        Size("14m", 6, 128, 4, 50304, 14_067_712, 1_189_888),
+        Size("31m", 6, 256, 8, 50304, 30_494_720, 4_739_072),
+        Size("70m", 6, 512, 8, 50304, 70_426_624, 18_915_328),
+        Size("160m", 12, 768, 12, 50304, 162_322_944, 85_056_000),
+        Size("410m", 24, 1024, 16, 50304, 405_334_016, 302_311_424),
+        Size("1b", 16, 2048, 8, 50304, 1_011_781_632, 805_736_448),
+        Size("1.4b", 24, 2048, 16, 50304, 1_414_647_808, 1_208_602_624),
+        Size("2.8b", 32, 2560, 32, 50304, 2_775_208_960, 2_517_652_480),
+        Size("6.9b", 32, 4096, 32, 50432, 6_857_302_016, 6_444_163_072),
+        Size("12b", 36, 5120, 40, 50688, 11_846_072_320, 11_327_027_200),
+    )
+}
+
+FAMILIES = ("", "-deduped", "-v0", "-deduped-v0")
+"""Suffixes of a repository's name: trained on the Pile, on the deduplicated Pile, and the first release of each."""
+
+_SIZES_BEFORE_2023 = {
+    "19m": "70m", "125m": "160m", "350m": "410m", "800m": "1b", "1.3b": "1.4b", "2.7b": "2.8b", "6.7b": "6.9b",
+    "13b": "12b",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Member:
+    """One repository of the suite."""
+
+    size: Size
+    family: str
+
+    @property
+    def repo_id(self) -> str:
+        return f"{ORGANIZATION}/pythia-{self.size.name}{self.family}"
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Training steps published as branches ``step<N>``; the v0 families lack those before step 1000."""
+        early = () if self.family.endswith("-v0") else (0, *(2**i for i in range(10)))
+        return early + tuple(range(1000, LAST_STEP + 1, 1000))
+
+
+def members() -> list[Member]:
+    """Return every repository of the suite. The v0 families have no 14m and 31m."""
+    return [
+        Member(size, family)
+        for family in FAMILIES
+        for size in SIZES.values()
+        if not (family.endswith("-v0") and size.name in ("14m", "31m"))
+    ]
+
+
+def tokens_seen(step: int) -> int:
+    """Return the number of training tokens a model had seen at `step`."""
+    return step * TOKENS_PER_STEP
+
+
+def resolve(repo_id: str) -> tuple[str, str | None]:
+    """Map a repository name from before January 2023 to the one that serves those weights now.
+
+    Returns:
+        The repository to use, and a notice when it is not `repo_id` itself.
+    """
+    organization, _, name = repo_id.rpartition("/")
+    if organization != ORGANIZATION or not name.startswith("pythia-"):
+        return repo_id, None
+    size, dash, rest = name.removeprefix("pythia-").partition("-")
+    if size not in _SIZES_BEFORE_2023:
+        return repo_id, None
+    family = f"-{rest.removesuffix('v0').removesuffix('-')}" if dash and rest != "v0" else ""
+    current = f"{ORGANIZATION}/pythia-{_SIZES_BEFORE_2023[size]}{family}-v0"
+    return current, f"{repo_id} is a name from before January 2023; those weights are {current} now"
+
+
+def find(repo_id: str) -> Member | None:
+    """Return the suite's member called `repo_id` (an old name included), or None for a model outside the suite."""
+    current, _ = resolve(repo_id)
+    return next((member for member in members() if member.repo_id == current), None)
+
+
+def check_revision(repo_id: str, revision: str) -> None:
+    """Refuse ``step<N>`` where the suite never published that step. Other revisions and models pass.
+
+    Raises:
+        SourceError: naming the nearest published step.
+    """
+    member = find(repo_id)
+    step = revision.removeprefix("step")
+    if member is None or not revision.startswith("step") or not step.isdigit() or int(step) in member.steps:
+        return
+    close = min(member.steps, key=lambda published: abs(published - int(step)))
+    raise SourceError(
+        f"{member.repo_id} was never published at {revision}",
+        hint=f"the nearest published revision is step{close}; there are {len(member.steps)}",
+    )
+
+

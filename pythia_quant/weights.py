@@ -1,0 +1,121 @@
+"""Tensors at rest, read one at a time: safetensors or ``pytorch_model.bin``, in one file or in shards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pythia_quant.architecture import HEAD, Architecture
+from pythia_quant.errors import SourceError
+
+SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+INDEX_SUFFIX = ".index.json"
+
+# Buffers that old checkpoints carry: a causal mask and rotary frequencies, both recomputed at run time.
+_BUFFERS = (".attention.bias", ".attention.masked_bias", ".attention.rotary_emb.inv_freq")
+
+
+class WeightReader(Protocol):
+    """Gives the tensors of a GPT-NeoX by their names in a checkpoint."""
+
+    @property
+    def architecture(self) -> Architecture: ...
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor, in the dtype it is stored in.
+
+        Raises:
+            SourceError: it is missing, damaged or not finite.
+        """
+        ...
+
+
+class WeightFiles:
+    """A folder's weights. Opening checks every name and shape against the architecture; tensors are read on demand."""
+
+    def __init__(self, files: list[Path], architecture: Architecture) -> None:
+        self.architecture = architecture
+        self._pickled: dict[Path, dict[str, Tensor]] = {}
+        self._file_of: dict[str, Path] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for file in files:
+            for name, shape in self._shapes(file).items():
+                self._file_of[name], shapes[name] = file, shape
+        self._check(shapes, files)
+
+    def read(self, name: str) -> Tensor:
+        file = self._file_of[name]
+        if file in self._pickled:
+            tensor = self._pickled[file][name]
+        else:
+            with safe_open(file, framework="pt") as opened:
+                tensor = opened.get_tensor(name)
+        if not torch.isfinite(tensor).all():
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise SourceError(
+                f"{bad:,} of {tensor.numel():,} values of {name} are not finite",
+                where=str(file),
+                hint="the checkpoint is damaged: download it again, or use another revision",
+            )
+        return tensor
+
+    def _shapes(self, file: Path) -> dict[str, tuple[int, ...]]:
+        damaged = "download the file again; it is truncated or was not written completely"
+        try:
+            if file.suffix == ".bin":
+                # weights_only: a pickle from a hub may hold code, and this loader refuses to run any.
+                self._pickled[file] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+                return {name: tuple(t.shape) for name, t in self._pickled[file].items()}
+            with safe_open(file, framework="pt") as opened:
+                return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, RuntimeError, ValueError, AttributeError, EOFError) as error:
+            raise SourceError(f"cannot be read ({_first_line(error)})", where=str(file), hint=damaged) from error
+        except Exception as error:  # pickle.UnpicklingError carries the advice to turn the protection off
+            raise SourceError(
+                "is not a plain file of tensors, and nothing else is loaded from a pickle",
+                where=str(file),
+                hint="use a checkpoint in safetensors",
+            ) from error
+
+    def _check(self, shapes: dict[str, tuple[int, ...]], files: list[Path]) -> None:
+        where = str(files[0].parent)
+        if "lm_head.weight" in shapes:  # what native gptqmodel writes; on the hub the head is embed_out.weight
+            raise SourceError("the head is called lm_head.weight", where=where, hint=f"rename the tensor to {HEAD}")
+        expected = self.architecture.tensor_shapes()
+        for name, shape in expected.items():
+            if name not in shapes:
+                raise SourceError(f"the tensor {name} is missing", where=where, hint="is a shard missing?")
+            if shapes[name] != shape:
+                raise SourceError(
+                    f"{name} has shape {list(shapes[name])}; config.json says {list(shape)}",
+                    where=str(self._file_of[name]),
+                    hint="config.json and weights do not belong together",
+                )
+        for name in shapes:
+            if name not in expected and not name.endswith(_BUFFERS):
+                raise SourceError(f"the tensor {name} is not handled", where=str(self._file_of[name]))
+
+
+def weight_file_names(index: Path) -> list[str]:
+    """Return the names of the shards that an index file (``*.index.json``) lists.
+
+    Raises:
+        SourceError: the index is damaged, or names a file outside its folder.
+    """
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise SourceError("is not an index of weight files", where=str(index)) from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise SourceError(f"names {name!r}, which is not a file beside it", where=str(index))
+    return names
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
