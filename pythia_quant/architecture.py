@@ -57,6 +57,7 @@ class Architecture:
 
     @property
     def head_size(self) -> int:
+        """Dimensions of one attention head."""
         return self.width // self.heads
 
     @property
@@ -66,6 +67,7 @@ class Architecture:
 
     @property
     def non_embedding_parameters(self) -> int:
+        """Parameters without the two embedding matrices."""
         d, m = self.width, self.mlp_width
         attention = 4 * d * d + 4 * d
         mlp = 2 * d * m + m + d
@@ -134,8 +136,8 @@ LINEARS = ("attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h", 
 """The linear layers within one layer."""
 
 
-def read_config(path: Path) -> Architecture:
-    """Read a ``config.json``.
+def read_config(path: Path, *, quantized: bool = False) -> Architecture:
+    """Read a ``config.json``; `quantized` says that it is an artifact's, whose quantization_config is not our matter.
 
     Raises:
         SourceError: not JSON, not GPT-NeoX, or a field whose value (or name) we do not handle.
@@ -146,6 +148,8 @@ def read_config(path: Path) -> Architecture:
         raise SourceError(f"cannot be read as JSON ({error})", where=str(path)) from error
     if not isinstance(fields, dict):
         raise SourceError("is not a JSON object", where=str(path))
+    if quantized:
+        fields.pop("quantization_config", None)
     return parse_config(fields, where=str(path))
 
 

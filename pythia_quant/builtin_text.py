@@ -1,4 +1,4 @@
-"""Text that every CPython carries: the standard library's sources, the docstrings of its built-in types, and pydoc's topics.
+"""Text that every CPython carries: the standard library's sources, docstrings of built-in types, pydoc's topics.
 
 The demo model was trained on it, except for the documents held out by a hash of their name. The same rule picks the
 evaluation text from the Python that runs the benchmark, so no text has to ship with the package.

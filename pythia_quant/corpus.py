@@ -1,6 +1,11 @@
-"""Token sequences: windows of a text, and the check that calibration and evaluation text do not overlap."""
+"""From a text to windows of tokens, and the check that calibration and evaluation text do not overlap."""
 
 from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +14,66 @@ from tokenizers import Tokenizer
 from pythia_quant.errors import CorpusError
 
 Tokens = NDArray[np.int64]
+T = TypeVar("T", bound=np.generic)
 
 OVERLAP_LENGTH = 13
-"""Tokens in a row that count as the same text: the n-gram length of the decontamination of GPT-3 (arXiv 2005.14165, appendix C)."""
+"""Tokens in a row that count as the same text: the n-gram length of GPT-3's decontamination (arXiv 2005.14165, C)."""
+
+MAX_OVERLAP = 0.05
+"""Share of calibration windows that may overlap the evaluation text and be skipped; above it the text is refused."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text with the name it is reported under."""
+
+    name: str
+    content: str
+
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 of the text as UTF-8."""
+        return hashlib.sha256(self.content.encode()).hexdigest()
+
+    @property
+    def utf8_bytes(self) -> int:
+        """Length of the text as UTF-8."""
+        return len(self.content.encode())
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file, line ends as they are.
+
+    Raises:
+        CorpusError: it is not there, or not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError as error:
+        raise CorpusError("there is no such file", where=str(path)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"cannot be read as UTF-8 text ({error})", where=str(path)) from error
+
+
+def read_column(path: Path, column: str, join: str) -> str:
+    """Join the rows of one text column of a parquet file.
+
+    Raises:
+        CorpusError: pyarrow is not installed, the file is damaged, or the column is missing.
+    """
+    try:
+        from pyarrow import ArrowException, parquet  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise CorpusError(
+            "a parquet file needs pyarrow, not installed here",
+            where=str(path),
+            hint="pip install 'pythia-quant[parquet]'",
+        ) from error
+    try:
+        rows = parquet.read_table(path, columns=[column]).column(column).to_pylist()
+    except (ArrowException, OSError, KeyError) as error:
+        raise CorpusError(f"has no readable column {column!r}", where=str(path)) from error
+    return join.join(row or "" for row in rows)
 
 
 def encode(tokenizer: Tokenizer, text: str) -> Tokens:
@@ -19,11 +81,11 @@ def encode(tokenizer: Tokenizer, text: str) -> Tokens:
     return np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
 
 
-def windows(tokens: Tokens, length: int, limit: int | None = None) -> Tokens:
+def windows(tokens: NDArray[T], length: int, limit: int | None = None) -> NDArray[T]:
     """Cut `tokens` into consecutive, non-overlapping windows; the incomplete last one is dropped.
 
     Returns:
-        int64 [windows, length], at most `limit` rows.
+        [windows, length], at most `limit` rows.
 
     Raises:
         CorpusError: the text is shorter than one window.
@@ -32,6 +94,39 @@ def windows(tokens: Tokens, length: int, limit: int | None = None) -> Tokens:
     if count == 0:
         raise CorpusError(f"the text has {len(tokens):,} tokens, a window takes {length:,}", hint="give a longer text")
     return tokens[: count * length].reshape(count, length)[:limit]
+
+
+def calibration_windows(tokens: Tokens, evaluation: Tokens, length: int, count: int, seed: int) -> Tokens:
+    """Draw windows at random, none of which shares 13 tokens in a row with the evaluation text.
+
+    Args:
+        tokens: the calibration text, int64 [tokens].
+        evaluation: the evaluation text, int64 [tokens].
+        length: tokens in a window.
+        count: windows to draw.
+        seed: of the draw.
+
+    Returns:
+        int64 [count, length].
+
+    Raises:
+        CorpusError: too little text, or more than 5 % of its windows overlap.
+    """
+    rows = windows(tokens, length)
+    overlapping = windows(shared(tokens, evaluation), length).any(axis=1)
+    if overlapping.mean() > MAX_OVERLAP:
+        raise CorpusError(
+            f"{overlapping.sum():,} of {len(rows):,} calibration windows share {OVERLAP_LENGTH} tokens in a row with "
+            "the evaluation text",
+            hint="a quantizer that has seen the test flatters itself: calibrate on another text",
+        )
+    rows = rows[~overlapping]
+    if len(rows) < count:
+        raise CorpusError(
+            f"the calibration text has {len(rows):,} usable windows of {length:,} tokens, {count:,} are asked for",
+            hint="give a longer text, or lower calibration.windows",
+        )
+    return rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:count])]
 
 
 def shared(tokens: Tokens, other: Tokens, length: int = OVERLAP_LENGTH) -> NDArray[np.bool_]:

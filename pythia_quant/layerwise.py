@@ -1,6 +1,6 @@
 """GPT-NeoX in fp32, one layer at a time: only one layer's weights and all windows' hidden states are in memory.
 
-The arithmetic is that of ``GPTNeoXForCausalLM`` in transformers (parallel residual, exact GELU), which the tests compare.
+The arithmetic is that of ``GPTNeoXForCausalLM`` in transformers (parallel residual, exact GELU); the tests compare.
 """
 
 from __future__ import annotations

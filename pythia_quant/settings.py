@@ -19,9 +19,10 @@ class Settings(BaseModel):
     @classmethod
     def _refuse_unknown_keys(cls, data: Any) -> Any:
         if isinstance(data, dict):
+            known = {field.alias or name for name, field in cls.model_fields.items()}
             for key in data:
-                if key not in cls.model_fields:
-                    hint = nearest(str(key), cls.model_fields)
+                if key not in known:
+                    hint = nearest(str(key), known)
                     raise PydanticCustomError("unknown_key", "unknown key '{key}'; {hint}", {"key": key, "hint": hint})
         return data
 
@@ -31,9 +32,14 @@ class VariantSettings(Settings):
 
     format: str
 
-    def fits(self, width: int, mlp_width: int) -> tuple[str, str] | None:
+    def stored_bits(self) -> tuple[float, float]:
+        """Return the bits a weight takes on disk, scales included: in the linear layers, in embeddings and head."""
+        raise NotImplementedError
+
+    def fits(self, width: int, mlp_width: int) -> tuple[str, str] | None:  # noqa: ARG002 - for those that care
         """Return the key that does not suit a model of these widths and why, or None when all do."""
         return None
+
 
 def divides(key: str, size: int, width: int, mlp_width: int, choices: tuple[int, ...]) -> tuple[str, str] | None:
     """Check that `size` divides both widths; otherwise return the key and a sentence with the choices that do."""

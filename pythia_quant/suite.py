@@ -64,6 +64,7 @@ class Member:
 
     @property
     def repo_id(self) -> str:
+        """Name of the repository on the hub."""
         return f"{ORGANIZATION}/pythia-{self.size.name}{self.family}"
 
     @property
@@ -126,5 +127,3 @@ def check_revision(repo_id: str, revision: str) -> None:
         f"{member.repo_id} was never published at {revision}",
         hint=f"the nearest published revision is step{close}; there are {len(member.steps)}",
     )
-
-

@@ -19,6 +19,7 @@ from rich.progress import track
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+from pythia_quant.architecture import Architecture
 from pythia_quant.builtin_text import documents, held_out_text
 from pythia_quant.corpus import encode, windows
 
@@ -74,11 +75,12 @@ def main(
     held_out = torch.from_numpy(windows(encode(tokenizer, held_out_text(tokenizer)), CONTEXT))
     print(f"{len(stream):,} training tokens, {len(held_out)} held-out windows of {CONTEXT}")
 
-    config = GPTNeoXConfig(
-        vocab_size=VOCABULARY, hidden_size=128, num_hidden_layers=6, num_attention_heads=4, intermediate_size=512,
-        max_position_embeddings=CONTEXT, rotary_pct=0.25, bos_token_id=0, eos_token_id=0, tie_word_embeddings=False,
+    architecture = Architecture(
+        layers=6, width=128, heads=4, mlp_width=512, vocabulary=VOCABULARY, context=CONTEXT, rotary_size=8,
+        rotary_base=10000, norm_epsilon=1e-5,
     )  # fmt: skip
-    model = GPTNeoXForCausalLM(config)
+    config = GPTNeoXConfig(**architecture.config())
+    model = GPTNeoXForCausalLM(config).float()
     untrained = perplexity(model, held_out[:100])
     decayed = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim == 1]
@@ -96,9 +98,12 @@ def main(
         optimizer.step()
         optimizer.zero_grad()
         if step % 250 == 249:
-            print(f"step {step + 1}: loss {loss.item():.3f}, held-out perplexity {perplexity(model, held_out[:40]):.2f}")
+            print(
+                f"step {step + 1}: loss {loss.item():.3f}, held-out perplexity {perplexity(model, held_out[:40]):.2f}"
+            )
 
     model.half().save_pretrained(out)
+    (out / "config.json").write_text(json.dumps(architecture.config(), indent=2) + "\n")
     tokenizer.save(str(out / "tokenizer.json"))
     tokens = {f"{kind}_token": END_OF_TEXT for kind in ("bos", "eos", "unk")}
     (out / "tokenizer_config.json").write_text(

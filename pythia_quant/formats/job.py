@@ -18,6 +18,10 @@ Report = Callable[[str, int, int], None]
 """Called with what is being done, and how many steps of how many are done."""
 
 
+def silent(_step: str, _done: int, _total: int) -> None:
+    """Report nothing."""
+
+
 @dataclass(frozen=True)
 class Job(Generic[S]):
     """One conversion.
@@ -36,7 +40,7 @@ class Job(Generic[S]):
     folder: Path
     probe: Tensor
     calibration: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.int64))
-    report: Report = lambda step, done, total: None
+    report: Report = silent
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class ShardWriter:
         if len(self._shards) == 1:
             self._part(0).rename(self._folder / SAFETENSORS)
             return
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         for index, names in enumerate(self._shards):
             file = f"model-{index + 1:05}-of-{len(self._shards):05}.safetensors"
             self._part(index).rename(self._folder / file)

@@ -19,3 +19,7 @@ class BnbSettings(VariantSettings):
     compute_dtype: Literal["float16", "bfloat16", "float32"] = "bfloat16"
     embeddings: Literal["fp16"] = "fp16"
     head: Literal["fp16"] = "fp16"
+
+    def stored_bits(self) -> tuple[float, float]:
+        # One absmax per 64 weights: fp32, or a byte and its own fp32 absmax per 256 blocks.
+        return 4 + (8 + 32 / 256 if self.double_quant else 32) / 64, 16

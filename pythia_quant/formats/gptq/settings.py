@@ -21,5 +21,8 @@ class GptqSettings(VariantSettings):
     embeddings: Literal["fp16"] = "fp16"
     head: Literal["fp16"] = "fp16"
 
+    def stored_bits(self) -> tuple[float, float]:
+        return self.bits + (16 + self.bits) / self.group_size, 16
+
     def fits(self, width: int, mlp_width: int) -> tuple[str, str] | None:
         return divides("group_size", self.group_size, width, mlp_width, (32, 64, 128))

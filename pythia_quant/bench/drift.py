@@ -1,0 +1,108 @@
+"""Drift: the same windows, token by token, against the reference.
+
+The reference is the source's weights in fp32 arithmetic. It is kept as final hidden states, of which the fp32 head
+makes the logits of one window at a time: exact, and a hundredth of the size of logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pythia_quant.layerwise import final_hidden_states, head_weight
+from pythia_quant.results import Drift
+from pythia_quant.weights import WeightReader
+
+_POSITIONS_AT_ONCE = 256
+Logits = Callable[[int], Tensor]
+"""Gives the logits of one window, fp32 [context, vocabulary]."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A folder that holds the windows and the reference, for processes to map.
+
+    Files: ``ids.npy`` int64 [windows, context]; ``hidden.npy`` fp32 [windows, context, width]; ``head.npy`` fp32
+    [vocabulary, width].
+    """
+
+    folder: Path
+
+    def ids(self) -> Tensor:
+        """Return the windows, int64 [windows, context]."""
+        return torch.from_numpy(np.load(self.folder / "ids.npy"))
+
+    def logits(self) -> Logits:
+        """Return a function that gives the reference's logits of one window."""
+        hidden = np.load(self.folder / "hidden.npy", mmap_mode="r")
+        head = torch.from_numpy(np.load(self.folder / "head.npy"))
+        return lambda window: torch.from_numpy(hidden[window].copy()) @ head.T
+
+
+def make_reference(
+    reader: WeightReader, ids: Tensor, folder: Path, advanced: Callable[[], None] = lambda: None
+) -> Reference:
+    """Compute the reference of some windows and keep it in `folder`; `advanced` is called after each layer."""
+    np.save(folder / "ids.npy", ids.numpy())
+    np.save(folder / "hidden.npy", final_hidden_states(reader, ids, advanced).numpy())
+    np.save(folder / "head.npy", head_weight(reader).numpy())
+    return Reference(folder)
+
+
+def reader_logits(reader: WeightReader, ids: Tensor) -> Logits:
+    """Return a function that gives the logits of one window, from weights in fp32 arithmetic."""
+    hidden, head = final_hidden_states(reader, ids), head_weight(reader)
+    return lambda window: hidden[window] @ head.T
+
+
+@torch.inference_mode()
+def measure_drift(ids: Tensor, reference: Logits, logits: Logits) -> Drift:
+    """Compare logits with the reference's, window by window.
+
+    Args:
+        ids: int64 [windows, context]; the first token of each window is not predicted.
+        reference: logits of the reference.
+        logits: logits to compare.
+    """
+    windows = [_measure_window(reference(i)[:-1], logits(i)[:-1], ids[i, 1:]) for i in range(len(ids))]
+    non_finite = sum(window.non_finite for window in windows)
+    if non_finite:
+        return Drift(nll=[], kl=[], top1=[], non_finite=non_finite)
+    return Drift(
+        nll=[window.nll for window in windows],
+        kl=[window.kl for window in windows],
+        top1=[window.top1 for window in windows],
+    )
+
+
+@dataclass(frozen=True)
+class _Window:
+    nll: float
+    kl: float
+    top1: float
+    non_finite: int
+
+
+def _measure_window(reference: Tensor, logits: Tensor, targets: Tensor) -> _Window:
+    """Measure [tokens, vocabulary] logits a few positions at a time, to keep the softmaxes in the cache."""
+    nll = kl = top1 = 0.0
+    non_finite = 0
+    for start in range(0, len(targets), _POSITIONS_AT_ONCE):
+        rows = slice(start, start + _POSITIONS_AT_ONCE)
+        p, q = reference[rows].log_softmax(-1), logits[rows].float().log_softmax(-1)
+        non_finite += int((~torch.isfinite(q).all(-1)).sum())
+        nll -= float(q.gather(1, targets[rows, None]).sum(dtype=torch.float64))
+        kl += float((p.exp() * (p - q)).sum(dtype=torch.float64))
+        top1 += float((p.argmax(-1) == q.argmax(-1)).sum())
+    count = len(targets)
+    return _Window(nll / count, kl / count, top1 / count, non_finite)
+
+
+def reference_nll(ids: Tensor, reference: Logits) -> list[float]:
+    """Return the reference's own negative log-likelihood of each window, nats a token."""
+    return measure_drift(ids, reference, reference).nll

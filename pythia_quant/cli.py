@@ -1,0 +1,224 @@
+"""The command line: arguments in, one library call, printed result out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.syntax import Syntax
+from rich.table import Table
+
+from pythia_quant import suite
+from pythia_quant.errors import PythiaQuantError
+from pythia_quant.recipe import Recipe, load_recipe, shipped_recipes
+
+# Imports of torch and the backends stand inside the commands that need them: --help answers at once.
+# ruff: noqa: PLC0415
+
+app = typer.Typer(
+    name="pythia-quant",
+    help="Quantize EleutherAI's Pythia models and measure what it cost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+recipes_app = typer.Typer(help="List, show and check recipes.", no_args_is_help=True)
+app.add_typer(recipes_app, name="recipes")
+
+# Tables take up to 100 columns: on a narrower terminal a wrapped line is better than a number cut short.
+out_console = Console(width=max(100, Console().width))
+progress_console = Console(stderr=True)
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships with the package.")]
+Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only this variant; repeatable.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the artifacts.")]
+Model = Annotated[str | None, typer.Option("--model", metavar="ID|FOLDER", help="Another model than the recipe's.")]
+Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit, such as step3000.")]
+TextFile = Annotated[
+    Path | None, typer.Option("--text", metavar="FILE", help="Evaluate on this text, UTF-8 or parquet.")
+]
+CalibrationFile = Annotated[
+    Path | None, typer.Option("--calibration", metavar="FILE", help="Calibrate on this text, UTF-8 or parquet.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace artifacts that are already there.")]
+Artifacts = Annotated[list[Path], typer.Argument(metavar="ARTIFACT...", help="Folders that convert has left.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def _example(*commands: str) -> str:
+    return "Example:\n\n" + "\n\n".join(f"[cyan]{command}[/]" for command in commands)
+
+
+@app.command(epilog=_example("pythia-quant run demo", "pythia-quant run recipes/pythia-160m.yaml --only onnx-int8"))
+def run(
+    recipe: RecipeArgument,
+    only: Only = None,
+    out: Out = Path("artifacts"),
+    model: Model = None,
+    revision: Revision = None,
+    text: TextFile = None,
+    calibration: CalibrationFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert every variant of RECIPE, measure each against the fp16 baseline, and print one table."""
+    from pythia_quant.report.terminal import print_results
+    from pythia_quant.run import run as run_recipe
+
+    chosen = _recipe(recipe, model, revision, text, calibration)
+    outcome = run_recipe(chosen, out, only or [], overwrite, progress_console)
+    print_results(outcome.results, out_console)
+    out_console.print(f"\nArtifacts and {outcome.path.name} are in {outcome.path.parent}", soft_wrap=True)
+
+
+@app.command(epilog=_example("pythia-quant convert demo --only gptq-int4 --out artifacts"))
+def convert(
+    recipe: RecipeArgument,
+    only: Only = None,
+    out: Out = Path("artifacts"),
+    model: Model = None,
+    revision: Revision = None,
+    text: TextFile = None,
+    calibration: CalibrationFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert the variants of RECIPE and measure nothing. Artifacts go to DIR/<source>/<revision>/<variant>."""
+    from pythia_quant.run import convert_all
+
+    chosen = _recipe(recipe, model, revision, text, calibration)
+    for artifact in convert_all(chosen, out, only or [], overwrite, progress_console):
+        manifest = artifact.manifest
+        size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
+        out_console.print(f"[bold]{manifest.variant}[/]: {size}, in {escape(str(artifact.folder))}", soft_wrap=True)
+
+
+@app.command(epilog=_example("pythia-quant bench artifacts/demo/builtin/*/"))
+def bench(artifacts: Artifacts, text: TextFile = None, as_json: AsJson = False) -> None:
+    """Measure artifacts against their source. results.json is written beside them; an earlier one is kept."""
+    from pythia_quant.report.terminal import print_results
+    from pythia_quant.run import bench as bench_artifacts
+
+    outcome = bench_artifacts(artifacts, text, progress_console)
+    if as_json:
+        print(outcome.results.model_dump_json(indent=1))
+        return
+    print_results(outcome.results, out_console)
+    out_console.print(f"\nWritten to {outcome.path}", soft_wrap=True)
+
+
+@app.command(epilog=_example("pythia-quant verify artifacts/demo/builtin/onnx-int8"))
+def verify(artifacts: Artifacts) -> None:
+    """Check artifacts: the manifest, the hash of every file, that they load, and that they compute what they hold."""
+    from pythia_quant.artifact import open_artifact, verify_files
+    from pythia_quant.convert import check_again
+
+    for folder in artifacts:
+        artifact = open_artifact(folder)
+        verify_files(artifact)
+        record = check_again(artifact)
+        out_console.print(
+            f"[bold]{escape(str(folder))}[/]: {len(artifact.manifest.files)} files as in the manifest; "
+            f"{record.runtime} runs them, KL from the weights in fp32 {record.kl_as_run:.1e} nat",
+            soft_wrap=True,
+        )
+
+
+@app.command(epilog=_example('pythia-quant generate artifacts/demo/builtin/onnx-int8 --prompt "def main("'))
+def generate(
+    artifact: Annotated[Path, typer.Argument(help="Folder that convert has left.")],
+    prompt: Annotated[str, typer.Option(help="Text to continue.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The most tokens to add.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely token.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the sampling, at a temperature above 0.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a text with an artifact, in the runtime that bench measures."""
+    from pythia_quant.generation import continue_text
+
+    continuation = continue_text(artifact, prompt, max_new_tokens, temperature, seed)
+    if as_json:
+        print(continuation.model_dump_json(indent=1))
+    else:
+        print(prompt + continuation.text)
+
+
+@recipes_app.command("list", epilog=_example("pythia-quant recipes list"))
+def list_recipes() -> None:
+    """List the recipes that ship with the package."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("recipe", "model", "variants"):
+        table.add_column(heading)
+    for name, path in shipped_recipes().items():
+        settings = load_recipe(path).settings
+        table.add_row(name, settings.source.model, ", ".join(settings.variants))
+    out_console.print(table)
+
+
+@recipes_app.command("show", epilog=_example("pythia-quant recipes show pythia-160m > mine.yaml"))
+def show_recipe(name: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a file.")]) -> None:
+    """Print a recipe, to read or to start one's own from."""
+    content = load_recipe(name).path.read_text(encoding="utf-8")
+    if out_console.is_terminal:
+        out_console.print(Syntax(content, "yaml", background_color="default"))
+    else:
+        print(content, end="")
+
+
+@recipes_app.command("validate", epilog=_example("pythia-quant recipes validate mine.yaml"))
+def validate_recipes(paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recipe files.")]) -> None:
+    """Check recipe files: keys, types, and that the settings fit the model where it is one of the suite."""
+    errors = 0
+    for path in paths:
+        try:
+            recipe = load_recipe(path)
+            recipe.check_suite()
+            out_console.print(f"{escape(str(path))}: valid, recipe id {recipe.id}", soft_wrap=True)
+        except PythiaQuantError as error:
+            errors += 1
+            _print_error(error)
+    if errors:
+        raise typer.Exit(2)
+
+
+@app.command("suite", epilog=_example("pythia-quant suite --json"))
+def show_suite(as_json: AsJson = False) -> None:
+    """Show the sizes of the Pythia suite."""
+    if as_json:
+        print(json.dumps([vars(size) for size in suite.SIZES.values()], indent=1))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for heading in ("size", "layers", "width", "heads", "vocabulary", "parameters", "non-embedding", "families"):
+        left = heading in ("size", "families")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    for size in suite.SIZES.values():
+        families = " ".join(m.family.lstrip("-") or "plain" for m in suite.members() if m.size == size)
+        numbers = (size.layers, size.width, size.heads, size.vocabulary, size.parameters, size.non_embedding_parameters)
+        table.add_row(size.name, *(f"{number:,}" for number in numbers), families)
+    out_console.print(table)
+    out_console.print("154 revisions each (step0 to step143000); the v0 families 143, from step1000.", style="dim")
+
+
+def _recipe(name: str, model: str | None, revision: str | None, text: Path | None, calibration: Path | None) -> Recipe:
+    return load_recipe(name).overridden(model, revision, text, calibration)
+
+
+def _print_error(error: PythiaQuantError) -> None:
+    progress_console.print("[bold red]error:[/] ", end="")
+    progress_console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+
+
+def main(command: Callable[[], object] = app) -> None:
+    """Run the program; what the user can act on becomes one message and exit code 2."""
+    try:
+        command()
+    except PythiaQuantError as error:
+        _print_error(error)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        progress_console.print("interrupted; run the same command again to go on")
+        raise SystemExit(130) from None

@@ -1,0 +1,201 @@
+"""Variant + source -> artifact: check first, work in a scratch folder, read it back in a fresh process, rename."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+
+from pythia_quant import environment, isolate
+from pythia_quant.architecture import read_config
+from pythia_quant.artifact import Artifact, hash_files, open_artifact, scratch_folder, verify_files
+from pythia_quant.errors import ArtifactError
+from pythia_quant.formats import format_of, load
+from pythia_quant.formats.job import Job, Report, Written, silent
+from pythia_quant.inputs import Inputs
+from pythia_quant.manifest import MANIFEST, CheckRecord, Manifest, SourceRecord
+from pythia_quant.settings import VariantSettings
+from pythia_quant.source import TOKENIZER_FILES, Source
+
+PROBE_TOKENS = 64
+
+
+def artifact_folder(out: Path, source: Source, variant: str) -> Path:
+    """Return where a variant's artifact belongs: ``out/<source>/<revision>/<variant>``."""
+    return out / source.slug / source.revision.replace("/", "--") / variant
+
+
+def convert(
+    inputs: Inputs,
+    variant: str,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    report: Report = silent,
+) -> Artifact:
+    """Quantize one variant of a recipe, or return the artifact when it is already there and verifies.
+
+    Args:
+        inputs: the recipe with its source and texts.
+        variant: the name of one of its variants.
+        out: the folder that holds all artifacts.
+        overwrite: make it anew even where one stands.
+        report: told of progress.
+
+    Raises:
+        PythiaQuantError: nothing was written, and what stood there before stands there still.
+    """
+    settings = inputs.recipe.variants([variant])[variant]
+    entry = format_of(settings)
+    target = artifact_folder(out, inputs.source, variant)
+    if target.exists() and not overwrite:
+        return _reuse(target, inputs, settings)
+    check_space(inputs, settings, target)
+    try:
+        with scratch_folder(target) as folder:
+            written: Written = load(entry.write)(
+                Job(
+                    source=inputs.source.weights,
+                    settings=settings,
+                    folder=folder,
+                    probe=_probe(inputs),
+                    calibration=torch.from_numpy(inputs.calibration),
+                    report=report,
+                )
+            )
+            _add_tokenizer(inputs.source, folder)
+            report("checking", 0, 1)
+            check = _check(folder, settings, _probe(inputs), written)
+            manifest = _manifest(inputs, variant, settings, written, check, folder)
+            (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+    except (OSError, SafetensorError) as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        what = "the disk is full" if full else f"cannot be written ({error})"
+        raise ArtifactError(what, where=str(target), hint="nothing was left behind; choose another --out") from error
+    return open_artifact(target)
+
+
+def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None:
+    """Refuse a conversion that will not fit on the disk.
+
+    Raises:
+        ArtifactError: with the bytes needed and free.
+    """
+    architecture = inputs.source.architecture
+    body = architecture.non_embedding_parameters
+    linear, rest = settings.stored_bits()
+    needed = int((body * linear + (architecture.parameters - body) * rest) / 8 * 1.05) + 10_000_000
+    existing = next(folder for folder in target.resolve().parents if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise ArtifactError(
+            f"needs about {needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free",
+            where=str(target),
+            hint="free some, or choose another --out",
+        )
+
+
+def _reuse(target: Path, inputs: Inputs, settings: VariantSettings) -> Artifact:
+    artifact = open_artifact(target)
+    manifest = artifact.manifest
+    calibration = inputs.calibration_record if format_of(settings).calibrates else None
+    changed = [
+        what
+        for what, same in (
+            ("settings", artifact.settings == settings),
+            ("source weights", manifest.source.sha256 == inputs.source.sha256),
+            ("calibration", manifest.calibration == calibration),
+            ("tool", manifest.tool == environment.tool_version()),
+        )
+        if not same
+    ]
+    if changed:
+        raise ArtifactError(
+            f"holds an artifact made with a different {' and '.join(changed)}",
+            where=str(target),
+            hint="use --overwrite to replace it, or another --out",
+        )
+    verify_files(artifact)
+    return artifact
+
+
+def _probe(inputs: Inputs) -> torch.Tensor:
+    return torch.from_numpy(inputs.evaluation[:2, :PROBE_TOKENS].copy())
+
+
+def _add_tokenizer(source: Source, folder: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if (source.folder / name).is_file():
+            shutil.copyfile(source.folder / name, folder / name)
+    end = source.architecture.end_of_text
+    generation = {"bos_token_id": end, "eos_token_id": end, "do_sample": False}
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+
+
+def _check(folder: Path, settings: VariantSettings, probe: torch.Tensor, written: Written) -> CheckRecord:
+    intended = folder / ".intended.npy"
+    np.save(intended, written.logits.numpy())
+    try:
+        return check(folder, settings, probe.tolist(), intended)
+    finally:
+        intended.unlink()
+
+
+def check(folder: Path, settings: VariantSettings, probe: list[list[int]], intended: Path | None = None) -> CheckRecord:
+    """Read an artifact back and run it in a fresh process; see :func:`pythia_quant.check.check_artifact`."""
+    arguments = {
+        "folder": str(folder),
+        "settings": settings.model_dump(mode="json"),
+        "probe": probe,
+        "threads": environment.cores(),
+        "intended": str(intended) if intended else None,
+    }
+    return CheckRecord.model_validate(isolate.call("pythia_quant.check:check_artifact", arguments))
+
+
+def check_again(artifact: Artifact) -> CheckRecord:
+    """Load and run a finished artifact: its runtime must compute what its weights say.
+
+    Raises:
+        ArtifactError: it does not load, or by how much its logits differ.
+    """
+    vocabulary = read_config(artifact.folder / "config.json", quantized=True).vocabulary
+    probe = np.random.default_rng(0).integers(vocabulary, size=(2, PROBE_TOKENS)).tolist()
+    return check(artifact.folder, artifact.settings, probe)
+
+
+def _manifest(
+    inputs: Inputs, variant: str, settings: VariantSettings, written: Written, check: CheckRecord, folder: Path
+) -> Manifest:
+    files = hash_files(folder)
+    source, parameters = inputs.source, inputs.source.architecture.parameters
+    return Manifest(
+        tool=environment.tool_version(),
+        created=datetime.now(UTC),
+        variant=variant,
+        settings=settings.model_dump(mode="json"),
+        recipe_name=inputs.recipe.name,
+        recipe_id=inputs.recipe.id,
+        recipe=inputs.recipe.canonical(),
+        source=SourceRecord(
+            model=source.model,
+            revision=source.revision,
+            commit=source.commit,
+            sha256=source.sha256,
+            parameters=parameters,
+        ),
+        calibration=inputs.calibration_record if format_of(settings).calibrates else None,
+        bits_per_weight=8 * written.tensor_bytes / parameters,
+        bytes_on_disk=sum(file.bytes for file in files.values()),
+        versions=environment.library_versions(),
+        cpu=environment.cpu(),
+        notes=written.notes,
+        check=check,
+        files=files,
+    )

@@ -1,0 +1,55 @@
+"""The machine and the library versions a number belongs to."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+_LIBRARIES = (
+    "torch", "transformers", "tokenizers", "safetensors", "bitsandbytes", "onnx", "onnxruntime", "gptqmodel", "optimum",
+)  # fmt: skip
+_INSTRUCTION_SETS = (
+    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "i8mm", "bf16",
+)  # fmt: skip
+
+
+@cache
+def tool_version() -> str:
+    """Return this package's name and version."""
+    return f"pythia-quant {version('pythia-quant')}"
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Return Python's version and those of the installed libraries that computed something."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def cpu() -> str:
+    """Return the processor's name and the instruction sets that decide speed and integer rounding."""
+    fields: dict[str, str] = {}
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields[key.strip()] = value.strip()
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    sets = " ".join(flag for flag in _INSTRUCTION_SETS if flag in flags)
+    return f"{name} ({sets})" if sets else name
+
+
+def cores() -> int:
+    """Return the number of processors this process may use."""
+    return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count() or 1

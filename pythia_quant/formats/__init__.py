@@ -1,0 +1,87 @@
+"""The table of formats: a settings type, and by name the functions that write, read and run its artifacts.
+
+The functions are imported when used, so that reading a recipe or a result needs neither torch nor a backend.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from pythia_quant.errors import ArtifactError
+from pythia_quant.formats.bnb.settings import BnbSettings
+from pythia_quant.formats.gptq.settings import GptqSettings
+from pythia_quant.formats.onnx.settings import OnnxSettings
+from pythia_quant.settings import VariantSettings
+
+AnyVariant = Annotated[BnbSettings | GptqSettings | OnnxSettings, Field(discriminator="format")]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How to write, read and run one format.
+
+    Attributes:
+        write: ``Job -> Written``.
+        read: ``(folder) -> WeightReader`` of the dequantized weights.
+        run: ``(folder, threads) -> Runtime``.
+        needs: modules that must be installed, and the extra that installs them.
+        calibrates: whether the quantizer uses calibration text.
+    """
+
+    write: str
+    read: str
+    run: str
+    needs: tuple[str, ...] = ()
+    extra: str = ""
+    calibrates: bool = False
+
+
+FORMATS: dict[type[VariantSettings], Format] = {
+    BnbSettings: Format(
+        write="pythia_quant.formats.bnb.writer:write",
+        read="pythia_quant.formats.bnb.reader:read",
+        run="pythia_quant.runtimes.hf:open_bnb",
+        needs=("bitsandbytes", "accelerate"),
+        extra="bnb",
+    ),
+    GptqSettings: Format(
+        write="pythia_quant.formats.gptq.writer:write",
+        read="pythia_quant.formats.gptq.reader:read",
+        run="pythia_quant.runtimes.int4:open_runtime",
+        calibrates=True,
+    ),
+    OnnxSettings: Format(
+        write="pythia_quant.formats.onnx.writer:write",
+        read="pythia_quant.formats.onnx.reader:read",
+        run="pythia_quant.runtimes.ort:open_runtime",
+        needs=("onnx", "onnxruntime"),
+        extra="onnx",
+    ),
+}
+
+
+def format_of(settings: VariantSettings) -> Format:
+    """Return the format's entry, once what it needs is known to be installed.
+
+    Raises:
+        ArtifactError: a module is missing; the message has the command that installs it.
+    """
+    entry = FORMATS[type(settings)]
+    missing = [module for module in entry.needs if find_spec(module) is None]
+    if missing:
+        raise ArtifactError(
+            f"the {settings.format} format needs {' and '.join(missing)}, not installed here",
+            hint=f"pip install 'pythia-quant[{entry.extra}]'",
+        )
+    return entry
+
+
+def load(reference: str) -> Any:
+    """Import the function named ``module:function``."""
+    module, _, function = reference.partition(":")
+    return getattr(import_module(module), function)

@@ -1,0 +1,55 @@
+"""Read a bitsandbytes artifact back as the fp32 weights it stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bitsandbytes.functional as bnb
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pythia_quant.architecture import LINEARS, Architecture, read_config
+from pythia_quant.errors import ArtifactError
+from pythia_quant.weights import INDEX_SUFFIX, SAFETENSORS, weight_file_names
+
+
+class BnbWeights:
+    """The dequantized weights of an artifact folder; one tensor is in memory at a time."""
+
+    def __init__(self, folder: Path, architecture: Architecture, file_of: dict[str, Path]) -> None:
+        self.architecture, self._folder, self._file_of = architecture, folder, file_of
+
+    def read(self, name: str) -> Tensor:
+        stored = self._tensor(name)
+        if not name.removesuffix(".weight").endswith(LINEARS) or not name.endswith(".weight"):
+            return stored.float()
+        prefix = f"{name}."
+        parts = {key.removeprefix(prefix): self._tensor(key) for key in self._file_of if key.startswith(prefix)}
+        state = bnb.QuantState.from_dict(parts, device=stored.device)
+        return bnb.dequantize_4bit(stored, state).float()
+
+    def _tensor(self, name: str) -> Tensor:
+        if name not in self._file_of:
+            raise ArtifactError(f"the tensor {name} is missing", where=str(self._folder), hint="convert again")
+        with safe_open(self._file_of[name], framework="pt") as opened:
+            tensor: Tensor = opened.get_tensor(name)
+        return tensor
+
+
+def read(folder: Path) -> BnbWeights:
+    """Open an artifact's weights.
+
+    Raises:
+        ArtifactError: a file is missing or damaged.
+    """
+    try:
+        architecture = read_config(folder / "config.json", quantized=True)
+        index = folder / f"{SAFETENSORS}{INDEX_SUFFIX}"
+        names = weight_file_names(index) if index.exists() else [SAFETENSORS]
+        file_of: dict[str, Path] = {}
+        for name in names:
+            with safe_open(folder / name, framework="pt") as opened:
+                file_of |= dict.fromkeys(opened.keys(), folder / name)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ArtifactError(f"cannot be read ({error})", where=str(folder), hint="convert again") from error
+    return BnbWeights(folder, architecture, file_of)

@@ -1,0 +1,89 @@
+"""Write 4-bit bitsandbytes weights, tensor by tensor, in the layout that transformers saves and loads."""
+
+from __future__ import annotations
+
+import json
+
+import bitsandbytes.functional as bnb
+import torch
+from torch import Tensor
+
+from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
+from pythia_quant.formats.bnb.settings import BnbSettings
+from pythia_quant.formats.half import to_half
+from pythia_quant.formats.job import Job, Written
+from pythia_quant.formats.shards import ShardWriter
+from pythia_quant.layerwise import Forward, layer_tensor_names
+
+BLOCK_SIZE = 64
+
+
+@torch.no_grad()
+def write(job: Job[BnbSettings]) -> Written:
+    """Quantize the linear layers with bitsandbytes; embeddings, head, norms and biases stay fp16.
+
+    Raises:
+        QuantizationError: a value kept in fp16 does not fit it.
+    """
+    settings, architecture = job.settings, job.source.architecture
+    writer = ShardWriter(job.folder)
+    forward = Forward(architecture, job.probe)
+
+    def keep(name: str) -> Tensor:
+        kept = to_half(name, job.source.read(name))
+        writer.add(name, kept)
+        return kept.float()
+
+    forward.embed(keep(EMBEDDING))
+    for index in range(architecture.layers):
+        job.report("layer", index, architecture.layers)
+        weights: dict[str, Tensor] = {}
+        for name in layer_tensor_names(architecture):
+            full_name = f"{layer_name(index)}.{name}"
+            if name.removesuffix(".weight") in LINEARS:
+                stored, weights[name] = quantize(job.source.read(full_name), settings)
+                for suffix, tensor in stored.items():
+                    writer.add(f"{full_name}{suffix}", tensor)
+            else:
+                weights[name] = keep(full_name)
+        forward.layer(weights)
+    hidden = forward.finish(keep(f"{FINAL_NORM}.weight"), keep(f"{FINAL_NORM}.bias"))
+    logits = hidden @ keep(HEAD).T
+    writer.close()
+    config = architecture.config() | {
+        "dtype": settings.compute_dtype,
+        "torch_dtype": settings.compute_dtype,
+        "quantization_config": _quantization_config(settings),
+    }
+    (job.folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return Written(writer.tensor_bytes, logits)
+
+
+def quantize(weight: Tensor, settings: BnbSettings) -> tuple[dict[str, Tensor], Tensor]:
+    """Quantize one weight, [out, in].
+
+    Returns:
+        The stored tensors by the suffix of their name, and the fp32 weight they stand for.
+    """
+    # float16, not the source's dtype: bitsandbytes dequantizes to the dtype it was given, and fp16 is what users hold.
+    codes, state = bnb.quantize_4bit(
+        to_half("weight", weight),
+        blocksize=BLOCK_SIZE,
+        quant_type=settings.quant_type,
+        compress_statistics=settings.double_quant,
+    )
+    stored = {"": codes} | {f".{key}": tensor for key, tensor in state.as_dict(packed=True).items()}
+    return stored, bnb.dequantize_4bit(codes, state).float()
+
+
+def _quantization_config(settings: BnbSettings) -> dict[str, object]:
+    return {
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": True,
+        "load_in_8bit": False,
+        "bnb_4bit_quant_type": settings.quant_type,
+        "bnb_4bit_use_double_quant": settings.double_quant,
+        "bnb_4bit_compute_dtype": settings.compute_dtype,
+        "bnb_4bit_quant_storage": "uint8",
+        "llm_int8_skip_modules": ["embed_out", "lm_head"],
+    }

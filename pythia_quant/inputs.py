@@ -1,0 +1,61 @@
+"""What a recipe needs before any work starts: the source opened, the texts tokenized, and everything checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pythia_quant.corpus import Text, Tokens, calibration_windows, encode, windows
+from pythia_quant.formats import FORMATS
+from pythia_quant.manifest import CalibrationRecord, TextRecord
+from pythia_quant.recipe import Recipe
+from pythia_quant.source import Notice, Source, open_source
+from pythia_quant.texts import load_text
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A recipe with its source and texts.
+
+    Attributes:
+        evaluation: int64 [windows, context].
+        evaluation_text: the text they were cut from, with the tokens of all of it.
+        calibration: int64 [windows, context]; no rows when no variant calibrates.
+        calibration_record: where they came from.
+    """
+
+    recipe: Recipe
+    source: Source
+    evaluation: Tokens
+    evaluation_text: TextRecord
+    calibration: Tokens
+    calibration_record: CalibrationRecord | None
+
+
+def load_inputs(recipe: Recipe, notice: Notice = lambda _: None) -> Inputs:
+    """Open the source and the texts of a recipe.
+
+    Raises:
+        PythiaQuantError: the settings do not fit the model, a text is missing or too short, or they overlap.
+    """
+    settings = recipe.settings
+    source = open_source(settings.source.model, settings.source.revision, notice)
+    recipe.check_fits(source.architecture)
+
+    def tokenized(text: Text) -> tuple[Tokens, TextRecord]:
+        tokens = encode(source.tokenizer, text.content)
+        return tokens, TextRecord(name=text.name, sha256=text.sha256, tokens=len(tokens), bytes=text.utf8_bytes)
+
+    folder = recipe.path.parent
+    tokens, evaluation_text = tokenized(load_text(settings.evaluation.text, source.tokenizer, folder))
+    context = settings.evaluation.context or source.architecture.context
+    evaluation = windows(tokens, context, settings.evaluation.windows)
+    calibration, record = np.empty((0, context), dtype=np.int64), None
+    if any(FORMATS[type(variant)].calibrates for variant in settings.variants.values()):
+        wanted = settings.calibration
+        length = wanted.context or source.architecture.context
+        text_tokens, text = tokenized(load_text(wanted.text, source.tokenizer, folder))
+        calibration = calibration_windows(text_tokens, tokens, length, wanted.windows, wanted.seed)
+        record = CalibrationRecord(text=text, windows=wanted.windows, context=length, seed=wanted.seed)
+    return Inputs(recipe, source, evaluation, evaluation_text, calibration, record)

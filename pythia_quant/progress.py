@@ -1,0 +1,66 @@
+"""Which step runs, what is left, and about how long: on a terminal; elsewhere nothing is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from pythia_quant.formats.job import Report
+
+
+class Steps:
+    """Counts the named steps of a long job and shows the one that runs.
+
+    Args:
+        total: how many steps there will be.
+        console: where to show them; only a terminal shows anything.
+    """
+
+    def __init__(self, total: int, console: Console) -> None:
+        self._total, self._done = total, 0
+        self._progress = Progress(
+            TextColumn("[bold]{task.fields[count]}[/] {task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            _TimeLeft(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=float(total), count="", detail="")
+
+    def __enter__(self) -> Steps:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Report]:
+        """Run one step; gives a function that reports progress within it."""
+        self._progress.update(self._task, description=name, count=f"step {self._done + 1} of {self._total}", detail="")
+
+        def report(what: str, done: int, total: int) -> None:
+            share = done / total if total else 0.0
+            detail = f"{what} {done + 1}/{total}" if total > 1 else what
+            self._progress.update(self._task, completed=self._done + share, detail=detail)
+
+        yield report
+        self._done += 1
+        self._progress.update(self._task, completed=self._done)
+
+
+class _TimeLeft(ProgressColumn):
+    """Time left if the steps to come take as long as those done: rich's own estimate looks back only seconds."""
+
+    def render(self, task: Task) -> Text:
+        if not task.completed or not task.elapsed or not task.total:
+            return Text("")
+        left = task.elapsed * (task.total / task.completed - 1)
+        return Text(f"about {left / 60:.0f} min left" if left >= 90 else f"about {left:.0f} s left", style="cyan")

@@ -1,0 +1,290 @@
+"""A recipe: one source, a calibration text, an evaluation protocol, named variants and the gates they must pass."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from pythia_quant import suite
+from pythia_quant.architecture import Architecture
+from pythia_quant.errors import RecipeError, nearest
+from pythia_quant.formats import AnyVariant
+from pythia_quant.located_yaml import Keys, load_located
+from pythia_quant.settings import Settings, VariantSettings
+
+SCHEMA = 1
+BASES = ("measured", "derived", "assumed")
+
+
+class SourceSettings(Settings):
+    """Which checkpoint: a hub repository, a folder, or ``builtin:demo``."""
+
+    model: str
+    revision: str = "main"
+
+
+class TextSettings(Settings):
+    """Which text: exactly one of a built-in one, a local file, or a file in a hub dataset repository."""
+
+    builtin: Literal["training", "held-out"] | None = None
+    file: str | None = None
+    dataset: str | None = None
+    revision: str = "main"
+    column: str = "text"
+    join: str = "\n\n"
+
+    @model_validator(mode="after")
+    def _names_one_text(self) -> TextSettings:
+        if (self.builtin is None) == (self.file is None) or (self.dataset and not self.file):
+            raise PydanticCustomError("text", "give one of: builtin, file, or dataset with file")
+        return self
+
+
+class CalibrationSettings(Settings):
+    """Text for quantizers that solve against inputs, drawn as windows of the model's context."""
+
+    text: TextSettings
+    windows: int = Field(default=128, ge=1)
+    context: int | None = Field(default=None, ge=2)
+    seed: int = 0
+
+
+class EvaluationSettings(Settings):
+    """Text to measure on. `context` defaults to the model's, `windows` to all of them."""
+
+    text: TextSettings
+    context: int | None = Field(default=None, ge=2)
+    windows: int | None = Field(default=None, ge=2)
+
+
+class GateSettings(Settings):
+    """Limits on measured values: percent of perplexity, percent of agreeing tokens, ratio of decode speeds."""
+
+    max_ppl_drift: float | None = Field(default=None, ge=0)
+    min_top1: float | None = Field(default=None, ge=0, le=100)
+    min_speedup: float | None = Field(default=None, ge=0)
+
+
+class RecipeSettings(Settings):
+    """The content of a recipe file. See docs/recipes.md."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    source: SourceSettings
+    calibration: CalibrationSettings
+    evaluation: EvaluationSettings
+    variants: dict[str, AnyVariant] = Field(min_length=1)
+    gates: dict[str, GateSettings] = Field(default_factory=dict)
+    basis: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("variants")
+    @classmethod
+    def _names_are_folder_names(cls, variants: dict[str, AnyVariant]) -> dict[str, AnyVariant]:
+        for name in variants:
+            if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
+                raise PydanticCustomError(
+                    "name", "the variant name '{key}' may hold letters, digits, '-', '_' and '.'", {"key": name}
+                )
+        return variants
+
+    @model_validator(mode="after")
+    def _gates_and_basis_name_what_exists(self) -> RecipeSettings:
+        for name in self.gates:
+            if name not in self.variants:
+                raise PydanticCustomError(
+                    "gates",
+                    "gates for '{key}', which is no variant; {hint}",
+                    {"under": "gates", "key": name, "hint": nearest(name, self.variants)},
+                )
+        known = set(_leaf_paths(self.model_dump(by_alias=True)))
+        for name, reason in self.basis.items():
+            problem = None
+            if name not in known:
+                problem = f"'{name}' is no setting of this recipe; {nearest(name, known)}"
+            elif reason.partition(":")[0] not in BASES or not reason.partition(":")[2].strip():
+                problem = f"say '<{' | '.join(BASES)}>: <reason>'"
+            if problem:
+                raise PydanticCustomError("basis", "{problem}", {"under": "basis", "key": name, "problem": problem})
+        return self
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A validated recipe that knows where it came from.
+
+    Attributes:
+        name: the file's stem.
+        path: the file; local text files in it are relative to its folder.
+        settings: the content.
+        lines: the line of every key.
+    """
+
+    name: str
+    path: Path
+    settings: RecipeSettings
+    lines: dict[Keys, int] = field(default_factory=dict, repr=False)
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the content as plain data with every default filled in: what a manifest records."""
+        return self.settings.model_dump(mode="json", by_alias=True)
+
+    def overridden(
+        self,
+        model: str | None = None,
+        revision: str | None = None,
+        text: Path | None = None,
+        calibration: Path | None = None,
+    ) -> Recipe:
+        """Return the recipe with what the command line says instead, and with local files as absolute paths."""
+        settings = self.settings
+        source = settings.source.model_copy(
+            update={key: value for key, value in (("model", model), ("revision", revision)) if value}
+        )
+        given = {"evaluation": text, "calibration": calibration}
+        update: dict[str, Any] = {"source": source}
+        for part, path in given.items():
+            before = getattr(settings, part)
+            after = TextSettings(file=str(path.resolve())) if path else before.text
+            if after.file and not after.dataset:
+                after = after.model_copy(update={"file": str((self.path.parent / after.file).resolve())})
+            update[part] = before.model_copy(update={"text": after})
+        return replace(self, settings=settings.model_copy(update=update))
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits that are equal for two recipes exactly when their canonical forms are."""
+        canonical = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    def variants(self, only: list[str] | None = None) -> dict[str, VariantSettings]:
+        """Return the variants, or those named in `only`.
+
+        Raises:
+            RecipeError: a name in `only` is not in the recipe.
+        """
+        for name in only or ():
+            if name not in self.settings.variants:
+                hint = nearest(name, self.settings.variants)
+                raise RecipeError(f"there is no variant {name!r}", where=str(self.path), hint=hint)
+        chosen = only or list(self.settings.variants)
+        return {name: settings for name, settings in self.settings.variants.items() if name in chosen}
+
+    def check_fits(self, architecture: Architecture) -> None:
+        """Refuse settings that do not suit the model's shape, such as a group size that does not divide its width.
+
+        Raises:
+            RecipeError: naming file, key, line and the choices that fit.
+        """
+        for name, variant in self.settings.variants.items():
+            misfit = variant.fits(architecture.width, architecture.mlp_width)
+            if misfit:
+                raise self.error(("variants", name, misfit[0]), misfit[1])
+        for part in ("calibration", "evaluation"):
+            context = getattr(self.settings, part).context
+            if context is not None and context > architecture.context:
+                raise self.error((part, "context"), f"{context} exceeds the model's context {architecture.context}")
+
+    def check_suite(self) -> None:
+        """Check the settings against the model's shape when it is one of the suite, without opening it."""
+        member = suite.find(self.settings.source.model)
+        if member is not None:
+            size = member.size
+            self.check_fits(
+                Architecture(
+                    layers=size.layers, width=size.width, heads=size.heads, mlp_width=4 * size.width,
+                    vocabulary=size.vocabulary, context=suite.CONTEXT, rotary_size=size.width // size.heads // 4,
+                    rotary_base=10000.0, norm_epsilon=1e-5,
+                )
+            )  # fmt: skip
+            suite.check_revision(self.settings.source.model, self.settings.source.revision)
+
+    def error(self, keys: Keys, message: str) -> RecipeError:
+        """Make an error that points at a key of this file, or at the nearest key above it that the file has."""
+        return _error_at(self.path, self.lines, keys, message)
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Read a recipe from a file, or by name one that ships with the package (``pythia-160m``, ``demo``).
+
+    Raises:
+        RecipeError: what is wrong, in which file, at which key and line.
+    """
+    path = Path(name)
+    if not path.exists():
+        shipped = shipped_recipes()
+        stem = path.name.removesuffix(".yaml")  # not .stem: a name such as pythia-1.4b has a dot
+        if stem in shipped:
+            path = shipped[stem]
+        elif path.suffix not in (".yaml", ".yml"):
+            raise RecipeError(
+                f"there is no recipe {str(name)!r}", hint=f"give a file; by name, {nearest(stem, shipped)}"
+            )
+    data, lines = load_located(path)
+    if not isinstance(data, dict):
+        raise RecipeError("a recipe is a mapping of keys", where=f"{path}:1", hint="see pythia-quant recipes show demo")
+    try:
+        settings = RecipeSettings.model_validate(data)
+    except ValidationError as error:
+        raise _located(path, lines, error.errors(include_url=False)[0]) from error
+    return Recipe(path.name.removesuffix(path.suffix), path, settings, lines)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that come with the package, by name: installed, or in the checkout it runs from."""
+    package = Path(str(files("pythia_quant")))
+    installed = package / "recipes"
+    folder = installed if installed.is_dir() else package.parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=_by_size)}
+
+
+def _by_size(path: Path) -> tuple[float, str]:
+    digits = path.stem.removeprefix("pythia-")
+    scale = {"m": 1e6, "b": 1e9}.get(digits[-1:], 0)
+    return (float(digits[:-1]) * scale, "") if scale and digits[:-1].replace(".", "").isdigit() else (0, path.stem)
+
+
+def _leaf_paths(data: Any, prefix: str = "") -> list[str]:
+    if not isinstance(data, dict):
+        return [prefix]
+    return [leaf for key, value in data.items() for leaf in _leaf_paths(value, f"{prefix}.{key}" if prefix else key)]
+
+
+def _located(path: Path, lines: dict[Keys, int], details: ErrorDetails) -> RecipeError:
+    context = details.get("ctx", {})
+    # pydantic adds the chosen format to the path of a variant's settings; the file has no such key.
+    keys = list(details["loc"])
+    if keys[:1] == ["variants"] and len(keys) > 2:
+        del keys[2]
+    if "under" in context:
+        keys.append(context["under"])
+    if "key" in context:
+        keys.append(context["key"])
+    message = details["msg"]
+    if details["type"] == "literal_error":
+        choices = [choice.strip("'") for choice in context["expected"].replace(" or ", ", ").split(", ")]
+        given = details["input"]
+        quoted = isinstance(given, str) and given in choices
+        remedy = "write it without quotes" if quoted else nearest(str(given), choices)
+        message = f"{given!r} is not possible; {remedy}"
+    elif details["type"] == "missing":
+        message = "is required and missing"
+    elif details["type"].endswith("_type"):
+        message = f"{details['input']!r} is of the wrong type: {message.lower()}"
+    elif details["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        tags = [tag.strip("' ") for tag in context.get("expected_tags", "'bnb', 'gptq', 'onnx'").split(",")]
+        tag = str(context.get("tag", ""))
+        message = f"'{tag}' is no format; {nearest(tag, tags)}" if tag else f"say format: one of {', '.join(tags)}"
+        keys.append("format")
+    return _error_at(path, lines, cast(Keys, tuple(keys)), message)
+
+
+def _error_at(path: Path, lines: dict[Keys, int], keys: Keys, message: str) -> RecipeError:
+    line = next((lines[keys[:length]] for length in range(len(keys), 0, -1) if keys[:length] in lines), 1)
+    key = ".".join(str(part) for part in keys)
+    return RecipeError(f"{key}: {message}" if key else message, where=f"{path}:{line}")

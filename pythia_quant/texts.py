@@ -1,0 +1,41 @@
+"""The text that a recipe or the command line names: built in, a local file, or a file in a hub dataset repository."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from pythia_quant.builtin_text import held_out_text, training_text
+from pythia_quant.corpus import Text, read_column, read_text
+from pythia_quant.errors import CorpusError
+from pythia_quant.hub_files import fetch
+from pythia_quant.recipe import TextSettings
+
+
+def load_text(settings: TextSettings, tokenizer: Tokenizer, folder: Path) -> Text:
+    """Load a text.
+
+    Args:
+        settings: which one.
+        tokenizer: decides what the built-in held-out text shares with the training text.
+        folder: what a local file's path is relative to.
+
+    Raises:
+        CorpusError: it is not there or not text.
+        SourceError: the hub cannot give it.
+    """
+    if settings.builtin:
+        content = training_text() if settings.builtin == "training" else held_out_text(tokenizer)
+        return Text(f"Python {platform.python_version()} standard library, {settings.builtin} documents", content)
+    assert settings.file is not None  # noqa: S101 - TextSettings guarantees one of the two
+    name, path = settings.file, folder / settings.file
+    if settings.dataset is not None:
+        cached = fetch(settings.dataset, settings.file, settings.revision, repo_type="dataset")
+        if cached is None:
+            raise CorpusError(f"has no file {settings.file}", where=f"dataset {settings.dataset}@{settings.revision}")
+        name, path = f"{settings.dataset} {settings.file}", cached
+    if path.suffix == ".parquet":
+        return Text(name, read_column(path, settings.column, settings.join))
+    return Text(name, read_text(path))

@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pythia_quant.corpus import calibration_windows, read_column, read_text, shared, windows
+from pythia_quant.errors import CorpusError
+
+SMALL = st.lists(st.integers(0, 2), max_size=60)
+
+
+@given(SMALL, SMALL, st.integers(1, 5))
+def test_shared_equals_a_plain_comparison_of_all_runs(tokens: list[int], other: list[int], length: int) -> None:
+    runs = {tuple(other[i : i + length]) for i in range(len(other) - length + 1)}
+    expected = np.zeros(len(tokens), dtype=bool)
+    for i in range(len(tokens) - length + 1):
+        if tuple(tokens[i : i + length]) in runs:
+            expected[i : i + length] = True
+    assert np.array_equal(shared(np.array(tokens, dtype=np.int64), np.array(other, dtype=np.int64), length), expected)
+
+
+def test_windows_drop_the_incomplete_last_one() -> None:
+    tokens = np.arange(11)
+    assert windows(tokens, 4).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert windows(tokens, 4, limit=1).tolist() == [[0, 1, 2, 3]]
+    with pytest.raises(CorpusError, match="11 tokens, a window takes 12"):
+        windows(tokens, 12)
+
+
+def test_calibration_windows_skip_what_the_evaluation_text_holds() -> None:
+    evaluation = np.arange(1000)
+    tokens = np.concatenate([np.arange(5000, 9000), np.arange(100, 113), np.arange(20000, 20027)])
+    drawn = calibration_windows(tokens, evaluation, 40, 100, seed=1)
+    assert drawn.shape == (100, 40)
+    assert not np.isin(drawn, evaluation).any()
+    assert np.array_equal(drawn, calibration_windows(tokens, evaluation, 40, 100, seed=1))
+    with pytest.raises(CorpusError, match="100 usable windows of 40 tokens, 101 are asked for"):
+        calibration_windows(tokens, evaluation, 40, 101, seed=1)
+
+
+def test_calibration_text_that_overlaps_the_evaluation_text_is_refused() -> None:
+    tokens = np.arange(1000)
+    with pytest.raises(CorpusError, match="25 of 25 calibration windows share 13 tokens in a row"):
+        calibration_windows(tokens, tokens, 40, 4, seed=0)
+
+
+def test_rows_of_a_parquet_column_are_joined(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a\n", "", None, "b"]}), tmp_path / "t.parquet")
+    assert read_column(tmp_path / "t.parquet", "text", "\n\n") == "a\n\n\n\n\n\n\nb"
+    with pytest.raises(CorpusError, match="'page'"):
+        read_column(tmp_path / "t.parquet", "page", "\n\n")
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(CorpusError, match=r"t\.parquet"):
+        read_column(tmp_path / "t.parquet", "text", "\n\n")
+
+
+def test_text_is_read_byte_for_byte(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_bytes("ä\r\nb".encode())
+    assert read_text(tmp_path / "t.txt") == "ä\r\nb"
+    (tmp_path / "t.txt").write_bytes(b"\xff")
+    with pytest.raises(CorpusError, match="UTF-8"):
+        read_text(tmp_path / "t.txt")
+    with pytest.raises(CorpusError, match="no such file"):
+        read_text(tmp_path / "missing.txt")

@@ -1,0 +1,123 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import TINY
+
+from pythia_quant.errors import RecipeError
+from pythia_quant.recipe import load_recipe, shipped_recipes
+from pythia_quant.suite import SIZES
+
+Edit = Callable[[str], str]
+
+
+def replaced(before: str, after: str) -> Edit:
+    def edit(text: str) -> str:
+        assert before in text
+        return text.replace(before, after, 1)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "line", "message"),
+    [
+        (replaced("group_size: 32", "group_sise: 32"), 11, "gptq-int4.group_sise.*'group_size'"),
+        (replaced("group_size: 32", "group_size: 48"), 11, "group_size: 48 is not possible.*32"),
+        (replaced("group_size: 32", 'group_size: "32"'), 11, "without quotes"),
+        (replaced("format: gptq", "format: gptg"), 11, "'gptg' is no format.*'gptq'"),
+        (replaced("format: gptq, ", ""), 11, "say format"),
+        (replaced("schema: 1", "schema: 9"), 1, "schema: 9"),
+        (replaced("schema: 1", "schema: 1\nextra: 2"), 2, "unknown key 'extra'"),
+        (replaced("windows: 16", "windows: many"), 5, "windows: 'many' is of the wrong type"),
+        (replaced("windows: 16", "windows: 0"), 5, "calibration.windows"),
+        (replaced("  onnx-int8: {format", "  bnb-nf4: {format"), 12, "line 10 already"),
+        (replaced("  onnx-int8: {format", "  ../up: {format"), 12, r"\.\./up"),
+        (replaced("  onnx-int8: {max", "  onnx-int4: {max"), 15, "no variant.*'onnx-int8'"),
+        (replaced("schema: 1", "schema: 1\nbasis: {evaluation.window: 'assumed: x'}"), 2, "'evaluation.windows'"),
+        (
+            replaced("schema: 1", "schema: 1\nbasis: {evaluation.windows: 'guess: x'}"),
+            2,
+            "measured | derived | assumed",
+        ),
+        (replaced("embeddings: fp32", "embeddings: fp32, block_size: 48"), 13, "48 is not possible"),
+        (replaced("weights: fp32, activations: fp32", "weights: fp32"), 13, "say activations: fp32"),
+        (replaced("variants:", "variants: ["), 11, "not valid YAML"),
+        (lambda text: text[: text.index("variants:")], 1, "variants: is required"),
+        (replaced("source: {", "source: !!python/object/apply:os.getcwd {"), 2, "not valid YAML"),
+    ],
+)
+def test_an_error_names_file_line_key_and_the_remedy(recipe_file: Path, edit: Edit, line: int, message: str) -> None:
+    load_recipe(recipe_file)
+    recipe_file.write_text(edit(recipe_file.read_text()))
+    with pytest.raises(RecipeError, match=f"(?s){re.escape(str(recipe_file))}:{line}: .*{message}"):
+        load_recipe(recipe_file)
+
+
+@pytest.mark.parametrize("content", ["", "just text", "- a list", "schema: [", "\x00"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(content)
+    with pytest.raises(RecipeError, match=r"recipe\.yaml"):
+        load_recipe(path)
+
+
+def test_settings_that_do_not_fit_the_model_point_at_their_line(recipe_file: Path) -> None:
+    recipe_file.write_text(recipe_file.read_text().replace("group_size: 32", "group_size: 128"))
+    with pytest.raises(
+        RecipeError, match=r"(?s):11: .*group_size: 128 does not divide .* 64 and 256; choose from: 32, 64"
+    ):
+        load_recipe(recipe_file).check_fits(TINY)
+    recipe_file.write_text(
+        recipe_file.read_text().replace("group_size: 128", "group_size: 64").replace("windows: 6", "context: 64")
+    )
+    with pytest.raises(RecipeError, match=r"context: 64 exceeds the model's context 32"):
+        load_recipe(recipe_file).check_fits(TINY)
+
+
+def test_the_id_follows_the_content_and_not_the_layout(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    recipe_file.write_text("# a comment\n" + yaml.safe_dump(yaml.safe_load(recipe_file.read_text())))
+    assert load_recipe(recipe_file).id == recipe.id
+    recipe_file.write_text(recipe_file.read_text().replace("windows: 16", "windows: 17"))
+    assert load_recipe(recipe_file).id != recipe.id
+
+
+def test_the_command_line_overrides_and_local_files_become_absolute(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file).overridden(model="x/y", revision="step1", calibration=tmp_path / "other.txt")
+    assert (recipe.settings.source.model, recipe.settings.source.revision) == ("x/y", "step1")
+    assert recipe.settings.calibration.text.file == str(tmp_path / "other.txt")
+    assert recipe.settings.evaluation.text.file == str(tmp_path / "evaluation.txt")
+    assert recipe.settings.evaluation.windows == 6
+
+
+def test_only_names_variants_of_the_recipe(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    assert list(recipe.variants(["onnx-fp32", "bnb-nf4"])) == ["bnb-nf4", "onnx-fp32"]
+    with pytest.raises(RecipeError, match="did you mean 'bnb-nf4'"):
+        recipe.variants(["bnb-nf5"])
+
+
+def test_every_size_has_a_recipe_and_all_fit_their_model() -> None:
+    assert list(shipped_recipes()) == ["demo", *(f"pythia-{size}" for size in SIZES)]
+    for name in shipped_recipes():
+        recipe = load_recipe(name)
+        recipe.check_suite()
+        assert set(recipe.settings.variants) == {"bnb-nf4", "gptq-int4", "onnx-int8", "onnx-fp32"}
+
+
+def test_each_setting_that_differs_by_size_says_on_what_basis() -> None:
+    recipes = [load_recipe(f"pythia-{size}").settings for size in SIZES]
+
+    def leaves(data: object, prefix: str = "") -> dict[str, object]:
+        if not isinstance(data, dict):
+            return {prefix: data}
+        return {k: v for key, value in data.items() for k, v in leaves(value, f"{prefix}.{key}".lstrip(".")).items()}
+
+    flat = [leaves(recipe.model_dump(exclude={"basis"})) for recipe in recipes]
+    differing = {key for key in flat[0] if len({str(recipe[key]) for recipe in flat}) > 1} - {"source.model"}
+    assert differing
+    for recipe in recipes:
+        assert differing <= set(recipe.basis)

@@ -1,0 +1,60 @@
+import pytest
+
+from pythia_quant import suite
+from pythia_quant.architecture import Architecture
+from pythia_quant.errors import SourceError
+
+
+@pytest.mark.parametrize("size", suite.SIZES.values(), ids=lambda size: size.name)
+def test_published_parameter_counts_follow_from_the_shape(size: suite.Size) -> None:
+    v, d, layers = size.vocabulary, size.width, size.layers
+    assert size.parameters == 2 * v * d + layers * (12 * d**2 + 13 * d) + 2 * d
+    assert size.non_embedding_parameters == size.parameters - 2 * v * d
+    shape = Architecture(layers, d, size.heads, 4 * d, v, 2048, d // size.heads // 4, 1e4, 1e-5)
+    assert (shape.parameters, shape.non_embedding_parameters) == (size.parameters, size.non_embedding_parameters)
+    elements = 0
+    for tensor_shape in shape.tensor_shapes().values():
+        product = 1
+        for extent in tensor_shape:
+            product *= extent
+        elements += product
+    assert elements == size.parameters
+
+
+def test_the_families_have_the_sizes_and_revisions_that_were_published() -> None:
+    members = suite.members()
+    assert len(members) == 10 + 10 + 8 + 8
+    counts = {member.family: len(member.steps) for member in members}
+    assert counts == {"": 154, "-deduped": 154, "-v0": 143, "-deduped-v0": 143}
+    assert members[0].steps[:12] == (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
+    assert suite.tokens_seen(143_000) == 299_892_736_000
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("EleutherAI/pythia-19m", "EleutherAI/pythia-70m-v0"),
+        ("EleutherAI/pythia-350m-deduped", "EleutherAI/pythia-410m-deduped-v0"),
+        ("EleutherAI/pythia-13b-deduped-v0", "EleutherAI/pythia-12b-deduped-v0"),
+        ("EleutherAI/pythia-1.3b-v0", "EleutherAI/pythia-1.4b-v0"),
+    ],
+)
+def test_a_name_from_before_2023_resolves_to_v0_with_a_notice(old: str, new: str) -> None:
+    resolved, notice = suite.resolve(old)
+    assert resolved == new
+    assert notice is not None and old in notice and new in notice  # noqa: PT018
+    assert suite.find(old) is not None
+
+
+@pytest.mark.parametrize("name", ["EleutherAI/pythia-160m", "someone/pythia-19m", "EleutherAI/gpt-neo-125m", "local"])
+def test_other_names_stay_as_they_are(name: str) -> None:
+    assert suite.resolve(name) == (name, None)
+
+
+def test_a_step_that_was_never_published_is_refused_with_the_nearest() -> None:
+    suite.check_revision("EleutherAI/pythia-160m", "step3000")
+    suite.check_revision("someone/else", "step3")
+    with pytest.raises(SourceError, match="step3000"):
+        suite.check_revision("EleutherAI/pythia-160m", "step3100")
+    with pytest.raises(SourceError, match="step1000"):
+        suite.check_revision("EleutherAI/pythia-160m-v0", "step512")
