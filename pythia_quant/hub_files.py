@@ -37,6 +37,8 @@ def fetch(repo_id: str, file: str, revision: str, repo_type: str = "model") -> P
     except hub_errors.RevisionNotFoundError as error:
         raise SourceError("the repository has no such revision", where=where) from error
     except hub_errors.LocalEntryNotFoundError as error:  # before EntryNotFoundError, of which it is a kind
+        if huggingface_hub.constants.HF_HUB_OFFLINE and _is_cached(repo_id, revision):
+            return None  # offline, a repository has what its cached snapshot has
         raise SourceError(
             f"{file} is not in the cache and the hub cannot be reached",
             where=where,
@@ -50,6 +52,10 @@ def fetch(repo_id: str, file: str, revision: str, repo_type: str = "model") -> P
         raise SourceError(f"{what} for {file}", where=where, hint="try again later") from error
     except hub_errors.HFValidationError as error:
         raise SourceError("is neither a folder here nor the name of a hub repository", where=repo_id) from error
+
+
+def _is_cached(repo_id: str, revision: str) -> bool:
+    return isinstance(huggingface_hub.try_to_load_from_cache(repo_id, "config.json", revision=revision), str)
 
 
 def commit_of(cached: Path) -> str:

@@ -132,7 +132,7 @@ class Recipe:
 
     def canonical(self) -> dict[str, Any]:
         """Return the content as plain data with every default filled in: what a manifest records."""
-        return self.settings.model_dump(mode="json", by_alias=True)
+        return self.settings.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def overridden(
         self,

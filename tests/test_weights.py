@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TINY, random_weights, write_checkpoint
 from safetensors.torch import save_file
+from tiny import TINY, random_weights, write_checkpoint
 
 from pythia_quant.errors import SourceError
 from pythia_quant.weights import WeightFiles, weight_file_names
@@ -67,7 +67,7 @@ def test_a_missing_a_misshapen_and_an_unknown_tensor_are_named(tmp_path: Path) -
         WeightFiles([write(tmp_path, embed_out__weight=torch.ones(3, 3))], TINY)
     with pytest.raises(SourceError, match="surprise"):
         WeightFiles([write(tmp_path, surprise=torch.ones(1))], TINY)
-    with pytest.raises(SourceError, match="(?s)lm_head.*rename"):
+    with pytest.raises(SourceError, match=r"(?s)lm_head.*rename"):
         WeightFiles([write(tmp_path, lm_head__weight=torch.ones(272, 64))], TINY)
 
 

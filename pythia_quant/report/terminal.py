@@ -104,8 +104,8 @@ def _legend(results: Results) -> list[str]:
     floor = results.row("torch-fp16")
     if floor.as_run.non_finite:
         lines.append(
-            f"fp16 is not finite at {floor.as_run.non_finite:,} positions: the baseline is fp32, and the "
-            "fp16 floor is undefined."
+            f"fp16 is not finite at {floor.as_run.non_finite:,} positions: the baseline is torch-fp32, and there is no "
+            "fp16 floor."
         )
     else:
         lines.append(f"fp16 floor: KL {_kl(floor.as_run)} · 10⁻³ nat; at or below it a variant is no worse than fp16.")

@@ -11,7 +11,7 @@ from pythia_quant.settings import VariantSettings, divides
 
 
 class OnnxSettings(VariantSettings):
-    """Weights in fp32, or in symmetric int8 blocks along the input; activations in fp32 or rounded to int8 per block."""
+    """Weights in fp32, or in symmetric int8 blocks along the input; activations in fp32, or int8 per block."""
 
     format: Literal["onnx"]
     weights: Literal["fp32", "int8"] = "int8"
@@ -27,6 +27,10 @@ class OnnxSettings(VariantSettings):
                 "conflict", "activations: int8 needs int8 weights or head; with fp32 weights say activations: fp32"
             )
         return self
+
+    def stored_bits(self) -> tuple[float, float]:
+        bits = {"fp32": 32.0, "int8": 8 + 32 / self.block_size}
+        return bits[self.weights], (bits[self.embeddings] + bits[self.head]) / 2
 
     def fits(self, width: int, mlp_width: int) -> tuple[str, str] | None:
         return divides("block_size", self.block_size, width, mlp_width, (16, 32, 64, 128))

@@ -1,0 +1,140 @@
+"""Weights beside an ONNX model: one file that is appended to while converting and memory-mapped when read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import TensorProto
+from pydantic import ValidationError
+from torch import Tensor
+
+from pythia_quant.errors import ArtifactError
+from pythia_quant.formats.onnx.graph import SETTINGS_KEY
+from pythia_quant.formats.onnx.settings import OnnxSettings
+
+PAGE = 4096
+"""Alignment of every tensor in bytes: what the ONNX specification recommends for memory-mapping."""
+
+_TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.uint8): TensorProto.UINT8}
+
+
+def model_path(folder: Path, *, quantized: bool) -> Path:
+    """Return where an artifact keeps its model: the names that transformers.js looks for."""
+    return folder / "onnx" / ("model_quantized.onnx" if quantized else "model.onnx")
+
+
+def find_model(folder: Path) -> Path:
+    """Return the artifact's model.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    for quantized in (True, False):
+        if (path := model_path(folder, quantized=quantized)).is_file():
+            return path
+    raise ArtifactError("holds no onnx/model.onnx and no onnx/model_quantized.onnx", where=str(folder), hint=_AGAIN)
+
+
+class ExternalWriter:
+    """Appends tensors to ``<model>_data`` beside a model.
+
+    Attributes:
+        tensors: what the model needs to name as its initializers, in the order written.
+        tensor_bytes: bytes of all tensors, without the padding between them.
+    """
+
+    def __init__(self, model: Path) -> None:
+        self.tensors: list[TensorProto] = []
+        self.tensor_bytes = 0
+        self._path = model.with_name(f"{model.name}_data")
+        self._file = self._path.open("wb")
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Write one tensor, fp32 or uint8."""
+        array = tensor.contiguous().numpy()
+        self._file.write(bytes(-self._file.tell() % PAGE))
+        proto = TensorProto(
+            name=name, dims=array.shape, data_type=_TYPES[array.dtype], data_location=TensorProto.EXTERNAL
+        )
+        place = {"location": self._path.name, "offset": self._file.tell(), "length": array.nbytes}
+        for key, value in place.items():
+            proto.external_data.add(key=key, value=str(value))
+        self._file.write(array.data)
+        self.tensors.append(proto)
+        self.tensor_bytes += array.nbytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+class StoredModel:
+    """A model's graph and its tensors at rest. Opening checks that every tensor lies within a file beside the model.
+
+    Raises:
+        ArtifactError: the model cannot be parsed, or its external data are missing, truncated or outside the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.proto = onnx.load(path, load_external_data=False)
+        except (OSError, DecodeError) as error:
+            raise ArtifactError(f"cannot be read as an ONNX model ({error})", where=str(path), hint=_AGAIN) from error
+        external = (t for t in self.proto.graph.initializer if t.data_location == TensorProto.EXTERNAL)
+        self._arrays = {tensor.name: self._map(tensor) for tensor in external}
+
+    def settings(self) -> OnnxSettings:
+        """Return the settings that the writer left in the model.
+
+        Raises:
+            ArtifactError: there are none, or ones that this version does not know.
+        """
+        found = {entry.key: entry.value for entry in self.proto.metadata_props}
+        try:
+            return OnnxSettings.model_validate_json(found[SETTINGS_KEY])
+        except (KeyError, ValidationError) as error:
+            raise ArtifactError(f"has no usable {SETTINGS_KEY}", where=str(self.path), hint=_FOREIGN) from error
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """Return one tensor as a read-only view of the file.
+
+        Raises:
+            ArtifactError: the model has no such external tensor.
+        """
+        if name not in self._arrays:
+            raise ArtifactError(f"has no external tensor {name}", where=str(self.path), hint=_FOREIGN)
+        return self._arrays[name]
+
+    def _map(self, tensor: TensorProto) -> npt.NDArray[Any]:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        location, offset = place.get("location", ""), place.get("offset", "0")
+        if Path(location).name != location or location in ("", "..") or not offset.isdecimal():
+            raise ArtifactError(
+                f"{tensor.name} is said to be at {location!r}, byte {offset}, not within a file beside the model",
+                where=str(self.path),
+                hint="do not use this file: a model has no business outside its folder",
+            )
+        file = self.path.with_name(location)
+        if not file.is_file():
+            raise ArtifactError(f"is missing; {tensor.name} is to be read from it", where=str(file), hint=_AGAIN)
+        kind, shape = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)), tuple(tensor.dims)
+        end = int(offset) + int(np.prod(shape)) * kind.itemsize
+        if end > (size := file.stat().st_size):
+            what = f"is truncated: {tensor.name} ends at byte {end:,}, the file at {size:,}"
+            raise ArtifactError(what, where=str(file), hint=_AGAIN)
+        return np.memmap(file, dtype=kind, mode="r", offset=int(offset), shape=shape)
+
+
+_FOREIGN = "only models that this version of the program wrote can be read"
+_AGAIN = "copy the artifact again, with all its files, or convert again"

@@ -1,0 +1,130 @@
+"""ONNX artifacts in ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch import Tensor
+
+from pythia_quant.architecture import Architecture, read_config
+from pythia_quant.errors import ArtifactError, BenchmarkError
+from pythia_quant.formats.onnx.external import StoredModel, find_model
+from pythia_quant.formats.onnx.settings import OnnxSettings
+
+# The CPU attention kernel computes the upper triangle too; pieces of this size waste little of it and keep the
+# matrix products large.
+_TOKENS_AT_ONCE = 128
+
+
+def open_runtime(folder: Path, threads: int) -> OnnxRuntime:
+    """Load an artifact's model; its weights are memory-mapped, apart from what ONNX Runtime packs for its kernels.
+
+    Raises:
+        ArtifactError: files are missing, truncated, or ONNX Runtime refuses the model.
+        SourceError: ``config.json`` is missing or not understood.
+    """
+    path = find_model(folder)
+    stored = StoredModel(path)  # names the file and the byte where data are missing; ONNX Runtime would not
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3  # errors: it would warn that num_logits_to_keep may be overridden, which is meant
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        hint = "convert again; this program is tested with onnxruntime 1.31"
+        raise ArtifactError(f"ONNX Runtime refuses it ({error})", where=str(path), hint=hint) from error
+    return OnnxRuntime(session, read_config(folder / "config.json"), stored.settings())
+
+
+class OnnxRuntime:
+    """A loaded model; see :class:`pythia_quant.runtimes.Runtime`.
+
+    Args:
+        session: of a model that this program wrote.
+        architecture: its shape.
+        settings: what is quantized, for the description.
+    """
+
+    def __init__(self, session: ort.InferenceSession, architecture: Architecture, settings: OnnxSettings) -> None:
+        self.description = f"onnxruntime {ort.__version__} CPU, {_describe(settings)}"
+        self._session, self._shape = session, architecture
+        self._sequence: _Sequence
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """Return logits for all positions, computed one row after the other in pieces as when generating."""
+        rows, tokens = ids.shape
+        result = torch.empty(rows, tokens, self._shape.vocabulary)
+        for row in range(rows):
+            sequence = _Sequence(self._session, self._shape, tokens)
+            for start in range(0, tokens, _TOKENS_AT_ONCE):
+                piece = slice(start, start + _TOKENS_AT_ONCE)
+                sequence.feed(ids[row, piece], result[row, piece])
+        return result
+
+    def prefill(self, ids: Tensor, capacity: int) -> Tensor:
+        """Start over with a prompt, int64 [tokens]; return the last position's logits, fp32 [vocabulary].
+
+        Raises:
+            BenchmarkError: more tokens are asked for than the model has positions.
+        """
+        self._sequence = _Sequence(self._session, self._shape, capacity)
+        last = torch.empty(1, self._shape.vocabulary)
+        for start in range(0, len(ids), _TOKENS_AT_ONCE):
+            self._sequence.feed(ids[start : start + _TOKENS_AT_ONCE], last)
+        return last[0]
+
+    def step(self, token: int) -> Tensor:
+        """Feed one more token after a prefill; return fp32 [vocabulary]."""
+        last = torch.empty(1, self._shape.vocabulary)
+        self._sequence.feed(torch.tensor([token]), last)
+        return last[0]
+
+
+class _Sequence:
+    """One sequence's keys and values, which every run reads and extends in place: past and present are one buffer."""
+
+    def __init__(self, session: ort.InferenceSession, shape: Architecture, capacity: int) -> None:
+        if capacity > shape.context:
+            raise BenchmarkError(
+                f"{capacity} tokens are asked for; the model has {shape.context} positions",
+                hint="shorten the prompt or generate fewer tokens",
+            )
+        self._session, self._vocabulary = session, shape.vocabulary
+        self._binding = session.io_binding()
+        self._length = 0
+        self._positions = np.arange(capacity)[None]
+        self._mask = np.ones((1, capacity), np.int64)
+        dims = [1, shape.heads, capacity, shape.head_size]
+        for layer in range(shape.layers):
+            for part in ("key", "value"):
+                buffer = ort.OrtValue.ortvalue_from_shape_and_type(dims, np.float32)
+                self._binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", buffer)
+                self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)
+
+    def feed(self, ids: Tensor, logits: Tensor) -> None:
+        """Append tokens, int64 [tokens], and fill `logits`, fp32 [kept, vocabulary], for the last `kept` of them."""
+        total = self._length + len(ids)
+        kept = len(logits)
+        self._binding.bind_cpu_input("input_ids", ids[None].numpy())
+        self._binding.bind_cpu_input("position_ids", self._positions[:, self._length : total])
+        self._binding.bind_cpu_input("attention_mask", self._mask[:, :total])
+        # An input that may be left out is refused by bind_cpu_input.
+        self._binding.bind_ortvalue_input("num_logits_to_keep", ort.OrtValue.ortvalue_from_numpy(np.array(kept)))
+        dims = [1, kept, self._vocabulary]
+        self._binding.bind_output("logits", "cpu", 0, np.float32, dims, logits.data_ptr())
+        self._session.run_with_iobinding(self._binding)
+        self._length = total
+
+
+def _describe(settings: OnnxSettings) -> str:
+    kinds = {"weights": settings.weights, "embeddings": settings.embeddings, "head": settings.head}
+    if "int8" not in kinds.values():
+        return "fp32"
+    exceptions = [name for name, kind in kinds.items() if kind == "fp32"]
+    limits = f" ({', '.join(exceptions)} fp32)" if exceptions else ""
+    return f"int8 blocks of {settings.block_size}{limits}, {settings.activations} activations"

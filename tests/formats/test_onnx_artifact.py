@@ -1,0 +1,172 @@
+"""What the writer stores, the reader returns and the runtime computes is one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx_models import FP32, PROBE, SHAPE, convert, source
+
+from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, read_config
+from pythia_quant.errors import ArtifactError
+from pythia_quant.formats.job import Job
+from pythia_quant.formats.onnx.blocks import quantize
+from pythia_quant.formats.onnx.external import PAGE, StoredModel, find_model
+from pythia_quant.formats.onnx.fold import fold, unfold
+from pythia_quant.formats.onnx.reader import read
+from pythia_quant.formats.onnx.settings import OnnxSettings
+from pythia_quant.formats.onnx.writer import write
+from pythia_quant.layerwise import final_hidden_states, head_weight, read_layer
+from pythia_quant.runtimes.ort import open_runtime
+from pythia_quant.weights import WeightFiles
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> WeightFiles:
+    return source(tmp_path / "source")
+
+
+@pytest.fixture
+def artifact(weights: WeightFiles, tmp_path: Path) -> Path:
+    convert(weights, tmp_path / "artifact")
+    return tmp_path / "artifact"
+
+
+@pytest.mark.parametrize("kinds", list(product(("fp32", "int8"), repeat=3)), ids="-".join)
+def test_written_read_and_run_agree(weights: WeightFiles, tmp_path: Path, kinds: tuple[str, ...]) -> None:
+    settings = dict(zip(FP32, kinds, strict=True))
+    written = convert(weights, tmp_path / "artifact", **settings)
+    reader = read(tmp_path / "artifact")
+    assert torch.equal(final_hidden_states(reader, PROBE) @ head_weight(reader).T, written.logits)
+    run = open_runtime(tmp_path / "artifact", threads=1).logits(PROBE)
+    torch.testing.assert_close(run, written.logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_other_source_types_give_the_same(weights: WeightFiles, tmp_path: Path, dtype: torch.dtype) -> None:
+    """The weights are rounded to bf16 first, so that every type holds them exactly."""
+    rounded = {name: weights.read(name).bfloat16() for name in SHAPE.tensor_shapes()}
+
+    def logits(kind: torch.dtype) -> torch.Tensor:
+        tensors = {name: tensor.to(kind) for name, tensor in rounded.items()}
+        return convert(source(tmp_path / f"{kind}", tensors=tensors), tmp_path / f"{kind} artifact").logits
+
+    assert torch.equal(logits(dtype), logits(torch.float32))
+
+
+@pytest.mark.parametrize("block_size", [16, 32, 64])
+def test_reader_returns_exactly_what_was_intended(weights: WeightFiles, tmp_path: Path, block_size: int) -> None:
+    convert(weights, tmp_path / "artifact", block_size=block_size)
+    reader = read(tmp_path / "artifact")
+    assert reader.architecture == read_config(tmp_path / "artifact/config.json") == SHAPE
+
+    def rounded(weight: torch.Tensor) -> torch.Tensor:
+        return quantize(weight.float(), block_size).dequantize()
+
+    for index in range(SHAPE.layers):
+        folded = fold(SHAPE, read_layer(weights, index))
+        intended = unfold(SHAPE, replace(folded, inner=rounded(folded.inner), outer=rounded(folded.outer)))
+        stored = read_layer(reader, index)
+        assert stored.keys() == intended.keys()
+        assert all(torch.equal(stored[name], intended[name]) for name in stored)
+    for name in (EMBEDDING, HEAD):
+        assert torch.equal(reader.read(name), rounded(weights.read(name)))
+    for part in ("weight", "bias"):
+        assert torch.equal(reader.read(f"{FINAL_NORM}.{part}"), weights.read(f"{FINAL_NORM}.{part}").float())
+
+
+def test_fp32_artifact_is_the_source(weights: WeightFiles, tmp_path: Path) -> None:
+    written = convert(weights, tmp_path / "artifact", **FP32)
+    expected = final_hidden_states(weights, PROBE) @ head_weight(weights).T
+    torch.testing.assert_close(written.logits, expected, rtol=0, atol=1e-5)
+    assert find_model(tmp_path / "artifact").name == "model.onnx"
+
+
+def test_int8_activations_are_near(weights: WeightFiles, tmp_path: Path) -> None:
+    written = convert(weights, tmp_path / "artifact", activations="int8")
+    run = open_runtime(tmp_path / "artifact", threads=1).logits(PROBE)
+    assert 1e-3 < (run - written.logits).abs().mean() < 0.05
+
+
+def test_files_hold_every_tensor_page_aligned(artifact: Path) -> None:
+    names = {str(path.relative_to(artifact)) for path in artifact.rglob("*") if path.is_file()}
+    assert names == {"config.json", "onnx/model_quantized.onnx", "onnx/model_quantized.onnx_data"}
+    graph = StoredModel(find_model(artifact)).proto.graph
+    places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in graph.initializer]
+    assert all(int(place["offset"]) % PAGE == 0 for place in places if place)
+
+
+def test_tensor_bytes_count_codes_scales_and_fp32(weights: WeightFiles, tmp_path: Path) -> None:
+    written = convert(weights, tmp_path / "artifact")
+    d, m = SHAPE.width, SHAPE.mlp_width
+    quantized = 2 * SHAPE.vocabulary * d + SHAPE.layers * (4 * d * d + 2 * d * m)
+    kept = 2 * d + SHAPE.layers * (3 * d + m + d)
+    assert written.tensor_bytes == quantized + quantized // 32 * 4 + kept * 4
+
+
+def test_progress_is_reported(weights: WeightFiles, tmp_path: Path) -> None:
+    steps: list[tuple[str, int, int]] = []
+    settings = OnnxSettings(format="onnx")
+    write(Job(weights, settings, tmp_path / "artifact", PROBE, report=lambda *step: steps.append(step)))
+    assert steps == [("embeddings", 0, 1), ("layer", 0, 2), ("layer", 1, 2), ("head", 0, 1)]
+
+
+@pytest.mark.parametrize("opener", [read, lambda folder: open_runtime(folder, threads=1)], ids=["reader", "runtime"])
+class TestDamagedArtifacts:
+    """Reader and runtime say the same about an artifact they cannot use."""
+
+    def test_missing_model(self, artifact: Path, opener: Callable[[Path], object]) -> None:
+        find_model(artifact).unlink()
+        with pytest.raises(ArtifactError, match=r"holds no onnx/model\.onnx"):
+            opener(artifact)
+
+    def test_missing_data(self, artifact: Path, opener: Callable[[Path], object]) -> None:
+        (artifact / "onnx/model_quantized.onnx_data").unlink()
+        with pytest.raises(ArtifactError, match=r"model_quantized\.onnx_data: is missing; embeddings\.codes"):
+            opener(artifact)
+
+    def test_truncated_data(self, artifact: Path, opener: Callable[[Path], object]) -> None:
+        data = artifact / "onnx/model_quantized.onnx_data"
+        data.write_bytes(data.read_bytes()[:-1])
+        with pytest.raises(ArtifactError, match=r"is truncated: head\.scales ends at byte"):
+            opener(artifact)
+
+    def test_truncated_model(self, artifact: Path, opener: Callable[[Path], object]) -> None:
+        model = find_model(artifact)
+        model.write_bytes(model.read_bytes()[:-100])
+        with pytest.raises(ArtifactError, match="cannot be read as an ONNX model"):
+            opener(artifact)
+
+    def test_model_of_another_program(self, artifact: Path, opener: Callable[[Path], object]) -> None:
+        model = onnx.load(find_model(artifact), load_external_data=False)
+        model.ClearField("metadata_props")
+        find_model(artifact).write_bytes(model.SerializeToString())
+        with pytest.raises(ArtifactError, match=r"has no usable pythia_quant\.settings"):
+            opener(artifact)
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("location", "../secret"),
+            ("location", "/etc/passwd"),
+            ("location", ".."),
+            ("location", ""),
+            ("offset", "-8"),
+        ],
+    )
+    def test_data_outside_the_file(
+        self, artifact: Path, opener: Callable[[Path], object], key: str, value: str
+    ) -> None:
+        path = find_model(artifact)
+        (artifact / "secret").write_bytes(bytes(2**20))
+        model = onnx.load(path, load_external_data=False)
+        tensor = next(t for t in model.graph.initializer if t.name == "head.codes")
+        next(entry for entry in tensor.external_data if entry.key == key).value = value
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(ArtifactError, match=r"head\.codes .*not .* beside the model"):
+            opener(artifact)

@@ -1,0 +1,86 @@
+"""int8 blocks: bounds that hold for every weight."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pythia_quant.errors import QuantizationError
+from pythia_quant.formats.onnx.blocks import Blocks, from_stored, quantize
+
+BLOCK_SIZES = (16, 32, 64, 128)
+
+
+def matrix(seed: int, rows: int, magnitude: int, outliers: float) -> Tensor:
+    """Return 256 columns with outliers and blocks of zeros."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(rows, 256, generator=generator) * 10.0**magnitude
+    large = torch.rand(weight.shape, generator=generator) < outliers
+    zeros = torch.rand(rows, 2, generator=generator) < 0.3
+    return (weight * torch.where(large, 50, 1)).masked_fill(zeros.repeat_interleave(128, 1), 0)
+
+
+MATRICES = st.builds(
+    matrix, st.integers(0, 2**32), st.integers(1, 8), st.integers(-15, 15), st.sampled_from((0.0, 0.01))
+)
+every_matrix = given(MATRICES, st.sampled_from(BLOCK_SIZES))
+undisturbed = settings(deadline=None, max_examples=50)
+
+
+@undisturbed
+@every_matrix
+def test_no_value_moves_more_than_half_a_step(weight: Tensor, block_size: int) -> None:
+    blocks = quantize(weight, block_size)
+    step = blocks.scales.repeat_interleave(block_size, 1)
+    assert ((weight - blocks.dequantize()).abs() <= step / 2 * (1 + 1e-4)).all()
+    assert blocks.codes.abs().max() <= 127
+    assert blocks.codes.dtype == torch.int8
+    assert blocks.scales.shape == (len(weight), 256 // block_size)
+
+
+@undisturbed
+@every_matrix
+def test_quantizing_again_changes_nothing(weight: Tensor, block_size: int) -> None:
+    once = quantize(weight, block_size).dequantize()
+    torch.testing.assert_close(quantize(once, block_size).dequantize(), once, rtol=1e-6, atol=0)
+
+
+@undisturbed
+@every_matrix
+def test_chosen_scale_is_never_worse_than_the_largest_value_over_127(weight: Tensor, block_size: int) -> None:
+    blocks = weight.double().view(len(weight), -1, block_size)
+    scales = (blocks.abs().amax(2, keepdim=True) / 127).clamp_min(1e-300)
+    plain = ((blocks / scales).round() * scales - blocks).square().sum(2)
+    ours = (quantize(weight, block_size).dequantize() - weight).double().view(blocks.shape).square().sum(2)
+    assert (ours <= plain * (1 + 1e-3) + blocks.square().sum(2) * 1e-12).all()
+
+
+def test_the_scale_search_pays() -> None:
+    weight = torch.randn(256, 1024, generator=torch.Generator().manual_seed(0))
+    blocks = weight.view(256, -1, 32)
+    scales = blocks.abs().amax(2, keepdim=True) / 127
+    plain = ((blocks / scales).round() * scales - blocks).square().mean()
+    assert (quantize(weight, 32).dequantize() - weight).square().mean() < 0.85 * plain
+
+
+def test_zeros_stay_zeros() -> None:
+    blocks = quantize(torch.zeros(2, 64), 32)
+    assert blocks.scales.eq(0).all()
+    assert blocks.dequantize().eq(0).all()
+
+
+def test_stored_bytes_are_offset_by_128_and_come_back() -> None:
+    blocks = Blocks(torch.arange(-128, 128).to(torch.int8).view(2, 128), torch.ones(2, 4))
+    assert torch.equal(blocks.stored().flatten(), torch.arange(256).to(torch.uint8))
+    assert torch.equal(from_stored(blocks.stored(), blocks.scales).codes, blocks.codes)
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"), [(torch.ones(1, 48), "48 columns"), (torch.full((1, 64), torch.inf), "finite")]
+)
+def test_refuses_what_it_cannot_quantize(weight: Tensor, words: str) -> None:
+    with pytest.raises(QuantizationError, match=words):
+        quantize(weight, 32)

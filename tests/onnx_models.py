@@ -1,0 +1,40 @@
+"""Random checkpoints converted to ONNX."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny import TINY, random_weights, write_checkpoint
+from torch import Tensor
+
+from pythia_quant.architecture import Architecture
+from pythia_quant.formats.job import Job, Written
+from pythia_quant.formats.onnx.settings import OnnxSettings
+from pythia_quant.formats.onnx.writer import write
+from pythia_quant.weights import WeightFiles
+
+SHAPE = replace(TINY, context=320)
+FP32 = {"weights": "fp32", "embeddings": "fp32", "head": "fp32"}
+PROBE = torch.randint(272, (2, 24), generator=torch.Generator().manual_seed(3))
+
+
+def tokens(rows: int, count: int) -> Tensor:
+    """Return random token ids."""
+    return torch.randint(SHAPE.vocabulary, (rows, count), generator=torch.Generator().manual_seed(7))
+
+
+def source(folder: Path, architecture: Architecture = SHAPE, tensors: dict[str, Tensor] | None = None) -> WeightFiles:
+    """Write a checkpoint, by default a random one with activations of about the same size at every width; open it."""
+    if tensors is None:
+        tensors = random_weights(architecture, scale=0.64 / architecture.width**0.5)
+    return WeightFiles([write_checkpoint(folder, architecture, tensors) / "model.safetensors"], architecture)
+
+
+def convert(checkpoint: WeightFiles, folder: Path, **settings: Any) -> Written:
+    """Convert to int8 weights with fp32 activations, unless told otherwise."""
+    chosen = OnnxSettings.model_validate({"format": "onnx", "activations": "fp32", **settings})
+    folder.mkdir()
+    return write(Job(checkpoint, chosen, folder, PROBE))

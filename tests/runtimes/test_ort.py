@@ -1,0 +1,75 @@
+"""Generating with ONNX Runtime gives what measuring gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from onnx_models import FP32, SHAPE, convert, source, tokens
+
+from pythia_quant.errors import BenchmarkError
+from pythia_quant.runtimes import generate
+from pythia_quant.runtimes.ort import OnnxRuntime, open_runtime
+
+IDS = tokens(2, 300)
+
+
+def make(folder: Path, **settings: Any) -> OnnxRuntime:
+    convert(source(folder / "source"), folder / "artifact", **settings)
+    return open_runtime(folder / "artifact", threads=2)
+
+
+@pytest.fixture(scope="module", params=["int8", "fp32"])
+def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OnnxRuntime:
+    """Int8 weights, with activations in int8 and in fp32."""
+    return make(tmp_path_factory.mktemp("model"), activations=request.param)
+
+
+@pytest.mark.parametrize("prompt", [1, 127, 128, 129, 290])
+def test_prefill_and_steps_give_the_logits_of_the_whole_sequence(runtime: OnnxRuntime, prompt: int) -> None:
+    ids = IDS[0]
+    expected = runtime.logits(ids[None])[0]
+    steps = [runtime.prefill(ids[:prompt], capacity=prompt + 10)]
+    steps += [runtime.step(int(ids[index])) for index in range(prompt, prompt + 10)]
+    torch.testing.assert_close(torch.stack(steps), expected[prompt - 1 : prompt + 10], rtol=0, atol=1e-4)
+
+
+def test_rows_do_not_see_each_other(runtime: OnnxRuntime) -> None:
+    both = runtime.logits(IDS)
+    assert both.shape == (2, 300, SHAPE.vocabulary)
+    assert torch.equal(both[1], runtime.logits(IDS[1:])[0])
+
+
+def test_measuring_in_between_leaves_a_generation_alone(runtime: OnnxRuntime) -> None:
+    runtime.prefill(IDS[0, :20], capacity=30)
+    expected = runtime.step(3)
+    runtime.prefill(IDS[0, :20], capacity=30)
+    runtime.logits(IDS[1:, :50])
+    assert torch.equal(runtime.step(3), expected)
+
+
+def test_greedy_generation_takes_the_most_likely_token(runtime: OnnxRuntime) -> None:
+    new = generate(runtime, IDS[0, :5], count=4, end=None)
+    whole = torch.cat((IDS[0, :5], torch.tensor(new)))
+    assert runtime.logits(whole[None])[0, 4:-1].argmax(-1).tolist() == new
+
+
+def test_more_tokens_than_positions_are_refused(runtime: OnnxRuntime) -> None:
+    with pytest.raises(BenchmarkError, match="321 tokens are asked for; the model has 320 positions"):
+        runtime.prefill(IDS[0, :1], capacity=321)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"activations": "int8"}, "int8 blocks of 32, int8 activations"),
+        ({"activations": "fp32", "block_size": 64}, "int8 blocks of 64, fp32 activations"),
+        ({"embeddings": "fp32", "head": "fp32"}, "int8 blocks of 32 (embeddings, head fp32), fp32 activations"),
+        (FP32, "fp32"),
+    ],
+)
+def test_description_says_what_runs(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    assert make(tmp_path, **settings).description == f"onnxruntime {onnxruntime.__version__} CPU, {words}"

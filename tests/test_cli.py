@@ -1,0 +1,316 @@
+"""The program as a user calls it: arguments in, files, text and exit codes out."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from loopback_hub import client_environment, loopback_hub
+from safetensors.torch import load_file, save_file
+from tiny import TINY, random_weights, write_checkpoint
+
+from pythia_quant.artifact import open_artifact, verify_files
+from pythia_quant.results import load_results
+
+COMMANDS = [
+    "run",
+    "convert",
+    "bench",
+    "verify",
+    "generate",
+    "recipes list",
+    "recipes show",
+    "recipes validate",
+    "suite",
+]
+
+
+def program(
+    *arguments: str | Path, environment: dict[str, str] | None = None, limit: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pythia_quant", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        preexec_fn=limit,
+    )
+
+
+def succeed(*arguments: str | Path, environment: dict[str, str] | None = None) -> str:
+    done = program(*arguments, environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "not on a terminal, nothing but results is printed"
+    return done.stdout
+
+
+def refuse(
+    *arguments: str | Path, environment: dict[str, str] | None = None, limit: Callable[[], None] | None = None
+) -> str:
+    done = program(*arguments, environment=environment, limit=limit)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run the whole main job once on a tiny checkpoint; return its folder, with the printed table in table.txt."""
+    from tiny import RECIPE
+
+    folder = tmp_path_factory.mktemp("run")
+    model = write_checkpoint(folder / "tiny")
+    (folder / "calibration.txt").write_text("".join(f"{i * 7919 % 100003:x} calm " for i in range(1200)))
+    (folder / "evaluation.txt").write_text("".join(f"{i * 104729 % 99991:d}; eval " for i in range(200)))
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(RECIPE.format(model=model, calibration="calibration.txt", evaluation="evaluation.txt"))
+    (folder / "table.txt").write_text(succeed("run", recipe, "--out", folder / "out"))
+    return folder
+
+
+def test_run_prints_one_table_within_100_columns_and_keeps_everything(finished: Path) -> None:
+    table = (finished / "table.txt").read_text()
+    assert max(map(len, table.splitlines()[:-1])) <= 100  # the last line is a path
+    rows = ["torch-fp16", "torch-bf16", "torch-fp32", "bnb-nf4", "gptq-int4", "onnx-int8", "onnx-fp32"]
+    for name in rows:
+        assert re.search(rf"^{name} ", table, re.MULTILINE)
+    results = load_results(finished / "out/tiny/local/results.json")
+    assert [row.name for row in results.rows] == rows
+    assert all(len(row.as_run.kl) == 6 and row.speed is not None for row in results.rows)
+    assert {gate.variant for gate in results.gates} == {"onnx-int8"}
+    for variant in rows[3:]:
+        verify_files(open_artifact(finished / "out/tiny/local" / variant))
+
+
+def test_measured_drift_is_that_of_the_weights_for_exact_runtimes(finished: Path) -> None:
+    results = load_results(finished / "out/tiny/local/results.json")
+    assert max(results.row("torch-fp32").as_run.kl) < 1e-9
+    assert max(results.row("onnx-fp32").as_run.kl) < 1e-9
+    for name in ("bnb-nf4", "gptq-int4", "onnx-int8"):
+        row = results.row(name)
+        assert row.weights is not None
+        weights, as_run = sum(row.weights.kl), sum(row.as_run.kl)
+        assert 0 < weights < 2 * as_run < 20 * weights
+    assert results.row("onnx-fp32").bits_per_weight == pytest.approx(32, rel=0.03)
+
+
+def test_run_again_finds_the_artifacts_there_and_keeps_the_earlier_results(finished: Path) -> None:
+    before = open_artifact(finished / "out/tiny/local/onnx-fp32").manifest.created
+    printed = succeed("convert", finished / "tiny.yaml", "--out", finished / "out")
+    assert printed.count("bits a weight") == 4
+    assert open_artifact(finished / "out/tiny/local/onnx-fp32").manifest.created == before
+
+
+def test_bench_measures_again_and_prints_json(finished: Path) -> None:
+    parent = finished / "out/tiny/local"
+    printed = succeed("bench", parent / "onnx-fp32", parent / "onnx-int8", "--json")
+    results = json.loads(printed)
+    assert [row["name"] for row in results["rows"]][3:] == ["onnx-fp32", "onnx-int8"]
+    assert len(list(parent.glob("results*.json"))) == 2
+    other = finished / "other.txt"
+    other.write_text("another text altogether, long enough for a few windows of bytes. " * 4)
+    results = json.loads(succeed("bench", parent / "onnx-fp32", "--text", other, "--json"))
+    assert (results["text"]["name"], results["protocol"]["windows"]) == (str(other), 8)
+
+
+def test_verify_and_generate(finished: Path) -> None:
+    parent = finished / "out/tiny/local"
+    printed = succeed("verify", *(parent / name for name in ("bnb-nf4", "gptq-int4", "onnx-int8", "onnx-fp32")))
+    assert printed.count("files as in the manifest") == 4
+    arguments = ("generate", parent / "onnx-fp32", "--prompt", "abc", "--max-new-tokens", "5")
+    greedy = json.loads(succeed(*arguments, "--json"))
+    assert len(greedy["prompt_tokens"]) == 3
+    assert 0 < len(greedy["tokens"]) <= 5
+    assert succeed(*arguments).startswith("abc")
+    sampled = [json.loads(succeed(*arguments, "--temperature", "2", "--seed", str(s), "--json")) for s in (1, 1, 2)]
+    assert sampled[0]["tokens"] == sampled[1]["tokens"] != sampled[2]["tokens"]
+    assert "exceed the context" in refuse(*arguments[:-1], "40")
+
+
+def test_the_runtimes_continue_alike(finished: Path) -> None:
+    from pythia_quant.generation import continue_text
+
+    parent = finished / "out/tiny/local"
+    fp32 = continue_text(parent / "onnx-fp32", "eval 12", 8)
+    assert continue_text(parent / "onnx-fp32", "eval 12", 8).tokens == fp32.tokens
+    assert len(fp32.tokens) == 8
+
+
+def test_an_altered_artifact_is_refused(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "onnx-fp32"
+    shutil.copytree(finished / "out/tiny/local/onnx-fp32", copy)
+    data = next(copy.glob("onnx/*_data"))
+    content = bytearray(data.read_bytes())
+    content[1000] ^= 1
+    data.write_bytes(content)
+    assert "onnx_data was changed" in refuse("verify", copy)
+    assert "onnx_data was changed" in refuse("bench", copy)
+    data.unlink()
+    assert "onnx_data is missing" in refuse("verify", copy)
+    assert "no artifact of ours" in refuse("verify", tmp_path)
+    (copy / "pythia_quant.json").write_text('{"schema_version": 2}')
+    assert "newer pythia-quant" in refuse("verify", copy)
+
+
+def test_another_artifact_in_the_way_is_kept_unless_overwritten(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished / "out", out)
+    recipe = finished / "changed.yaml"
+    recipe.write_text((finished / "tiny.yaml").read_text().replace("{format: onnx}", "{format: onnx, block_size: 64}"))
+    message = refuse("convert", recipe, "--only", "onnx-int8", "--out", out)
+    assert "different settings" in message and "--overwrite" in message  # noqa: PT018
+    assert open_artifact(out / "tiny/local/onnx-int8").manifest.settings["block_size"] == 32
+    succeed("convert", recipe, "--only", "onnx-int8", "--out", out, "--overwrite")
+    assert open_artifact(out / "tiny/local/onnx-int8").manifest.settings["block_size"] == 64
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def poison(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["gpt_neox.layers.1.mlp.dense_4h_to_h.weight"][3, 7] = torch.nan
+    save_file(weights, folder / "model.safetensors")
+
+
+def make_llama(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+
+
+def lose_a_shard(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": dict.fromkeys(TINY.tensor_shapes(), "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate, r"model\.safetensors: cannot be read"),
+        (poison, "1 of 16,384 values of .*dense_4h_to_h.weight are not finite"),
+        (make_llama, "'llama'; only gpt_neox"),
+        (lose_a_shard, "shard model-00001-of-00001.safetensors is missing"),
+    ],
+)
+@pytest.mark.parametrize("variant", ["onnx-int8", "gptq-int4", "bnb-nf4"])
+def test_a_damaged_source_leaves_nothing_behind(
+    recipe_file: Path, checkpoint: Path, damage: Callable[[Path], None], message: str, variant: str
+) -> None:
+    damage(checkpoint)
+    out = recipe_file.parent / "out"
+    assert re.search(message, refuse("convert", recipe_file, "--only", variant, "--out", out))
+    assert not [path for path in out.rglob("*") if path.is_file() or path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("variant", ["onnx-fp32", "gptq-int4", "bnb-nf4"])
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(recipe_file: Path, variant: str) -> None:
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+    out = recipe_file.parent / "out"
+    message = refuse("convert", recipe_file, "--only", variant, "--out", out, limit=small_files)
+    assert "cannot be written" in message
+    assert not [path for path in out.rglob("*") if path.is_file() or path.name.startswith(".")]
+
+
+def test_calibration_text_that_is_the_evaluation_text_is_refused(recipe_file: Path, texts: tuple[Path, Path]) -> None:
+    message = refuse("convert", recipe_file, "--calibration", texts[1], "--out", recipe_file.parent / "out")
+    assert "share 13 tokens in a row" in message
+
+
+def test_a_conversion_that_is_killed_can_be_run_again(recipe_file: Path) -> None:
+    out = recipe_file.parent / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "pythia_quant",
+        "convert",
+        str(recipe_file),
+        "--only",
+        "onnx-fp32",
+        "--out",
+        str(out),
+    ]
+    target = out / "tiny/local/onnx-fp32"
+    for seconds in (1.0, 2.5, 4.0):
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not target.exists():
+            time.sleep(0.02)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        if target.exists():
+            verify_files(open_artifact(target))
+            shutil.rmtree(target)
+    succeed("convert", recipe_file, "--only", "onnx-fp32", "--out", out)
+    verify_files(open_artifact(target))
+    assert [path.name for path in target.parent.iterdir()] == ["onnx-fp32"]
+
+
+def test_a_hub_model_is_converted_under_its_name_and_revision(recipe_file: Path, tmp_path: Path) -> None:
+    with loopback_hub() as hub:
+        step = write_checkpoint(tmp_path / "step", weights=random_weights(TINY, seed=3))
+        hub.repos["someone/tiny"] = {"main": tmp_path / "tiny", "step3000": step}
+        environment = client_environment(hub, tmp_path / "home")
+        options = (
+            "--model",
+            "someone/tiny",
+            "--revision",
+            "step3000",
+            "--only",
+            "onnx-fp32",
+            "--out",
+            tmp_path / "out",
+        )
+        succeed("run", recipe_file, *options, environment=environment)
+        folder = tmp_path / "out/someone--tiny/step3000/onnx-fp32"
+        manifest = open_artifact(folder).manifest
+        assert (manifest.source.revision, manifest.source.commit) == (
+            "step3000",
+            hub.commit("someone/tiny", "step3000"),
+        )
+        assert "hf_secret" not in (folder / "pythia_quant.json").read_text()
+        offline = environment | {"HF_HUB_OFFLINE": "1"}
+        results = json.loads(succeed("bench", folder, "--json", environment=offline))
+        assert results["source"]["commit"] == manifest.source.commit
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    printed = succeed(*command.split(), "--help")
+    assert "Example" in printed
+    assert f"pythia-quant {command.split(maxsplit=1)[0]}" in printed
+
+
+def test_the_program_starts_without_torch() -> None:
+    script = (
+        "import sys; from pythia_quant.recipe import load_recipe; import pythia_quant.cli; load_recipe('demo');"
+        "print(sorted({'torch', 'transformers', 'onnx', 'onnxruntime', 'bitsandbytes'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_recipes_and_suite_are_listed_and_shown(recipe_file: Path) -> None:
+    assert "EleutherAI/pythia-6.9b" in succeed("recipes", "list")
+    assert "format: gptq" in succeed("recipes", "show", "pythia-1.4b")
+    assert "valid, recipe id" in succeed("recipes", "validate", recipe_file)
+    sizes = json.loads(succeed("suite", "--json"))
+    assert sizes[3]["parameters"] == 162_322_944
+    assert "11,846,072,320" in succeed("suite")
+    recipe_file.write_text(recipe_file.read_text().replace("damping", "dampling").replace("windows: 16", "window: 16"))
+    assert "did you mean 'windows'" in refuse("recipes", "validate", recipe_file)

@@ -1,0 +1,192 @@
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from loopback_hub import Hub, client_environment, loopback_hub
+from safetensors.torch import save_file
+from tiny import TINY, byte_tokenizer, random_weights, write_checkpoint
+
+from pythia_quant.errors import SourceError
+from pythia_quant.hub_files import sha256
+from pythia_quant.source import DEMO, open_source
+
+
+def test_a_folder_is_opened_and_hashed(checkpoint: Path) -> None:
+    source = open_source(str(checkpoint))
+    assert (source.revision, source.commit, source.architecture) == ("local", None, TINY)
+    assert source.sha256 == {"model.safetensors": sha256(checkpoint / "model.safetensors")}
+    assert source.tokenizer.decode(source.tokenizer.encode("héllo").ids) == "héllo"
+
+
+def test_the_demo_model_ships_with_the_package_and_has_learned() -> None:
+    source = open_source(DEMO)
+    assert (source.architecture.layers, source.architecture.width, source.architecture.vocabulary) == (6, 128, 4096)
+    assert source.architecture.parameters == 2 * 4096 * 128 + 1_189_888
+    record = json.loads((source.folder / "training.json").read_text())
+    assert record["held_out_perplexity"] * 20 < record["untrained_perplexity"]
+
+
+def test_safetensors_are_preferred_to_a_pickle_of_the_same_tensors(checkpoint: Path) -> None:
+    torch.save(random_weights(TINY, seed=1), checkpoint / "pytorch_model.bin")
+    assert list(open_source(str(checkpoint)).sha256) == ["model.safetensors"]
+    (checkpoint / "model.safetensors").unlink()
+    assert list(open_source(str(checkpoint)).sha256) == ["pytorch_model.bin"]
+
+
+def test_a_missing_shard_is_named(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    index = {"weight_map": dict.fromkeys(TINY.tensor_shapes(), "model-00001-of-00002.safetensors")}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(SourceError, match=r"shard model-00001-of-00002\.safetensors is missing"):
+        open_source(str(checkpoint))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_missing_file_is_named(checkpoint: Path, name: str) -> None:
+    (checkpoint / name).unlink()
+    with pytest.raises(SourceError, match=name):
+        open_source(str(checkpoint))
+
+
+def test_a_tokenizer_that_does_not_fit_is_refused(checkpoint: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens([f"extra{i}" for i in range(100)])
+    tokenizer.save(str(checkpoint / "tokenizer.json"))
+    with pytest.raises(SourceError, match="357 tokens, the model's vocabulary is 272"):
+        open_source(str(checkpoint))
+    (checkpoint / "tokenizer.json").write_text("{}")
+    with pytest.raises(SourceError, match="not a tokenizer"):
+        open_source(str(checkpoint))
+
+
+@pytest.mark.parametrize("model", ["./missing", "/missing/folder", "a/b/c"])
+def test_a_path_without_a_folder_is_refused(model: str) -> None:
+    with pytest.raises(SourceError, match="no such folder"):
+        open_source(model)
+
+
+OPEN = """
+import sys
+from pythia_quant.errors import PythiaQuantError
+from pythia_quant.source import open_source
+try:
+    source = open_source(sys.argv[1], sys.argv[2], print)
+    print(source.model, source.commit, list(source.sha256), source.weights.read("embed_out.weight").shape[0])
+except PythiaQuantError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with loopback_hub() as hub:
+        main, early = write_checkpoint(tmp_path / "main"), write_checkpoint(tmp_path / "early")
+        (early / "model.safetensors").unlink()
+        torch.save(random_weights(TINY, seed=7), early / "pytorch_model.bin")
+        hub.repos["someone/tiny"] = {"main": main, "step3000": early}
+        yield hub
+
+
+def in_client(hub: Hub, tmp_path: Path, script: str, *arguments: str, **extra: str) -> str:
+    """Run a script in a child process whose hub client talks to the loopback hub."""
+    child = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env=client_environment(hub, tmp_path / "home", **extra),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "hf_secret" not in child.stdout + child.stderr
+    assert child.returncode == 0, child.stderr
+    return child.stdout
+
+
+def test_a_hub_repository_is_resolved_to_a_commit_and_cached(hub: Hub, tmp_path: Path) -> None:
+    commit = hub.commit("someone/tiny", "main")
+    printed = in_client(hub, tmp_path, OPEN, "someone/tiny", "main")
+    assert printed == f"someone/tiny {commit} ['model.safetensors'] 272\n"
+    assert hub.authorizations == {"Bearer hf_secretsecretsecret"}
+    hub.requests.clear()
+    assert in_client(hub, tmp_path, OPEN, "someone/tiny", "main", HF_HUB_OFFLINE="1") == printed
+    assert hub.requests == []
+
+
+def test_a_revision_with_only_a_pickle_is_read(hub: Hub, tmp_path: Path) -> None:
+    printed = in_client(hub, tmp_path, OPEN, "someone/tiny", "step3000")
+    assert printed == f"someone/tiny {hub.commit('someone/tiny', 'step3000')} ['pytorch_model.bin'] 272\n"
+
+
+def test_shards_are_downloaded_through_their_index(hub: Hub, tmp_path: Path) -> None:
+    folder = hub.repos["someone/tiny"]["main"]
+    weights = list(random_weights(TINY).items())
+    (folder / "model.safetensors").unlink()
+    save_file(dict(weights[:9]), folder / "model-00001-of-00002.safetensors")
+    save_file(dict(weights[9:]), folder / "model-00002-of-00002.safetensors")
+    weight_map = {name: f"model-0000{1 + (i >= 9)}-of-00002.safetensors" for i, (name, _) in enumerate(weights)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    printed = in_client(hub, tmp_path, OPEN, "someone/tiny", "main")
+    assert "['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'] 272" in printed
+
+
+def test_a_flipped_byte_in_a_download_is_found(hub: Hub, tmp_path: Path) -> None:
+    hub.damage.add("model.safetensors")
+    printed = in_client(hub, tmp_path, OPEN, "someone/tiny", "main")
+    assert printed.startswith("SourceError") and "the download is damaged" in printed  # noqa: PT018
+
+
+def test_an_old_name_is_opened_as_v0_with_a_notice(hub: Hub, tmp_path: Path) -> None:
+    hub.repos["EleutherAI/pythia-70m-v0"] = hub.repos["someone/tiny"]
+    printed = in_client(hub, tmp_path, OPEN, "EleutherAI/pythia-19m", "main")
+    assert "those weights are EleutherAI/pythia-70m-v0 now" in printed
+    assert "is not the shape of EleutherAI/pythia-70m-v0" in printed
+
+
+@pytest.mark.parametrize(
+    ("model", "revision", "extra", "expected"),
+    [
+        ("someone/absent", "main", {}, "no such model repository"),
+        ("someone/tiny", "step9", {}, "no such revision"),
+        ("someone/gated", "main", {}, "restricted"),
+        ("someone/tiny", "main", {"HF_HUB_OFFLINE": "1"}, "not in the cache"),
+        ("some one/tiny!", "main", {}, "neither a folder here nor the name of a hub repository"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_clearly(
+    hub: Hub, tmp_path: Path, model: str, revision: str, extra: dict[str, str], expected: str
+) -> None:
+    hub.repos["someone/gated"] = {}
+    hub.gated.add("someone/gated")
+    printed = in_client(hub, tmp_path, OPEN, model, revision, **extra)
+    assert printed.startswith("SourceError"), printed
+    assert expected in printed
+
+
+TEXT = """
+import sys
+from pathlib import Path
+from tokenizers import Tokenizer
+from pythia_quant.errors import PythiaQuantError
+from pythia_quant.recipe import TextSettings
+from pythia_quant.texts import load_text
+try:
+    print(repr(load_text(TextSettings(dataset="some/texts", file=sys.argv[1]), None, Path()).content))
+except PythiaQuantError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_texts_come_from_dataset_repositories(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "plain.txt").write_text("plain text")
+    pq.write_table(pa.table({"text": ["a\n", "", "b\n"]}), folder / "rows.parquet")
+    hub.repos["datasets/some/texts"] = {"main": folder}
+    assert in_client(hub, tmp_path, TEXT, "plain.txt") == "'plain text'\n"
+    assert in_client(hub, tmp_path, TEXT, "rows.parquet") == "'a\\n\\n\\n\\n\\nb\\n'\n"
+    assert "has no file absent.txt" in in_client(hub, tmp_path, TEXT, "absent.txt")
