@@ -49,7 +49,8 @@ class Speed(Record):
         prefill_seconds: one sample a prefill.
         decode_prompt_tokens: length of the prompt before decoding.
         decode_seconds: one sample a token.
-        peak_rss_bytes: largest resident size of the process, Python and libraries included.
+        start_rss_bytes: resident size of the process before the model was loaded, Python and libraries included.
+        peak_rss_bytes: its largest resident size.
     """
 
     threads: int
@@ -58,6 +59,7 @@ class Speed(Record):
     prefill_seconds: list[float]
     decode_prompt_tokens: int
     decode_seconds: list[float]
+    start_rss_bytes: int
     peak_rss_bytes: int
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from loopback_hub import client_environment, loopback_hub
 from safetensors.torch import load_file, save_file
-from tiny import TINY, random_weights, write_checkpoint
+from tiny import TINY, random_weights, write_checkpoint, write_recipe
 
 from pythia_quant.artifact import open_artifact, verify_files
 from pythia_quant.results import load_results
@@ -67,14 +67,8 @@ def refuse(
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run the whole main job once on a tiny checkpoint; return its folder, with the printed table in table.txt."""
-    from tiny import RECIPE
-
     folder = tmp_path_factory.mktemp("run")
-    model = write_checkpoint(folder / "tiny")
-    (folder / "calibration.txt").write_text("".join(f"{i * 7919 % 100003:x} calm " for i in range(1200)))
-    (folder / "evaluation.txt").write_text("".join(f"{i * 104729 % 99991:d}; eval " for i in range(200)))
-    recipe = folder / "tiny.yaml"
-    recipe.write_text(RECIPE.format(model=model, calibration="calibration.txt", evaluation="evaluation.txt"))
+    recipe = write_recipe(folder)
     (folder / "table.txt").write_text(succeed("run", recipe, "--out", folder / "out"))
     return folder
 
@@ -208,9 +202,9 @@ def lose_a_shard(folder: Path) -> None:
 )
 @pytest.mark.parametrize("variant", ["onnx-int8", "gptq-int4", "bnb-nf4"])
 def test_a_damaged_source_leaves_nothing_behind(
-    recipe_file: Path, checkpoint: Path, damage: Callable[[Path], None], message: str, variant: str
+    recipe_file: Path, damage: Callable[[Path], None], message: str, variant: str
 ) -> None:
-    damage(checkpoint)
+    damage(recipe_file.parent / "tiny")
     out = recipe_file.parent / "out"
     assert re.search(message, refuse("convert", recipe_file, "--only", variant, "--out", out))
     assert not [path for path in out.rglob("*") if path.is_file() or path.name.startswith(".")]
@@ -227,8 +221,9 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(recipe_file: Path, 
     assert not [path for path in out.rglob("*") if path.is_file() or path.name.startswith(".")]
 
 
-def test_calibration_text_that_is_the_evaluation_text_is_refused(recipe_file: Path, texts: tuple[Path, Path]) -> None:
-    message = refuse("convert", recipe_file, "--calibration", texts[1], "--out", recipe_file.parent / "out")
+def test_calibration_text_that_is_the_evaluation_text_is_refused(recipe_file: Path) -> None:
+    folder = recipe_file.parent
+    message = refuse("convert", recipe_file, "--calibration", folder / "evaluation.txt", "--out", folder / "out")
     assert "share 13 tokens in a row" in message
 
 

@@ -72,3 +72,20 @@ variants:
 gates:
   onnx-int8: {{max_ppl_drift: 50, min_top1: 10}}
 """
+
+
+def write_texts(folder: Path) -> tuple[Path, Path]:
+    """Write two texts without 13 bytes in common: one to calibrate on, one to evaluate on."""
+    calibration, evaluation = folder / "calibration.txt", folder / "evaluation.txt"
+    calibration.write_text("".join(f"{i * 7919 % 100003:x} calm " for i in range(1200)))
+    evaluation.write_text("".join(f"{i * 104729 % 99991:d}; eval " for i in range(200)))
+    return calibration, evaluation
+
+
+def write_recipe(folder: Path) -> Path:
+    """Write a recipe with a checkpoint, `tiny`, and texts of its own."""
+    calibration, evaluation = write_texts(folder)
+    path = folder / "tiny.yaml"
+    model = write_checkpoint(folder / "tiny")
+    path.write_text(RECIPE.format(model=model, calibration=calibration.name, evaluation=evaluation.name))
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,18 @@ class Subject(BaseModel):
     dtype: str | None = None
     settings: dict[str, Any] | None = None
 
+    def import_runtime(self) -> Callable[..., Runtime]:
+        """Import what the runtime needs and return the function that opens it."""
+        opener: Callable[..., Runtime] = load(
+            self._format().run if self.settings else "pythia_quant.runtimes.hf:open_model"
+        )
+        return opener
+
     def open_runtime(self, threads: int) -> Runtime:
         """Load the model into the runtime that users run it with."""
         torch.set_num_threads(threads)
-        if self.settings is None:
-            assert self.dtype is not None  # noqa: S101 - a source has one
-            opener = load("pythia_quant.runtimes.hf:open_model")
-            runtime: Runtime = opener(self.folder, getattr(torch, self.dtype))
-        else:
-            runtime = load(self._format().run)(self.folder, threads)
-        return runtime
+        opener = self.import_runtime()
+        return opener(self.folder, threads if self.dtype is None else getattr(torch, self.dtype))
 
     def open_reader(self) -> WeightReader | None:
         """Open an artifact's dequantized weights; None for a source, whose weights are the reference's."""

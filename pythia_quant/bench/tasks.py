@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from pythia_quant.bench.drift import Reference, measure_drift, reader_logits
@@ -45,6 +46,8 @@ def speed(subject: dict[str, Any], prompt: list[int], context: int, threads: int
         threads: for the runtime.
     """
     target = Subject.model_validate(subject)
+    target.import_runtime()
+    start_rss_bytes = psutil.Process().memory_info().rss
     started = time.perf_counter()
     runtime = target.open_runtime(threads)
     load_seconds = time.perf_counter() - started
@@ -72,6 +75,7 @@ def speed(subject: dict[str, Any], prompt: list[int], context: int, threads: int
         prefill_seconds=prefill_seconds[WARM_UP:],
         decode_prompt_tokens=len(short),
         decode_seconds=decode_seconds[WARM_UP:],
+        start_rss_bytes=start_rss_bytes,
         peak_rss_bytes=_peak_rss(),
     ).model_dump()
 

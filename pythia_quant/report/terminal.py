@@ -13,6 +13,10 @@ from pythia_quant.bench.statistics import Estimate, estimate, paired, perplexity
 from pythia_quant.results import Drift, Results, Row
 
 WIDTH = 100
+_HEADINGS = (
+    "", "ppl drift\nas run, %", "weights\nonly, %", "KL\nmnat", "top-1\n%", "bits/\nweight", "disk\nMB", "prefill\ntok/s",
+    "decode\nms/tok", "×fp16\ndecode", "memory\nMB", "gates",
+)  # fmt: skip
 
 
 def results_table(results: Results) -> RenderableType:
@@ -24,11 +28,9 @@ def results_table(results: Results) -> RenderableType:
         f"fp32 reference: perplexity {reference.value:.2f} ± {reference.margin:.2f}, {per_byte:.3f} bits a byte, on "
         f"{results.protocol.windows} windows of {results.protocol.context}"
     )
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1))
-    for heading in ("", "ppl drift %\nas run", "of weights\n%", "KL as run\n10⁻³ nat", "top-1\n%", "bits/\nweight"):
-        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
-    for heading in ("disk\nMB", "prefill\ntok/s", "decode\nms/tok", "×fp16\ndecode", "peak\nMB", "gates"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    for index, heading in enumerate(_HEADINGS):
+        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
     for row in results.rows:
         table.add_row(*_cells(row, results), style="bold" if row.name == results.baseline else "")
     return Group(table, Text("\n".join(_legend(results)), style="dim"))
@@ -59,8 +61,8 @@ def _cells(row: Row, results: Results) -> list[str]:
         *cells,
         f"{row.speed.prompt_tokens / prefill:,.0f}",
         f"{decode * 1e3:.2f}",
-        f"{baseline / decode:.2f}",
-        f"{row.speed.peak_rss_bytes / 1e6:,.0f}",
+        _ratio(baseline / decode),
+        f"{(row.speed.peak_rss_bytes - row.speed.start_rss_bytes) / 1e6:,.0f}",
         _gates(row, results),
     ]
 
@@ -74,6 +76,10 @@ def _weights(row: Row, results: Results) -> str:
 
 def _signed(value: Estimate) -> str:
     return f"{value.value:+.2f}±{value.margin:.2f}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
 def _kl(drift: Drift) -> str:
@@ -98,7 +104,7 @@ def _gates(row: Row, results: Results) -> str:
 def _legend(results: Results) -> list[str]:
     threads = next((row.speed.threads for row in results.rows if row.speed), 0)
     lines = [
-        "Drift: paired difference from the fp32 reference on the same tokens, ± is the 95 % interval over windows.",
+        "Drift, KL and top-1: paired with the fp32 reference on the same tokens; ± is a 95 % interval. mnat: 10⁻³ nat.",
         f"Text: {results.text.name}, sha256 {results.text.sha256[:12]}.",
     ]
     floor = results.row("torch-fp16")
@@ -108,12 +114,15 @@ def _legend(results: Results) -> list[str]:
             "fp16 floor."
         )
     else:
-        lines.append(f"fp16 floor: KL {_kl(floor.as_run)} · 10⁻³ nat; at or below it a variant is no worse than fp16.")
+        lines.append(f"fp16 floor: KL {_kl(floor.as_run)} mnat; at or below it a variant is no worse than fp16.")
     fastest = fastest_unquantized(results)
     if fastest is not None and fastest.speed is not None:
         lines.append(
             f"Speed: batch 1, {threads} threads, medians; prefill of {fastest.speed.prompt_tokens} tokens, decode after "
-            f"{fastest.speed.decode_prompt_tokens}; fastest unquantized: {fastest.name}."
+            f"{fastest.speed.decode_prompt_tokens}. Fastest unquantized: {fastest.name}."
+        )
+        lines.append(
+            "Memory: peak of a fresh process above what it held, Python and libraries included, before it loaded the model."
         )
     for gate in results.gates:
         if gate.outcome != "passed":

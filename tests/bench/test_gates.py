@@ -16,7 +16,7 @@ def row(name: str, shift: float, noise: float = 0.0, top1: float = 0.99, decode:
     drift = Drift(nll=nll, kl=[0.01] * 40, top1=[top1 + 0.001 * (-1) ** i for i in range(40)])
     speed = Speed(
         threads=2, load_seconds=1, prompt_tokens=8, prefill_seconds=[1.0], decode_prompt_tokens=8,
-        decode_seconds=[decode * (1 + 0.01 * i) for i in range(11)], peak_rss_bytes=1,
+        decode_seconds=[decode * (1 + 0.01 * i) for i in range(11)], start_rss_bytes=0, peak_rss_bytes=1,
     )  # fmt: skip
     quantized = name == "variant"
     return Row(

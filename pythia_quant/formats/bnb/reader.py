@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import bitsandbytes.functional as bnb
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pythia_quant.architecture import LINEARS, Architecture, read_config
 from pythia_quant.errors import ArtifactError
+from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.weights import INDEX_SUFFIX, SAFETENSORS, weight_file_names
 
 
@@ -25,8 +26,11 @@ class BnbWeights:
             return stored.float()
         prefix = f"{name}."
         parts = {key.removeprefix(prefix): self._tensor(key) for key in self._file_of if key.startswith(prefix)}
-        state = bnb.QuantState.from_dict(parts, device=stored.device)
-        return bnb.dequantize_4bit(stored, state).float()
+        functional = bitsandbytes().functional
+        state = functional.QuantState.from_dict(parts, device=stored.device)
+        state.dtype = torch.float32
+        weight: Tensor = functional.dequantize_4bit(stored, state)
+        return weight
 
     def _tensor(self, name: str) -> Tensor:
         if name not in self._file_of:

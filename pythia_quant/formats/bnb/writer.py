@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-import bitsandbytes.functional as bnb
 import torch
 from torch import Tensor
 
 from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
+from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.formats.bnb.settings import BnbSettings
-from pythia_quant.formats.half import to_half
+from pythia_quant.formats.floats import to_dtype
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.shards import ShardWriter
 from pythia_quant.layerwise import Forward, layer_tensor_names
@@ -20,17 +20,17 @@ BLOCK_SIZE = 64
 
 @torch.no_grad()
 def write(job: Job[BnbSettings]) -> Written:
-    """Quantize the linear layers with bitsandbytes; embeddings, head, norms and biases stay fp16.
+    """Quantize the linear layers with bitsandbytes; embeddings, head, norms and biases are stored in the compute dtype.
 
     Raises:
-        QuantizationError: a value kept in fp16 does not fit it.
+        QuantizationError: a value does not fit fp16, where that is the compute dtype.
     """
     settings, architecture = job.settings, job.source.architecture
-    writer = ShardWriter(job.folder)
+    writer, dtype = ShardWriter(job.folder), getattr(torch, settings.compute_dtype)
     forward = Forward(architecture, job.probe)
 
     def keep(name: str) -> Tensor:
-        kept = to_half(name, job.source.read(name))
+        kept = to_dtype(name, job.source.read(name), dtype)
         writer.add(name, kept)
         return kept.float()
 
@@ -60,20 +60,21 @@ def write(job: Job[BnbSettings]) -> Written:
 
 
 def quantize(weight: Tensor, settings: BnbSettings) -> tuple[dict[str, Tensor], Tensor]:
-    """Quantize one weight, [out, in].
+    """Quantize one weight, [out, in] in any dtype; bitsandbytes sees it in fp32, so nothing is rounded before.
 
     Returns:
         The stored tensors by the suffix of their name, and the fp32 weight they stand for.
     """
-    # float16, not the source's dtype: bitsandbytes dequantizes to the dtype it was given, and fp16 is what users hold.
-    codes, state = bnb.quantize_4bit(
-        to_half("weight", weight),
+    functional = bitsandbytes().functional
+    codes, state = functional.quantize_4bit(
+        weight.float(),
         blocksize=BLOCK_SIZE,
         quant_type=settings.quant_type,
         compress_statistics=settings.double_quant,
     )
-    stored = {"": codes} | {f".{key}": tensor for key, tensor in state.as_dict(packed=True).items()}
-    return stored, bnb.dequantize_4bit(codes, state).float()
+    meant: Tensor = functional.dequantize_4bit(codes, state)
+    state.dtype = getattr(torch, settings.compute_dtype)  # what it is dequantized to when it runs
+    return {"": codes} | {f".{key}": tensor for key, tensor in state.as_dict(packed=True).items()}, meant
 
 
 def _quantization_config(settings: BnbSettings) -> dict[str, object]:

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from pythia_quant.quantizers.grid import Quantized
 
+PARTS = ("qweight", "qzeros", "scales", "g_idx")
+"""The suffixes of the stored tensors' names."""
+
 
 def pack(quantized: Quantized) -> dict[str, Tensor]:
     """Return the stored tensors by the suffix of their name.
@@ -39,8 +42,9 @@ def unpack(parts: dict[str, Tensor], bits: int) -> Quantized:
     )
 
 
-def packed_shapes(out: int, width: int, bits: int, group_size: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Return shape and dtype of each stored tensor of a weight, [out, width]."""
+def packed_layout(shape: tuple[int, ...], bits: int, group_size: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Return shape and dtype of each stored tensor of a weight, `shape` being [out, in]."""
+    out, width = shape
     groups = width // group_size
     return {
         "qweight": ((width * bits // 32, out), torch.int32),
@@ -62,4 +66,5 @@ def _to_words(numbers: Tensor, bits: int) -> Tensor:
 def _from_words(words: Tensor, bits: int) -> Tensor:
     """Unpack int32 [words, columns] into uint8 [words * 32 / bits, columns]."""
     shifts = torch.arange(0, 32, bits, dtype=torch.int32)
-    return ((words[:, None] >> shifts[:, None]) & (2**bits - 1)).to(torch.uint8).flatten(0, 1)
+    numbers: Tensor = (words[:, None] >> shifts[:, None]) & (2**bits - 1)
+    return numbers.to(torch.uint8).flatten(0, 1)

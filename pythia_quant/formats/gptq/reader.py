@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pythia_quant.architecture import LINEARS, Architecture, read_config
 from pythia_quant.errors import ArtifactError, SourceError
-from pythia_quant.formats.gptq.packing import packed_shapes, unpack
+from pythia_quant.formats.gptq.packing import PARTS, packed_layout, unpack
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.weights import INDEX_SUFFIX, SAFETENSORS, weight_file_names
 
@@ -35,7 +35,7 @@ class GptqWeights:
         self._file_of = _find_tensors(folder)
         for name, shape in architecture.tensor_shapes().items():
             if is_quantized(name):
-                for part, (packed, dtype) in packed_shapes(*shape, bits, group_size).items():
+                for part, (packed, dtype) in packed_layout(shape, bits, group_size).items():
                     self._check(f"{_prefix(name)}.{part}", packed, dtype)
             else:
                 self._check(name, shape, torch.float16)
@@ -51,7 +51,7 @@ class GptqWeights:
     def quantized(self, name: str) -> Quantized:
         """Return the integers of a linear layer's weight, by its name in a checkpoint; raises like :meth:`read`."""
         prefix = _prefix(name)
-        parts = {part: self._load(f"{prefix}.{part}") for part in packed_shapes(0, 0, self._bits, self._group_size)}
+        parts = {part: self._load(f"{prefix}.{part}") for part in PARTS}
         groups = parts["g_idx"]
         if groups.min() < 0 or groups.max() >= len(parts["scales"]):
             raise ArtifactError(f"{prefix}.g_idx names a group that has no scale", where=self._where(f"{prefix}.g_idx"))
@@ -89,7 +89,8 @@ def read(folder: Path) -> GptqWeights:
     """Open an artifact's weights.
 
     Raises:
-        ArtifactError: a file is missing or damaged, a tensor is not what ``config.json`` says, or the layout is another.
+        ArtifactError: a file is missing or damaged, a tensor is not what ``config.json`` says, or that names a layout
+            other than GPTQ version 1.
         SourceError: ``config.json`` is missing or not GPT-NeoX.
     """
     architecture = read_config(folder / "config.json", quantized=True)

@@ -1,4 +1,4 @@
-"""Write a GPTQ artifact, one layer at a time, each solved against inputs that the layers before it make as quantized."""
+"""Write a GPTQ artifact layer by layer, each solved against the inputs that the quantized layers before it give."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, laye
 from pythia_quant.errors import QuantizationError
 from pythia_quant.formats.gptq.packing import pack
 from pythia_quant.formats.gptq.settings import GptqSettings
-from pythia_quant.formats.half import to_half
+from pythia_quant.formats.floats import to_dtype
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.shards import ShardWriter
 from pythia_quant.layerwise import Forward, layer_tensor_names
@@ -39,7 +39,7 @@ def write(job: Job[GptqSettings]) -> Written:
     linears: dict[str, object] = {}
 
     def keep(name: str) -> Tensor:
-        kept = to_half(name, job.source.read(name))
+        kept = to_dtype(name, job.source.read(name), torch.float16)
         writer.add(name, kept)
         return kept.float()
 

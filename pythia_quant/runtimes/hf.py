@@ -1,0 +1,130 @@
+"""GPT-NeoX in transformers on the CPU: unquantized, with bitsandbytes, or with gptqmodel where it is installed."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoModelForCausalLM, DynamicCache, GPTNeoXForCausalLM
+
+from pythia_quant.architecture import layer_name
+from pythia_quant.errors import ArtifactError, BenchmarkError
+from pythia_quant.formats.bnb.library import bitsandbytes
+
+transformers.logging.disable_progress_bar()
+
+
+class HfRuntime:
+    """A loaded model; see :class:`pythia_quant.runtimes.Runtime`.
+
+    Args:
+        model: in evaluation mode.
+        kernel: what computes the linear layers, and in which dtype.
+    """
+
+    def __init__(self, model: GPTNeoXForCausalLM, kernel: str) -> None:
+        self.description = f"transformers {transformers.__version__}, torch {torch.__version__}, {kernel}, sdpa"
+        self._model = model
+        self._cache: DynamicCache
+
+    @torch.inference_mode()
+    def logits(self, ids: Tensor) -> Tensor:
+        """Return logits for all positions: int64 [rows, tokens] in, fp32 [rows, tokens, vocabulary] out."""
+        logits: Tensor = self._model(input_ids=ids, use_cache=False).logits
+        return logits.float()
+
+    def prefill(self, ids: Tensor, capacity: int) -> Tensor:
+        """Start over with a prompt, int64 [tokens]; return the last position's logits, fp32 [vocabulary].
+
+        Raises:
+            BenchmarkError: `capacity` exceeds the positions the model has, or the prompt exceeds `capacity`.
+        """
+        context = self._model.config.max_position_embeddings
+        if not len(ids) <= capacity <= context:
+            raise BenchmarkError(
+                f"a prompt of {len(ids)} tokens and {capacity} in all do not fit the model's {context} positions",
+                hint="shorten the prompt or generate fewer tokens",
+            )
+        # The cache that transformers' generate() uses too: the baseline is measured as users run it.
+        self._cache = DynamicCache(config=self._model.config)
+        return self._feed(ids)
+
+    def step(self, token: int) -> Tensor:
+        """Feed one more token after a prefill; return fp32 [vocabulary]."""
+        return self._feed(torch.tensor([token]))
+
+    @torch.inference_mode()
+    def _feed(self, ids: Tensor) -> Tensor:
+        output = self._model(input_ids=ids[None], past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        logits: Tensor = output.logits[0, -1]
+        return logits.float()
+
+
+def open_model(folder: Path, dtype: torch.dtype) -> HfRuntime:
+    """Load an unquantized checkpoint.
+
+    Args:
+        folder: a checkpoint's, with ``config.json``.
+        dtype: of weights and arithmetic.
+
+    Raises:
+        ArtifactError: it cannot be loaded, or lacks tensors.
+    """
+    # Where both exist: the pickle is not opened at all. Where only it exists, weights_only refuses code in it.
+    safe = next(folder.glob("*.safetensors"), None) is not None
+    return HfRuntime(_load(folder, dtype, use_safetensors=safe, weights_only=True), _name(dtype))
+
+
+def open_bnb(folder: Path, threads: int) -> HfRuntime:
+    """Load a bitsandbytes artifact in the dtype its ``config.json`` names.
+
+    Raises:
+        ArtifactError: it cannot be loaded, or lacks tensors.
+    """
+    torch.set_num_threads(threads)
+    config = _config(folder)
+    quantization = config["quantization_config"]
+    dtype = getattr(torch, config["dtype"])
+    kernel = f"bitsandbytes {version('bitsandbytes')} {quantization['bnb_4bit_quant_type']}"
+    return HfRuntime(_load(folder, dtype, use_safetensors=True), f"{kernel}, {_name(dtype)}")
+
+
+def open_gptq_reference(folder: Path) -> HfRuntime:
+    """Load a GPTQ artifact as others read it: transformers, optimum and gptqmodel, all installed, in fp16.
+
+    Raises:
+        ArtifactError: it cannot be loaded, or lacks tensors.
+    """
+    model = _load(folder, torch.float16, use_safetensors=True)
+    linear = type(model.get_submodule(f"{layer_name(0)}.attention.dense")).__name__
+    return HfRuntime(model, f"gptqmodel {version('gptqmodel')} {linear}, {_name(torch.float16)}")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _load(folder: Path, dtype: torch.dtype, **options: Any) -> GPTNeoXForCausalLM:
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, attn_implementation="sdpa", output_loading_info=True, **options
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ArtifactError(f"transformers cannot load it ({error})", where=str(folder)) from error
+    model: GPTNeoXForCausalLM
+    model, info = loaded
+    # transformers only warns, and gives what is missing random values.
+    missing = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
+    if missing:
+        raise ArtifactError(f"transformers finds no {missing[0]} ({len(missing)} such tensors)", where=str(folder))
+    return model

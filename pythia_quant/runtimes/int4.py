@@ -1,0 +1,149 @@
+"""GPTQ artifacts on the CPU with torch's int4 kernel, or with gptqmodel where that is installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
+
+from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
+from pythia_quant.errors import ArtifactError
+from pythia_quant.formats.gptq.reader import GptqWeights, read
+from pythia_quant.quantizers.grid import Quantized, consecutive_groups
+from pythia_quant.runtimes.hf import HfRuntime, open_gptq_reference
+
+KERNEL = "torch int4 kernel in bfloat16, head float16, the rest float32"
+
+
+def open_runtime(folder: Path, threads: int) -> HfRuntime:
+    """Load a GPTQ artifact; with gptqmodel and optimum installed, through them and transformers.
+
+    Args:
+        folder: the artifact.
+        threads: for the whole process, as torch counts them.
+
+    Raises:
+        ArtifactError: a file or tensor is missing, damaged, or of a kind the kernel does not compute.
+    """
+    torch.set_num_threads(threads)
+    if find_spec("gptqmodel") and find_spec("optimum"):
+        return open_gptq_reference(folder)
+    return HfRuntime(build(read(folder)), KERNEL)
+
+
+@torch.no_grad()
+def build(weights: GptqWeights) -> GPTNeoXForCausalLM:
+    """Build the model around an artifact's integers; in memory it is about as large as on disk.
+
+    Residual stream, norms and attention are fp32, which costs next to nothing where weights are what takes time.
+    """
+    config = GPTNeoXConfig(**weights.architecture.config())
+    # No memory and no random values for what is replaced below; the reader has checked that all of it is there.
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    neox = model.gpt_neox
+    neox.rotary_emb = type(neox.rotary_emb)(config)  # its frequencies are computed, not stored
+    neox.embed_in = HalfEmbedding(weights.read(EMBEDDING))
+    for index in range(config.num_hidden_layers):
+        layer = layer_name(index)
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            _load_norm(model, f"{layer}.{norm}", weights)
+        for linear in LINEARS:
+            name = f"{layer}.{linear}"
+            module = Int4Linear(name, weights.quantized(f"{name}.weight"), weights.read(f"{name}.bias"))
+            model.set_submodule(name, module)
+    _load_norm(model, FINAL_NORM, weights)
+    model.lm_head = HalfHead(weights.read(HEAD))
+    model.eval()
+    built: GPTNeoXForCausalLM = model
+    return built
+
+
+class Int4Linear(nn.Module):
+    """A linear layer in torch's int4 CPU kernel (``aten::_weight_int4pack_mm_for_cpu``).
+
+    What the kernel takes, as torch 2.13 checks it: outputs a multiple of 16; neighbouring groups of 32, 64, 128 or 256
+    inputs; a weight is ``(code - 8) * scale + offset``. It also takes fp32 and fp16, exactly but 60 to 400 times
+    slower. In bf16 it sums in fp32 and rounds the result: 0.0016 relative (root mean square), which is bf16's rounding.
+    One row costs a quarter of a bf16 product, 16 rows as much, 512 rows twice as much.
+
+    Args:
+        name: for errors.
+        quantized: the weight.
+        bias: fp32 [out].
+
+    Raises:
+        ArtifactError: the kernel does not take it.
+    """
+
+    bias: Tensor
+
+    def __init__(self, name: str, quantized: Quantized, bias: Tensor) -> None:
+        super().__init__()
+        out, width = quantized.codes.shape
+        self.group_size = width // quantized.scales.shape[1]
+        if not torch.equal(quantized.groups, consecutive_groups(width, self.group_size)):
+            raise ArtifactError(
+                f"the groups of {name} are not neighbouring inputs; the int4 kernel takes no activation order",
+                hint="install gptqmodel and optimum, which do",
+            )
+        if quantized.bits != 4 or out % 16 or self.group_size not in (32, 64, 128, 256):
+            raise ArtifactError(
+                f"{name} has {quantized.bits} bits, {out} outputs and groups of {self.group_size}; torch's int4 kernel "
+                "takes 4 bits, multiples of 16, and 32 to 256",
+                hint="install gptqmodel and optimum, which take more",
+            )
+        scales = quantized.scales.float()
+        offsets = (8 - quantized.zeros.float()) * scales
+        self.register_buffer("codes", torch.ops.aten._convert_weight_to_int4pack_for_cpu(quantized.codes.int(), 1))
+        self.register_buffer("scales", torch.stack([scales.T, offsets.T], dim=-1).bfloat16())
+        self.register_buffer("bias", bias)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return fp32 [..., out] for fp32 [..., in]."""
+        rows = inputs.flatten(0, -2).bfloat16()
+        product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.codes, self.group_size, self.scales)
+        return (product + self.bias).view(*inputs.shape[:-1], -1)
+
+
+class HalfEmbedding(nn.Module):
+    """An embedding matrix kept in the fp16 it is stored in, looked up as fp32."""
+
+    weight: Tensor
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", table.half())
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight).float()
+
+
+class HalfHead(nn.Module):
+    """The head in the fp16 it is stored in: for one token as fast as bf16, and its logits keep three more bits.
+
+    That is where most of an all-bf16 model's loss is: on a 14m model the KL divergence from the same weights in fp32 is
+    1.1e-4 with a bf16 head, 2.7e-5 with this one.
+    """
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.half())
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        rounded = hidden.half()
+        if rounded.numel() == rounded.shape[-1]:
+            return F.linear(rounded, self.weight)
+        # CPUs have no fast fp16 product of matrices; this one rounds where the other does.
+        return F.linear(rounded.float(), self.weight.float()).half()
+
+
+def _load_norm(model: GPTNeoXForCausalLM, name: str, weights: GptqWeights) -> None:
+    state = {part: weights.read(f"{name}.{part}") for part in ("weight", "bias")}
+    model.get_submodule(name).load_state_dict(state, assign=True)
