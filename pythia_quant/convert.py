@@ -165,8 +165,9 @@ def check_again(artifact: Artifact) -> CheckRecord:
     Raises:
         ArtifactError: it does not load, or by how much its logits differ.
     """
-    vocabulary = read_config(artifact.folder / "config.json", quantized=True).vocabulary
-    probe = np.random.default_rng(0).integers(vocabulary, size=(2, PROBE_TOKENS)).tolist()
+    architecture = read_config(artifact.folder / "config.json", quantized=True)
+    size = (2, min(PROBE_TOKENS, architecture.context))
+    probe = np.random.default_rng(0).integers(architecture.vocabulary, size=size).tolist()
     return check(artifact.folder, artifact.settings, probe)
 
 

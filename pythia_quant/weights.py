@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,11 @@ INDEX_SUFFIX = ".index.json"
 
 # Buffers that old checkpoints carry: a causal mask and rotary frequencies, both recomputed at run time.
 _BUFFERS = (".attention.bias", ".attention.masked_bias", ".attention.rotary_emb.inv_freq")
+
+
+# The dtypes weights may have, by safetensors' names.
+_DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
+_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
 
 
 class WeightReader(Protocol):
@@ -36,16 +42,27 @@ class WeightReader(Protocol):
 
 
 class WeightFiles:
-    """A folder's weights. Opening checks every name and shape against the architecture; tensors are read on demand."""
+    """A folder's weights. Opening checks every name and shape against the architecture; tensors are read on demand.
+
+    Attributes:
+        architecture: the shape they must have.
+        tensor_bytes: bytes of all weights, without the buffers that old checkpoints carry.
+    """
 
     def __init__(self, files: list[Path], architecture: Architecture) -> None:
         self.architecture = architecture
         self._pickled: dict[Path, dict[str, Tensor]] = {}
         self._file_of: dict[str, Path] = {}
         shapes: dict[str, tuple[int, ...]] = {}
+        self.tensor_bytes = 0
         for file in files:
-            for name, shape in self._shapes(file).items():
+            for name, (shape, dtype) in self._contents(file).items():
+                if name.endswith(_BUFFERS):
+                    continue
+                if dtype not in _BYTES:
+                    raise SourceError(f"{name} is {dtype}; only {', '.join(_BYTES)} are handled", where=str(file))
                 self._file_of[name], shapes[name] = file, shape
+                self.tensor_bytes += math.prod(shape) * _BYTES[dtype]
         self._check(shapes, files)
 
     def read(self, name: str) -> Tensor:
@@ -64,15 +81,20 @@ class WeightFiles:
             )
         return tensor
 
-    def _shapes(self, file: Path) -> dict[str, tuple[int, ...]]:
+    def _contents(self, file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Return shape and dtype of each tensor of a file, dtypes as safetensors abbreviates them."""
         damaged = "download the file again; it is truncated or was not written completely"
         try:
             if file.suffix == ".bin":
                 # weights_only: a pickle from a hub may hold code, and this loader refuses to run any.
                 self._pickled[file] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-                return {name: tuple(t.shape) for name, t in self._pickled[file].items()}
+                return {
+                    name: (tuple(t.shape), _DTYPES.get(t.dtype, str(t.dtype)))
+                    for name, t in self._pickled[file].items()
+                }
             with safe_open(file, framework="pt") as opened:
-                return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+                slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+                return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
         except (SafetensorError, OSError, RuntimeError, ValueError, AttributeError, EOFError) as error:
             raise SourceError(f"cannot be read ({_first_line(error)})", where=str(file), hint=damaged) from error
         except Exception as error:  # pickle.UnpicklingError carries the advice to turn the protection off
@@ -97,7 +119,7 @@ class WeightFiles:
                     hint="config.json and weights do not belong together",
                 )
         for name in shapes:
-            if name not in expected and not name.endswith(_BUFFERS):
+            if name not in expected:
                 raise SourceError(f"the tensor {name} is not handled", where=str(self._file_of[name]))
 
 

@@ -71,6 +71,12 @@ def test_a_missing_a_misshapen_and_an_unknown_tensor_are_named(tmp_path: Path) -
         WeightFiles([write(tmp_path, lm_head__weight=torch.ones(272, 64))], TINY)
 
 
+def test_weights_of_another_dtype_are_refused_and_bytes_counted(tmp_path: Path) -> None:
+    assert WeightFiles([write(tmp_path)], TINY).tensor_bytes == 2 * TINY.parameters
+    with pytest.raises(SourceError, match=r"final_layer_norm\.bias is I8"):
+        WeightFiles([write(tmp_path, gpt_neox__final_layer_norm__bias=torch.ones(64, dtype=torch.int8))], TINY)
+
+
 def test_values_that_are_not_finite_are_refused_when_read(tmp_path: Path) -> None:
     head = random_weights(TINY)["embed_out.weight"]
     head[3, 5], head[4, 6] = torch.nan, torch.inf

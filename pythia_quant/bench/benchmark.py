@@ -113,7 +113,8 @@ def _row(
 ) -> Row:
     if artifact is None:
         disk = sum((inputs.source.folder / name).stat().st_size for name in inputs.source.sha256)
-        bits, digest, quantized = 8 * disk / inputs.source.architecture.parameters, None, False
+        bits = 8 * inputs.source.weights.tensor_bytes / inputs.source.architecture.parameters
+        digest, quantized = None, False
     else:
         disk, bits = artifact.manifest.bytes_on_disk, artifact.manifest.bits_per_weight
         digest = hashlib.sha256((artifact.folder / MANIFEST).read_bytes()).hexdigest()

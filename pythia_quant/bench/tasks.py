@@ -81,5 +81,10 @@ def speed(subject: dict[str, Any], prompt: list[int], context: int, threads: int
 
 
 def _peak_rss() -> int:
+    # Not getrusage on Linux: its maximum begins with that of the process that started this one.
+    status = Path("/proc/self/status")
+    if status.exists():
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kibibytes on Linux, bytes on macOS
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, else kibibytes

@@ -22,7 +22,8 @@ BLOCK_SIZE = 128
 class Hessian:
     """XᵀX of all inputs seen, up to a factor the second derivative of the output error, fp32 [width, width].
 
-    fp32 is enough: accumulating in fp64 changed 2 codes in 10,000 on a 14m model and no digit of its drift.
+    fp32 is enough: with 65,536 tokens of a 14m model, fp64 sums gave the same codes in three of the first layer's four
+    linear layers and one in a thousand others in the fourth; all of GPTQ in fp64 gave the same drift within its error.
     """
 
     def __init__(self, width: int) -> None:
@@ -63,7 +64,7 @@ def quantize(
     """Quantize a weight, fp32 [out, in], on symmetric grids, in the order of its inputs.
 
     A group's scale is fitted when the group is reached, to the weights as updated until then: those are what will be
-    rounded. (Scales fitted to the original weights are for an activation order, where a group is not one stretch.)
+    rounded. (Fitted to the original weights, as an activation order needs, they gave the same drift within its error.)
     Inputs that were always 0 are rounded to nearest: the data says nothing about their weights.
 
     Args:

@@ -14,8 +14,8 @@ from pythia_quant.results import Drift, Results, Row
 
 WIDTH = 100
 _HEADINGS = (
-    "", "ppl drift\nas run, %", "weights\nonly, %", "KL\nmnat", "top-1\n%", "bits/\nweight", "disk\nMB", "prefill\ntok/s",
-    "decode\nms/tok", "×fp16\ndecode", "memory\nMB", "gates",
+    "", "ppl drift\nas run, %", "weights\nonly, %", "KL\nmnat", "top-1\n%", "bits/\nweight", "disk\nMB",
+    "prefill\ntok/s", "decode\nms/tok", "×fp16\ndecode", "memory\nMB", "gates",
 )  # fmt: skip
 
 
@@ -24,7 +24,8 @@ def results_table(results: Results) -> RenderableType:
     reference = perplexity(results.reference_nll)
     per_byte = bits_per_byte(results)
     title = (
-        f"{results.source.model} {results.source.revision}: {results.source.parameters:,} parameters\n"
+        f"{results.source.model} ({results.source.commit or results.source.revision}): "
+        f"{results.source.parameters:,} parameters\n"
         f"fp32 reference: perplexity {reference.value:.2f} ± {reference.margin:.2f}, {per_byte:.3f} bits a byte, on "
         f"{results.protocol.windows} windows of {results.protocol.context}"
     )
@@ -71,11 +72,16 @@ def _weights(row: Row, results: Results) -> str:
     if row.weights is None:
         return "0"
     log_ratio = paired(row.weights.nll, results.reference_nll)
-    return f"{100 * math.expm1(log_ratio.value):+.2f}"
+    return _percent(100 * math.expm1(log_ratio.value))
 
 
 def _signed(value: Estimate) -> str:
-    return f"{value.value:+.2f}±{value.margin:.2f}"
+    return f"{_percent(value.value)}±{value.margin:.2f}"
+
+
+def _percent(value: float) -> str:
+    text = f"{value:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text
 
 
 def _ratio(value: float) -> str:
@@ -118,11 +124,11 @@ def _legend(results: Results) -> list[str]:
     fastest = fastest_unquantized(results)
     if fastest is not None and fastest.speed is not None:
         lines.append(
-            f"Speed: batch 1, {threads} threads, medians; prefill of {fastest.speed.prompt_tokens} tokens, decode after "
-            f"{fastest.speed.decode_prompt_tokens}. Fastest unquantized: {fastest.name}."
+            f"Speed: batch 1, {threads} threads, medians; prefill of {fastest.speed.prompt_tokens} tokens, decode "
+            f"after {fastest.speed.decode_prompt_tokens}. Fastest unquantized: {fastest.name}."
         )
         lines.append(
-            "Memory: peak of a fresh process above what it held, Python and libraries included, before it loaded the model."
+            "Memory: peak of a fresh process, above what Python and libraries took before the model was loaded."
         )
     for gate in results.gates:
         if gate.outcome != "passed":

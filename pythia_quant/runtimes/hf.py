@@ -87,6 +87,7 @@ def open_bnb(folder: Path, threads: int) -> HfRuntime:
         ArtifactError: it cannot be loaded, or lacks tensors.
     """
     torch.set_num_threads(threads)
+    bitsandbytes()  # before transformers imports it, which would let it fetch kernels
     config = _config(folder)
     quantization = config["quantization_config"]
     dtype = getattr(torch, config["dtype"])

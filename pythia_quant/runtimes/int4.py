@@ -67,7 +67,7 @@ class Int4Linear(nn.Module):
     """A linear layer in torch's int4 CPU kernel (``aten::_weight_int4pack_mm_for_cpu``).
 
     What the kernel takes, as torch 2.13 checks it: outputs a multiple of 16; neighbouring groups of 32, 64, 128 or 256
-    inputs; a weight is ``(code - 8) * scale + offset``. It also takes fp32 and fp16, exactly but 60 to 400 times
+    inputs; a weight is ``(code - 8) * scale + offset``. It also takes fp32 and fp16, exactly but 50 to 400 times
     slower. In bf16 it sums in fp32 and rounds the result: 0.0016 relative (root mean square), which is bf16's rounding.
     One row costs a quarter of a bf16 product, 16 rows as much, 512 rows twice as much.
 

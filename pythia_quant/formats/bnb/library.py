@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
-from types import ModuleType
+from importlib import import_module
+from typing import Any
 
 _FETCHER = "kernels"
-_UNSET = object()
 
 
-def bitsandbytes() -> ModuleType:
+def bitsandbytes() -> Any:
     """Return the bitsandbytes module, bound to the kernels it was installed with."""
-    before: object = sys.modules.get(_FETCHER, _UNSET)
-    if "bitsandbytes" not in sys.modules:
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns that there is nothing to fetch with
-        sys.modules[_FETCHER] = None  # type: ignore[assignment] - makes the import fail, which bitsandbytes allows for
+    modules: dict[str, Any] = sys.modules
+    before = {_FETCHER: modules[_FETCHER]} if _FETCHER in modules else {}
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns that there is nothing to fetch with
+    modules[_FETCHER] = None  # makes the import of it fail, for which bitsandbytes has a way out
     try:
-        import bitsandbytes  # noqa: PLC0415
-
-        return bitsandbytes  # type: ignore[no-any-return]
+        return import_module("bitsandbytes")
     finally:
-        if before is _UNSET:
-            sys.modules.pop(_FETCHER, None)
-        else:
-            sys.modules[_FETCHER] = before  # type: ignore[assignment]
+        del modules[_FETCHER]
+        modules.update(before)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
 from pythia_quant.errors import QuantizationError
+from pythia_quant.formats.floats import to_dtype
 from pythia_quant.formats.gptq.packing import pack
 from pythia_quant.formats.gptq.settings import GptqSettings
-from pythia_quant.formats.floats import to_dtype
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.shards import ShardWriter
 from pythia_quant.layerwise import Forward, layer_tensor_names
