@@ -95,7 +95,7 @@ def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise ArtifactError(
-            f"needs about {needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free",
+            f"needs about {needed / 1e6:,.0f} MB of disk, {free / 1e6:,.0f} MB are free",
             where=str(target),
             hint="free some, or choose another --out",
         )

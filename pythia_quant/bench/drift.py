@@ -18,7 +18,7 @@ from pythia_quant.layerwise import final_hidden_states, head_weight
 from pythia_quant.results import Drift
 from pythia_quant.weights import WeightReader
 
-_POSITIONS_AT_ONCE = 256
+_LOGITS_AT_ONCE = 2**18
 Logits = Callable[[int], Tensor]
 """Gives the logits of one window, fp32 [context, vocabulary]."""
 
@@ -89,29 +89,32 @@ class _Window:
 
 
 def _measure_window(reference: Tensor, logits: Tensor, targets: Tensor) -> _Window:
-    """Measure [tokens, vocabulary] logits a few positions at a time, to keep the softmaxes in the cache."""
+    """Measure [tokens, vocabulary] logits a few positions at a time, so that temporaries stay in the cache."""
     nll = kl = top1 = 0.0
     non_finite = 0
-    for start in range(0, len(targets), _POSITIONS_AT_ONCE):
-        rows = slice(start, start + _POSITIONS_AT_ONCE)
+    at_once = max(1, _LOGITS_AT_ONCE // logits.shape[1])
+    for start in range(0, len(targets), at_once):
+        rows = slice(start, start + at_once)
         p, q = reference[rows].log_softmax(-1), logits[rows].float().log_softmax(-1)
-        non_finite += int((~torch.isfinite(q).all(-1)).sum())
+        non_finite += int((~q.sum(-1).isfinite()).sum())  # one value that is not finite spoils the sum
         nll -= float(q.gather(1, targets[rows, None]).sum(dtype=torch.float64))
-        kl += float(_divergence(p, q).sum(dtype=torch.float64))
         top1 += float((p.argmax(-1) == q.argmax(-1)).sum())
+        kl += _divergence(p, q)
     count = len(targets)
     return _Window(nll / count, kl / count, top1 / count, non_finite)
 
 
-def _divergence(p: Tensor, q: Tensor) -> Tensor:
-    """Return the terms of KL(p ‖ q) from log-probabilities, each plus q - p, which sums to 0.
+def _divergence(p: Tensor, q: Tensor) -> float:
+    """Return the sum of KL(p ‖ q) over rows of log-probabilities; overwrites both.
 
-    No term is negative then, and where p and q are close, the rounding of their normalization cancels: in fp32 the
-    plain sum of p (ln p - ln q) is off by 1e-8, which is not small beside the drift of fp16.
+    To each term p (ln p - ln q) is added q - p, which sums to 0. No term is negative then, and where p and q are close
+    the rounding of their normalization cancels: in fp32 the plain sum is off by 1e-8, not small beside fp16's drift.
     """
-    difference = p - q
-    close = torch.expm1(-difference.clamp(-1, 1)) + difference
-    return torch.where(difference.abs() < 1, p.exp() * close, q.exp() - p.exp() + p.exp() * difference)
+    difference = torch.sub(p, q, out=q)
+    p = p.exp_()
+    if difference.min() < -80:  # exp would overflow; so far apart, the plain sum is exact enough
+        return float(p.mul_(difference).sum(dtype=torch.float64))
+    return float(torch.neg(difference).expm1_().add_(difference).mul_(p).sum(dtype=torch.float64))
 
 
 def reference_nll(ids: Tensor, reference: Logits) -> list[float]:

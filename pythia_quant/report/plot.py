@@ -16,29 +16,49 @@ _QUANTIZED, _UNQUANTIZED, _FLOOR = "#c2410c", "#1d4ed8", "#6b7280"
 
 def plot_results(results: Results, path: Path) -> None:
     """Plot KL divergence as run against bits a weight and decode time; the suffix of `path` picks the format."""
-    rows = [row for row in results.rows if not row.as_run.non_finite]
+    rows = sorted(
+        (row for row in results.rows if not row.as_run.non_finite), key=lambda row: estimate(row.as_run.kl).value
+    )
+    floor = results.row("torch-fp16").as_run
+    # fp32 arithmetic is some six decades below everything of interest: it is drawn on the lower edge, as a triangle.
+    smallest = estimate(floor.kl).value if not floor.non_finite else 1e-6
+    bottom = smallest / 3
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     by_size, by_time = figure.subplots(1, 2, sharey=True)
-    _scatter(by_size, rows, [row.bits_per_weight for row in rows])
+    _scatter(by_size, rows, [row.bits_per_weight for row in rows], bottom)
     by_size.set(xlabel="bits a weight, over all parameters", ylabel="KL divergence from fp32, nats a token")
     timed = [row for row in rows if row.speed]
-    _scatter(by_time, timed, [decode_seconds(row) * 1e3 for row in timed])
+    _scatter(by_time, timed, [decode_seconds(row) * 1e3 for row in timed], bottom)
     by_time.set(xlabel=f"decode, ms a token ({results.cores} cores)")
-    floor = results.row("torch-fp16").as_run
     if not floor.non_finite:
         for axes in (by_size, by_time):
-            axes.axhline(estimate(floor.kl).value, color=_FLOOR, linestyle=":", linewidth=1)
+            axes.axhline(smallest, color=_FLOOR, linestyle=":", linewidth=1)
+        place = {"xycoords": ("axes fraction", "data"), "va": "bottom", "ha": "right"}
+        by_size.annotate("fp16 floor", (0.99, smallest), fontsize=8, color=_FLOOR, **place)
     windows = f"{results.protocol.windows} windows of {results.protocol.context} tokens"
     figure.suptitle(f"{results.source.model}: drift as run, {windows}, bars are 95 % intervals", fontsize=10)
     figure.savefig(path, dpi=144)
 
 
-def _scatter(axes: Axes, rows: list[Row], places: list[float]) -> None:
-    for row, place in zip(rows, places, strict=True):
+def _scatter(axes: Axes, rows: list[Row], places: list[float], bottom: float) -> None:
+    """Draw rows in the order of their divergence; a label goes below its point where the next one is close above."""
+    for index, (row, place) in enumerate(zip(rows, places, strict=True)):
         kl = estimate(row.as_run.kl)
         color = _QUANTIZED if row.quantized else _UNQUANTIZED
-        axes.errorbar(place, kl.value, yerr=min(kl.margin, 0.9 * kl.value), fmt="o", color=color, capsize=3)
-        axes.annotate(row.name, (place, kl.value), xytext=(6, 5), textcoords="offset points", fontsize=8, color=color)
+        height = max(kl.value, bottom)
+        if kl.value < bottom:
+            axes.plot(place, bottom, "v", color=color, clip_on=False)
+        else:
+            axes.errorbar(place, kl.value, yerr=min(kl.margin, 0.9 * kl.value), fmt="o", color=color, capsize=3)
+        near = (
+            abs(place - other) < 0.2 * max(places) and estimate(above.as_run.kl).value < 3 * height
+            for above, other in zip(rows[index + 1 :], places[index + 1 :], strict=True)
+        )
+        offset = -11 if height > bottom and any(near) else 5
+        axes.annotate(
+            row.name, (place, height), xytext=(6, offset), textcoords="offset points", fontsize=8, color=color
+        )
     axes.set_yscale("log")
-    axes.margins(x=0.18, y=0.12)
+    axes.set_ylim(bottom=bottom)
+    axes.margins(x=0.25, y=0.15)
     axes.grid(visible=True, alpha=0.25)

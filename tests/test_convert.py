@@ -1,0 +1,74 @@
+"""The check that ends a conversion, and the one that comes before it."""
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pythia_quant.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, check_artifact
+from pythia_quant.convert import check_again, check_space, convert
+from pythia_quant.errors import ArtifactError
+from pythia_quant.inputs import Inputs, load_inputs
+from pythia_quant.recipe import load_recipe
+
+USAGE = namedtuple("USAGE", "total used free")
+
+
+@pytest.fixture
+def inputs(recipe_file: Path) -> Inputs:
+    return load_inputs(load_recipe(recipe_file))
+
+
+def test_too_little_disk_is_refused_before_anything_is_written(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = inputs.recipe.settings.variants["onnx-fp32"]
+    check_space(inputs, settings, tmp_path / "new" / "artifact")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(10**9, 10**9, 5_000_000))
+    with pytest.raises(ArtifactError, match="needs about 11 MB of disk, 5 MB are free"):
+        check_space(inputs, settings, tmp_path / "new" / "artifact")
+
+
+def test_the_manifest_says_what_was_made_and_what_the_check_found(inputs: Inputs, tmp_path: Path) -> None:
+    artifact = convert(inputs, "gptq-int4", tmp_path / "out")
+    manifest = artifact.manifest
+    stored = sum(t.numel() * t.element_size() for t in load_file(artifact.folder / "model.safetensors").values())
+    assert manifest.bits_per_weight == 8 * stored / inputs.source.architecture.parameters
+    assert manifest.bytes_on_disk == sum(p.stat().st_size for p in artifact.folder.iterdir() if p.name[:7] != "pythia_")
+    assert {"config.json", "generation_config.json", "tokenizer.json", "model.safetensors"} <= manifest.files.keys()
+    assert manifest.source.sha256 == inputs.source.sha256
+    assert manifest.recipe_id == inputs.recipe.id
+    assert manifest.calibration is not None
+    assert (manifest.calibration.windows, manifest.calibration.context) == (16, 32)
+    assert manifest.check.max_weight_error < MAX_WEIGHT_ERROR
+    assert manifest.check.run_error < MAX_RUN_ERROR
+    assert len(manifest.check.generated) == 8
+    assert check_again(artifact).runtime == manifest.check.runtime
+
+
+def test_weights_that_are_not_the_intended_ones_are_found(inputs: Inputs, tmp_path: Path) -> None:
+    artifact = convert(inputs, "bnb-nf4", tmp_path / "out")
+    probe = inputs.evaluation[:1, :16]
+    path = artifact.folder / "model.safetensors"
+    tensors = load_file(path)
+
+    def check() -> None:
+        intended = tmp_path / "intended.npy"
+        np.save(intended, logits)
+        check_artifact(str(artifact.folder), artifact.manifest.settings, probe.tolist(), 1, str(intended))
+
+    from pythia_quant.formats.bnb.reader import read
+    from pythia_quant.layerwise import final_hidden_states, head_weight
+
+    reader = read(artifact.folder)
+    logits = (final_hidden_states(reader, torch.from_numpy(probe)) @ head_weight(reader).T).numpy()
+    check()
+    # What a reader does that looks for the head under another name.
+    tensors["embed_out.weight"] = torch.randn_like(tensors["embed_out.weight"])
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match="weights read back give logits that differ"):
+        check()
