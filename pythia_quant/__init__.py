@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pythia_quant.artifact import open_artifact
     from pythia_quant.bench.benchmark import benchmark
-    from pythia_quant.convert import convert
+    from pythia_quant.conversion import convert
     from pythia_quant.inputs import load_inputs
     from pythia_quant.recipe import load_recipe
 
@@ -18,7 +18,7 @@ __all__ = ["benchmark", "convert", "load_inputs", "load_recipe", "open_artifact"
 
 _HOMES = {
     "benchmark": "pythia_quant.bench.benchmark",
-    "convert": "pythia_quant.convert",
+    "convert": "pythia_quant.conversion",
     "load_inputs": "pythia_quant.inputs",
     "load_recipe": "pythia_quant.recipe",
     "open_artifact": "pythia_quant.artifact",

@@ -115,7 +115,7 @@ def bench(artifacts: Artifacts, text: TextFile = None, as_json: AsJson = False) 
 def verify(artifacts: Artifacts) -> None:
     """Check artifacts: the manifest, the hash of every file, that they load, and that they compute what they hold."""
     from pythia_quant.artifact import open_artifact, verify_files
-    from pythia_quant.convert import check_again
+    from pythia_quant.conversion import check_again
 
     for folder in artifacts:
         artifact = open_artifact(folder)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pythia_quant.artifact import Artifact, open_artifact
 from pythia_quant.bench.benchmark import benchmark, step_count
-from pythia_quant.convert import artifact_folder, check_space, convert
+from pythia_quant.conversion import artifact_folder, check_space, convert
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs, load_inputs

@@ -110,7 +110,7 @@ def _gates(row: Row, results: Results) -> str:
 def _legend(results: Results) -> list[str]:
     threads = next((row.speed.threads for row in results.rows if row.speed), 0)
     lines = [
-        "Drift, KL and top-1: paired with the fp32 reference on the same tokens; ± is a 95 % interval. mnat: 10⁻³ nat.",
+        "Drift, KL, top-1: against the fp32 reference, token by token; ± is a 95 % interval; mnat: 10⁻³ nat.",
         f"Text: {results.text.name}, sha256 {results.text.sha256[:12]}.",
     ]
     floor = results.row("torch-fp16")
@@ -124,12 +124,11 @@ def _legend(results: Results) -> list[str]:
     fastest = fastest_unquantized(results)
     if fastest is not None and fastest.speed is not None:
         lines.append(
-            f"Speed: batch 1, {threads} threads, medians; prefill of {fastest.speed.prompt_tokens} tokens, decode "
-            f"after {fastest.speed.decode_prompt_tokens}. Fastest unquantized: {fastest.name}."
+            f"Speed: medians of batch 1, {threads} threads; prefill of {fastest.speed.prompt_tokens} tokens, decode "
+            f"after {fastest.speed.decode_prompt_tokens}."
         )
-        lines.append(
-            "Memory: peak of a fresh process, above what Python and libraries took before the model was loaded."
-        )
+        lines.append(f"Unquantized, {fastest.name} decodes fastest: gates on speed compare with it.")
+        lines.append("Memory: peak of a fresh process above what it held before the model was loaded.")
     for gate in results.gates:
         if gate.outcome != "passed":
             needed = f"; about {gate.windows_needed:,} windows would decide" if gate.windows_needed else ""

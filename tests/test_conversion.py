@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pythia_quant.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, check_artifact
-from pythia_quant.convert import check_again, check_space, convert
+from pythia_quant.conversion import check_again, check_space, convert
 from pythia_quant.errors import ArtifactError
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.recipe import load_recipe
