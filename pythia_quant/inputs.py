@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from pythia_quant.corpus import Text, Tokens, calibration_windows, encode, windows
+from pythia_quant.errors import CorpusError
 from pythia_quant.formats import FORMATS
 from pythia_quant.manifest import CalibrationRecord, TextRecord
 from pythia_quant.recipe import Recipe
 from pythia_quant.source import Notice, Source, open_source
 from pythia_quant.texts import load_text
+
+MIN_WINDOWS = 2
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ def load_inputs(recipe: Recipe, notice: Notice = lambda _: None) -> Inputs:
     tokens, evaluation_text = tokenized(load_text(settings.evaluation.text, source.tokenizer, folder))
     context = settings.evaluation.context or source.architecture.context
     evaluation = windows(tokens, context, settings.evaluation.windows)
+    if len(evaluation) < MIN_WINDOWS:
+        raise CorpusError(
+            f"the evaluation text gives {len(evaluation)} windows of {context:,} tokens; {MIN_WINDOWS} are the least "
+            "that have a standard error",
+            hint="give a longer text, or lower evaluation.context",
+        )
     calibration, record = np.empty((0, context), dtype=np.int64), None
     if any(FORMATS[type(variant)].calibrates for variant in settings.variants.values()):
         wanted = settings.calibration

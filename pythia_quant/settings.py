@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -27,14 +28,14 @@ class Settings(BaseModel):
         return data
 
 
-class VariantSettings(Settings):
+class VariantSettings(Settings, ABC):
     """One way to quantize. Subclasses live in their format's package and name it in a literal field ``format``."""
 
     format: str
 
+    @abstractmethod
     def stored_bits(self) -> tuple[float, float]:
         """Return the bits a weight takes on disk, scales included: in the linear layers, in embeddings and head."""
-        raise NotImplementedError
 
     def fits(self, width: int, mlp_width: int) -> tuple[str, str] | None:  # noqa: ARG002 - for those that care
         """Return the key that does not suit a model of these widths and why, or None when all do."""

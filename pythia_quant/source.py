@@ -66,9 +66,11 @@ def open_source(model: str, revision: str = "main", notice: Notice = lambda _: N
     Raises:
         SourceError: it is not there, damaged, or not a GPT-NeoX that we handle.
     """
+    folder = Path(model).expanduser()
+    if (model == DEMO or folder.is_dir()) and revision != "main":
+        raise SourceError(f"is not a hub repository, so it has no revision {revision!r}", where=model)
     if model == DEMO:
         return _open(DEMO, "builtin", None, Path(str(files("pythia_quant") / "demo" / "model")), _local)
-    folder = Path(model).expanduser()
     if folder.is_dir():
         return _open(str(folder.resolve()), "local", None, folder.resolve(), _local)
     if model.startswith((".", "/", "~")) or model.count("/") > 1:

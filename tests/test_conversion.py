@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from pythia_quant.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, check_artifact
 from pythia_quant.conversion import check_again, check_space, convert
-from pythia_quant.errors import ArtifactError
+from pythia_quant.errors import ArtifactError, CorpusError
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.recipe import load_recipe
 
@@ -31,6 +31,12 @@ def test_too_little_disk_is_refused_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(10**9, 10**9, 5_000_000))
     with pytest.raises(ArtifactError, match="needs about 11 MB of disk, 5 MB are free"):
         check_space(inputs, settings, tmp_path / "new" / "artifact")
+
+
+def test_a_text_of_one_window_is_refused(recipe_file: Path) -> None:
+    (recipe_file.parent / "evaluation.txt").write_text("forty bytes of text, which are one window")
+    with pytest.raises(CorpusError, match="1 windows of 32 tokens; 2 are the least"):
+        load_inputs(load_recipe(recipe_file))
 
 
 def test_the_manifest_says_what_was_made_and_what_the_check_found(inputs: Inputs, tmp_path: Path) -> None:

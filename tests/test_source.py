@@ -65,6 +65,12 @@ def test_a_tokenizer_that_does_not_fit_is_refused(checkpoint: Path) -> None:
         open_source(str(checkpoint))
 
 
+def test_a_folder_has_no_revisions(checkpoint: Path) -> None:
+    for model in (DEMO, str(checkpoint)):
+        with pytest.raises(SourceError, match="no revision 'step3000'"):
+            open_source(model, "step3000")
+
+
 @pytest.mark.parametrize("model", ["./missing", "/missing/folder", "a/b/c"])
 def test_a_path_without_a_folder_is_refused(model: str) -> None:
     with pytest.raises(SourceError, match="no such folder"):

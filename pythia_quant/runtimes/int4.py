@@ -11,12 +11,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
-from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.gptq.reader import GptqWeights, read
 from pythia_quant.quantizers.grid import Quantized, consecutive_groups
 from pythia_quant.runtimes.hf import HfRuntime, open_gptq_reference
-
-KERNEL = "torch int4 kernel in bfloat16, head float16, the rest float32"
 
 
 def open_runtime(folder: Path, threads: int) -> HfRuntime:
@@ -27,12 +24,15 @@ def open_runtime(folder: Path, threads: int) -> HfRuntime:
         threads: for the whole process, as torch counts them.
 
     Raises:
-        ArtifactError: a file or tensor is missing, damaged, or of a kind the kernel does not compute.
+        ArtifactError: a file or tensor is missing or damaged.
     """
     torch.set_num_threads(threads)
     if find_spec("gptqmodel") and find_spec("optimum"):
         return open_gptq_reference(folder)
-    return HfRuntime(build(read(folder)), KERNEL)
+    model = build(read(folder))
+    dequantized = sum(isinstance(module, DequantizedLinear) for module in model.modules())
+    exceptions = f" ({dequantized} layers dequantized)" if dequantized else ""
+    return HfRuntime(model, f"torch int4 kernel in bfloat16{exceptions}, head float16, the rest float32")
 
 
 @torch.no_grad()
@@ -54,7 +54,7 @@ def build(weights: GptqWeights) -> GPTNeoXForCausalLM:
             _load_norm(model, f"{layer}.{norm}", weights)
         for linear in LINEARS:
             name = f"{layer}.{linear}"
-            module = Int4Linear(name, weights.quantized(f"{name}.weight"), weights.read(f"{name}.bias"))
+            module = linear_layer(weights.quantized(f"{name}.weight"), weights.read(f"{name}.bias"))
             model.set_submodule(name, module)
     _load_norm(model, FINAL_NORM, weights)
     model.lm_head = HalfHead(weights.read(HEAD))
@@ -63,40 +63,36 @@ def build(weights: GptqWeights) -> GPTNeoXForCausalLM:
     return built
 
 
+def linear_layer(quantized: Quantized, bias: Tensor) -> nn.Module:
+    """Return a linear layer: in the int4 kernel where that takes the weight, else dequantized."""
+    return Int4Linear(quantized, bias) if kernel_takes(quantized) else DequantizedLinear(quantized, bias)
+
+
+def kernel_takes(quantized: Quantized) -> bool:
+    """Say whether torch's int4 CPU kernel computes a weight, as torch 2.13 checks it."""
+    out, width = quantized.codes.shape
+    group_size = width // quantized.scales.shape[1]
+    neighbours = torch.equal(quantized.groups, consecutive_groups(width, group_size))
+    return quantized.bits == 4 and out % 16 == 0 and group_size in (32, 64, 128, 256) and neighbours
+
+
 class Int4Linear(nn.Module):
     """A linear layer in torch's int4 CPU kernel (``aten::_weight_int4pack_mm_for_cpu``).
 
-    What the kernel takes, as torch 2.13 checks it: outputs a multiple of 16; neighbouring groups of 32, 64, 128 or 256
-    inputs; a weight is ``(code - 8) * scale + offset``. It also takes fp32 and fp16, exactly but 50 to 400 times
+    A weight there is ``(code - 8) * scale + offset``. The kernel also takes fp32 and fp16, exactly but 50 to 400 times
     slower. In bf16 it sums in fp32 and rounds the result: 0.0016 relative (root mean square), which is bf16's rounding.
     One row costs a quarter of a bf16 product, 16 rows as much, 512 rows twice as much.
 
     Args:
-        name: for errors.
-        quantized: the weight.
+        quantized: a weight that the kernel takes.
         bias: fp32 [out].
-
-    Raises:
-        ArtifactError: the kernel does not take it.
     """
 
     bias: Tensor
 
-    def __init__(self, name: str, quantized: Quantized, bias: Tensor) -> None:
+    def __init__(self, quantized: Quantized, bias: Tensor) -> None:
         super().__init__()
-        out, width = quantized.codes.shape
-        self.group_size = width // quantized.scales.shape[1]
-        if not torch.equal(quantized.groups, consecutive_groups(width, self.group_size)):
-            raise ArtifactError(
-                f"the groups of {name} are not neighbouring inputs; the int4 kernel takes no activation order",
-                hint="install gptqmodel and optimum, which do",
-            )
-        if quantized.bits != 4 or out % 16 or self.group_size not in (32, 64, 128, 256):
-            raise ArtifactError(
-                f"{name} has {quantized.bits} bits, {out} outputs and groups of {self.group_size}; torch's int4 kernel "
-                "takes 4 bits, multiples of 16, and 32 to 256",
-                hint="install gptqmodel and optimum, which take more",
-            )
+        self.group_size = quantized.codes.shape[1] // quantized.scales.shape[1]
         scales = quantized.scales.float()
         offsets = (8 - quantized.zeros.float()) * scales
         self.register_buffer("codes", torch.ops.aten._convert_weight_to_int4pack_for_cpu(quantized.codes.int(), 1))
@@ -108,6 +104,22 @@ class Int4Linear(nn.Module):
         rows = inputs.flatten(0, -2).bfloat16()
         product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.codes, self.group_size, self.scales)
         return (product + self.bias).view(*inputs.shape[:-1], -1)
+
+
+class DequantizedLinear(nn.Module):
+    """A linear layer in fp32, of what the codes stand for: exact, and eight times the memory."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, quantized: Quantized, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", quantized.dequantize())
+        self.register_buffer("bias", bias)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return fp32 [..., out] for fp32 [..., in]."""
+        return F.linear(inputs, self.weight, self.bias)
 
 
 class HalfEmbedding(nn.Module):

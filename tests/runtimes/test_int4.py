@@ -10,13 +10,12 @@ import torch
 from gptq_models import PROBE, SHAPE, convert, source, tokens
 from torch import Tensor
 
-from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.gptq.reader import read
 from pythia_quant.quantizers import rtn
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.runtimes import generate
 from pythia_quant.runtimes.hf import HfRuntime, open_gptq_reference
-from pythia_quant.runtimes.int4 import Int4Linear, build, open_runtime
+from pythia_quant.runtimes.int4 import Int4Linear, build, linear_layer, open_runtime
 
 # The kernel rounds inputs, scales and results to bf16 (8 bits: at most 2**-9 each, 0.0016 root mean square); a few of
 # these add up along two layers. Measured on this model: 0.004. A wrong zero point or group gives more than 0.5.
@@ -64,7 +63,7 @@ def test_one_linear_layer(group_size: int, rows: int) -> None:
     inputs = torch.randn(2, rows, 256, generator=generator).bfloat16().float()
     expected = inputs @ quantized.dequantize().T + bias
     # Inputs and scales are exact in bf16 here; what remains is the rounding of offsets and results.
-    assert relative_error(Int4Linear("x", quantized, bias)(inputs), expected) < 0.004
+    assert relative_error(Int4Linear(quantized, bias)(inputs), expected) < 0.004
 
 
 def test_nothing_is_left_without_memory_or_unquantized(tmp_path: Path) -> None:
@@ -84,18 +83,16 @@ def test_it_generates(tmp_path: Path) -> None:
     assert "int4" in runtime.description or "gptqmodel" in runtime.description
 
 
-def test_an_activation_order_is_refused() -> None:
-    quantized = rtn.quantize(torch.randn(16, 64), 4, 32)
-    shuffled = Quantized(4, quantized.codes, quantized.scales, quantized.zeros, quantized.groups.flip(0))
-    with pytest.raises(ArtifactError, match=r"groups of dense are not neighbouring inputs.*no activation order"):
-        Int4Linear("dense", shuffled, torch.zeros(16))
-
-
-@pytest.mark.parametrize(("out", "group_size"), [(24, 32), (16, 16)])
-def test_what_the_kernel_does_not_take_is_refused(out: int, group_size: int) -> None:
-    quantized = rtn.quantize(torch.randn(out, 64), 4, group_size)
-    with pytest.raises(ArtifactError, match=f"{out} outputs and groups of {group_size}"):
-        Int4Linear("dense", quantized, torch.zeros(out))
+@pytest.mark.parametrize(("out", "group_size", "shuffled"), [(24, 32, False), (16, 16, False), (16, 32, True)])
+def test_what_the_kernel_does_not_take_is_dequantized(out: int, group_size: int, shuffled: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    quantized = rtn.quantize(torch.randn(out, 64, generator=generator), 4, group_size)
+    if shuffled:  # what an activation order leaves
+        quantized = Quantized(4, quantized.codes, quantized.scales, quantized.zeros, quantized.groups.flip(0))
+    bias, inputs = torch.randn(out, generator=generator), torch.randn(3, 64, generator=generator)
+    layer = linear_layer(quantized, bias)
+    assert not isinstance(layer, Int4Linear)
+    assert torch.equal(layer(inputs), torch.nn.functional.linear(inputs, quantized.dequantize(), bias))
 
 
 @needs_gptqmodel

@@ -1,0 +1,73 @@
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from measured import results, row
+from rich.console import Console
+
+from pythia_quant.bench.gates import evaluate_gates
+from pythia_quant.errors import BenchmarkError
+from pythia_quant.recipe import GateSettings
+from pythia_quant.report.plot import plot_results
+from pythia_quant.report.terminal import print_results
+from pythia_quant.results import Drift, Results, load_results, save_results
+
+
+def printed(measured: Results) -> str:
+    stream = StringIO()
+    print_results(measured, Console(file=stream, width=100))
+    return stream.getvalue()
+
+
+def measured() -> Results:
+    return results(row("torch-fp16", 0.0001), row("torch-fp32", 0), row("variant", 0.02, noise=0.01, decode=0.004))
+
+
+def test_the_table_fits_100_columns_with_its_numbers_whole() -> None:
+    table = printed(measured())
+    assert max(map(len, table.splitlines())) <= 100
+    assert "…" not in table
+    (line,) = (line for line in table.splitlines() if line.startswith("variant"))
+    # exp(0.02) - 1 = 2.02 %; the noise alternates, so its standard error over 40 windows is 0.01 / sqrt(39).
+    assert line.split()[:5] == ["variant", "+2.02±0.32", "0", "10.00", "99.00"]
+    assert line.split()[8:10] == ["4.20", "2.50"]
+
+
+def test_a_gate_that_did_not_pass_is_explained() -> None:
+    run = measured()
+    gates = evaluate_gates(run, {"variant": GateSettings(max_ppl_drift=2.1, min_top1=50)})
+    table = printed(run.model_copy(update={"gates": gates}))
+    assert "open" in table
+    assert "Gate max_ppl_drift 2.1 of variant undecided: 2.02" in table
+    assert "windows would decide" in table
+
+
+def test_fp16_that_is_not_finite_is_said_and_gives_no_floor(tmp_path: Path) -> None:
+    broken = row("torch-fp16", 0).model_copy(update={"as_run": Drift(nll=[], kl=[], top1=[], non_finite=7)})
+    run = results(broken, row("torch-fp32", 0), row("variant", 0.02)).model_copy(update={"baseline": "torch-fp32"})
+    table = printed(run)
+    assert "not finite at 7 positions: the baseline is torch-fp32" in table
+    assert "fp16 floor:" not in table
+    plot_results(run, tmp_path / "picture.svg")
+    assert (tmp_path / "picture.svg").stat().st_size > 5000
+
+
+def test_results_are_written_whole_and_an_earlier_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    first, second = measured(), results(row("torch-fp16", 0))
+    save_results(first, path)
+    assert load_results(path) == first
+    save_results(second, path)
+    assert load_results(path) == second
+    (earlier,) = (other for other in tmp_path.iterdir() if other != path)
+    assert load_results(earlier) == first
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"schema_version": 9}'])
+def test_a_result_file_of_another_kind_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    with pytest.raises(BenchmarkError, match=r"results\.json"):
+        load_results(path)
+    with pytest.raises(BenchmarkError, match=r"missing\.json"):
+        load_results(tmp_path / "missing.json")
