@@ -47,9 +47,9 @@ class Steps:
         self._progress.update(self._task, description=name, count=f"step {self._done + 1} of {self._total}", detail="")
 
         def report(what: str, done: int, total: int) -> None:
-            share = done / total if total else 0.0
+            completed = max(self._done + done / total, self._progress.tasks[0].completed)  # a step has several parts
             detail = f"{what} {done + 1}/{total}" if total > 1 else what
-            self._progress.update(self._task, completed=self._done + share, detail=detail)
+            self._progress.update(self._task, completed=completed, detail=detail)
 
         yield report
         self._done += 1
