@@ -51,6 +51,10 @@ Artifacts = Annotated[list[Path], typer.Argument(metavar="ARTIFACT...", help="Fo
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
+INTERRUPTED = 130
+"""Exit code that typer gives to Ctrl-C, as shells do."""
+
+
 def _example(*commands: str) -> str:
     return "Example:\n\n" + "\n\n".join(f"[cyan]{command}[/]" for command in commands)
 
@@ -219,6 +223,7 @@ def main(command: Callable[[], object] = app) -> None:
     except PythiaQuantError as error:
         _print_error(error)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        progress_console.print("interrupted; run the same command again to go on")
-        raise SystemExit(130) from None
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            progress_console.print("interrupted; the same command goes on with what is missing")
+        raise

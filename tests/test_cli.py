@@ -256,6 +256,29 @@ def test_a_conversion_that_is_killed_can_be_run_again(recipe_file: Path) -> None
     assert [path.name for path in target.parent.iterdir()] == ["onnx-fp32"]
 
 
+def test_an_interrupted_conversion_says_so_and_leaves_nothing(recipe_file: Path) -> None:
+    out = recipe_file.parent / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "pythia_quant",
+        "convert",
+        str(recipe_file),
+        "--only",
+        "onnx-fp32",
+        "--out",
+        str(out),
+    ]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while child.poll() is None and not list(out.rglob(".onnx-fp32.partial-*")):
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    printed, complaint = child.communicate()
+    assert (child.returncode, printed) == (130, "")
+    assert complaint.startswith("interrupted")
+    assert not [path for path in out.rglob("*") if path.is_file() or path.name.startswith(".")]
+
+
 def test_a_hub_model_is_converted_under_its_name_and_revision(recipe_file: Path, tmp_path: Path) -> None:
     with loopback_hub() as hub:
         step = write_checkpoint(tmp_path / "step")
