@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
+from huggingface_hub.utils.tqdm import tqdm
 
 from pythia_quant.errors import SourceError
 
+Tell = Callable[[str], None]
+"""Called with a sentence for the user."""
 
-def fetch(repo_id: str, file: str, revision: str, repo_type: str = "model") -> Path | None:
+
+def say_nothing(_: str) -> None:
+    """Tell the user nothing."""
+
+
+def fetch(
+    repo_id: str, file: str, revision: str, repo_type: str = "model", progress: Tell = say_nothing
+) -> Path | None:
     """Download a file unless it is cached, and return its path; None when the repository does not have it.
 
-    HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the cache folder are honoured by huggingface_hub itself.
+    `progress` is told how much of it has come. HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the cache folder are honoured
+    by huggingface_hub itself.
 
     Raises:
         SourceError: no such repository or revision, no access, or no connection and nothing cached.
     """
     where = f"{repo_id}@{revision}"
     try:
-        return Path(huggingface_hub.hf_hub_download(repo_id, file, revision=revision, repo_type=repo_type))
+        path = huggingface_hub.hf_hub_download(
+            repo_id, file, revision=revision, repo_type=repo_type, tqdm_class=_told(file, progress)
+        )
+        return Path(path)
     except hub_errors.GatedRepoError as error:
         raise SourceError(
             "access to this repository is restricted",
@@ -52,6 +68,21 @@ def fetch(repo_id: str, file: str, revision: str, repo_type: str = "model") -> P
         raise SourceError(f"{what} for {file}", where=where, hint="try again later") from error
     except hub_errors.HFValidationError as error:
         raise SourceError("is neither a folder here nor the name of a hub repository", where=repo_id) from error
+
+
+def _told(file: str, progress: Tell) -> type[tqdm]:
+    """Return a progress bar that draws nothing and tells `progress` instead."""
+
+    class Told(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options | {"disable": True})  # type: ignore[no-untyped-call]
+            self._size, self._come = options.get("total") or 0, options.get("initial") or 0
+
+        def update(self, n: float | None = 1) -> None:
+            self._come += n or 0
+            progress(f"downloading {file}: {self._come / 1e6:,.0f} of {self._size / 1e6:,.0f} MB")
+
+    return Told
 
 
 def _is_cached(repo_id: str, revision: str) -> bool:

@@ -9,9 +9,10 @@ import numpy as np
 from pythia_quant.corpus import Text, Tokens, calibration_windows, encode, windows
 from pythia_quant.errors import CorpusError
 from pythia_quant.formats import FORMATS
+from pythia_quant.hub_files import Tell, say_nothing
 from pythia_quant.manifest import CalibrationRecord, TextRecord
 from pythia_quant.recipe import Recipe
-from pythia_quant.source import Notice, Source, open_source
+from pythia_quant.source import Source, open_source
 from pythia_quant.texts import load_text
 
 MIN_WINDOWS = 2
@@ -36,14 +37,14 @@ class Inputs:
     calibration_record: CalibrationRecord | None
 
 
-def load_inputs(recipe: Recipe, notice: Notice = lambda _: None) -> Inputs:
-    """Open the source and the texts of a recipe.
+def load_inputs(recipe: Recipe, notice: Tell = say_nothing, progress: Tell = say_nothing) -> Inputs:
+    """Open the source and the texts of a recipe; the callbacks are those of :func:`~pythia_quant.source.open_source`.
 
     Raises:
         PythiaQuantError: the settings do not fit the model, a text is missing or too short, or they overlap.
     """
     settings = recipe.settings
-    source = open_source(settings.source.model, settings.source.revision, notice)
+    source = open_source(settings.source.model, settings.source.revision, notice, progress)
     recipe.check_fits(source.architecture)
 
     def tokenized(text: Text) -> tuple[Tokens, TextRecord]:
@@ -51,7 +52,7 @@ def load_inputs(recipe: Recipe, notice: Notice = lambda _: None) -> Inputs:
         return tokens, TextRecord(name=text.name, sha256=text.sha256, tokens=len(tokens), bytes=text.utf8_bytes)
 
     folder = recipe.path.parent
-    tokens, evaluation_text = tokenized(load_text(settings.evaluation.text, source.tokenizer, folder))
+    tokens, evaluation_text = tokenized(load_text(settings.evaluation.text, source.tokenizer, folder, progress))
     context = settings.evaluation.context or source.architecture.context
     evaluation = windows(tokens, context, settings.evaluation.windows)
     if len(evaluation) < MIN_WINDOWS:
@@ -64,7 +65,7 @@ def load_inputs(recipe: Recipe, notice: Notice = lambda _: None) -> Inputs:
     if any(FORMATS[type(variant)].calibrates for variant in settings.variants.values()):
         wanted = settings.calibration
         length = wanted.context or source.architecture.context
-        text_tokens, text = tokenized(load_text(wanted.text, source.tokenizer, folder))
+        text_tokens, text = tokenized(load_text(wanted.text, source.tokenizer, folder, progress))
         calibration = calibration_windows(text_tokens, tokens, length, wanted.windows, wanted.seed)
         record = CalibrationRecord(text=text, windows=wanted.windows, context=length, seed=wanted.seed)
     return Inputs(recipe, source, evaluation, evaluation_text, calibration, record)

@@ -75,8 +75,7 @@ def bench(folders: list[Path], text: Path | None, console: Console) -> Outcome:
     recipe = Recipe(manifest.recipe_name, first.folder / "recipe", settings)
     recipe = recipe.overridden(revision=manifest.source.commit, text=text)
     with Steps(1 + step_count(len(artifacts)), console) as steps:
-        with steps.step("opening source and texts"):
-            inputs = load_inputs(recipe, console.print)
+        inputs = _open(recipe, steps, console)
         results = benchmark(inputs, artifacts, steps)
     path = first.folder.parent / RESULTS
     save_results(results, path)
@@ -86,13 +85,17 @@ def bench(folders: list[Path], text: Path | None, console: Console) -> Outcome:
 def _inputs(recipe: Recipe, names: list[str], out: Path, steps: Steps, console: Console) -> Inputs:
     for settings in recipe.variants(names).values():
         format_of(settings)
-    with steps.step("opening source and texts"):
-        inputs = load_inputs(recipe, console.print)
+    inputs = _open(recipe, steps, console)
     for name, settings in recipe.variants(names).items():
         target = artifact_folder(out, inputs.source, name)
         if not target.exists():
             check_space(inputs, settings, target)
     return inputs
+
+
+def _open(recipe: Recipe, steps: Steps, console: Console) -> Inputs:
+    with steps.step("opening source and texts") as report:
+        return load_inputs(recipe, console.print, lambda what: report(what, 0, 1))
 
 
 def _convert(inputs: Inputs, name: str, out: Path, overwrite: bool, steps: Steps) -> Artifact:

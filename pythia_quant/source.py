@@ -12,12 +12,11 @@ from tokenizers import Tokenizer
 from pythia_quant import suite
 from pythia_quant.architecture import Architecture, read_config
 from pythia_quant.errors import SourceError
-from pythia_quant.hub_files import check_download, commit_of, fetch, sha256
+from pythia_quant.hub_files import Tell, check_download, commit_of, fetch, say_nothing, sha256
 from pythia_quant.weights import INDEX_SUFFIX, PICKLE, SAFETENSORS, WeightFiles, weight_file_names
 
 DEMO = "builtin:demo"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,14 @@ class Source:
         return "demo" if self.model == DEMO else Path(self.model).name
 
 
-def open_source(model: str, revision: str = "main", notice: Notice = lambda _: None) -> Source:
+def open_source(model: str, revision: str = "main", notice: Tell = say_nothing, progress: Tell = say_nothing) -> Source:
     """Open a checkpoint; weights are hashed and every tensor's shape is checked, but none is loaded.
 
     Args:
         model: a folder, ``builtin:demo``, or the name of a hub repository.
         revision: branch, tag or commit of a hub repository.
         notice: told what the user should know, such as that an old name was resolved.
+        progress: told how much of a download has come.
 
     Raises:
         SourceError: it is not there, damaged, or not a GPT-NeoX that we handle.
@@ -85,7 +85,7 @@ def open_source(model: str, revision: str = "main", notice: Notice = lambda _: N
     commit = commit_of(config)
 
     def hub_file(_: Path, name: str) -> Path | None:
-        return fetch(repo_id, name, commit)
+        return fetch(repo_id, name, commit, progress=progress)
 
     return _open(repo_id, revision, commit, config.parent, hub_file)
 

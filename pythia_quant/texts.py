@@ -10,17 +10,18 @@ from tokenizers import Tokenizer
 from pythia_quant.builtin_text import held_out_text, training_text
 from pythia_quant.corpus import Text, read_column, read_text
 from pythia_quant.errors import CorpusError
-from pythia_quant.hub_files import fetch
+from pythia_quant.hub_files import Tell, fetch, say_nothing
 from pythia_quant.recipe import TextSettings
 
 
-def load_text(settings: TextSettings, tokenizer: Tokenizer, folder: Path) -> Text:
+def load_text(settings: TextSettings, tokenizer: Tokenizer, folder: Path, progress: Tell = say_nothing) -> Text:
     """Load a text.
 
     Args:
         settings: which one.
         tokenizer: decides what the built-in held-out text shares with the training text.
         folder: what a local file's path is relative to.
+        progress: told how much of a download has come.
 
     Raises:
         CorpusError: it is not there or not text.
@@ -32,7 +33,7 @@ def load_text(settings: TextSettings, tokenizer: Tokenizer, folder: Path) -> Tex
     assert settings.file is not None  # noqa: S101 - TextSettings guarantees one of the two
     name, path = settings.file, folder / settings.file
     if settings.dataset is not None:
-        cached = fetch(settings.dataset, settings.file, settings.revision, repo_type="dataset")
+        cached = fetch(settings.dataset, settings.file, settings.revision, "dataset", progress)
         if cached is None:
             raise CorpusError(f"has no file {settings.file}", where=f"dataset {settings.dataset}@{settings.revision}")
         name, path = f"{settings.dataset} {settings.file}", cached

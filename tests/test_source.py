@@ -82,7 +82,7 @@ import sys
 from pythia_quant.errors import PythiaQuantError
 from pythia_quant.source import open_source
 try:
-    source = open_source(sys.argv[1], sys.argv[2], print)
+    source = open_source(sys.argv[1], sys.argv[2], print, lambda told: print(told, file=sys.stderr))
     print(source.model, source.commit, list(source.sha256), source.weights.read("embed_out.weight").shape[0])
 except PythiaQuantError as error:
     print(type(error).__name__, error)
@@ -121,6 +121,13 @@ def test_a_hub_repository_is_resolved_to_a_commit_and_cached(hub: Hub, tmp_path:
     hub.requests.clear()
     assert in_client(hub, tmp_path, OPEN, "someone/tiny", "main", HF_HUB_OFFLINE="1") == printed
     assert hub.requests == []
+
+
+def test_a_download_tells_its_progress_and_draws_nothing(hub: Hub, tmp_path: Path) -> None:
+    script = OPEN.replace("file=sys.stderr", "flush=True")
+    told = in_client(hub, tmp_path, script, "someone/tiny", "main").splitlines()
+    assert "downloading model.safetensors: 0 of 0 MB" in told
+    assert not any("%|" in line for line in told)
 
 
 def test_a_revision_with_only_a_pickle_is_read(hub: Hub, tmp_path: Path) -> None:
