@@ -31,7 +31,8 @@ def results_table(results: Results) -> RenderableType:
     )
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for index, heading in enumerate(_HEADINGS):
-        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+        # A long variant name is folded; a number never is.
+        table.add_column(heading, justify="right" if index else "left", no_wrap=index > 0, overflow="fold")
     for row in results.rows:
         table.add_row(*_cells(row, results), style="bold" if row.name == results.baseline else "")
     return Group(table, Text("\n".join(_legend(results)), style="dim"))

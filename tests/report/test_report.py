@@ -33,6 +33,15 @@ def test_the_table_fits_100_columns_with_its_numbers_whole() -> None:
     assert line.split()[8:10] == ["4.20", "2.50"]
 
 
+def test_a_long_name_is_folded_and_no_number_is_cut() -> None:
+    name = "a-variant-with-a-name-of-many-words"
+    long = row("variant", 0.02, noise=0.01, decode=0.004).model_copy(update={"name": name})
+    table = printed(results(row("torch-fp16", 0), row("torch-fp32", 0), long))
+    assert "…" not in table
+    assert "+2.02±0.32" in table
+    assert max(map(len, table.splitlines())) <= 100
+
+
 def test_a_gate_that_did_not_pass_is_explained() -> None:
     run = measured()
     gates = evaluate_gates(run, {"variant": GateSettings(max_ppl_drift=2.1, min_top1=50)})
