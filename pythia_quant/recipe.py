@@ -19,7 +19,6 @@ from pythia_quant.formats import AnyVariant
 from pythia_quant.located_yaml import Keys, load_located
 from pythia_quant.settings import Settings, VariantSettings
 
-SCHEMA = 1
 BASES = ("measured", "derived", "assumed")
 
 

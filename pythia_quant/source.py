@@ -46,7 +46,7 @@ class Source:
     @property
     def slug(self) -> str:
         """The source's name as a single folder name."""
-        return "demo" if self.model == DEMO else self.model.strip("/").replace("/", "--") if self.commit else self.name
+        return self.model.replace("/", "--") if self.commit else self.name
 
     @property
     def name(self) -> str:

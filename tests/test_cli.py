@@ -132,13 +132,15 @@ def test_verify_and_generate(finished: Path) -> None:
     assert "exceed the context" in refuse(*arguments[:-1], "40")
 
 
-def test_the_runtimes_continue_alike(finished: Path) -> None:
+def test_onnx_continues_a_text_as_transformers_does(finished: Path) -> None:
     from pythia_quant.generation import continue_text
+    from pythia_quant.runtimes import generate
+    from pythia_quant.runtimes.hf import open_model
 
-    parent = finished / "out/tiny/local"
-    fp32 = continue_text(parent / "onnx-fp32", "eval 12", 8)
-    assert continue_text(parent / "onnx-fp32", "eval 12", 8).tokens == fp32.tokens
-    assert len(fp32.tokens) == 8
+    ours = continue_text(finished / "out/tiny/local/onnx-fp32", "eval 12", 8)
+    theirs = generate(open_model(finished / "tiny", torch.float32), torch.tensor(ours.prompt_tokens), 8, end=0)
+    assert ours.tokens == theirs
+    assert len(ours.tokens) == 8
 
 
 def test_an_altered_artifact_is_refused(finished: Path, tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from pythia_quant.architecture import LINEARS, Architecture, read_config
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.bnb.library import bitsandbytes
-from pythia_quant.weights import INDEX_SUFFIX, SAFETENSORS, weight_file_names
+from pythia_quant.formats.shards import AGAIN, find_tensors
 
 
 class BnbWeights:
@@ -34,7 +34,7 @@ class BnbWeights:
 
     def _tensor(self, name: str) -> Tensor:
         if name not in self._file_of:
-            raise ArtifactError(f"the tensor {name} is missing", where=str(self._folder), hint="convert again")
+            raise ArtifactError(f"the tensor {name} is missing", where=str(self._folder), hint=AGAIN)
         with safe_open(self._file_of[name], framework="pt") as opened:
             tensor: Tensor = opened.get_tensor(name)
         return tensor
@@ -45,15 +45,6 @@ def read(folder: Path) -> BnbWeights:
 
     Raises:
         ArtifactError: a file is missing or damaged.
+        SourceError: ``config.json`` is missing or not GPT-NeoX.
     """
-    try:
-        architecture = read_config(folder / "config.json", quantized=True)
-        index = folder / f"{SAFETENSORS}{INDEX_SUFFIX}"
-        names = weight_file_names(index) if index.exists() else [SAFETENSORS]
-        file_of: dict[str, Path] = {}
-        for name in names:
-            with safe_open(folder / name, framework="pt") as opened:
-                file_of |= dict.fromkeys(opened.keys(), folder / name)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ArtifactError(f"cannot be read ({error})", where=str(folder), hint="convert again") from error
-    return BnbWeights(folder, architecture, file_of)
+    return BnbWeights(folder, read_config(folder / "config.json", quantized=True), find_tensors(folder))

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from pythia_quant.architecture import LINEARS, Architecture, read_config
-from pythia_quant.errors import ArtifactError, SourceError
+from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.gptq.packing import PARTS, packed_layout, unpack
+from pythia_quant.formats.shards import AGAIN, find_tensors
 from pythia_quant.quantizers.grid import Quantized
-from pythia_quant.weights import INDEX_SUFFIX, SAFETENSORS, weight_file_names
-
-_AGAIN = "the artifact is damaged: convert or download it again"
 
 
 class GptqWeights:
@@ -32,7 +30,7 @@ class GptqWeights:
     def __init__(self, folder: Path, architecture: Architecture, bits: int, group_size: int) -> None:
         self.architecture = architecture
         self._folder, self._bits, self._group_size = folder, bits, group_size
-        self._file_of = _find_tensors(folder)
+        self._file_of = find_tensors(folder)
         for name, shape in architecture.tensor_shapes().items():
             if is_quantized(name):
                 for part, (packed, dtype) in packed_layout(shape, bits, group_size).items():
@@ -61,12 +59,12 @@ class GptqWeights:
         with safe_open(self._file_of[name], framework="pt") as opened:
             tensor: Tensor = opened.get_tensor(name)
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ArtifactError(f"{name} holds values that are not finite", where=self._where(name), hint=_AGAIN)
+            raise ArtifactError(f"{name} holds values that are not finite", where=self._where(name), hint=AGAIN)
         return tensor
 
     def _check(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         if name not in self._file_of:
-            raise ArtifactError(f"the tensor {name} is missing", where=str(self._folder), hint=_AGAIN)
+            raise ArtifactError(f"the tensor {name} is missing", where=str(self._folder), hint=AGAIN)
         with safe_open(self._file_of[name], framework="pt") as opened:
             stored = opened.get_slice(name)
             found = (tuple(stored.get_shape()), stored.get_dtype())
@@ -119,20 +117,3 @@ def _require(fields: dict[str, Any], folder: Path, key: str, values: tuple[objec
             where=str(folder / "config.json"),
             hint="open an artifact that pythia-quant wrote",
         )
-
-
-def _find_tensors(folder: Path) -> dict[str, Path]:
-    """Return the file that holds each tensor."""
-    index = folder / f"{SAFETENSORS}{INDEX_SUFFIX}"
-    try:
-        names = weight_file_names(index) if index.exists() else [SAFETENSORS]
-    except SourceError as error:
-        raise ArtifactError(error.what, where=error.where, hint=_AGAIN) from error
-    file_of: dict[str, Path] = {}
-    for file in (folder / name for name in names):
-        try:
-            with safe_open(file, framework="pt") as opened:
-                file_of |= dict.fromkeys(opened.keys(), file)
-        except (SafetensorError, OSError) as error:
-            raise ArtifactError(f"cannot be read ({error})", where=str(file), hint=_AGAIN) from error
-    return file_of
