@@ -11,6 +11,8 @@ from pythia_quant.errors import SourceError
 
 EMBEDDING, HEAD = "gpt_neox.embed_in.weight", "embed_out.weight"
 FINAL_NORM = "gpt_neox.final_layer_norm"
+TRANSFORMERS_JS = "transformers.js_config"
+"""The field of config.json that only transformers.js reads: which file to load, nothing about what it computes."""
 
 # Fields of config.json that are fixed: any other value changes what the model computes.
 _REQUIRED: dict[str, Any] = {
@@ -36,7 +38,7 @@ _IGNORED = {
     "hidden_dropout", "hidden_dropout_prob", "id2label", "initializer_range", "label2id", "output_attentions",
     "output_hidden_states", "pad_token_id", "return_dict", "torch_dtype", "transformers_version", "use_cache",
     "chunk_size_feed_forward", "gradient_checkpointing", "problem_type", "sep_token_id", "cls_token_id",
-    "decoder_start_token_id", "is_decoder",
+    "decoder_start_token_id", "is_decoder", TRANSFORMERS_JS,
 }  # fmt: skip
 
 

@@ -15,9 +15,11 @@ from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import AnyVariant, format_of, load
 from pythia_quant.layerwise import final_hidden_states, head_weight
 from pythia_quant.manifest import CheckRecord
-from pythia_quant.runtimes import Runtime, generate
+from pythia_quant.runtimes import generate
 
 GENERATED = 8
+WHOLE_MODEL_BYTES = 1_000_000_000
+"""Files up to this size are loaded whole, as users load them; what is larger may not fit, and is run layer by layer."""
 MAX_WEIGHT_ERROR = 1e-3
 """Of logits in fp32 arithmetic, relative to the largest: rounding there is about 1e-5, a wrong tensor is above 1e-1."""
 MAX_RUN_ERROR = 0.1
@@ -26,7 +28,12 @@ MAX_RUN_ERROR = 0.1
 
 @torch.no_grad()
 def check_artifact(
-    folder: str, settings: dict[str, Any], probe: list[list[int]], threads: int, intended: str | None = None
+    folder: str,
+    settings: dict[str, Any],
+    probe: list[list[int]],
+    threads: int,
+    intended: str | None = None,
+    whole_model_bytes: int = WHOLE_MODEL_BYTES,
 ) -> dict[str, Any]:
     """Read an artifact back, run it, and compare both with the logits its weights were meant to give.
 
@@ -36,6 +43,7 @@ def check_artifact(
         probe: token ids, [windows, tokens].
         threads: for the runtime.
         intended: a .npy file, fp32 [windows, tokens, vocabulary]; without it the weights on disk say what is meant.
+        whole_model_bytes: above this size of the folder's files a format that can is run layer by layer.
 
     Returns:
         A :class:`CheckRecord` as data.
@@ -55,7 +63,10 @@ def check_artifact(
             f"the weights read back give logits that differ from those intended by {weight_error:.2g} of the largest",
             hint="this is a fault of the format's writer or reader; please report it",
         )
-    runtime: Runtime = load(entry.run)(Path(folder), threads)
+    del reader
+    size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    in_layers = bool(entry.run_layers) and size > whole_model_bytes
+    runtime = load(entry.run_layers if in_layers else entry.run)(Path(folder), threads)
     as_run = runtime.logits(ids)
     run_error = _relative_rms(as_run, expected)
     if not run_error <= MAX_RUN_ERROR:
@@ -63,14 +74,13 @@ def check_artifact(
             f"{runtime.description} gives logits that differ from the intended ones by {run_error:.2g} (relative, rms)",
             hint="the runtime does not compute what the file says; try another version of it",
         )
-    generated = generate(runtime, ids[0, : ids.shape[1] // 2], GENERATED, end=None)
     return CheckRecord(
-        method="whole model on the probe tokens, weights read back and as run",
+        method=f"{'layer by layer' if in_layers else 'whole model'} on the probe tokens, weights read back and as run",
         max_weight_error=weight_error,
         runtime=runtime.description,
         run_error=run_error,
         kl_as_run=mean_kl(expected, as_run),
-        generated=generated,
+        generated=[] if in_layers else generate(runtime, ids[0, : ids.shape[1] // 2], GENERATED, end=None),
     ).model_dump()
 
 

@@ -55,13 +55,13 @@ class CheckRecord(Record):
     """What the check after conversion found, in a fresh process, on the probe tokens.
 
     Attributes:
-        method: which check ran.
+        method: which check ran: of the whole model, or layer by layer where that may not fit in memory.
         max_weight_error: largest difference between the logits of the weights read back from disk and of the intended
             ones, both in fp32 arithmetic.
         runtime: what ran the artifact.
         run_error: difference between the runtime's logits and the intended ones, root-mean-square, relative.
         kl_as_run: mean KL divergence of the runtime's predictions from the intended ones, nats a token.
-        generated: tokens generated greedily from the probe's start.
+        generated: tokens generated greedily from the probe's start; none where the model was run layer by layer.
     """
 
     method: str

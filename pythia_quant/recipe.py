@@ -181,9 +181,9 @@ class Recipe:
             RecipeError: naming file, key, line and the choices that fit.
         """
         for name, variant in self.settings.variants.items():
-            misfit = variant.fits(architecture.width, architecture.mlp_width)
+            misfit = variant.fits(architecture.width, architecture.mlp_width, architecture.layers)
             if misfit:
-                raise self.error(("variants", name, misfit[0]), misfit[1])
+                raise self.error(("variants", name, *misfit.keys), misfit.why)
         for part in ("calibration", "evaluation"):
             context = getattr(self.settings, part).context
             if context is not None and context > architecture.context:

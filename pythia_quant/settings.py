@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
@@ -28,6 +28,13 @@ class Settings(BaseModel):
         return data
 
 
+class Misfit(NamedTuple):
+    """A setting that does not suit a model: the keys that lead to it, and why."""
+
+    keys: tuple[str, ...]
+    why: str
+
+
 class VariantSettings(Settings, ABC):
     """One way to quantize. Subclasses live in their format's package and name it in a literal field ``format``."""
 
@@ -37,15 +44,15 @@ class VariantSettings(Settings, ABC):
     def stored_bits(self) -> tuple[float, float]:
         """Return the bits a weight takes on disk, scales included: in the linear layers, in embeddings and head."""
 
-    def fits(self, width: int, mlp_width: int) -> tuple[str, str] | None:  # noqa: ARG002 - for those that care
-        """Return the key that does not suit a model of these widths and why, or None when all do."""
+    def fits(self, width: int, mlp_width: int, layers: int) -> Misfit | None:  # noqa: ARG002 - for those that care
+        """Return the setting that does not suit a model of this shape, or None when all do."""
         return None
 
 
-def divides(key: str, size: int, width: int, mlp_width: int, choices: tuple[int, ...]) -> tuple[str, str] | None:
-    """Check that `size` divides both widths; otherwise return the key and a sentence with the choices that do."""
+def divides(keys: tuple[str, ...], size: int, width: int, mlp_width: int, choices: tuple[int, ...]) -> Misfit | None:
+    """Check that `size` divides both widths; otherwise say so of the setting at `keys`, with the choices that do."""
     if width % size == 0 and mlp_width % size == 0:
         return None
     good = [choice for choice in choices if width % choice == 0 and mlp_width % choice == 0]
     ways = f"choose from: {', '.join(map(str, good))}" if good else f"none of {choices} does"
-    return key, f"{size} does not divide the model's widths {width} and {mlp_width}; {ways}"
+    return Misfit(keys, f"{size} does not divide the model's widths {width} and {mlp_width}; {ways}")

@@ -33,6 +33,21 @@ def source(folder: Path, architecture: Architecture = SHAPE, tensors: dict[str, 
     return WeightFiles([write_checkpoint(folder, architecture, tensors) / "model.safetensors"], architecture)
 
 
+def outlier_channels(architecture: Architecture, tensors: dict[str, Tensor], factor: int = 32) -> dict[str, Tensor]:
+    """Scale a few value channels of every layer up and what reads them down: the same function, exactly, in fp32."""
+    scaled = {name: tensor.float() for name, tensor in tensors.items()}
+    size = architecture.head_size
+    for layer in range(architecture.layers):
+        prefix = f"gpt_neox.layers.{layer}.attention."
+        for head in range(architecture.heads):
+            channel = 7 * (head + 1) % size
+            row = (3 * head + 2) * size + channel
+            scaled[f"{prefix}query_key_value.weight"][row] *= factor
+            scaled[f"{prefix}query_key_value.bias"][row] *= factor
+            scaled[f"{prefix}dense.weight"][:, head * size + channel] /= factor
+    return scaled
+
+
 def convert(checkpoint: WeightFiles, folder: Path, **settings: Any) -> Written:
     """Convert to int8 weights with fp32 activations, unless told otherwise."""
     chosen = OnnxSettings.model_validate({"format": "onnx", "activations": "fp32", **settings})

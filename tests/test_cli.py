@@ -163,12 +163,12 @@ def test_another_artifact_in_the_way_is_kept_unless_overwritten(finished: Path, 
     out = tmp_path / "out"
     shutil.copytree(finished / "out", out)
     recipe = finished / "changed.yaml"
-    recipe.write_text((finished / "tiny.yaml").read_text().replace("{format: onnx}", "{format: onnx, block_size: 64}"))
+    recipe.write_text((finished / "tiny.yaml").read_text().replace("{format: onnx}", "{format: onnx, block_size: 32}"))
     message = refuse("convert", recipe, "--only", "onnx-int8", "--out", out)
     assert "different settings" in message and "--overwrite" in message  # noqa: PT018
-    assert open_artifact(out / "tiny/local/onnx-int8").manifest.settings["block_size"] == 32
-    succeed("convert", recipe, "--only", "onnx-int8", "--out", out, "--overwrite")
     assert open_artifact(out / "tiny/local/onnx-int8").manifest.settings["block_size"] == 64
+    succeed("convert", recipe, "--only", "onnx-int8", "--out", out, "--overwrite")
+    assert open_artifact(out / "tiny/local/onnx-int8").manifest.settings["block_size"] == 32
 
 
 def truncate(folder: Path) -> None:

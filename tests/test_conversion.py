@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pythia_quant.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, check_artifact
+from pythia_quant.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, WHOLE_MODEL_BYTES, check_artifact
 from pythia_quant.conversion import check_again, check_space, convert
 from pythia_quant.errors import ArtifactError, CorpusError
 from pythia_quant.inputs import Inputs, load_inputs
+from pythia_quant.manifest import CheckRecord
 from pythia_quant.recipe import load_recipe
 
 USAGE = namedtuple("USAGE", "total used free")
@@ -78,3 +79,20 @@ def test_weights_that_are_not_the_intended_ones_are_found(inputs: Inputs, tmp_pa
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(ArtifactError, match="weights read back give logits that differ"):
         check()
+
+
+def test_what_is_too_large_to_load_is_checked_layer_by_layer(inputs: Inputs, tmp_path: Path) -> None:
+    artifact = convert(inputs, "onnx-int8", tmp_path / "out")
+    probe = inputs.evaluation[:2, :16].tolist()
+
+    def check(whole_model_bytes: int = WHOLE_MODEL_BYTES) -> CheckRecord:
+        settings = artifact.manifest.settings
+        found = check_artifact(str(artifact.folder), settings, probe, 1, whole_model_bytes=whole_model_bytes)
+        return CheckRecord.model_validate(found)
+
+    whole, layers = check(), check(whole_model_bytes=1000)
+    assert whole.method.startswith("whole model on")
+    assert layers.method.startswith("layer by layer on")
+    assert layers.runtime == f"{whole.runtime}, layer by layer"
+    assert layers.kl_as_run == pytest.approx(whole.kl_as_run, rel=0.05)
+    assert (len(whole.generated), layers.generated) == (8, [])

@@ -29,6 +29,8 @@ class Format:
         write: ``Job -> Written``.
         read: ``(folder) -> WeightReader`` of the dequantized weights.
         run: ``(folder, threads) -> Runtime``.
+        run_layers: ``(folder, threads) -> `` an object with a Runtime's ``description`` and ``logits``, which has one
+            layer in memory at a time; empty where there is none.
         needs: modules that must be installed, and the extra that installs them.
         calibrates: whether the quantizer uses calibration text.
     """
@@ -36,6 +38,7 @@ class Format:
     write: str
     read: str
     run: str
+    run_layers: str = ""
     needs: tuple[str, ...] = ()
     extra: str = ""
     calibrates: bool = False
@@ -59,6 +62,7 @@ FORMATS: dict[type[VariantSettings], Format] = {
         write="pythia_quant.formats.onnx.writer:write",
         read="pythia_quant.formats.onnx.reader:read",
         run="pythia_quant.runtimes.ort:open_runtime",
+        run_layers="pythia_quant.runtimes.ort_layers:open_layers",
         needs=("onnx", "onnxruntime"),
         extra="onnx",
     ),

@@ -73,9 +73,43 @@ def test_zeros_stay_zeros() -> None:
 
 
 def test_stored_bytes_are_offset_by_128_and_come_back() -> None:
-    blocks = Blocks(torch.arange(-128, 128).to(torch.int8).view(2, 128), torch.ones(2, 4))
+    blocks = Blocks(8, torch.arange(-128, 128).to(torch.int8).view(2, 128), torch.ones(2, 4))
     assert torch.equal(blocks.stored().flatten(), torch.arange(256).to(torch.uint8))
-    assert torch.equal(from_stored(blocks.stored(), blocks.scales).codes, blocks.codes)
+    assert torch.equal(from_stored(blocks.stored(), blocks.scales, 8).codes, blocks.codes)
+
+
+def test_codes_of_4_bits_share_a_byte_low_half_first_and_come_back() -> None:
+    blocks = Blocks(4, torch.arange(-8, 8).to(torch.int8).view(1, 16), torch.ones(1, 1))
+    assert blocks.stored().tolist() == [[0x10, 0x32, 0x54, 0x76, 0x98, 0xBA, 0xDC, 0xFE]]
+    assert torch.equal(from_stored(blocks.stored(), blocks.scales, 4).codes, blocks.codes)
+
+
+@undisturbed
+@given(MATRICES, st.sampled_from(((8, -127, 127), (7, -63, 63), (4, -8, 7))))
+def test_codes_stay_in_range_and_no_block_is_worse_than_with_the_plain_scale(
+    weight: Tensor, bits: tuple[int, int, int]
+) -> None:
+    width, smallest, largest = bits
+    blocks = quantize(weight, 64, width)
+    assert blocks.codes.min() >= smallest
+    assert blocks.codes.max() <= largest
+    exact = weight.double().view(len(weight), -1, 64)
+    scales = (exact.abs().amax(2, keepdim=True) / largest).clamp_min(1e-300)
+    plain = ((exact / scales).round() * scales - exact).square().sum(2)
+    ours = (blocks.dequantize().double().view(exact.shape) - exact).square().sum(2)
+    assert (ours <= plain * (1 + 1e-3) + exact.square().sum(2) * 1e-12).all()
+
+
+def test_dequantized_values_can_take_the_place_of_the_weight() -> None:
+    weight = torch.randn(300, 1024, generator=torch.Generator().manual_seed(0))
+    expected = quantize(weight, 32).dequantize()
+    quantize(weight, 32, into=weight)
+    assert torch.equal(weight, expected)
+
+
+def test_half_precision_is_quantized_as_its_values_in_fp32() -> None:
+    weight = torch.randn(300, 1024, generator=torch.Generator().manual_seed(0)).half()
+    assert torch.equal(quantize(weight, 32).codes, quantize(weight.float(), 32).codes)
 
 
 @pytest.mark.parametrize(

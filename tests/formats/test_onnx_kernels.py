@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,24 +12,27 @@ import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pythia_quant.formats.onnx.blocks import Blocks, quantize
+from pythia_quant.formats.onnx.nodes import GELU_OFFSET, Nodes
+from pythia_quant.formats.onnx.products import Product
+from pythia_quant.formats.onnx.settings import Choice
 
 Array = npt.NDArray[Any]
 
 
-def run(node: NodeProto, inputs: dict[str, Array], constants: dict[str, Array]) -> Array:
-    """Run a model of one operator."""
+def run(nodes: list[NodeProto], inputs: dict[str, Array], constants: dict[str, Array], result: str = "result") -> Array:
+    """Run a model of a few operators."""
     kinds = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64}
     graph = helper.make_graph(
-        [node],
-        "one_operator",
+        nodes,
+        "operators",
         [helper.make_tensor_value_info(name, kinds[array.dtype], array.shape) for name, array in inputs.items()],
-        [helper.make_tensor_value_info("result", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info(result, TensorProto.FLOAT, None)],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
-    result: Array = ort.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, inputs)[0]
-    return result
+    computed: Array = ort.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+    return computed
 
 
 def product(blocks: Blocks, block_size: int, level: int, activations: Array) -> Array:
@@ -37,7 +40,7 @@ def product(blocks: Blocks, block_size: int, level: int, activations: Array) -> 
     sizes: dict[str, Any] = {"K": columns, "N": rows, "bits": 8, "block_size": block_size, "accuracy_level": level}
     node = helper.make_node("MatMulNBits", ["x", "codes", "scales"], ["result"], domain="com.microsoft", **sizes)
     codes = blocks.stored().view(*blocks.scales.shape, block_size).numpy()
-    return run(node, {"x": activations}, {"codes": codes, "scales": blocks.scales.numpy()})
+    return run([node], {"x": activations}, {"codes": codes, "scales": blocks.scales.numpy()})
 
 
 def integer_product(blocks: Blocks, block_size: int, activations: Array) -> Array:
@@ -86,12 +89,82 @@ def test_fp32_activations_are_not_rounded(weight: torch.Tensor, activations: Arr
 
 
 @pytest.mark.parametrize("block_size", [16, 32, 64, 128])
-def test_looked_up_rows_are_the_dequantized_rows(weight: torch.Tensor, block_size: int) -> None:
-    blocks = quantize(weight, block_size)
+def test_looked_up_rows_of_4_bits_are_the_dequantized_rows(weight: torch.Tensor, block_size: int) -> None:
+    blocks = quantize(weight, block_size, bits=4)
     names = ["codes", "ids", "scales"]
     node = helper.make_node(
-        "GatherBlockQuantized", names, ["result"], domain="com.microsoft", bits=8, block_size=block_size
+        "GatherBlockQuantized", names, ["result"], domain="com.microsoft", bits=4, block_size=block_size
     )
     ids = np.array([[0, 47, 5], [5, 1, 2]])
     constants = {"codes": blocks.stored().numpy(), "scales": blocks.scales.numpy()}
-    np.testing.assert_array_equal(run(node, {"ids": ids}, constants), blocks.dequantize().numpy()[ids])
+    np.testing.assert_array_equal(run([node], {"ids": ids}, constants), blocks.dequantize().numpy()[ids])
+
+
+@pytest.fixture
+def spread(activations: Array) -> Array:
+    """Tokens of very different sizes, one of zeros: scales of their own make no difference to the others."""
+    sizes = np.logspace(-3, 3, len(activations), dtype=np.float32)
+    sizes[4] = 0
+    result: Array = (activations * sizes[:, None])[None]
+    return result
+
+
+def run_product(choice: Choice, blocks: Blocks, inputs: Array, *, after_gelu: bool = False) -> Array:
+    """Multiply by nodes and constants as the writer and the graph make them."""
+    rows, columns = blocks.codes.shape
+    nodes = Nodes()
+    product = Product("p", ("p",), choice, rows, columns)
+    result = nodes.product(product, "x", bias=False, after_gelu=after_gelu)
+    constants = {constant.name: numpy_helper.to_array(constant) for constant in nodes.constants}
+    if choice.in_channels:
+        shift = -GELU_OFFSET * blocks.dequantize().sum(1)
+        constants |= {"p.codes": blocks.codes.t().contiguous().numpy(), "p.scales": blocks.scales.flatten().numpy()}
+        constants |= {"p.shift": shift.numpy()} if after_gelu else {}
+    else:
+        stored = blocks.stored().view(*blocks.scales.shape, -1)
+        constants |= {"p.codes": stored.numpy(), "p.scales": blocks.scales.numpy()}
+    return run(nodes.nodes, {"x": inputs}, constants, result)
+
+
+@pytest.mark.parametrize("bits", [8, 7])
+def test_channels_multiply_activations_rounded_per_token(weight: torch.Tensor, spread: Array, bits: int) -> None:
+    blocks = quantize(weight, 256, bits)
+    result = run_product(Choice("int8-channel", 0, "int8"), blocks, spread)
+    peaks = np.maximum(np.abs(spread).max(axis=2, keepdims=True), 1e-30)
+    codes = np.rint(spread / (peaks * np.float32(1 / 127)))
+    sums = codes.astype(np.float64) @ blocks.codes.double().numpy().T
+    expected = sums * (peaks / 127) * blocks.scales.double().numpy().T
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-6 * peaks.max())
+    token = np.abs(spread).max(axis=2) > 0
+    exact = spread.astype(np.float64) @ blocks.dequantize().double().numpy().T
+    relative = np.abs(result - exact).max(axis=2) / np.abs(exact).max(axis=2, where=exact != 0, initial=1e-30)
+    assert (relative[token] < 0.05).all()
+    assert (result[~token] == 0).all()
+
+
+def test_channels_round_what_gelu_gave_in_255_steps(weight: torch.Tensor, spread: Array) -> None:
+    blocks = quantize(weight, 256)
+    activated = torch.nn.functional.gelu(torch.from_numpy(spread)).numpy()
+    result = run_product(Choice("int8-channel", 0, "int8"), blocks, activated, after_gelu=True)
+    lifted = activated.astype(np.float64) + GELU_OFFSET
+    step = lifted.max(axis=2, keepdims=True) / 255
+    rounded = np.rint(lifted / step) * step - GELU_OFFSET
+    assert rounded.min() >= -GELU_OFFSET - 1e-6
+    expected = rounded @ blocks.dequantize().double().numpy().T
+    np.testing.assert_allclose(result, expected, rtol=0, atol=2e-3 * float(step.max()) * 16)
+
+
+@pytest.mark.parametrize("block_size", [16, 32, 64, 128])
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_two_terms_are_254_times_finer_than_one(
+    weight: torch.Tensor, spread: Array, kind: Literal["int8", "int4"], block_size: int
+) -> None:
+    blocks = quantize(weight, block_size, 8 if kind == "int8" else 4)
+    exact = spread.astype(np.float64) @ blocks.dequantize().double().numpy().T
+    one, two = (
+        np.abs(run_product(Choice(kind, block_size, terms), blocks, spread) - exact).max(axis=2)
+        for terms in ("int8", "int8x2")
+    )
+    largest = np.abs(exact).max(axis=2)
+    assert (two <= one / 100 + 1e-6 * largest).all()
+    assert (one[largest > 0] > 1e-3 * largest[largest > 0]).all()

@@ -34,7 +34,11 @@ def test_prefill_and_steps_give_the_logits_of_the_whole_sequence(runtime: OnnxRu
     expected = runtime.logits(ids[None])[0]
     steps = [runtime.prefill(ids[:prompt], capacity=prompt + 10)]
     steps += [runtime.step(int(ids[index])) for index in range(prompt, prompt + 10)]
-    torch.testing.assert_close(torch.stack(steps), expected[prompt - 1 : prompt + 10], rtol=0, atol=1e-4)
+    differences = (torch.stack(steps) - expected[prompt - 1 : prompt + 10]).abs()
+    # Sums in another order can carry an activation over to the next integer, which moves a few logits by a little more.
+    rounds = "x int8" in runtime.description
+    assert (differences <= 1e-4).float().mean() >= (0.99 if rounds else 1)
+    assert differences.max() < 2e-3
 
 
 def test_rows_do_not_see_each_other(runtime: OnnxRuntime) -> None:
@@ -65,9 +69,23 @@ def test_more_tokens_than_positions_are_refused(runtime: OnnxRuntime) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"activations": "int8"}, "int8 blocks of 32, int8 activations"),
-        ({"activations": "fp32", "block_size": 64}, "int8 blocks of 64, fp32 activations"),
-        ({"embeddings": "fp32", "head": "fp32"}, "int8 blocks of 32 (embeddings, head fp32), fp32 activations"),
+        (
+            {"activations": "int8"},
+            "layers int8 blocks of 64 x int8, head int8 blocks of 64 x int8x2, embeddings int8 blocks of 64",
+        ),
+        (
+            {"block_size": 32},
+            "layers int8 blocks of 32 x fp32, head int8 blocks of 32 x fp32, embeddings int8 blocks of 32",
+        ),
+        (
+            {
+                "activations": "int8",
+                "weights": "int8-channel",
+                "head": "fp32",
+                "tensors": {"mlp.dense_4h_to_h": {"weights": "fp32"}},
+            },
+            "layers int8-channel x int8, head fp32, embeddings int8 blocks of 64, with exceptions",
+        ),
         (FP32, "fp32"),
     ],
 )

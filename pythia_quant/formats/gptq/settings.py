@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pythia_quant.settings import VariantSettings, divides
+from pythia_quant.settings import Misfit, VariantSettings, divides
 
 
 class GptqSettings(VariantSettings):
@@ -24,5 +24,5 @@ class GptqSettings(VariantSettings):
     def stored_bits(self) -> tuple[float, float]:
         return self.bits + (16 + self.bits) / self.group_size, 16
 
-    def fits(self, width: int, mlp_width: int) -> tuple[str, str] | None:
-        return divides("group_size", self.group_size, width, mlp_width, (32, 64, 128))
+    def fits(self, width: int, mlp_width: int, layers: int) -> Misfit | None:  # noqa: ARG002
+        return divides(("group_size",), self.group_size, width, mlp_width, (32, 64, 128))

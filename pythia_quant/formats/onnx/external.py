@@ -15,13 +15,19 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from pythia_quant.errors import ArtifactError
-from pythia_quant.formats.onnx.graph import SETTINGS_KEY
 from pythia_quant.formats.onnx.settings import OnnxSettings
 
 PAGE = 4096
 """Alignment of every tensor in bytes: what the ONNX specification recommends for memory-mapping."""
 
-_TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.uint8): TensorProto.UINT8}
+SETTINGS_KEY = "pythia_quant.settings"
+"""Key of the model's metadata under which the settings stand as JSON."""
+
+_TYPES = {
+    np.dtype(np.float32): TensorProto.FLOAT,
+    np.dtype(np.uint8): TensorProto.UINT8,
+    np.dtype(np.int8): TensorProto.INT8,
+}
 
 
 def model_path(folder: Path, *, quantized: bool) -> Path:
@@ -56,7 +62,7 @@ class ExternalWriter:
         self._file = self._path.open("wb")
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Write one tensor, fp32 or uint8."""
+        """Write one tensor, fp32, uint8 or int8."""
         array = tensor.contiguous().numpy()
         self._file.write(bytes(-self._file.tell() % PAGE))
         proto = TensorProto(

@@ -10,17 +10,19 @@ from torch import Tensor
 
 from pythia_quant import architecture as checkpoint
 from pythia_quant.architecture import Architecture, read_config
-from pythia_quant.formats.onnx import blocks, graph
+from pythia_quant.formats.onnx import products, rotary
+from pythia_quant.formats.onnx.blocks import Blocks, from_stored
 from pythia_quant.formats.onnx.external import StoredModel, find_model
-from pythia_quant.formats.onnx.fold import FoldedLayer, unfold
+from pythia_quant.formats.onnx.products import Product
+from pythia_quant.formats.onnx.settings import Choice
 from pythia_quant.weights import WeightReader
 
 
 def read(folder: Path) -> WeightReader:
     """Open an artifact; its tensors come dequantized, under a checkpoint's names and in its layouts.
 
-    The model is the one the graph computes, not the source's own tensors: LayerNorm gains within layers are 1, biases
-    0, both having been folded into the linear layers.
+    The model is the one the graph computes, not the source's own tensors: its layers are equalized, see
+    :func:`pythia_quant.formats.onnx.equalize.equalize`.
 
     Raises:
         ArtifactError: files are missing, truncated, or not written by this program.
@@ -30,12 +32,11 @@ def read(folder: Path) -> WeightReader:
 
 
 class _Weights:
-    """The tensors of a stored model. The layer read last stays in memory: its tensors share two matrices."""
+    """The tensors of a stored model, each read from its place within a merged one."""
 
     def __init__(self, architecture: Architecture, model: StoredModel) -> None:
         self.architecture = architecture
         self._model, self._settings = model, model.settings()
-        self._layer: tuple[int, dict[str, Tensor]] = (-1, {})
 
     def read(self, name: str) -> Tensor:
         """Return one tensor in fp32.
@@ -45,33 +46,67 @@ class _Weights:
         """
         match name.split("."):
             case ["gpt_neox", "layers", index, *rest]:
-                return self._read_layer(int(index))[".".join(rest)]
+                return self._in_layer(int(index), ".".join(rest))
             case ["gpt_neox", "final_layer_norm", part]:
-                return self._tensor(f"{graph.FINAL_NORM}.{part}")
+                return self._array(f"{products.FINAL_NORM}.{part}")
         if name == checkpoint.EMBEDDING:
-            stored = graph.EMBEDDINGS
-            return self._tensor(f"{stored}.weight") if self._settings.embeddings == "fp32" else self._blocks(stored)
-        return self._linear(graph.HEAD, self._settings.head)
+            return self._embeddings(self._settings.of_embeddings())
+        return self._weight(products.head(self._settings, self.architecture), slice(None), slice(None))
 
-    def _read_layer(self, index: int) -> dict[str, Tensor]:
-        if self._layer[0] != index:
-            inner, outer = graph.inner(index), graph.outer(index)
-            folded = FoldedLayer(
-                inner=self._linear(inner, self._settings.weights),
-                inner_bias=self._tensor(f"{inner}.bias"),
-                outer=self._linear(outer, self._settings.weights),
-                outer_bias=self._tensor(f"{outer}.bias"),
-            )
-            self._layer = index, unfold(self.architecture, folded)
-        return self._layer[1]
+    def _embeddings(self, choice: Choice) -> Tensor:
+        name = products.EMBEDDINGS
+        if choice.weights == "fp32":
+            return self._array(f"{name}.weight")
+        codes, scales = self._array(f"{name}.codes"), self._array(f"{name}.scales")
+        return (Blocks(8, codes, scales) if choice.weights == "int8" else from_stored(codes, scales, 4)).dequantize()
 
-    def _linear(self, name: str, kind: str) -> Tensor:
-        """Return a linear layer's weight, fp32 [out, in]."""
-        return self._tensor(f"{name}.weight").t() if kind == "fp32" else self._blocks(name)
+    def _in_layer(self, index: int, name: str) -> Tensor:
+        if name.endswith("layernorm.weight"):
+            return self._array(products.norm_gain(index))
+        linear, _, part = name.rpartition(".")
+        if linear.endswith("layernorm"):
+            return torch.zeros(self.architecture.width)
+        inner = products.inner(self._settings, self.architecture, index)
+        outer = products.outer(self._settings, self.architecture, index)
+        product = next(product for product in (*inner, *outer) if linear in product.members)
+        rows, columns = self._place(product, linear)
+        if part == "bias":
+            if linear == "mlp.dense_4h_to_h":
+                return torch.zeros(product.rows)  # it is part of that of attention.dense
+            stored = self._array(f"{product.name}.bias")[rows]
+        else:
+            stored = self._weight(product, rows, columns)
+        return rotary.interleave(stored, self.architecture) if linear == "attention.query_key_value" else stored
 
-    def _blocks(self, name: str) -> Tensor:
-        codes = self._tensor(f"{name}.codes").flatten(1)
-        return blocks.from_stored(codes, self._tensor(f"{name}.scales")).dequantize()
+    def _place(self, product: Product, linear: str) -> tuple[slice, slice]:
+        """Return the rows and columns of a merged weight that are this linear layer's."""
+        everything, d = slice(None), self.architecture.width
+        if len(product.members) == 1:
+            return everything, everything
+        match linear:
+            case "attention.query_key_value":
+                return slice(3 * d), everything
+            case "mlp.dense_h_to_4h":
+                return slice(3 * d, None), everything
+            case "attention.dense":
+                return everything, slice(d)
+        return everything, slice(d, None)
 
-    def _tensor(self, name: str) -> Tensor:
-        return torch.from_numpy(np.array(self._model.array(name)))
+    def _weight(self, product: Product, rows: slice, columns: slice) -> Tensor:
+        """Return a part of a product's weight, fp32 [out, in]."""
+        name, choice = product.name, product.choice
+        if choice.weights == "fp32":
+            return self._array(f"{name}.weight", columns, rows).t()
+        if choice.in_blocks:
+            return self._blocks(name, choice, rows, columns)
+        codes = self._array(f"{name}.codes", columns, rows).t().contiguous()
+        return Blocks(8, codes, self._array(f"{name}.scales", rows)[:, None]).dequantize()
+
+    def _blocks(self, name: str, choice: Choice, rows: slice, columns: slice) -> Tensor:
+        part = slice(*(bound and bound // choice.block_size for bound in (columns.start, columns.stop)))
+        codes = self._array(f"{name}.codes", rows, part).flatten(1)
+        scales = self._array(f"{name}.scales", rows, part)
+        return from_stored(codes, scales, 8 if choice.weights == "int8" else 4).dequantize()
+
+    def _array(self, name: str, *part: slice) -> Tensor:
+        return torch.from_numpy(np.array(self._model.array(name)[part]))

@@ -1,36 +1,156 @@
-"""Settings of the ONNX format."""
+"""Settings of the ONNX format: a choice of weights and activations for every tensor."""
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pythia_quant.settings import VariantSettings, divides
+from pythia_quant.errors import nearest
+from pythia_quant.settings import Misfit, Settings, VariantSettings, divides
+
+Weights = Literal["fp32", "int8", "int4", "int8-channel", "int7-channel"]
+BlockSize = Literal[16, 32, 64, 128]
+Activations = Literal["fp32", "int8", "int8x2"]
+
+_BITS = {"fp32": 32, "int8": 8, "int4": 4, "int8-channel": 8, "int7-channel": 8}  # as stored
+_IN_LAYERS = {  # and each one's share of a layer's weights, for an MLP four times as wide as the model
+    "attention.query_key_value": 3 / 12,
+    "attention.dense": 1 / 12,
+    "mlp.dense_h_to_4h": 4 / 12,
+    "mlp.dense_4h_to_h": 4 / 12,
+}
+_PATTERN = re.compile(r"(?:layers\.(\d+)\.)?(.+)")
+
+
+class TensorSettings(Settings):
+    """What one tensor has otherwise than the rest; None leaves it as it is for all."""
+
+    weights: Weights | None = None
+    block_size: BlockSize | None = None
+    activations: Activations | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one tensor is stored and multiplied.
+
+    Attributes:
+        weights: fp32, integers in blocks along the input, or integers with one scale per output channel.
+        block_size: weights that share a scale; 0 where there are no blocks.
+        activations: what multiplies them. Beside blocks: int8 with a scale for each token and block, or int8x2, the sum
+            of two such terms. Beside channels: uint8 with a scale for each token.
+    """
+
+    weights: Weights
+    block_size: int
+    activations: Activations
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether the weights are integers in blocks."""
+        return self.weights in ("int8", "int4")
+
+    @property
+    def in_channels(self) -> bool:
+        """Whether the weights are integers with a scale per output channel."""
+        return self.weights in ("int8-channel", "int7-channel")
+
+    @property
+    def stored_bits(self) -> float:
+        """Bits that a weight takes in the file, its share of the scales included."""
+        return _BITS[self.weights] + (32 / self.block_size if self.in_blocks else 0)
 
 
 class OnnxSettings(VariantSettings):
-    """Weights in fp32, or in symmetric int8 blocks along the input; activations in fp32, or int8 per block."""
+    """Weights and activations of each tensor. Activations of the head are int8x2 where those of the layers are int8."""
 
     format: Literal["onnx"]
-    weights: Literal["fp32", "int8"] = "int8"
-    block_size: Literal[16, 32, 64, 128] = 32
+    weights: Weights = "int8"
+    block_size: BlockSize = 64
     activations: Literal["fp32", "int8"] = "int8"
-    embeddings: Literal["fp32", "int8"] = "int8"
-    head: Literal["fp32", "int8"] = "int8"
+    embeddings: Literal["fp32", "int8", "int4"] = "int8"
+    head: Weights = "int8"
+    tensors: dict[str, TensorSettings] = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _unquantized_weights_take_fp32_activations(self) -> OnnxSettings:
-        if self.weights == "fp32" and self.head == "fp32" and self.activations == "int8":
-            raise PydanticCustomError(
-                "conflict", "activations: int8 needs int8 weights or head; with fp32 weights say activations: fp32"
-            )
-        return self
+    def of_linear(self, layer: int, name: str) -> Choice:
+        """Return the choice for a linear layer within a layer, such as ``attention.dense``."""
+        return self._choice(self.weights, self.activations, name, f"layers.{layer}.{name}")
+
+    def of_head(self) -> Choice:
+        """Return the choice for the head."""
+        return self._choice(self.head, "int8x2" if self.activations == "int8" else "fp32", "head")
+
+    def of_embeddings(self) -> Choice:
+        """Return the choice for the embedding matrix; rows are looked up, so no activations meet it."""
+        return self._choice(self.embeddings, "fp32", "embeddings")
+
+    def quantizes(self) -> bool:
+        """Return whether any tensor is stored in integers."""
+        kinds = {self.weights, self.embeddings, self.head, *(t.weights for t in self.tensors.values() if t.weights)}
+        return kinds != {"fp32"}
 
     def stored_bits(self) -> tuple[float, float]:
-        bits = {"fp32": 32.0, "int8": 8 + 32 / self.block_size}
-        return bits[self.weights], (bits[self.embeddings] + bits[self.head]) / 2
+        linear = sum(share * self.of_linear(0, name).stored_bits for name, share in _IN_LAYERS.items())
+        return linear, (self.of_embeddings().stored_bits + self.of_head().stored_bits) / 2
 
-    def fits(self, width: int, mlp_width: int) -> tuple[str, str] | None:
-        return divides("block_size", self.block_size, width, mlp_width, (16, 32, 64, 128))
+    def fits(self, width: int, mlp_width: int, layers: int) -> Misfit | None:
+        for pattern in self.tensors:
+            layer, _ = _parse(pattern)
+            if layer is not None and layer >= layers:
+                return Misfit(("tensors", pattern), f"the model has layers 0 to {layers - 1}")
+        keys: dict[tuple[str, ...], int] = {
+            ("tensors", pattern, "block_size"): chosen.block_size
+            for pattern, chosen in self.tensors.items()
+            if chosen.block_size
+        }
+        if self.quantizes():
+            keys[("block_size",)] = self.block_size
+        misfits = (divides(path, size, width, mlp_width, get_args(BlockSize)) for path, size in keys.items())
+        return next(filter(None, misfits), None)
+
+    def _choice(self, weights: Weights, activations: Activations, *patterns: str) -> Choice:
+        block_size: int = self.block_size
+        for pattern in patterns:
+            if override := self.tensors.get(pattern):
+                weights = override.weights or weights
+                activations = override.activations or activations
+                block_size = override.block_size or block_size
+        if weights == "fp32":
+            return Choice(weights, 0, "fp32")
+        if weights in ("int8", "int4"):
+            return Choice(weights, block_size, activations)
+        return Choice(weights, 0, "int8")
+
+    @model_validator(mode="after")
+    def _refuse_what_does_not_go_together(self) -> OnnxSettings:
+        for pattern, chosen in self.tensors.items():
+            _, name = _parse(pattern)
+            if name not in (*_IN_LAYERS, "head", "embeddings"):
+                hint = nearest(name, (*_IN_LAYERS, "head", "embeddings"))
+                raise _conflict(f"'{pattern}' is no tensor; {hint}", "tensors")
+            if name == "embeddings" and (chosen.activations or str(chosen.weights).endswith("-channel")):
+                raise _conflict("embeddings are looked up: fp32, int8 or int4 weights, no activations", "tensors")
+        if self.activations == "int8" and {self.weights, self.head} == {"fp32"} and not self.tensors:
+            raise _conflict(
+                "int8 needs integer weights or head; with fp32 weights say activations: fp32", "activations"
+            )
+        if self.activations == "fp32" and any(
+            choice.in_channels for choice in (self.of_head(), *(self.of_linear(0, name) for name in _IN_LAYERS))
+        ):
+            raise _conflict("weights with a scale per channel are multiplied by int8 activations", "activations")
+        return self
+
+
+def _parse(pattern: str) -> tuple[int | None, str]:
+    """Split ``layers.3.attention.dense`` into layer and name; the layer is None when a pattern names none."""
+    match = _PATTERN.fullmatch(pattern)
+    layer, name = match.groups() if match else (None, pattern)
+    return (int(layer) if layer else None), name
+
+
+def _conflict(message: str, key: str) -> PydanticCustomError:
+    return PydanticCustomError("conflict", "{message}", {"message": message, "under": key})

@@ -1,0 +1,149 @@
+"""Collects the nodes of an ONNX graph, and knows how each kind of matrix product is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from pythia_quant.formats.onnx.products import Product
+
+MICROSOFT = "com.microsoft"
+_MICROSOFT_OPERATORS = {
+    "BiasGelu", "GatherBlockQuantized", "GroupQueryAttention", "MatMulIntegerToFloat", "MatMulNBits",
+}  # fmt: skip
+_ACCURACY_LEVELS = {"fp32": 1, "int8": 4, "int8x2": 4}
+_BITS = {"int8": 8, "int4": 4}
+
+GELU_OFFSET = 0.17
+"""Just above what lies below zero of the exact GELU, whose minimum is -0.16997."""
+
+
+class Nodes:
+    """Nodes in order, and the constants they use. Methods that add nodes return the name of their (first) result."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+        self._rounded: dict[str, tuple[str, str]] = {}
+
+    def add(self, operator: str, inputs: list[str], *results: str, **attributes: Any) -> str:
+        """Add one node, named after its first result."""
+        domain = MICROSOFT if operator in _MICROSOFT_OPERATORS else ""
+        name = f"{results[0]}.{operator}"
+        self.nodes.append(helper.make_node(operator, inputs, results, name, domain=domain, **attributes))
+        return results[0]
+
+    def constant(self, name: str, value: npt.NDArray[Any] | np.generic) -> str:
+        """Add a constant, once for each name."""
+        if all(constant.name != name for constant in self.constants):
+            self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def product(self, product: Product, inputs: str, *, bias: bool, after_gelu: bool = False) -> str:
+        """Add a product of [batch, tokens, columns] with weights that :mod:`writer` stored.
+
+        Args:
+            product: which.
+            inputs: fp32.
+            bias: whether there is a ``.bias`` to add.
+            after_gelu: the inputs are at least -0.17, which per-token rounding turns into one more bit.
+        """
+        name, choice = product.name, product.choice
+        result = f"{name}.result"
+        if choice.in_blocks and choice.activations != "int8x2":
+            return self._blocks(product, inputs, result, bias=bias)
+        if choice.in_blocks:
+            multiplied = self._in_two_terms(product, inputs)
+        elif choice.in_channels:
+            multiplied = self._channels(product, inputs, after_gelu=after_gelu)
+        else:
+            multiplied = self.add("MatMul", [inputs, f"{name}.weight"], f"{name}.product")
+        return self.add("Add", [multiplied, f"{name}.bias"], result) if bias else multiplied
+
+    def _blocks(self, product: Product, inputs: str, result: str, *, bias: bool = False) -> str:
+        name, choice = product.name, product.choice
+        arguments = [inputs, f"{name}.codes", f"{name}.scales"]
+        if bias:
+            arguments += ["", "", f"{name}.bias"]
+        sizes = {
+            "K": product.columns,
+            "N": product.rows,
+            "bits": _BITS[choice.weights],
+            "block_size": choice.block_size,
+        }
+        level = _ACCURACY_LEVELS[choice.activations]
+        return self.add("MatMulNBits", arguments, result, accuracy_level=level, **sizes)
+
+    def _in_two_terms(self, product: Product, inputs: str) -> str:
+        """Multiply the inputs rounded to int8 per block, and what that rounding left, by the same weights.
+
+        The kernel rounds both again: the former, being on its grid already, exactly, the latter with a step 254 times
+        finer. As twice the rows of one product, while weights come from memory, the second term costs next to nothing.
+        """
+        at, size = product.name, product.choice.block_size
+        blocks = self.constant(
+            f"{product.columns}_in_blocks_of_{size}", np.array([0, 0, product.columns // size, size])
+        )
+        whole = self.constant(f"rows_of_{product.columns}", np.array([0, 0, product.columns]))
+        split = self.add("Reshape", [inputs, blocks], f"{at}.in_blocks")
+        peaks = self._peaks(split, at)
+        step = self.add("Mul", [peaks, self.constant("one_127th", np.float32(1 / 127))], f"{at}.step")
+        steps = self.add("Div", [split, step], f"{at}.steps")
+        rounded = self.add("Round", [steps], f"{at}.rounded")
+        first = self.add("Mul", [rounded, step], f"{at}.first_in_blocks")
+        second = self.add("Sub", [split, first], f"{at}.second_in_blocks")
+        terms = [
+            self.add("Reshape", [term, whole], f"{at}.{name}_term")
+            for term, name in ((first, "first"), (second, "second"))
+        ]
+        both = self.add("Concat", terms, f"{at}.terms", axis=1)
+        multiplied = self._blocks(product, both, f"{at}.products")
+        halves = self.add("Split", [multiplied], f"{at}.first_product", f"{at}.second_product", axis=1, num_outputs=2)
+        return self.add("Add", [halves, f"{at}.second_product"], f"{at}.product")
+
+    def _channels(self, product: Product, inputs: str, *, after_gelu: bool) -> str:
+        """Multiply integers by integers: the inputs with a scale per token, the weights with one per output channel."""
+        at = product.name
+        if after_gelu:
+            codes, scales, zero = *self._round_after_gelu(inputs), self.constant("zero_point_0", np.uint8(0))
+        else:
+            codes, scales, zero = *self._round_around_zero(inputs), self.constant("zero_point_128", np.uint8(128))
+        one = self.constant("unit_scale", np.float32(1))
+        arguments = [codes, f"{at}.codes", one, f"{at}.scales", zero]
+        unscaled = self.add("MatMulIntegerToFloat", arguments, f"{at}.unscaled")
+        scaled = self.add("Mul", [unscaled, scales], f"{at}.product")
+        return self.add("Add", [scaled, f"{at}.shift"], f"{at}.shifted") if after_gelu else scaled
+
+    def _round_around_zero(self, inputs: str) -> tuple[str, str]:
+        """Round to 128 plus -127..127, unsigned, as the fast kernels want; return codes and each token's scale."""
+        if inputs not in self._rounded:
+            peaks = self._peaks(inputs, inputs)
+            scale = self.add("Mul", [peaks, self.constant("one_127th", np.float32(1 / 127))], f"{inputs}.scale")
+            self._rounded[inputs] = self._quantize(inputs, scale, self.constant("zero_point_128", np.uint8(128))), scale
+        return self._rounded[inputs]
+
+    def _round_after_gelu(self, inputs: str) -> tuple[str, str]:
+        """Round to 0..255 from -0.17 up; return codes and each token's scale."""
+        offset = self.constant("gelu_offset", np.float32(GELU_OFFSET))
+        lifted = self.add("Add", [inputs, offset], f"{inputs}.lifted")
+        largest = self.add("ReduceMax", [lifted, self._last_axis()], f"{inputs}.largest", keepdims=1)
+        scale = self.add("Mul", [largest, self.constant("one_255th", np.float32(1 / 255))], f"{inputs}.scale")
+        return self._quantize(lifted, scale, self.constant("zero_point_0", np.uint8(0))), scale
+
+    def _quantize(self, inputs: str, scale: str, zero_point: str) -> str:
+        steps = self.add("Div", [inputs, scale], f"{inputs}.steps")
+        return self.add(
+            "QuantizeLinear", [steps, self.constant("unit_scale", np.float32(1)), zero_point], f"{inputs}.codes"
+        )
+
+    def _peaks(self, inputs: str, at: str) -> str:
+        """Return the largest magnitude along the last axis, above zero so that it can be divided by."""
+        magnitudes = self.add("Abs", [inputs], f"{at}.magnitudes")
+        largest = self.add("ReduceMax", [magnitudes, self._last_axis()], f"{at}.largest", keepdims=1)
+        return self.add("Max", [largest, self.constant("smallest_peak", np.float32(1e-30))], f"{at}.peaks")
+
+    def _last_axis(self) -> str:
+        return self.constant("last_axis", np.array([-1]))
