@@ -1,14 +1,23 @@
 # `make demo` and `make test` set up and share the environment in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+OPTIMUM ?= .venv/share/optimum
+TRANSFORMERS_JS := .venv/share/transformers.js
 
-.PHONY: demo test check format clean
+.PHONY: demo test optimum check format clean
 
 demo: .venv/ready
 	$(BIN)/pythia-quant run recipes/demo.yaml --out artifacts
 
-test: check
+test: check $(TRANSFORMERS_JS)
 	$(BIN)/pytest
+
+# optimum needs an older transformers, so its tests have an environment of their own.
+optimum: .venv/ready
+	$(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/python -m pip install --quiet optimum-onnx==0.1.0 optimum==2.1.0 transformers==4.57.6 \
+		onnxruntime==1.31.1 torch==2.13.0
+	PYTHIA_QUANT_OPTIMUM_PYTHON=$(abspath $(OPTIMUM))/bin/python $(BIN)/pytest tests/clients -k optimum
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
@@ -28,6 +37,14 @@ format: .venv/ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
+
+# Only the tests of transformers.js need it: where npm or the network is missing, they are skipped and say so. Install
+# scripts are not run: what they would fetch is for CUDA.
+$(TRANSFORMERS_JS): .venv/ready
+	@if npm install --prefix $@.part --no-save --no-package-lock --no-audit --no-fund --ignore-scripts \
+		--fetch-timeout=30000 --fetch-retries=0 @huggingface/transformers@4.3.1 >/dev/null 2>&1; \
+	then rm -rf $@ && mv $@.part $@; \
+	else rm -rf $@.part; echo 'transformers.js is not tested: npm is missing, or cannot install it'; fi
 
 clean:
 	rm -rf .venv artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -133,6 +133,9 @@ def _add_tokenizer(source: Source, folder: Path) -> None:
     for name in TOKENIZER_FILES:
         if (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
+    configuration = folder / "tokenizer_config.json"
+    if not configuration.exists():  # without one, onnxruntime-genai and transformers.js find no tokenizer
+        configuration.write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}) + "\n")
     end = source.architecture.end_of_text
     generation = {"bos_token_id": end, "eos_token_id": end, "do_sample": False}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")

@@ -105,10 +105,10 @@ def main(
     model.half().save_pretrained(out)
     (out / "config.json").write_text(json.dumps(architecture.config(), indent=2) + "\n")
     tokenizer.save(str(out / "tokenizer.json"))
-    tokens = {f"{kind}_token": END_OF_TEXT for kind in ("bos", "eos", "unk")}
-    (out / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": CONTEXT, **tokens}, indent=2)
-    )
+    settings: dict[str, object] = {f"{kind}_token": END_OF_TEXT for kind in ("bos", "eos", "unk")}
+    settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": CONTEXT}
+    settings["model_input_names"] = ["input_ids", "attention_mask"]
+    (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     record = {
         "python": platform.python_version(),
         "steps": steps,
