@@ -32,7 +32,7 @@ def open_runtime(folder: Path, threads: int) -> OnnxRuntime:
     path = find_model(folder)
     stored = StoredModel(path)  # names the file and the byte where data are missing; ONNX Runtime would not
     session = open_session(None, path, threads)
-    return OnnxRuntime(session, read_config(folder / "config.json"), describe(stored.settings()))
+    return OnnxRuntime(session, read_config(folder / "config.json"), describe(stored.settings))
 
 
 def open_session(model: bytes | None, path: Path, threads: int) -> ort.InferenceSession:

@@ -33,7 +33,7 @@ class LayerwiseOnnx:
         self._path, self._threads = find_model(folder), threads
         stored = StoredModel(self._path)
         self._model, self._shape = stored.proto, read_config(folder / "config.json")
-        self.description = f"{describe(stored.settings())}, layer by layer"
+        self.description = f"{describe(stored.settings)}, layer by layer"
 
     def logits(self, ids: Tensor) -> Tensor:
         """Return logits for all positions: int64 [rows, tokens] in, fp32 [rows, tokens, vocabulary] out."""

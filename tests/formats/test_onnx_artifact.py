@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import onnx
 import pytest
 import torch
 from onnx_models import FP32, PROBE, SHAPE, convert, source
+from tiny import random_weights
 
 from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, read_config
 from pythia_quant.errors import ArtifactError
@@ -146,6 +148,13 @@ class TestDamagedArtifacts:
         with pytest.raises(ArtifactError, match=r"is truncated: head\.scales ends at byte"):
             opener(artifact)
 
+    def test_data_of_another_artifact(self, artifact: Path, tmp_path: Path, opener: Callable[[Path], object]) -> None:
+        convert(source(tmp_path / "other", tensors=random_weights(SHAPE, seed=1)), tmp_path / "other artifact")
+        data = artifact / "onnx/model_quantized.onnx_data"
+        shutil.copyfile(tmp_path / "other artifact/onnx/model_quantized.onnx_data", data)
+        with pytest.raises(ArtifactError, match=r"onnx_data: are not the data of model_quantized\.onnx"):
+            opener(artifact)
+
     def test_truncated_model(self, artifact: Path, opener: Callable[[Path], object]) -> None:
         model = find_model(artifact)
         model.write_bytes(model.read_bytes()[:-100])
@@ -156,7 +165,7 @@ class TestDamagedArtifacts:
         model = onnx.load(find_model(artifact), load_external_data=False)
         model.ClearField("metadata_props")
         find_model(artifact).write_bytes(model.SerializeToString())
-        with pytest.raises(ArtifactError, match=r"has no usable pythia_quant\.settings"):
+        with pytest.raises(ArtifactError, match="is not a model that this program wrote"):
             opener(artifact)
 
     @pytest.mark.parametrize(

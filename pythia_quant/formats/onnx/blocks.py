@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -86,13 +87,22 @@ def quantize(weight: Tensor, block_size: int, bits: int = 8, into: Tensor | None
     scales = torch.empty(rows, columns // block_size)
     result = Blocks(bits, codes, scales)
     at_once = max(1, _VALUES_AT_ONCE // columns)
-    for start in range(0, rows, at_once):
+
+    def quantize_part(start: int) -> None:
         part = slice(start, start + at_once)
         values = weight[part].float().reshape(-1, columns // block_size, block_size)
         found, scales[part] = _quantize_rows(values, bits)
         codes[part] = found.view(-1, columns)
         if into is not None:
             into[part] = result.dequantize(part)
+
+    # A thread for each part, none within: on a machine that also does other things, threads that wait for each other
+    # after every small operation made this a hundred times slower.
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for _ in pool.map(quantize_part, range(0, rows, at_once)):
+            pass
+    torch.set_num_threads(threads)  # the setting of part of torch's libraries is shared by all threads
     return result
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,10 @@ PAGE = 4096
 
 SETTINGS_KEY = "pythia_quant.settings"
 """Key of the model's metadata under which the settings stand as JSON."""
+MARK_KEY = "pythia_quant.data"
+"""Key of the model's metadata under which the mark of its data stands."""
+
+_MARKED_VALUES = 16_384
 
 _TYPES = {
     np.dtype(np.float32): TensorProto.FLOAT,
@@ -47,8 +53,12 @@ def find_model(folder: Path) -> Path:
     raise ArtifactError("holds no onnx/model.onnx and no onnx/model_quantized.onnx", where=str(folder), hint=_AGAIN)
 
 
+def _mark(digest: str) -> bytes:
+    return f"pythia-quant {digest}\n".encode()
+
+
 class ExternalWriter:
-    """Appends tensors to ``<model>_data`` beside a model.
+    """Appends tensors to ``<model>_data`` beside a model. Its first page holds a mark, which the model has too.
 
     Attributes:
         tensors: what the model needs to name as its initializers, in the order written.
@@ -60,6 +70,8 @@ class ExternalWriter:
         self.tensor_bytes = 0
         self._path = model.with_name(f"{model.name}_data")
         self._file = self._path.open("wb")
+        self._file.write(bytes(PAGE))  # for the mark, which is known at the end
+        self._digest = hashlib.sha256()
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Write one tensor, fp32, uint8 or int8."""
@@ -72,8 +84,17 @@ class ExternalWriter:
         for key, value in place.items():
             proto.external_data.add(key=key, value=str(value))
         self._file.write(array.data)
+        self._digest.update(name.encode())
+        self._digest.update(array.reshape(-1)[:_MARKED_VALUES].tobytes())
         self.tensors.append(proto)
         self.tensor_bytes += array.nbytes
+
+    def finish(self) -> str:
+        """Write the mark by which a model knows its data, and return it: a digest of every tensor's beginning."""
+        mark = self._digest.hexdigest()
+        self._file.seek(0)
+        self._file.write(_mark(mark))
+        return mark
 
     def __enter__(self) -> Self:
         return self
@@ -84,11 +105,24 @@ class ExternalWriter:
         self._file.close()
 
 
+class _Place(NamedTuple):
+    file: Path
+    kind: np.dtype[Any]
+    offset: int
+    shape: tuple[int, ...]
+
+
 class StoredModel:
     """A model's graph and its tensors at rest. Opening checks that every tensor lies within a file beside the model.
 
+    Attributes:
+        path: the model's.
+        proto: the model without its tensors.
+        settings: what the writer was told.
+
     Raises:
-        ArtifactError: the model cannot be parsed, or its external data are missing, truncated or outside the folder.
+        ArtifactError: the model cannot be parsed or is not one of this program, or its external data are missing,
+            truncated, those of another model, or outside the folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -97,34 +131,30 @@ class StoredModel:
             self.proto = onnx.load(path, load_external_data=False)
         except (OSError, DecodeError) as error:
             raise ArtifactError(f"cannot be read as an ONNX model ({error})", where=str(path), hint=_AGAIN) from error
-        external = (t for t in self.proto.graph.initializer if t.data_location == TensorProto.EXTERNAL)
-        self._arrays = {tensor.name: self._map(tensor) for tensor in external}
-
-    def settings(self) -> OnnxSettings:
-        """Return the settings that the writer left in the model.
-
-        Raises:
-            ArtifactError: there are none, or ones that this version does not know.
-        """
         found = {entry.key: entry.value for entry in self.proto.metadata_props}
         try:
-            return OnnxSettings.model_validate_json(found[SETTINGS_KEY])
+            self.settings = OnnxSettings.model_validate_json(found[SETTINGS_KEY])
+            self._mark = _mark(found[MARK_KEY])
         except (KeyError, ValidationError) as error:
-            raise ArtifactError(f"has no usable {SETTINGS_KEY}", where=str(self.path), hint=_FOREIGN) from error
+            raise ArtifactError("is not a model that this program wrote", where=str(path), hint=_FOREIGN) from error
+        self._of_this_model: set[Path] = set()
+        external = (t for t in self.proto.graph.initializer if t.data_location == TensorProto.EXTERNAL)
+        self._places = {tensor.name: self._place(tensor) for tensor in external}
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """Return one tensor as a read-only view of the file.
+        """Return one tensor as a read-only view of the file, which is resident as long as the view is held.
 
         Raises:
             ArtifactError: the model has no such external tensor.
         """
-        if name not in self._arrays:
+        if name not in self._places:
             raise ArtifactError(f"has no external tensor {name}", where=str(self.path), hint=_FOREIGN)
-        return self._arrays[name]
+        place = self._places[name]
+        return np.memmap(place.file, dtype=place.kind, mode="r", offset=place.offset, shape=place.shape)
 
-    def _map(self, tensor: TensorProto) -> npt.NDArray[Any]:
-        place = {entry.key: entry.value for entry in tensor.external_data}
-        location, offset = place.get("location", ""), place.get("offset", "0")
+    def _place(self, tensor: TensorProto) -> _Place:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location, offset = entries.get("location", ""), entries.get("offset", "0")
         if Path(location).name != location or location in ("", "..") or not offset.isdecimal():
             raise ArtifactError(
                 f"{tensor.name} is said to be at {location!r}, byte {offset}, not within a file beside the model",
@@ -134,12 +164,23 @@ class StoredModel:
         file = self.path.with_name(location)
         if not file.is_file():
             raise ArtifactError(f"is missing; {tensor.name} is to be read from it", where=str(file), hint=_AGAIN)
+        self._check_mark(file)
         kind, shape = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)), tuple(tensor.dims)
-        end = int(offset) + int(np.prod(shape)) * kind.itemsize
+        end = int(offset) + math.prod(shape) * kind.itemsize
         if end > (size := file.stat().st_size):
             what = f"is truncated: {tensor.name} ends at byte {end:,}, the file at {size:,}"
             raise ArtifactError(what, where=str(file), hint=_AGAIN)
-        return np.memmap(file, dtype=kind, mode="r", offset=int(offset), shape=shape)
+        return _Place(file, kind, int(offset), shape)
+
+    def _check_mark(self, file: Path) -> None:
+        if file in self._of_this_model:
+            return
+        with file.open("rb") as opened:
+            found = opened.read(len(self._mark))
+        if found != self._mark:
+            what = f"are not the data of {self.path.name}: they belong to another artifact, or were changed"
+            raise ArtifactError(what, where=str(file), hint=_AGAIN)
+        self._of_this_model.add(file)
 
 
 _FOREIGN = "only models that this version of the program wrote can be read"

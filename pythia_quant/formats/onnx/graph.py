@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from pythia_quant.architecture import Architecture
 from pythia_quant.formats.onnx import products
-from pythia_quant.formats.onnx.external import SETTINGS_KEY
+from pythia_quant.formats.onnx.external import MARK_KEY, SETTINGS_KEY
 from pythia_quant.formats.onnx.nodes import MICROSOFT, Nodes
 from pythia_quant.formats.onnx.rotary import rotary_tables
 from pythia_quant.formats.onnx.settings import OnnxSettings
@@ -27,7 +27,7 @@ _END = np.iinfo(np.int64).max
 Dimension = str | int
 
 
-def build(architecture: Architecture, settings: OnnxSettings, weights: Sequence[TensorProto]) -> ModelProto:
+def build(architecture: Architecture, settings: OnnxSettings, weights: Sequence[TensorProto], mark: str) -> ModelProto:
     """Build the model.
 
     Args:
@@ -37,6 +37,7 @@ def build(architecture: Architecture, settings: OnnxSettings, weights: Sequence[
             blocks, ``.codes`` uint8 [out, blocks, bytes of a block] and ``.scales`` fp32 [out, blocks]; in channels,
             ``.codes`` int8 [in, out] and ``.scales`` fp32 [out]. The first of a layer's inner and outer products, and
             every inner one, has ``.bias`` [out]. The embedding matrix is ``.weight`` or ``.codes``, by rows.
+        mark: of the file that holds them.
     """
     graph = _Graph(architecture, settings)
     hidden = graph.embed()
@@ -53,7 +54,7 @@ def build(architecture: Architecture, settings: OnnxSettings, weights: Sequence[
     )
     opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(MICROSOFT, 1)]
     model = helper.make_model(proto, producer_name="pythia-quant", opset_imports=opsets, ir_version=_IR_VERSION)
-    helper.set_model_props(model, {SETTINGS_KEY: settings.model_dump_json()})
+    helper.set_model_props(model, {SETTINGS_KEY: settings.model_dump_json(), MARK_KEY: mark})
     return model
 
 

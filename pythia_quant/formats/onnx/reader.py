@@ -36,7 +36,7 @@ class _Weights:
 
     def __init__(self, architecture: Architecture, model: StoredModel) -> None:
         self.architecture = architecture
-        self._model, self._settings = model, model.settings()
+        self._model, self._settings = model, model.settings
 
     def read(self, name: str) -> Tensor:
         """Return one tensor in fp32.

@@ -66,7 +66,8 @@ def write(job: Job[OnnxSettings]) -> Written:
         hidden = forward.finish(gain, bias)
         pieces = torch.arange(shape.vocabulary).split(_ROWS_AT_ONCE)
         logits = torch.cat([F.linear(hidden, _rows(head, rows)) for rows in pieces], dim=-1)
-    path.write_bytes(graph.build(shape, settings, data.tensors).SerializeToString())
+        mark = data.finish()
+    path.write_bytes(graph.build(shape, settings, data.tensors, mark).SerializeToString())
     write_configs(job.folder, shape, path)
     return Written(data.tensor_bytes, logits)
 
