@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,15 +29,42 @@ def run(arguments: list[str], folder: Path) -> str:
     return done.stdout
 
 
-def test_the_commands_and_the_library_example_work_in_their_order(tmp_path: Path) -> None:
-    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+PROMPT = ["--prompt", "import os", "--max-new-tokens", "38"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands of the README were run, in their order."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "recipes").symlink_to(ROOT / "recipes")
     local = [command for command in COMMANDS if command not in NEEDS_THE_HUB]
     assert len(local) >= 7
     for command in local:
-        printed = run(["-m", "pythia_quant", *shlex.split(command)[1:]], tmp_path)
-        assert printed
-    (example,) = blocks("python")
-    assert run(["-c", example], tmp_path).startswith("9.0")
+        assert run(["-m", "pythia_quant", *shlex.split(command)[1:]], folder)
+    return folder
+
+
+def example(language: str, word: str) -> str:
+    (found,) = (block for block in blocks(language) if word in block)
+    return found
+
+
+def test_the_library_example_works(folder: Path) -> None:
+    assert run(["-c", example("python", "load_recipe")], folder).startswith("8.5")
+
+
+def test_other_programs_print_what_ours_does(folder: Path) -> None:
+    expected = run(["-m", "pythia_quant", "generate", "artifacts/demo/builtin/onnx-int8", *PROMPT], folder).strip()
+    assert len(expected) > 50
+    printed = run(["-c", example("python", "onnxruntime_genai")], folder)
+    assert printed.strip() == expected
+    node, modules = shutil.which("node"), Path(sys.prefix) / "share" / "transformers.js" / "node_modules"
+    if node is None or not modules.is_dir():
+        pytest.skip("transformers.js is not tested: node or the package is missing, see tests/clients")
+    (folder / "node_modules").symlink_to(modules)
+    (folder / "example.mjs").write_text(example("js", "pipeline"))
+    printed = subprocess.run([node, "example.mjs"], cwd=folder, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == expected
 
 
 def test_the_commands_that_need_the_hub_name_recipes_and_options_that_exist() -> None:

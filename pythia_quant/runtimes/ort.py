@@ -14,6 +14,7 @@ from pythia_quant.architecture import Architecture, read_config
 from pythia_quant.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
+from pythia_quant.runtimes.ort_probe import exact_products
 
 # Measured on prompts of 512 and 2,048 tokens in the 70m and 160m shapes: smaller pieces waste matrix units, larger ones
 # make the attention operator compute more of the upper triangle.
@@ -31,25 +32,28 @@ def open_runtime(folder: Path, threads: int) -> OnnxRuntime:
     """
     path = find_model(folder)
     stored = StoredModel(path)  # names the file and the byte where data are missing; ONNX Runtime would not
-    session = open_session(None, path, threads)
+    session = open_session(None, stored, threads)
     return OnnxRuntime(session, read_config(folder / "config.json"), describe(stored.settings))
 
 
-def open_session(model: bytes | None, path: Path, threads: int) -> ort.InferenceSession:
-    """Load a model, or a part of one whose external data lie beside `path`.
+def open_session(part: bytes | None, stored: StoredModel, threads: int) -> ort.InferenceSession:
+    """Load a model, or a part of it whose external data lie where the model's do.
 
     Raises:
-        ArtifactError: ONNX Runtime refuses it.
+        ArtifactError: ONNX Runtime refuses it, or would not multiply its integers exactly on this CPU.
     """
+    path = stored.path
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3  # errors: it would warn that num_logits_to_keep may be overridden, which is meant
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    for key, value in exact_products(stored.settings, path).items():
+        options.add_session_config_entry(key, value)
     os.environ.setdefault(_NO_TILED_ATTENTION, "1")
     try:
-        return ort.InferenceSession(model or path, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(part or path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         hint = "convert again; this program is tested with onnxruntime 1.31"
         raise ArtifactError(f"ONNX Runtime refuses it ({error})", where=str(path), hint=hint) from error
@@ -67,7 +71,7 @@ class OnnxRuntime:
     def __init__(self, session: ort.InferenceSession, architecture: Architecture, description: str) -> None:
         self.description = description
         self._session, self._shape = session, architecture
-        self._sequence: _Sequence
+        self._sequence: _Sequence | None = None
 
     def logits(self, ids: Tensor) -> Tensor:
         """Return logits for all positions, computed one row after the other in pieces as when generating."""
@@ -86,14 +90,21 @@ class OnnxRuntime:
         Raises:
             BenchmarkError: more tokens are asked for than the model has positions.
         """
-        self._sequence = _Sequence(self._session, self._shape, capacity)
+        self._sequence = None  # so that two are never in memory
+        self._sequence = sequence = _Sequence(self._session, self._shape, capacity)
         last = torch.empty(1, self._shape.vocabulary)
         for start in range(0, len(ids), _TOKENS_AT_ONCE):
-            self._sequence.feed(ids[start : start + _TOKENS_AT_ONCE], last)
+            sequence.feed(ids[start : start + _TOKENS_AT_ONCE], last)
         return last[0]
 
     def step(self, token: int) -> Tensor:
-        """Feed one more token after a prefill; return fp32 [vocabulary]."""
+        """Feed one more token; return fp32 [vocabulary].
+
+        Raises:
+            BenchmarkError: there was no prefill.
+        """
+        if self._sequence is None:
+            raise BenchmarkError("a token can only follow a prompt", hint="call prefill first")
         last = torch.empty(1, self._shape.vocabulary)
         self._sequence.feed(torch.tensor([token]), last)
         return last[0]

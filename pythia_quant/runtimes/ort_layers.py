@@ -30,10 +30,9 @@ class LayerwiseOnnx:
     """
 
     def __init__(self, folder: Path, threads: int) -> None:
-        self._path, self._threads = find_model(folder), threads
-        stored = StoredModel(self._path)
-        self._model, self._shape = stored.proto, read_config(folder / "config.json")
-        self.description = f"{describe(stored.settings)}, layer by layer"
+        self._stored, self._threads = StoredModel(find_model(folder)), threads
+        self._shape = read_config(folder / "config.json")
+        self.description = f"{describe(self._stored.settings)}, layer by layer"
 
     def logits(self, ids: Tensor) -> Tensor:
         """Return logits for all positions: int64 [rows, tokens] in, fp32 [rows, tokens, vocabulary] out."""
@@ -41,8 +40,8 @@ class LayerwiseOnnx:
         empty = np.zeros((rows, self._shape.heads, 0, self._shape.head_size), np.float32)
         feeds = {"input_ids": ids.numpy(), "attention_mask": np.ones((rows, tokens), np.int64)}
         name = ""
-        for piece in in_layers(self._model, self._shape.layers):
-            session = open_session(piece.SerializeToString(), self._path, self._threads)
+        for piece in in_layers(self._stored.proto, self._shape.layers):
+            session = open_session(piece.SerializeToString(), self._stored, self._threads)
             wanted = {entry.name for entry in session.get_inputs()}
             feeds |= {entry: empty for entry in wanted if entry.startswith("past_key_values.")}
             (result,) = session.run(None, {entry: value for entry, value in feeds.items() if entry in wanted})

@@ -15,7 +15,7 @@ import torch
 from onnx_models import FP32, SHAPE, convert, source, tokens
 from transformers import GPTNeoXForCausalLM
 
-from pythia_quant.formats.onnx.external import find_model
+from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.runtimes.ort import open_runtime, open_session
 from pythia_quant.suite import SIZES, Size
 
@@ -37,11 +37,12 @@ def test_every_pythia_shape_matches_transformers(tmp_path: Path, size: Size) -> 
         expected = model(ids).logits
     run = open_runtime(tmp_path / "artifact", threads=1).logits(ids)
     torch.testing.assert_close(run, expected, rtol=0, atol=1e-4)
-    model = onnx.load(find_model(tmp_path / "artifact"), load_external_data=False)
+    stored = StoredModel(find_model(tmp_path / "artifact"))
+    model = stored.proto
     names = [name for node in model.graph.node for name in node.output]
     model.graph.ClearField("output")
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    inferred = open_session(model.SerializeToString(), find_model(tmp_path / "artifact"), threads=1).get_outputs()
+    inferred = open_session(model.SerializeToString(), stored, threads=1).get_outputs()
     assert {info.name for info in inferred if info.shape is not None and info.type} == set(names)
     shapes = {info.name: info.shape for info in inferred}
     assert shapes["layers.1.hidden"] == ["batch_size", "sequence_length", width]

@@ -1,0 +1,78 @@
+"""Driver of our own artifacts; the conversion is the program's own command, see subjects.py."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import protocol
+
+
+def phases(recipe: str, variant: str, source: Path, scratch: Path) -> dict[str, float]:
+    """Convert once more through the library, and return how long each part took, in seconds.
+
+    The artifact is removed: what is wanted is the writer alone, which the command's output does not tell.
+    """
+    from pythia_quant import convert, load_inputs, load_recipe  # noqa: PLC0415 - not when measuring
+
+    started = time.perf_counter()
+    inputs = load_inputs(load_recipe(recipe).overridden(model=str(source)))
+    opened = time.perf_counter()
+    checking = opened
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal checking
+        del done, total
+        if what == "checking":
+            checking = time.perf_counter()
+
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    try:
+        convert(inputs, variant, folder, report=report)
+        ended = time.perf_counter()
+    finally:
+        shutil.rmtree(folder)
+    return {"open": opened - started, "write": checking - opened, "check": ended - checking}
+
+
+def prepare() -> protocol.Open:
+    """Import torch and what runs ONNX artifacts."""
+    import_module("pythia_quant.runtimes.ort")
+    return OurModel
+
+
+class OurModel:
+    """An artifact in the runtime that its format names."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        import torch  # noqa: PLC0415
+
+        from pythia_quant.artifact import open_artifact  # noqa: PLC0415
+        from pythia_quant.formats import format_of, load  # noqa: PLC0415
+
+        torch.set_num_threads(threads)
+        self._tensor = torch.tensor
+        self._runtime = load(format_of(open_artifact(folder).settings).run)(folder, threads)
+        self.notes: str = self._runtime.description
+
+    def prefill(self, ids: list[int], capacity: int) -> int:
+        return int(self._runtime.prefill(self._tensor(ids), capacity).argmax())
+
+    def step(self, token: int) -> int:
+        return int(self._runtime.step(token).argmax())
+
+    def logits(self, ids: list[int]) -> Any:
+        return self._runtime.logits(self._tensor([ids]))[0].numpy()
+
+
+def _refuse(source: Path, out: Path) -> None:
+    sys.exit(f"cannot convert {source} to {out} here: that is pythia-quant convert's")
+
+
+if __name__ == "__main__":
+    protocol.main(_refuse, prepare)

@@ -1,0 +1,183 @@
+"""What every peer's driver does alike: its commands, the timing, and how memory is counted. Standard library only.
+
+A driver is run by the peer's own interpreter:
+
+    peer_NAME.py convert SOURCE OUT
+    peer_NAME.py measure MODEL --threads 2              prints one line of JSON
+    peer_NAME.py logits MODEL IDS SCRATCH --threads 2   answers each window's number on stdin with a file of logits
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+PREFILL_TOKENS, PROMPT_TOKENS, DECODE_TOKENS = 512, 128, 64
+WARM_UP = 2
+PREFILL_SAMPLES = 5
+CAPACITY = 576
+"""Positions that a runtime with a fixed cache has to make room for."""
+
+_VOCABULARY = 50_000  # every Pythia size has more tokens than that
+
+
+class Model(Protocol):
+    """A loaded model, batch size 1.
+
+    Attributes:
+        notes: what computes it, and where it cannot do what the others do.
+    """
+
+    notes: str
+
+    def prefill(self, ids: list[int], capacity: int) -> int:
+        """Start over with a prompt and return the most likely next token.
+
+        Args:
+            ids: the prompt.
+            capacity: how many tokens, prompt included, are fed at most before the next prefill.
+        """
+        ...
+
+    def step(self, token: int) -> int:
+        """Feed one more token and return the most likely next one."""
+        ...
+
+    def logits(self, ids: list[int]) -> Any:
+        """Return a numpy array, fp32 [tokens, vocabulary], of all positions."""
+        ...
+
+
+Convert = Callable[[Path, Path], None]
+Open = Callable[[Path, int], Model]
+
+
+def main(convert: Convert, prepare: Callable[[], Open]) -> None:
+    """Run one command of a driver.
+
+    Args:
+        convert: makes the peer's model from a checkpoint; the output folder exists and is empty.
+        prepare: imports the peer's library, which is not part of loading a model, and returns what opens one.
+    """
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("convert")
+    command.add_argument("source", type=Path)
+    command.add_argument("out", type=Path)
+    for name in ("measure", "logits"):
+        command = commands.add_parser(name)
+        command.add_argument("model", type=Path)
+        command.add_argument("--threads", type=int, default=2)
+        if name == "logits":
+            command.add_argument("ids", type=Path, help="JSON: windows of token ids")
+            command.add_argument("scratch", type=Path, help="file that holds one window's logits at a time")
+    given = parser.parse_args()
+    answers = _keep_stdout()
+    if given.command == "convert":
+        convert(given.source, given.out)
+    elif given.command == "measure":
+        print(json.dumps(measure(prepare(), given.model, given.threads)), file=answers, flush=True)
+    else:
+        model = prepare()(given.model, given.threads)
+        windows = json.loads(given.ids.read_text())
+        print(model.notes, file=answers, flush=True)
+        for line in sys.stdin:
+            model.logits(windows[int(line)]).tofile(given.scratch)
+            print(line.strip(), file=answers, flush=True)
+
+
+def _keep_stdout() -> TextIO:
+    """Return the real stdout, and send to stderr whatever libraries print: answers stay clean."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return answers
+
+
+def token_ids(count: int) -> list[int]:
+    """Return random ids, always the same; without 0, which ends a text."""
+    return random.Random(0).choices(range(1, _VOCABULARY), k=count)
+
+
+def measure(opener: Open, folder: Path, threads: int) -> dict[str, Any]:
+    """Load a model and time it; every sample is kept."""
+    _forget_peak()
+    before = memory()
+    started = time.perf_counter()
+    model = opener(folder, threads)
+    load_seconds = time.perf_counter() - started
+    loaded = memory()
+
+    others = _Others()
+    long = token_ids(PREFILL_TOKENS)
+    prefill_seconds = []
+    for _ in range(WARM_UP + PREFILL_SAMPLES):
+        started = time.perf_counter()
+        model.prefill(long, len(long))
+        prefill_seconds.append(time.perf_counter() - started)
+
+    short = token_ids(PROMPT_TOKENS)
+    count = WARM_UP + DECODE_TOKENS
+    decode_seconds = []
+    tokens = [model.prefill(short, len(short) + count)]
+    for _ in range(count):
+        started = time.perf_counter()
+        tokens.append(model.step(tokens[-1]))
+        decode_seconds.append(time.perf_counter() - started)
+    others_share = others.share()
+    after = memory()
+    return {
+        "notes": model.notes,
+        "threads": threads,
+        "load_seconds": load_seconds,
+        "prefill_seconds": prefill_seconds[WARM_UP:],
+        "decode_seconds": decode_seconds[WARM_UP:],
+        "tokens": tokens,
+        "held_bytes": before["VmRSS"],
+        "loaded_bytes": loaded["VmRSS"],
+        "peak_bytes": after["VmHWM"],
+        "anonymous_bytes": after["RssAnon"],
+        "file_bytes": after["RssFile"],
+        "others": others_share,
+    }
+
+
+def memory() -> dict[str, int]:
+    """Return this process's memory as Linux counts it, in bytes.
+
+    Not getrusage: its maximum begins with that of the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in status)
+    return {name: int(fields[name].split()[0]) * 1024 for name in ("VmHWM", "VmRSS", "RssAnon", "RssFile")}
+
+
+class _Others:
+    """Counts the processor time that other processes take from when it is made: samples are slower for it."""
+
+    def __init__(self) -> None:
+        self._started, self._before = time.perf_counter(), self._seconds()
+
+    def share(self) -> float:
+        """Return the part of all processors' time that others took, 0 to 1, to about a hundredth in a second."""
+        available = (time.perf_counter() - self._started) * (os.cpu_count() or 1)
+        return max(0.0, (self._seconds() - self._before) / available)
+
+    @staticmethod
+    def _seconds() -> float:
+        user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+        own = os.times()
+        return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK") - own.user - own.system
+
+
+def _forget_peak() -> None:
+    """Set VmHWM back to what is held now: importing a library may have taken more for a moment."""
+    with suppress(OSError):  # not every container allows it; the peak then includes the import's
+        Path("/proc/self/clear_refs").write_text("5")

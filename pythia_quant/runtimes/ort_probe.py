@@ -1,0 +1,117 @@
+"""Whether this machine's integer kernels are exact, and what makes ONNX Runtime take others where they are not.
+
+x86 CPUs without VNNI multiply uint8 by int8 with an instruction that adds two products in 16 bits: 255 · 127 · 2 does
+not fit, and is cut off at 32,767 without an error. Weights of 7 bits fit; those in blocks are multiplied otherwise.
+``benchmarks/portability`` measures all kinds under CPUs of many kinds.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+from pythia_quant.errors import ArtifactError
+from pythia_quant.formats.onnx.nodes import MICROSOFT
+from pythia_quant.formats.onnx.settings import OnnxSettings
+
+Array = npt.NDArray[Any]
+
+_AS_THEY_ARE: tuple[tuple[str, str], ...] = ()
+# ONNX Runtime then moves int8 weights beyond -64..64 to uint8, for which every x86 CPU has exact, slower kernels. It
+# would do so on CPUs with VNNI as well, which do not need it.
+_IN_32_BITS = (("session.x64quantprecision", "1"),)
+
+_ROWS = (1, 9)  # a token at a time and many at once, which may have kernels of their own
+_COLUMNS, _INPUTS = 32, 64
+
+
+def exact_products(settings: OnnxSettings, path: Path) -> dict[str, str]:
+    """Return the session options with which this machine multiplies an artifact's integers exactly, most often none.
+
+    Args:
+        settings: of the artifact.
+        path: of its model, for the message.
+
+    Raises:
+        ArtifactError: there are none such options.
+    """
+    if not _fills_8_bits(settings):
+        return {}
+    for entries in (_AS_THEY_ARE, _IN_32_BITS):
+        if not saturates(entries):
+            return dict(entries)
+    raise ArtifactError(
+        "ONNX Runtime cuts off sums of products of this artifact's 8-bit integers on this CPU",
+        where=str(path),
+        hint="convert again with int7-channel in place of int8-channel, or run it on a CPU with VNNI (or on ARM)",
+    )
+
+
+@cache
+def saturates(entries: tuple[tuple[str, str], ...] = _AS_THEY_ARE) -> bool:
+    """Multiply the largest integers by ONNX Runtime's kernel for this machine; return whether sums were cut off.
+
+    Takes a few milliseconds, once in a process.
+
+    Args:
+        entries: of the session's configuration.
+    """
+    weights = _largest_weights()
+    session = _session(weights, entries)
+    for rows in _ROWS:
+        codes = np.full((rows, _INPUTS), 255, np.uint8)
+        (computed,) = session.run(None, {"codes": codes})
+        if overflows(computed, codes.astype(np.int64) @ weights.astype(np.int64)):
+            return True
+    return False
+
+
+def overflows(computed: Array, exact: Array) -> bool:
+    """Return whether fp32 results differ from integers, all within the 24 bits that fp32 holds exactly."""
+    return not np.array_equal(computed, exact)
+
+
+def _fills_8_bits(settings: OnnxSettings) -> bool:
+    """Return whether products of uint8 with int8 in its whole range are asked for."""
+    chosen = {settings.weights, settings.head, *(tensor.weights for tensor in settings.tensors.values())}
+    return "int8-channel" in chosen
+
+
+def _largest_weights() -> Array:
+    """Return int8 [inputs, columns]: all of one sign, which adds up most, and of both, which adds up partly."""
+    signs = np.ones((_INPUTS, _COLUMNS), np.int8)
+    signs[:, 1::4] = -1
+    signs[1::2, 2::4] = -1
+    signs[2::4, 3::4] = signs[3::4, 3::4] = -1
+    return 127 * signs
+
+
+def _session(weights: Array, entries: tuple[tuple[str, str], ...]) -> ort.InferenceSession:
+    constants = {
+        "weights": weights,
+        "one": np.array(1, np.float32),
+        "scales": np.ones(weights.shape[1], np.float32),
+        "zero_point": np.array(0, np.uint8),
+    }
+    inputs = ["codes", "weights", "one", "scales", "zero_point"]
+    graph = helper.make_graph(
+        [helper.make_node("MatMulIntegerToFloat", inputs, ["products"], domain=MICROSOFT)],
+        "probe",
+        [helper.make_tensor_value_info("codes", TensorProto.UINT8, ["rows", len(weights)])],
+        [helper.make_tensor_value_info("products", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid(MICROSOFT, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    for key, value in entries:
+        options.add_session_config_entry(key, value)
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
