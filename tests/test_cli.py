@@ -229,19 +229,14 @@ def test_calibration_text_that_is_the_evaluation_text_is_refused(recipe_file: Pa
     assert "share 13 tokens in a row" in message
 
 
+def conversion_of_fp32(recipe: Path, out: Path) -> list[str]:
+    """Return a command to start as a process of its own."""
+    return [sys.executable, "-m", "pythia_quant", "convert", str(recipe), "--only", "onnx-fp32", "--out", str(out)]
+
+
 def test_a_conversion_that_is_killed_can_be_run_again(recipe_file: Path) -> None:
     out = recipe_file.parent / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "pythia_quant",
-        "convert",
-        str(recipe_file),
-        "--only",
-        "onnx-fp32",
-        "--out",
-        str(out),
-    ]
+    command = conversion_of_fp32(recipe_file, out)
     target = out / "tiny/local/onnx-fp32"
     for seconds in (1.0, 2.5, 4.0):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -260,17 +255,7 @@ def test_a_conversion_that_is_killed_can_be_run_again(recipe_file: Path) -> None
 
 def test_an_interrupted_conversion_says_so_and_leaves_nothing(recipe_file: Path) -> None:
     out = recipe_file.parent / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "pythia_quant",
-        "convert",
-        str(recipe_file),
-        "--only",
-        "onnx-fp32",
-        "--out",
-        str(out),
-    ]
+    command = conversion_of_fp32(recipe_file, out)
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while child.poll() is None and not list(out.rglob(".onnx-fp32.partial-*")):
         time.sleep(0.01)

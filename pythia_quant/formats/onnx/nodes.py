@@ -11,11 +11,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from pythia_quant.formats.onnx.products import Product
 
 MICROSOFT = "com.microsoft"
-_MICROSOFT_OPERATORS = {
-    "BiasGelu", "GatherBlockQuantized", "GroupQueryAttention", "MatMulIntegerToFloat", "MatMulNBits",
-}  # fmt: skip
+_MICROSOFT_OPERATORS = {"GatherBlockQuantized", "GroupQueryAttention", "MatMulIntegerToFloat", "MatMulNBits"}
 _ACCURACY_LEVELS = {"fp32": 1, "int8": 4, "int8x2": 4}
-_BITS = {"int8": 8, "int4": 4}
 
 GELU_OFFSET = 0.17
 """Just above what lies below zero of the exact GELU, whose minimum is -0.16997."""
@@ -71,7 +68,7 @@ class Nodes:
         sizes = {
             "K": product.columns,
             "N": product.rows,
-            "bits": _BITS[choice.weights],
+            "bits": choice.bits,
             "block_size": choice.block_size,
         }
         level = _ACCURACY_LEVELS[choice.activations]

@@ -100,13 +100,13 @@ class _Weights:
         if choice.in_blocks:
             return self._blocks(name, choice, rows, columns)
         codes = self._array(f"{name}.codes", columns, rows).t().contiguous()
-        return Blocks(8, codes, self._array(f"{name}.scales", rows)[:, None]).dequantize()
+        return Blocks(choice.bits, codes, self._array(f"{name}.scales", rows)[:, None]).dequantize()
 
     def _blocks(self, name: str, choice: Choice, rows: slice, columns: slice) -> Tensor:
         part = slice(*(bound and bound // choice.block_size for bound in (columns.start, columns.stop)))
         codes = self._array(f"{name}.codes", rows, part).flatten(1)
         scales = self._array(f"{name}.scales", rows, part)
-        return from_stored(codes, scales, 8 if choice.weights == "int8" else 4).dequantize()
+        return from_stored(codes, scales, choice.bits).dequantize()
 
     def _array(self, name: str, *part: slice) -> Tensor:
         return torch.from_numpy(np.array(self._model.array(name)[part]))

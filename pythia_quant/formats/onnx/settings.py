@@ -16,7 +16,7 @@ Weights = Literal["fp32", "int8", "int4", "int8-channel", "int7-channel"]
 BlockSize = Literal[16, 32, 64, 128]
 Activations = Literal["fp32", "int8", "int8x2"]
 
-_BITS = {"fp32": 32, "int8": 8, "int4": 4, "int8-channel": 8, "int7-channel": 8}  # as stored
+_BITS = {"fp32": 32, "int8": 8, "int4": 4, "int8-channel": 8, "int7-channel": 7}
 _IN_LAYERS = {  # and each one's share of a layer's weights, for an MLP four times as wide as the model
     "attention.query_key_value": 3 / 12,
     "attention.dense": 1 / 12,
@@ -60,9 +60,14 @@ class Choice:
         return self.weights in ("int8-channel", "int7-channel")
 
     @property
+    def bits(self) -> int:
+        """Bits of a weight's code, or of an fp32 weight."""
+        return _BITS[self.weights]
+
+    @property
     def stored_bits(self) -> float:
-        """Bits that a weight takes in the file, its share of the scales included."""
-        return _BITS[self.weights] + (32 / self.block_size if self.in_blocks else 0)
+        """Bits that a weight takes in the file, its share of the scales included; 7 bits are stored as 8."""
+        return (8 if self.in_channels else self.bits) + (32 / self.block_size if self.in_blocks else 0)
 
 
 class OnnxSettings(VariantSettings):

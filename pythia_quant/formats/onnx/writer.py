@@ -20,7 +20,6 @@ from pythia_quant.formats.onnx.products import Product
 from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
 from pythia_quant.layerwise import Forward, read_layer
 
-_BITS = {"int8": 8, "int4": 4, "int8-channel": 8, "int7-channel": 7}
 _ROWS_AT_ONCE = 4096
 
 Stored = blocks.Blocks | Tensor
@@ -112,7 +111,7 @@ def _quantize(weight: Tensor, choice: Choice, into: Tensor | None = None) -> Sto
     if choice.weights == "fp32":
         return weight.float()
     size = choice.block_size if choice.in_blocks else weight.shape[1]
-    return blocks.quantize(weight, size, _BITS[choice.weights], into)
+    return blocks.quantize(weight, size, choice.bits, into)
 
 
 def _in_order(stored: Stored, name: str, shape: Architecture) -> Stored:
