@@ -29,7 +29,7 @@ def prepare() -> protocol.Open:
     return OpenvinoModel
 
 
-class OpenvinoModel:
+class OpenvinoModel(protocol.AllPositions):
     """A stateful model: keys and values stay inside the request."""
 
     def __init__(self, folder: Path, threads: int) -> None:
@@ -42,24 +42,11 @@ class OpenvinoModel:
         version = openvino.__version__.partition("-")[0]
         self.notes = f"openvino {version}, int8 weights; the head computes every position of a prompt"
 
-    def prefill(self, ids: list[int], capacity: int) -> int:
-        """Reset the request's state; `capacity` has no meaning, it grows by itself."""
-        del capacity
-        self._start()
-        return int(self._feed(ids)[-1].argmax())
-
-    def step(self, token: int) -> int:
-        return int(self._feed([token])[-1].argmax())
-
-    def logits(self, ids: list[int]) -> Any:
-        self._start()
-        return self._feed(ids)
-
-    def _start(self) -> None:
+    def start(self) -> None:
         self._request.reset_state()
         self._length = 0
 
-    def _feed(self, ids: list[int]) -> Any:
+    def feed(self, ids: list[int]) -> Any:
         total = self._length + len(ids)
         made = {
             "input_ids": np.array([ids]),

@@ -41,7 +41,7 @@ def prepare() -> protocol.Open:
     return ExportedModel
 
 
-class ExportedModel:
+class ExportedModel(protocol.AllPositions):
     """An exported decoder, whose past is an input and whose present is an output."""
 
     def __init__(self, folder: Path, threads: int) -> None:
@@ -60,26 +60,13 @@ class ExportedModel:
         self._length = 0
         self.notes = f"onnxruntime {ort.__version__}, exported graph; the head computes every position of a prompt"
 
-    def prefill(self, ids: list[int], capacity: int) -> int:
-        """Start with an empty past; `capacity` has no meaning, the past grows by copies."""
-        del capacity
-        self._start()
-        return int(self._feed(ids)[-1].argmax())
-
-    def step(self, token: int) -> int:
-        return int(self._feed([token])[-1].argmax())
-
-    def logits(self, ids: list[int]) -> Any:
-        self._start()
-        return self._feed(ids)
-
-    def _start(self) -> None:
+    def start(self) -> None:
         self._length = 0
         self._state = {
             name: self._value(np.zeros((1, shape[1], 0, shape[3]), np.float32)) for name, shape in self._past.items()
         }
 
-    def _feed(self, ids: list[int]) -> Any:
+    def feed(self, ids: list[int]) -> Any:
         total = self._length + len(ids)
         made = {
             "input_ids": np.array([ids]),

@@ -15,6 +15,7 @@ import os
 import random
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,33 @@ class Model(Protocol):
     def logits(self, ids: list[int]) -> Any:
         """Return a numpy array, fp32 [tokens, vocabulary], of all positions."""
         ...
+
+
+class AllPositions(ABC):
+    """A model whose head computes every position of what it is fed, and whose cache grows by itself."""
+
+    def prefill(self, ids: list[int], capacity: int) -> int:
+        """Start over with a prompt; `capacity` has no meaning here."""
+        del capacity
+        self.start()
+        return int(self.feed(ids)[-1].argmax())
+
+    def step(self, token: int) -> int:
+        """Feed one more token."""
+        return int(self.feed([token])[-1].argmax())
+
+    def logits(self, ids: list[int]) -> Any:
+        """Start over and return the logits of all positions."""
+        self.start()
+        return self.feed(ids)
+
+    @abstractmethod
+    def start(self) -> None:
+        """Forget what was fed."""
+
+    @abstractmethod
+    def feed(self, ids: list[int]) -> Any:
+        """Append tokens and return their logits, numpy fp32 [tokens, vocabulary]."""
 
 
 Convert = Callable[[Path, Path], None]
