@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from pythia_quant.errors import ArtifactError
@@ -76,6 +77,36 @@ def verify_files(artifact: Artifact) -> None:
             raise ArtifactError(f"the file {name} is not in the manifest", where=where, hint="move it elsewhere")
         if found[name] != listed[name]:
             raise ArtifactError(f"the file {name} was changed since the conversion", where=where, hint=again)
+
+
+@contextmanager
+def work_folder(target: Path, fingerprint: str) -> Iterator[Path]:
+    """Give a folder beside `target` that a killed process leaves to the next one of the same fingerprint.
+
+    It is removed when all is done and on an error, and so are those of other fingerprints. Until then it is this
+    process's alone.
+
+    Raises:
+        ArtifactError: another process is at work on the same target.
+    """
+    folder = target.parent / f".{target.name}.work-{fingerprint}"
+    for other in target.parent.glob(f".{target.name}.work-*"):
+        if other != folder:
+            shutil.rmtree(other)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ArtifactError("another process is converting it", where=str(target), hint="wait for it to end") from error
+    try:
+        yield folder
+        shutil.rmtree(folder)
+    except Exception:  # and not an interruption, after which someone may want to go on
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import shutil
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,16 +17,18 @@ from safetensors import SafetensorError
 
 from pythia_quant import environment, isolate
 from pythia_quant.architecture import read_config
-from pythia_quant.artifact import Artifact, hash_files, open_artifact, scratch_folder, verify_files
+from pythia_quant.artifact import Artifact, hash_files, open_artifact, scratch_folder, verify_files, work_folder
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import format_of, load
 from pythia_quant.formats.job import Job, Report, Written, silent
 from pythia_quant.inputs import Inputs
-from pythia_quant.manifest import MANIFEST, CheckRecord, Manifest, SourceRecord
+from pythia_quant.manifest import MANIFEST, CalibrationRecord, CheckRecord, Manifest, SourceRecord
 from pythia_quant.settings import VariantSettings
 from pythia_quant.source import TOKENIZER_FILES, Source
 
 PROBE_TOKENS = 64
+CODES = "codes"
+"""The note in a manifest that says of which artifact the integers are."""
 
 
 def artifact_folder(out: Path, source: Source, variant: str) -> Path:
@@ -41,11 +46,14 @@ def convert(
 ) -> Artifact:
     """Quantize one variant of a recipe, or return the artifact when it is already there and verifies.
 
+    A variant that stores another one's integers has that one converted first, into an artifact of its own, unless it is
+    there and verifies.
+
     Args:
         inputs: the recipe with its source and texts.
         variant: the name of one of its variants.
         out: the folder that holds all artifacts.
-        overwrite: make it anew even where one stands.
+        overwrite: make it anew even where one stands; of another's integers, only what is made of them.
         report: told of progress.
 
     Raises:
@@ -57,8 +65,9 @@ def convert(
     if target.exists() and not overwrite:
         return _reuse(target, inputs, settings)
     check_space(inputs, settings, target)
+    solved = _convert_codes(inputs, settings, out, report)
     try:
-        with scratch_folder(target) as folder:
+        with _work(target, inputs, settings) as work, scratch_folder(target) as folder:
             written: Written = load(entry.write)(
                 Job(
                     source=inputs.source.weights,
@@ -67,11 +76,15 @@ def convert(
                     probe=_probe(inputs),
                     calibration=torch.from_numpy(inputs.calibration),
                     report=report,
+                    work=work,
+                    codes=None if solved is None else load(format_of(solved.settings).read)(solved.folder),
                 )
             )
             _add_tokenizer(inputs.source, folder)
             report("checking", 0, 1)
             check = _check(folder, settings, _probe(inputs), written)
+            if solved is not None:
+                written = replace(written, notes=written.notes | {CODES: _codes_record(solved)})
             manifest = _manifest(inputs, variant, settings, written, check, folder)
             (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
     except (OSError, SafetensorError) as error:
@@ -91,6 +104,7 @@ def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None
     body = architecture.non_embedding_parameters
     linear, rest = settings.stored_bits()
     needed = int((body * linear + (architecture.parameters - body) * rest) / 8 * 1.05) + 10_000_000
+    needed += costs(inputs, settings)[1]
     existing = next(folder for folder in target.resolve().parents if folder.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
@@ -101,16 +115,78 @@ def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None
         )
 
 
+def costs(inputs: Inputs, settings: VariantSettings) -> tuple[int, int]:
+    """Return about how much memory, and how much disk beside the artifact, a conversion takes while it runs, bytes."""
+    entry = format_of(settings)
+    if not entry.costs:
+        return 0, 0
+    memory, disk = load(entry.costs)(inputs.source.architecture, inputs.calibration.size)
+    return int(memory), int(disk)
+
+
+def _work(target: Path, inputs: Inputs, settings: VariantSettings) -> AbstractContextManager[Path | None]:
+    """Return the folder in which a long conversion keeps what it has solved; other formats have none."""
+    if not format_of(settings).calibrates:
+        return nullcontext()
+    return work_folder(target, _fingerprint(inputs, settings))
+
+
+def _fingerprint(inputs: Inputs, settings: VariantSettings) -> str:
+    """Return what must be the same for a conversion to go on where another was killed, and end with the same bytes."""
+    parts = {
+        "source": inputs.source.sha256,
+        "settings": settings.model_dump(mode="json"),
+        "calibration": hashlib.sha256(inputs.calibration.tobytes()).hexdigest(),
+        "probe": _probe(inputs).tolist(),
+        "versions": environment.library_versions() | {"pythia-quant": environment.tool_version()},
+        "machine": [environment.cpu(), torch.get_num_threads(), torch.cuda.is_available()],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _convert_codes(inputs: Inputs, settings: VariantSettings, out: Path, report: Report) -> Artifact | None:
+    """Convert the variant whose integers are taken, or verify what is there; None for settings that take none."""
+    name = settings.takes_codes_of()
+    if name is None:
+        return None
+    return convert(inputs, name, out, report=lambda what, done, total: report(f"{name}: {what}", done, total))
+
+
+def _codes_record(solved: Artifact) -> dict[str, object]:
+    """Return what a manifest notes of the artifact whose integers were taken: its variant, the hash of its weights."""
+    weights = {name: file.sha256 for name, file in solved.manifest.files.items() if name.endswith(".safetensors")}
+    return {"variant": solved.manifest.variant, "sha256": weights}
+
+
+def _same_codes(artifact: Artifact, inputs: Inputs, settings: VariantSettings) -> bool:
+    """Say whether an artifact's integers are those it would be given now: of the same settings, and of what is beside.
+
+    That may be gone: an artifact does not need the one that its integers are from.
+    """
+    name, recorded = settings.takes_codes_of(), artifact.manifest.notes.get(CODES)
+    if name is None or recorded is None:
+        return name is None and recorded is None
+    then, now = (recipe["variants"].get(name) for recipe in (artifact.manifest.recipe, inputs.recipe.canonical()))
+    beside = artifact.folder.parent / name
+    return then == now and (not beside.exists() or recorded == _codes_record(open_artifact(beside)))
+
+
+def _calibration(inputs: Inputs, settings: VariantSettings) -> CalibrationRecord | None:
+    """Return what an artifact was calibrated on, itself or where its integers are from."""
+    return inputs.calibration_record if format_of(settings).calibrates or settings.takes_codes_of() else None
+
+
 def _reuse(target: Path, inputs: Inputs, settings: VariantSettings) -> Artifact:
     artifact = open_artifact(target)
     manifest = artifact.manifest
-    calibration = inputs.calibration_record if format_of(settings).calibrates else None
+    calibration = _calibration(inputs, settings)
     changed = [
         what
         for what, same in (
             ("settings", artifact.settings == settings),
             ("source weights", manifest.source.sha256 == inputs.source.sha256),
             ("calibration", manifest.calibration == calibration),
+            (settings.takes_codes_of() or "codes", _same_codes(artifact, inputs, settings)),
             ("tool", manifest.tool == environment.tool_version()),
         )
         if not same
@@ -119,7 +195,7 @@ def _reuse(target: Path, inputs: Inputs, settings: VariantSettings) -> Artifact:
         raise ArtifactError(
             f"holds an artifact made with a different {' and '.join(changed)}",
             where=str(target),
-            hint="use --overwrite to replace it, or another --out",
+            hint=f"convert {target.name} with --overwrite to replace it, or use another --out",
         )
     verify_files(artifact)
     return artifact
@@ -194,12 +270,12 @@ def _manifest(
             sha256=source.sha256,
             parameters=parameters,
         ),
-        calibration=inputs.calibration_record if format_of(settings).calibrates else None,
+        calibration=_calibration(inputs, settings),
         bits_per_weight=8 * written.tensor_bytes / parameters,
         bytes_on_disk=sum(file.bytes for file in files.values()),
         versions=environment.library_versions(),
         cpu=environment.cpu(),
-        notes=written.notes,
+        notes=written.notes | ({"caveats": settings.caveats()} if settings.caveats() else {}),
         check=check,
         files=files,
     )

@@ -17,8 +17,6 @@ from pythia_quant.weights import WeightReader
 
 LayerWeights = Mapping[str, Tensor]
 """fp32 tensors of one layer by their names within it, such as ``attention.dense.weight``."""
-Observer = Callable[[str, Tensor], None]
-"""Called with a linear layer's name within its layer and its inputs, fp32 [windows, tokens, width]."""
 
 _TOKENS_AT_ONCE = 4096
 
@@ -36,34 +34,42 @@ def read_layer(reader: WeightReader, index: int) -> dict[str, Tensor]:
     }
 
 
-def layer_forward(
-    architecture: Architecture, weights: LayerWeights, hidden: Tensor, observe: Observer | None = None
-) -> Tensor:
+def normalize(architecture: Architecture, weights: LayerWeights, name: str, hidden: Tensor) -> Tensor:
+    """Apply one of a layer's two norms, ``input_layernorm`` or ``post_attention_layernorm``."""
+    gain, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    return F.layer_norm(hidden, (architecture.width,), gain, bias, architecture.norm_epsilon)
+
+
+def linear(weights: LayerWeights, name: str, inputs: Tensor) -> Tensor:
+    """Apply one of a layer's four linear layers."""
+    return F.linear(inputs, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+
+def attend(architecture: Architecture, weights: LayerWeights, hidden: Tensor) -> Tensor:
+    """Return what ``attention.dense`` reads, fp32 [windows, tokens, width]."""
+    mixed = linear(weights, "attention.query_key_value", normalize(architecture, weights, "input_layernorm", hidden))
+    return _attend(architecture, mixed)
+
+
+def expand(architecture: Architecture, weights: LayerWeights, hidden: Tensor) -> Tensor:
+    """Return what ``mlp.dense_4h_to_h`` reads, fp32 [windows, tokens, MLP width]."""
+    normed = normalize(architecture, weights, "post_attention_layernorm", hidden)
+    return F.gelu(linear(weights, "mlp.dense_h_to_4h", normed))
+
+
+def layer_forward(architecture: Architecture, weights: LayerWeights, hidden: Tensor) -> Tensor:
     """Apply one layer.
 
     Args:
         architecture: the model's shape.
         weights: the layer's tensors, fp32.
         hidden: fp32 [windows, tokens, width].
-        observe: sees the inputs of each of the layer's four linear layers.
 
     Returns:
         fp32 [windows, tokens, width].
     """
-
-    def norm(name: str) -> Tensor:
-        gain, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-        return F.layer_norm(hidden, (architecture.width,), gain, bias, architecture.norm_epsilon)
-
-    def linear(name: str, inputs: Tensor) -> Tensor:
-        if observe is not None:
-            observe(name, inputs)
-        return F.linear(inputs, weights[f"{name}.weight"], weights[f"{name}.bias"])
-
-    mixed = linear("attention.query_key_value", norm("input_layernorm"))
-    attended = linear("attention.dense", _attend(architecture, mixed))
-    expanded = F.gelu(linear("mlp.dense_h_to_4h", norm("post_attention_layernorm")))
-    return hidden + attended + linear("mlp.dense_4h_to_h", expanded)
+    attended = linear(weights, "attention.dense", attend(architecture, weights, hidden))
+    return hidden + attended + linear(weights, "mlp.dense_4h_to_h", expand(architecture, weights, hidden))
 
 
 def _attend(architecture: Architecture, mixed: Tensor) -> Tensor:
@@ -71,7 +77,7 @@ def _attend(architecture: Architecture, mixed: Tensor) -> Tensor:
     windows, tokens, _ = mixed.shape
     per_head = mixed.view(windows, tokens, architecture.heads, 3 * architecture.head_size).transpose(1, 2)
     query, key, value = per_head.split(architecture.head_size, dim=-1)
-    cosine, sine = _rotary_table(architecture, tokens)
+    cosine, sine = (table.to(mixed.device) for table in _rotary_table(architecture, tokens))
     attended = F.scaled_dot_product_attention(
         _rotate(query, cosine, sine), _rotate(key, cosine, sine), value, is_causal=True
     )
@@ -97,6 +103,12 @@ def _rotate(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return torch.cat((turned * cosine + half * sine, kept), dim=-1)
 
 
+def parts(windows: int, tokens: int) -> list[slice]:
+    """Cut windows into parts that are run at once: their temporaries are what takes memory."""
+    at_once = max(1, _TOKENS_AT_ONCE // tokens)
+    return [slice(start, start + at_once) for start in range(0, windows, at_once)]
+
+
 class Forward:
     """The hidden states of some windows, advanced one layer at a time by whoever has that layer's weights.
 
@@ -115,14 +127,10 @@ class Forward:
         """Start from the embedding matrix, [vocabulary, width] in any dtype."""
         self.hidden = F.embedding(self.ids, table).float()
 
-    def layer(self, weights: LayerWeights, observe: Observer | None = None, *, advance: bool = True) -> None:
-        """Apply one layer to all windows, a few at a time; without `advance` only the observer gains from it."""
-        at_once = max(1, _TOKENS_AT_ONCE // self.ids.shape[1])
-        for start in range(0, len(self.hidden), at_once):
-            rows = slice(start, start + at_once)
-            result = layer_forward(self.architecture, weights, self.hidden[rows], observe)
-            if advance:
-                self.hidden[rows] = result
+    def layer(self, weights: LayerWeights) -> None:
+        """Apply one layer to all windows, a few at a time."""
+        for rows in parts(*self.ids.shape):
+            self.hidden[rows] = layer_forward(self.architecture, weights, self.hidden[rows])
 
     def finish(self, gain: Tensor, bias: Tensor) -> Tensor:
         """Apply the final LayerNorm and return the final hidden states, fp32 [windows, tokens, width]."""

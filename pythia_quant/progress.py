@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
@@ -32,7 +33,7 @@ class Steps:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task("", total=float(total), count="", detail="")
+        self._task = self._progress.add_task("", total=float(total), count="", detail="", left=None)
 
     def __enter__(self) -> Steps:
         self._progress.start()
@@ -44,12 +45,20 @@ class Steps:
     @contextmanager
     def step(self, name: str) -> Iterator[Report]:
         """Run one step; gives a function that reports progress within it."""
-        self._progress.update(self._task, description=name, count=f"step {self._done + 1} of {self._total}", detail="")
+        count = f"step {self._done + 1} of {self._total}"
+        self._progress.update(self._task, description=name, count=count, detail="", left=None)
+        began: dict[
+            int, tuple[float, int]
+        ] = {}  # when the first of so many parts was, and which: some are done already
 
         def report(what: str, done: int, total: int) -> None:
+            if done == 0:  # other parts, maybe as many as those before: layers of another variant
+                began.pop(total, None)
+            start, first = began.setdefault(total, (monotonic(), done))
+            left = (monotonic() - start) * (total - done) / (done - first) if done > first else None
             completed = max(self._done + done / total, self._progress.tasks[0].completed)  # a step has several parts
             detail = f"{what} {done + 1}/{total}" if total > 1 else what
-            self._progress.update(self._task, completed=completed, detail=detail)
+            self._progress.update(self._task, completed=completed, detail=detail, left=left)
 
         yield report
         self._done += 1
@@ -57,10 +66,22 @@ class Steps:
 
 
 class _TimeLeft(ProgressColumn):
-    """Time left if the steps to come take as long as those done: rich's own estimate looks back only seconds."""
+    """Time left in a step whose parts are alike, by the parts done; else in all, if the steps to come take as long.
+
+    rich's own estimate looks back only seconds.
+    """
 
     def render(self, task: Task) -> Text:
-        if not task.completed or not task.elapsed or not task.total:
-            return Text("")
-        left = task.elapsed * (task.total / task.completed - 1)
-        return Text(f"about {left / 60:.0f} min left" if left >= 90 else f"about {left:.0f} s left", style="cyan")
+        left = task.fields["left"]
+        where = " in this step" if left is not None else ""
+        if left is None:
+            if not task.completed or not task.elapsed or not task.total:
+                return Text("")
+            left = task.elapsed * (task.total / task.completed - 1)
+        return Text(f"about {_duration(left)} left{where}", style="cyan")
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

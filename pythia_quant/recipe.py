@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -16,8 +17,10 @@ from pythia_quant import suite
 from pythia_quant.architecture import Architecture
 from pythia_quant.errors import RecipeError, nearest
 from pythia_quant.formats import AnyVariant
+from pythia_quant.formats.gptq.settings import GptqSettings
+from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.located_yaml import Keys, load_located
-from pythia_quant.settings import Settings, VariantSettings
+from pythia_quant.settings import Misfit, Settings, VariantSettings
 
 BASES = ("measured", "derived", "assumed")
 
@@ -93,6 +96,16 @@ class RecipeSettings(Settings):
         return variants
 
     @model_validator(mode="after")
+    def _codes_are_of_a_variant_that_agrees(self) -> RecipeSettings:
+        for name, variant in self.variants.items():
+            if isinstance(variant, OnnxSettings) and variant.codes is not None:
+                misfit = next(_codes_misfits(variant, variant.codes, self.variants), None)
+                if misfit:
+                    keys = ("variants", name, *misfit.keys)
+                    raise PydanticCustomError("codes", "{why}", {"keys": keys, "why": misfit.why})
+        return self
+
+    @model_validator(mode="after")
     def _gates_and_basis_name_what_exists(self) -> RecipeSettings:
         for name in self.gates:
             if name not in self.variants:
@@ -111,6 +124,32 @@ class RecipeSettings(Settings):
             if problem:
                 raise PydanticCustomError("basis", "{problem}", {"under": "basis", "key": name, "problem": problem})
         return self
+
+
+def _codes_misfits(variant: OnnxSettings, codes: str, variants: Mapping[str, VariantSettings]) -> Iterator[Misfit]:
+    """Yield the settings that keep an ONNX variant from storing the integers of the variant `codes`."""
+    solved = variants.get(codes)
+    if not isinstance(solved, GptqSettings):
+        what = "is no variant" if solved is None else f"has format {solved.format}, and only gptq has codes to take"
+        choices = [name for name, other in variants.items() if isinstance(other, GptqSettings)]
+        yield Misfit(("codes",), f"'{codes}' {what}; {nearest(codes, choices) if choices else 'add a gptq variant'}")
+        return
+    weights = {4: "int4", 8: "int8"}.get(solved.bits)
+    if weights is None:
+        yield Misfit(("codes",), f"'{codes}' has codes of {solved.bits} bits; ONNX has them of 4 or 8")
+    elif variant.weights != weights:
+        yield Misfit(("weights",), f"'{codes}' has codes of {solved.bits} bits; say weights: {weights}")
+    if solved.group_size == "row":
+        yield Misfit(("codes",), f"'{codes}' has group_size: row; ONNX has blocks of 16 to 128 inputs")
+    elif variant.block_size != solved.group_size:
+        size = solved.group_size
+        yield Misfit(("block_size",), f"'{codes}' has groups of {size}; say block_size: {size}")
+    if solved.activation_order == "dynamic":
+        why = "ONNX's blocks are neighbouring inputs; dynamic groups are not"
+        yield Misfit(("codes",), f"'{codes}' has activation_order: dynamic: {why}; say static there")
+    for pattern in variant.tensors:
+        if pattern not in ("head", "embeddings"):
+            yield Misfit(("tensors", pattern), f"layers are those of '{codes}'; only head and embeddings may differ")
 
 
 @dataclass(frozen=True)
@@ -260,6 +299,7 @@ def _located(path: Path, lines: dict[Keys, int], details: ErrorDetails) -> Recip
     keys = list(details["loc"])
     if keys[:1] == ["variants"] and len(keys) > 2:
         del keys[2]
+    keys += context.get("keys", ())
     if "under" in context:
         keys.append(context["under"])
     if "key" in context:

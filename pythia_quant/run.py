@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from rich.console import Console
+from rich.markup import escape
 
 from pythia_quant.artifact import Artifact, open_artifact
 from pythia_quant.bench.benchmark import benchmark, step_count
-from pythia_quant.conversion import artifact_folder, check_space, convert
+from pythia_quant.conversion import artifact_folder, check_space, convert, costs
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.progress import Steps
 from pythia_quant.recipe import Recipe, RecipeSettings
 from pythia_quant.results import RESULTS, Results, save_results
+from pythia_quant.settings import VariantSettings
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def convert_all(recipe: Recipe, out: Path, only: list[str], overwrite: bool, con
     names = list(recipe.variants(only))
     with Steps(1 + len(names), console) as steps:
         inputs = _inputs(recipe, names, out, steps, console)
-        return [_convert(inputs, name, out, overwrite, steps) for name in names]
+        return _convert_each(inputs, names, out, overwrite, steps)
 
 
 def run(recipe: Recipe, out: Path, only: list[str], overwrite: bool, console: Console) -> Outcome:
@@ -48,7 +51,7 @@ def run(recipe: Recipe, out: Path, only: list[str], overwrite: bool, console: Co
     names = list(recipe.variants(only))
     with Steps(1 + len(names) + step_count(len(names)), console) as steps:
         inputs = _inputs(recipe, names, out, steps, console)
-        artifacts = [_convert(inputs, name, out, overwrite, steps) for name in names]
+        artifacts = _convert_each(inputs, names, out, overwrite, steps)
         results = benchmark(inputs, artifacts, steps)
     path = artifacts[0].folder.parent / RESULTS
     save_results(results, path)
@@ -86,16 +89,48 @@ def _inputs(recipe: Recipe, names: list[str], out: Path, steps: Steps, console: 
     for settings in recipe.variants(names).values():
         format_of(settings)
     inputs = _open(recipe, steps, console)
-    for name, settings in recipe.variants(names).items():
-        target = artifact_folder(out, inputs.source, name)
-        if not target.exists():
-            check_space(inputs, settings, target)
+    for name, settings in _missing(inputs, names, out).items():
+        check_space(inputs, settings, artifact_folder(out, inputs.source, name))
+        _announce(name, inputs, settings, console)
     return inputs
+
+
+def _missing(inputs: Inputs, names: list[str], out: Path) -> dict[str, VariantSettings]:
+    """Return the variants that are to be converted: those without an artifact, and those whose integers they take."""
+    variants = inputs.recipe.settings.variants
+
+    def absent(name: str) -> bool:
+        return not artifact_folder(out, inputs.source, name).exists()
+
+    wanted = [name for name in names if absent(name)]
+    taken = [codes for name in wanted if (codes := variants[name].takes_codes_of()) and absent(codes)]
+    return {name: variants[name] for name in dict.fromkeys([*taken, *wanted])}
+
+
+def _announce(name: str, inputs: Inputs, settings: VariantSettings, console: Console) -> None:
+    """Say what a conversion will take, on a terminal; elsewhere only what should give pause."""
+    memory, disk = costs(inputs, settings)
+    free = psutil.virtual_memory().available
+    needs = f"about {memory / 1e9:.1f} GB of memory, and {disk / 1e9:.1f} GB of disk while it runs"
+    if memory > free:
+        console.print(f"[yellow]{escape(name)}[/]: needs {needs}; {free / 1e9:.1f} GB of memory are free")
+    elif memory and console.is_terminal:
+        console.print(f"{escape(name)}: {needs}")
+    for caveat in settings.caveats():
+        console.print(f"[yellow]{escape(name)}[/]: {caveat}")
 
 
 def _open(recipe: Recipe, steps: Steps, console: Console) -> Inputs:
     with steps.step("opening source and texts") as report:
         return load_inputs(recipe, console.print, lambda what: report(what, 0, 1))
+
+
+def _convert_each(inputs: Inputs, names: list[str], out: Path, overwrite: bool, steps: Steps) -> list[Artifact]:
+    """Convert variants, those last that take another's integers: it must not be overwritten after them."""
+    variants = inputs.recipe.variants(names)
+    order = sorted(names, key=lambda name: variants[name].takes_codes_of() is not None)
+    artifacts = {name: _convert(inputs, name, out, overwrite, steps) for name in order}
+    return [artifacts[name] for name in names]
 
 
 def _convert(inputs: Inputs, name: str, out: Path, overwrite: bool, steps: Steps) -> Artifact:

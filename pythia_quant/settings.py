@@ -44,6 +44,14 @@ class VariantSettings(Settings, ABC):
     def stored_bits(self) -> tuple[float, float]:
         """Return the bits a weight takes on disk, scales included: in the linear layers, in embeddings and head."""
 
+    def takes_codes_of(self) -> str | None:
+        """Return the variant of the same recipe whose integers this one stores; None when it has its own."""
+        return None
+
+    def caveats(self) -> list[str]:
+        """Return what a user should know of these settings before spending time on them, such as a missing kernel."""
+        return []
+
     def fits(self, width: int, mlp_width: int, layers: int) -> Misfit | None:  # noqa: ARG002 - for those that care
         """Return the setting that does not suit a model of this shape, or None when all do."""
         return None

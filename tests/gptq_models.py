@@ -15,7 +15,7 @@ from pythia_quant.formats.job import Job, Written
 from pythia_quant.weights import WeightFiles
 
 SHAPE = Architecture(
-    layers=2, width=128, heads=4, mlp_width=512, vocabulary=272, context=64, rotary_size=8, rotary_base=10000.0,
+    layers=2, width=128, heads=4, mlp_width=512, vocabulary=288, context=64, rotary_size=8, rotary_base=10000.0,
     norm_epsilon=1e-5,
 )  # fmt: skip
 

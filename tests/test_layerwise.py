@@ -6,7 +6,7 @@ from tiny import TINY, random_weights, write_checkpoint
 from transformers import GPTNeoXForCausalLM
 
 from pythia_quant.architecture import Architecture
-from pythia_quant.layerwise import Forward, final_hidden_states, head_weight, read_layer
+from pythia_quant.layerwise import final_hidden_states, head_weight
 from pythia_quant.weights import WeightFiles
 
 WIDE_HEADS = Architecture(1, 80, 1, 320, 272, 32, 20, 10000.0, 1e-5)
@@ -22,19 +22,3 @@ def test_logits_equal_those_of_transformers_in_fp32(tmp_path: Path, architecture
     with torch.no_grad():
         theirs = model(ids).logits
     assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
-
-
-def test_the_observer_sees_the_inputs_of_all_four_linears_and_need_not_advance(tmp_path: Path) -> None:
-    reader = WeightFiles([write_checkpoint(tmp_path) / "model.safetensors"], TINY)
-    forward = Forward(TINY, torch.zeros(2, 5, dtype=torch.int64))
-    forward.embed(reader.read("gpt_neox.embed_in.weight"))
-    before = forward.hidden.clone()
-    seen: dict[str, tuple[int, ...]] = {}
-    forward.layer(read_layer(reader, 0), lambda name, inputs: seen.update({name: tuple(inputs.shape)}), advance=False)
-    assert torch.equal(forward.hidden, before)
-    assert seen == {
-        "attention.query_key_value": (2, 5, 64),
-        "attention.dense": (2, 5, 64),
-        "mlp.dense_h_to_4h": (2, 5, 64),
-        "mlp.dense_4h_to_h": (2, 5, 256),
-    }

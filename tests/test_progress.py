@@ -1,5 +1,6 @@
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from pythia_quant.progress import Steps
@@ -19,6 +20,23 @@ def test_nothing_is_printed_where_there_is_no_terminal() -> None:
     stream = StringIO()
     work(Console(file=stream))
     assert stream.getvalue() == ""
+
+
+def test_time_left_counts_from_where_parts_of_a_kind_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("pythia_quant.progress.monotonic", lambda: now)
+    with Steps(1, Console(file=StringIO(), force_terminal=True)) as steps:
+        task = steps._progress.tasks[0]
+        with steps.step("converting x") as report:
+            report("solved: layer", 0, 2)
+            now = 3600.0
+            report("solved: layer", 1, 2)
+            assert task.fields["left"] == 3600
+            report("layer", 0, 2)
+            assert task.fields["left"] is None
+            now = 3601.0
+            report("layer", 1, 2)
+            assert task.fields["left"] == 1
 
 
 def test_a_terminal_shows_the_step_what_is_left_and_never_goes_back() -> None:

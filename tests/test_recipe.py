@@ -105,7 +105,9 @@ def test_every_size_has_a_recipe_and_all_fit_their_model() -> None:
     for name in shipped_recipes():
         recipe = load_recipe(name)
         recipe.check_suite()
-        assert set(recipe.settings.variants) == {"bnb-nf4", "gptq-int4", "onnx-int8", "onnx-int8-dynamic", "onnx-fp32"}
+        assert set(recipe.settings.variants) == {
+            "bnb-nf4", "gptq-int4", "onnx-int8", "onnx-int8-dynamic", "onnx-int4", "onnx-fp32",
+        }  # fmt: skip
 
 
 def test_each_setting_that_differs_by_size_says_on_what_basis() -> None:

@@ -13,12 +13,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))  # peers/ is shared with other benchmarks
+
 import environments
-import quiet
 import subjects
-import watch
+from peers import quiet, watch
+from peers.environments import versions
+from peers.store import Record
 from rich.console import Console
-from store import Record, Store
+from sizes import SizeStore
 from subjects import HERE, Subject
 from tables import decode, print_conditions, print_ratios, print_size
 
@@ -50,7 +53,7 @@ def _arguments() -> argparse.Namespace:
 class Run:
     """What all steps of a run share."""
 
-    store: Store
+    store: SizeStore
     models: Path
     threads: int
     patience: float
@@ -138,7 +141,7 @@ def _main() -> int:
     work: Path = given.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     chosen = subjects.choose(given.recipe, given.only, work)
-    store = Store(given.out, {"cpu": environment.cpu(), "cores": environment.cores(), "threads": given.threads})
+    store = SizeStore(given.out, {"cpu": environment.cpu(), "cores": environment.cores(), "threads": given.threads})
     for name in given.fresh:
         store.forget(name)
     pythons, failed = subjects.interpreters(chosen, work, console.print)
@@ -150,7 +153,7 @@ def _main() -> int:
     chosen = [subject for subject in chosen if subject.name in pythons]
     store.data["llama.cpp build"] = environments.llama_cpp_options()
     store.data["versions"] = store.data.get("versions", {}) | {
-        subject.environment or "ours": environments.versions(pythons[subject.name]) for subject in chosen
+        subject.environment or "ours": versions(pythons[subject.name]) for subject in chosen
     }
     for size in given.sizes:
         if not run.checkpoint(size, given.tokenizer):

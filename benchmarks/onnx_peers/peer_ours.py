@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
-import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import protocol
-
-
-def phases(recipe: str, variant: str, source: Path, scratch: Path) -> dict[str, float]:
-    """Convert once more through the library, and return how long each part took, in seconds.
-
-    The artifact is removed: what is wanted is the writer alone, which the command's output does not tell.
-    """
-    from pythia_quant import convert, load_inputs, load_recipe  # noqa: PLC0415 - not when measuring
-
-    started = time.perf_counter()
-    inputs = load_inputs(load_recipe(recipe).overridden(model=str(source)))
-    opened = time.perf_counter()
-    checking = opened
-
-    def report(what: str, done: int, total: int) -> None:
-        nonlocal checking
-        del done, total
-        if what == "checking":
-            checking = time.perf_counter()
-
-    folder = Path(tempfile.mkdtemp(dir=scratch))
-    try:
-        convert(inputs, variant, folder, report=report)
-        ended = time.perf_counter()
-    finally:
-        shutil.rmtree(folder)
-    return {"open": opened - started, "write": checking - opened, "check": ended - checking}
 
 
 def prepare() -> protocol.Open:

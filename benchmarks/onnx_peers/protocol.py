@@ -1,4 +1,4 @@
-"""What every peer's driver does alike: its commands, the timing, and how memory is counted. Standard library only.
+"""What every peer's driver does alike: its commands, and the timing. Standard library only.
 
 A driver is run by the peer's own interpreter:
 
@@ -17,9 +17,12 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
+
+sys.path.append(str(Path(__file__).parents[1]))  # peers/ is shared with other benchmarks
+
+from peers.process import forget_peak, keep_stdout, memory
 
 PREFILL_TOKENS, PROMPT_TOKENS, DECODE_TOKENS = 512, 128, 64
 WARM_UP = 2
@@ -108,7 +111,7 @@ def main(convert: Convert, prepare: Callable[[], Open]) -> None:
             command.add_argument("ids", type=Path, help="JSON: windows of token ids")
             command.add_argument("scratch", type=Path, help="file that holds one window's logits at a time")
     given = parser.parse_args()
-    answers = _keep_stdout()
+    answers = keep_stdout()
     if given.command == "convert":
         convert(given.source, given.out)
     elif given.command == "measure":
@@ -122,13 +125,6 @@ def main(convert: Convert, prepare: Callable[[], Open]) -> None:
             print(line.strip(), file=answers, flush=True)
 
 
-def _keep_stdout() -> TextIO:
-    """Return the real stdout, and send to stderr whatever libraries print: answers stay clean."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return answers
-
-
 def token_ids(count: int) -> list[int]:
     """Return random ids, always the same; without 0, which ends a text."""
     return random.Random(0).choices(range(1, _VOCABULARY), k=count)
@@ -136,7 +132,7 @@ def token_ids(count: int) -> list[int]:
 
 def measure(opener: Open, folder: Path, threads: int) -> dict[str, Any]:
     """Load a model and time it; every sample is kept."""
-    _forget_peak()
+    forget_peak()
     before = memory()
     started = time.perf_counter()
     model = opener(folder, threads)
@@ -177,16 +173,6 @@ def measure(opener: Open, folder: Path, threads: int) -> dict[str, Any]:
     }
 
 
-def memory() -> dict[str, int]:
-    """Return this process's memory as Linux counts it, in bytes.
-
-    Not getrusage: its maximum begins with that of the process that started this one.
-    """
-    status = Path("/proc/self/status").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in status)
-    return {name: int(fields[name].split()[0]) * 1024 for name in ("VmHWM", "VmRSS", "RssAnon", "RssFile")}
-
-
 class _Others:
     """Counts the processor time that other processes take from when it is made: samples are slower for it."""
 
@@ -203,9 +189,3 @@ class _Others:
         user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
         own = os.times()
         return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK") - own.user - own.system
-
-
-def _forget_peak() -> None:
-    """Set VmHWM back to what is held now: importing a library may have taken more for a moment."""
-    with suppress(OSError):  # not every container allows it; the peak then includes the import's
-        Path("/proc/self/clear_refs").write_text("5")

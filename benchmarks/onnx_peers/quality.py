@@ -19,22 +19,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))  # peers/ is shared with other benchmarks
+
 import numpy as np
 import subjects
 import torch
-import watch
+from peers import watch
+from peers.reference import fp32_reference
+from peers.store import Store
 from rich.console import Console
 from rich.table import Table
-from store import Store
 from subjects import Subject
 from torch import Tensor
 
 from pythia_quant import environment
-from pythia_quant.bench.drift import Logits, Reference, make_reference, measure_drift, reference_nll
+from pythia_quant.bench.drift import Logits, measure_drift, reference_nll
 from pythia_quant.bench.statistics import Estimate, estimate, paired
 from pythia_quant.corpus import encode, read_text, windows
 from pythia_quant.results import Drift
-from pythia_quant.source import Source, open_source
+from pythia_quant.source import open_source
 
 
 @contextmanager
@@ -90,16 +93,6 @@ def driver_logits(
             child.wait()
 
 
-def _reference(source: Source, ids: Tensor, work: Path) -> Reference:
-    """Return the fp32 reference, computed once for a source and its windows."""
-    key = hashlib.sha256(json.dumps([source.sha256, ids.tolist()]).encode()).hexdigest()[:12]
-    folder = work / "references" / key
-    if not (folder / "head.npy").exists():  # written last
-        folder.mkdir(parents=True, exist_ok=True)
-        make_reference(source.weights, ids, folder)
-    return Reference(folder)
-
-
 def _main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", type=Path, required=True, help="folder of a trained checkpoint")
@@ -122,7 +115,7 @@ def _main() -> int:
     source = open_source(str(given.source))
     tokens = encode(source.tokenizer, read_text(given.text))
     ids = torch.from_numpy(windows(tokens, given.context, given.windows))
-    reference = _reference(source, ids, work)
+    reference = fp32_reference(source, ids, work)
     conditions = {
         "cpu": environment.cpu(),
         "source": source.sha256,

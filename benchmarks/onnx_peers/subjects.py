@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import environments
-import watch
+from environments import ENVIRONMENTS
+from peers import watch
+from peers.environments import UnavailableError, make
 
 from pythia_quant.architecture import Architecture
 from pythia_quant.recipe import load_recipe
@@ -123,8 +124,8 @@ def interpreters(
             failed[subject.name] = reasons[name]
         else:
             try:
-                made[subject.name] = environments.make(name, work, say)
-            except environments.UnavailableError as error:
+                made[subject.name] = make(name, ENVIRONMENTS[name], work, say)
+            except UnavailableError as error:
                 failed[subject.name] = reasons[name] = str(error)
     return made, failed
 
@@ -167,14 +168,9 @@ def convert(subject: Subject, python: Path, source: Path, place: Path, log: Path
         "file_bytes": model_bytes(folder),
     }
     if subject.recipe:
-        code = (
-            "import json,sys,pathlib,peer_ours;"
-            "print(json.dumps(peer_ours.phases(*sys.argv[1:3],*map(pathlib.Path,sys.argv[3:]))))"
-        )
-        arguments = str(subject.recipe), subject.name, str(source), str(place)
-        record["phases"] = json.loads(
-            watch.run([python, "-c", code, *arguments], log, {"PYTHONPATH": str(HERE)}).output
-        )
+        arguments = [str(subject.recipe), subject.name, "--model", str(source)]
+        again = watch.run([str(python), str(HERE.parent / "peers" / "convert_ours.py"), *arguments], log)
+        record["phases"] = json.loads(again.output)
     return record
 
 

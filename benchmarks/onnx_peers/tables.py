@@ -7,15 +7,16 @@ from statistics import median
 from typing import Any
 
 import protocol
-import quiet
+from peers import quiet
+from peers.store import Record
 from rich.console import Console
 from rich.table import Table
-from store import Record, Store
+from sizes import SizeStore
 
 from pythia_quant.bench.statistics import spread
 
 
-def print_size(store: Store, size: str, names: list[str], console: Console) -> None:
+def print_size(store: SizeStore, size: str, names: list[str], console: Console) -> None:
     """Print what was measured of one size: a row a subject."""
     table = Table(title=f"{size}, random weights", title_justify="left", box=None, pad_edge=False, padding=(0, 1))
     table.add_column("")
@@ -87,7 +88,7 @@ def share_of_limit(record: Record) -> float:
     return float(record["bytes_per_token"] / fastest / decode(record))
 
 
-def print_ratios(store: Store, sizes: list[str], variants: list[str], peers: list[str], console: Console) -> None:
+def print_ratios(store: SizeStore, sizes: list[str], variants: list[str], peers: list[str], console: Console) -> None:
     """Print each of our variants against each peer, paired by round: below 1, ours takes less."""
     for variant in variants:
         table = Table(title=f"{variant} ÷ peer: median of the rounds (least–most)", title_justify="left", box=None)
@@ -103,7 +104,7 @@ def print_ratios(store: Store, sizes: list[str], variants: list[str], peers: lis
         console.print(table)
 
 
-def _ratio(store: Store, size: str, variant: str, peer: str, get: Callable[[Record], float]) -> str:
+def _ratio(store: SizeStore, size: str, variant: str, peer: str, get: Callable[[Record], float]) -> str:
     mine, theirs = store.rounds(size, variant), store.rounds(size, peer)
     ratios = [
         get(mine[number]) / get(theirs[number])
@@ -113,7 +114,7 @@ def _ratio(store: Store, size: str, variant: str, peer: str, get: Callable[[Reco
     return f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else ""
 
 
-def print_conditions(store: Store, console: Console) -> None:
+def print_conditions(store: SizeStore, console: Console) -> None:
     """Print what the numbers belong to, and what the columns mean."""
     conditions: dict[str, Any] = store.data["conditions"]
     console.print(
@@ -128,7 +129,7 @@ def print_conditions(store: Store, console: Console) -> None:
         "Others: the most processor time that anything else took in a round / in the conversion; above "
         f"{quiet.ALLOWED:.0%} it disturbed."
     )
-    for size in store.data["sizes"].values():
+    for size in store.sizes().values():
         for name, rounds in size.get("rounds", {}).items():
             notes = next((record["notes"] for record in rounds.values() if "notes" in record), "")
             console.print(f"{name}: {notes}", style="dim", markup=False)

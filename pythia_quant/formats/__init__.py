@@ -33,6 +33,8 @@ class Format:
             layer in memory at a time; empty where there is none.
         needs: modules that must be installed, and the extra that installs them.
         calibrates: whether the quantizer uses calibration text.
+        costs: ``(architecture, calibration tokens) -> (memory, disk)`` in bytes while it is written, the artifact
+            itself left out; empty where that is little.
     """
 
     write: str
@@ -42,6 +44,7 @@ class Format:
     needs: tuple[str, ...] = ()
     extra: str = ""
     calibrates: bool = False
+    costs: str = ""
 
 
 FORMATS: dict[type[VariantSettings], Format] = {
@@ -57,6 +60,7 @@ FORMATS: dict[type[VariantSettings], Format] = {
         read="pythia_quant.formats.gptq.reader:read",
         run="pythia_quant.runtimes.int4:open_runtime",
         calibrates=True,
+        costs="pythia_quant.formats.gptq.writer:costs",
     ),
     OnnxSettings: Format(
         write="pythia_quant.formats.onnx.writer:write",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.settings import VariantSettings
 from pythia_quant.weights import WeightReader
 
@@ -20,6 +21,18 @@ Report = Callable[[str, int, int], None]
 
 def silent(_step: str, _done: int, _total: int) -> None:
     """Report nothing."""
+
+
+class CodesReader(WeightReader, Protocol):
+    """Reads an artifact whose linear layers are integers: they come dequantized, or as they are."""
+
+    def quantized(self, name: str) -> Quantized:
+        """Return a linear layer's integers, by the name of its weight in a checkpoint.
+
+        Raises:
+            ArtifactError: what is stored is damaged.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,9 @@ class Job(Generic[S]):
         probe: int64 [windows, tokens], a few tokens; the writer runs them through the weights it intends.
         calibration: int64 [windows, tokens] for a quantizer that uses any, else empty.
         report: told of progress.
+        work: a folder that outlives a killed conversion, for the next one like it to go on from; None for one that
+            begins anew each time.
+        codes: the artifact whose integers the layers take, for settings that take another variant's.
     """
 
     source: WeightReader
@@ -41,6 +57,8 @@ class Job(Generic[S]):
     probe: Tensor
     calibration: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.int64))
     report: Report = silent
+    work: Path | None = None
+    codes: CodesReader | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
 from pythia_quant.formats.gptq.reader import GptqWeights, read
-from pythia_quant.quantizers.grid import Quantized, consecutive_groups
+from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.runtimes.hf import HfRuntime, open_gptq_reference
 
 
@@ -27,12 +27,14 @@ def open_runtime(folder: Path, threads: int) -> HfRuntime:
         ArtifactError: a file or tensor is missing or damaged.
     """
     torch.set_num_threads(threads)
-    if find_spec("gptqmodel") and find_spec("optimum"):
+    weights = read(folder)
+    if find_spec("gptqmodel") and find_spec("optimum") and not weights.is_quantized(HEAD):
         return open_gptq_reference(folder)
-    model = build(read(folder))
+    model = build(weights)
     dequantized = sum(isinstance(module, DequantizedLinear) for module in model.modules())
     exceptions = f" ({dequantized} layers dequantized)" if dequantized else ""
-    return HfRuntime(model, f"torch int4 kernel in bfloat16{exceptions}, head float16, the rest float32")
+    head = "" if weights.is_quantized(HEAD) else ", head float16"
+    return HfRuntime(model, f"torch int4 kernel in bfloat16{exceptions}{head}, the rest float32")
 
 
 @torch.no_grad()
@@ -57,23 +59,36 @@ def build(weights: GptqWeights) -> GPTNeoXForCausalLM:
             module = linear_layer(weights.quantized(f"{name}.weight"), weights.read(f"{name}.bias"))
             model.set_submodule(name, module)
     _load_norm(model, FINAL_NORM, weights)
-    model.lm_head = HalfHead(weights.read(HEAD))
+    if weights.is_quantized(HEAD):
+        model.lm_head = linear_layer(weights.quantized(HEAD), torch.zeros(config.vocab_size))
+    else:
+        model.lm_head = HalfHead(weights.read(HEAD))
     model.eval()
     built: GPTNeoXForCausalLM = model
     return built
 
 
+_KERNEL_GROUPS = (256, 128, 64, 32)
+
+
 def linear_layer(quantized: Quantized, bias: Tensor) -> nn.Module:
     """Return a linear layer: in the int4 kernel where that takes the weight, else dequantized."""
-    return Int4Linear(quantized, bias) if kernel_takes(quantized) else DequantizedLinear(quantized, bias)
+    kernel_group = kernel_group_size(quantized)
+    if kernel_group is None:
+        return DequantizedLinear(quantized, bias)
+    return Int4Linear(quantized, bias, kernel_group)
 
 
-def kernel_takes(quantized: Quantized) -> bool:
-    """Say whether torch's int4 CPU kernel computes a weight, as torch 2.13 checks it."""
+def kernel_group_size(quantized: Quantized) -> int | None:
+    """Return in what groups torch's int4 CPU kernel computes a weight, as torch 2.13 checks it; None when it does not.
+
+    Codes of 2 and 3 bits are numbers of 4, and a longer group is several with the same scale.
+    """
     out, width = quantized.codes.shape
-    group_size = width // quantized.scales.shape[1]
-    neighbours = torch.equal(quantized.groups, consecutive_groups(width, group_size))
-    return quantized.bits == 4 and out % 16 == 0 and group_size in (32, 64, 128, 256) and neighbours
+    size = width // quantized.scales.shape[1]
+    if quantized.bits > 4 or out % 16:
+        return None
+    return next((kernel for kernel in _KERNEL_GROUPS if size % kernel == 0), None)
 
 
 class Int4Linear(nn.Module):
@@ -84,24 +99,35 @@ class Int4Linear(nn.Module):
     One row costs a quarter of a bf16 product, 16 rows as much, 512 rows twice as much.
 
     Args:
-        quantized: a weight that the kernel takes.
+        quantized: a weight that the kernel takes. Where its groups are not neighbours, as an activation order can leave
+            them, inputs are put in the order of the groups first.
         bias: fp32 [out].
+        group_size: the kernel's.
     """
 
     bias: Tensor
+    order: Tensor | None
 
-    def __init__(self, quantized: Quantized, bias: Tensor) -> None:
+    def __init__(self, quantized: Quantized, bias: Tensor, group_size: int) -> None:
         super().__init__()
-        self.group_size = quantized.codes.shape[1] // quantized.scales.shape[1]
-        scales = quantized.scales.float()
-        offsets = (8 - quantized.zeros.float()) * scales
-        self.register_buffer("codes", torch.ops.aten._convert_weight_to_int4pack_for_cpu(quantized.codes.int(), 1))
+        self.group_size = group_size
+        order = torch.argsort(quantized.groups, stable=True)
+        neighbours = torch.equal(order, torch.arange(len(order)))
+        self.register_buffer("order", None if neighbours else order)
+        middle = 2 ** (quantized.bits - 1)  # fewer bits are moved to the middle of four, where offsets are small
+        codes = quantized.codes[:, order].int() + (8 - middle)
+        repeats = codes.shape[1] // quantized.scales.shape[1] // group_size
+        scales = quantized.scales.float().repeat_interleave(repeats, dim=1)
+        offsets = (middle - quantized.zeros.float()).repeat_interleave(repeats, dim=1) * scales
+        self.register_buffer("codes", torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1))
         self.register_buffer("scales", torch.stack([scales.T, offsets.T], dim=-1).bfloat16())
         self.register_buffer("bias", bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return fp32 [..., out] for fp32 [..., in]."""
         rows = inputs.flatten(0, -2).bfloat16()
+        if self.order is not None:
+            rows = rows.index_select(1, self.order)
         product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.codes, self.group_size, self.scales)
         return (product + self.bias).view(*inputs.shape[:-1], -1)
 

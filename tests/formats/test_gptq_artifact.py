@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from itertools import product
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ import torch
 from gptq_models import CALIBRATION, PROBE, SHAPE, convert, source
 from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file, save_file
-from tiny import random_weights
+from tiny import random_weights, write_checkpoint
 
-from pythia_quant.architecture import EMBEDDING, HEAD, LINEARS, layer_name
+from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
 from pythia_quant.errors import ArtifactError, PythiaQuantError, QuantizationError
-from pythia_quant.formats.gptq.reader import is_quantized, read
+from pythia_quant.formats.gptq.reader import read
 from pythia_quant.formats.gptq.settings import GptqSettings
-from pythia_quant.formats.gptq.writer import PASSES, collect, write
+from pythia_quant.formats.gptq.writer import write
 from pythia_quant.formats.job import Job
-from pythia_quant.layerwise import Forward, final_hidden_states, head_weight, read_layer
+from pythia_quant.layerwise import final_hidden_states, head_weight
 from pythia_quant.weights import WeightFiles, WeightReader
 
 DENSE = f"{layer_name(1)}.attention.dense"
@@ -44,34 +45,87 @@ def logits(reader: WeightReader) -> torch.Tensor:
     return final_hidden_states(reader, PROBE) @ head_weight(reader).T
 
 
-@pytest.mark.parametrize("group_size", [32, 64, 128])
-def test_the_weights_read_back_give_the_logits_written(weights: WeightFiles, tmp_path: Path, group_size: int) -> None:
-    written = convert(weights, tmp_path / "artifact", group_size=group_size)
-    torch.testing.assert_close(logits(read(tmp_path / "artifact")), written.logits, rtol=0, atol=1e-5)
+EVERY_SETTING = [
+    {"group_size": 32},
+    {"group_size": 64, "activation_order": "none", "scale_search": False, "sweeps": 0},
+    {"group_size": 128, "symmetric": False},
+    {"group_size": "row"},
+    {"group_size": "row", "activation_order": "dynamic"},
+    {"group_size": 32, "activation_order": "dynamic", "symmetric": False},
+    {"group_size": 64, "correction": "none", "sweeps": 1},
+    {"group_size": 64, "correction": "bias", "sweeps": 1},
+    {"bits": 2, "group_size": 32, "symmetric": False},
+    {"bits": 3, "group_size": 64},
+    {"bits": 3, "group_size": 32, "symmetric": False, "activation_order": "dynamic"},
+    {"bits": 8, "group_size": 128},
+    {"head": "quantized", "group_size": 64},
+    {"head": "quantized", "bits": 3, "symmetric": False, "activation_order": "dynamic"},
+]
 
 
-def test_an_independent_unpacker_gets_the_same_weights(artifact: Path) -> None:
-    """Written from the format's description only: 8 codes a word along inputs, zero points less 1 along outputs."""
-    stored, reader = load_numpy(artifact / "model.safetensors"), read(artifact)
-    for name in (f"{layer_name(i)}.{linear}" for i in range(SHAPE.layers) for linear in LINEARS):
-        words, packed_zeros = stored[f"{name}.qweight"], stored[f"{name}.qzeros"]
-        scales, groups = stored[f"{name}.scales"].astype(np.float32), stored[f"{name}.g_idx"]
-        weight = np.empty((words.shape[1], 8 * words.shape[0]), np.float32)
-        for out, i in product(range(0, weight.shape[0], 5), range(weight.shape[1])):  # a fifth is enough, and fast
-            code = (int(words[i // 8, out]) >> (4 * (i % 8))) & 15
-            zero = ((int(packed_zeros[groups[i], out // 8]) >> (4 * (out % 8))) & 15) + 1
-            weight[out, i] = scales[groups[i], out] * (code - zero)
-        assert np.array_equal(reader.read(f"{name}.weight").numpy()[::5], weight[::5])
+@pytest.mark.parametrize("settings", EVERY_SETTING, ids=str)
+def test_what_is_read_is_what_was_meant_and_what_others_unpack(
+    weights: WeightFiles, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    folder = tmp_path / "artifact"
+    written = convert(weights, folder, **settings)
+    reader = read(folder)
+    torch.testing.assert_close(logits(reader), written.logits, rtol=0, atol=1e-5)
+    stored = load_numpy(folder / "model.safetensors")
+    names = [f"{layer_name(i)}.{linear}" for i in range(SHAPE.layers) for linear in LINEARS]
+    for name in [*names, "embed_out"] if settings.get("head") else names:
+        expected = unpacked(stored, name, settings.get("bits", 4))
+        assert np.array_equal(reader.read(f"{name}.weight").numpy(), expected)
+    assert not list(folder.glob(".*"))  # nothing of the work is left
 
 
-def test_everything_else_is_the_sources_in_fp16(weights: WeightFiles, artifact: Path) -> None:
+def unpacked(stored: dict[str, Any], name: str, bits: int) -> Any:
+    """Dequantize from the format's description only: streams of bits along inputs, zero points less 1 along outputs."""
+
+    def stream(words: Any) -> Any:  # [words, columns] to [numbers, columns]
+        flat = np.unpackbits(np.ascontiguousarray(words.T).view(np.uint8), axis=1, bitorder="little")
+        return flat.reshape(len(flat), -1, bits).astype(np.int64) @ (1 << np.arange(bits))
+
+    codes, groups = stream(stored[f"{name}.qweight"]), stored[f"{name}.g_idx"]
+    zeros = stream(stored[f"{name}.qzeros"].T) + 1  # [groups, out]
+    scales = stored[f"{name}.scales"].astype(np.float32)  # [groups, out]
+    return (codes - zeros[groups].T) * scales[groups].T
+
+
+def test_groups_are_neighbours_except_in_dynamic_order(weights: WeightFiles, tmp_path: Path) -> None:
+    for order in ("none", "static", "dynamic"):
+        convert(weights, tmp_path / order, activation_order=order, group_size=32, sweeps=0)
+        groups = load_file(tmp_path / order / "model.safetensors")[f"{DENSE}.g_idx"].tolist()
+        assert sorted(groups) == [i // 32 for i in range(128)]
+        assert (groups == sorted(groups)) == (order != "dynamic")
+        config = json.loads((tmp_path / order / "config.json").read_text())["quantization_config"]
+        assert config["desc_act"] == (order == "dynamic")
+
+
+def test_everything_else_is_fp16_and_computes_what_the_source_does(weights: WeightFiles, artifact: Path) -> None:
     stored = load_file(artifact / "model.safetensors")
+    reader = read(artifact)
     for name in SHAPE.tensor_shapes():
-        if is_quantized(name):
+        if reader.is_quantized(name):
             assert name not in stored
         else:
-            assert torch.equal(stored[name], weights.read(name).half())
-    assert HEAD in stored
+            assert stored[name].dtype == torch.float16
+    for name in (EMBEDDING, HEAD, f"{FINAL_NORM}.weight", f"{FINAL_NORM}.bias"):
+        assert torch.equal(stored[name], weights.read(name).half())
+    for index in range(SHAPE.layers):
+        first, second = (f"{layer_name(index)}.{norm}" for norm in ("input_layernorm", "post_attention_layernorm"))
+        assert torch.equal(stored[f"{first}.weight"], stored[f"{second}.weight"])
+        assert not stored[f"{first}.bias"].any()
+        assert not stored[f"{layer_name(index)}.mlp.dense_4h_to_h.bias"].any()
+
+
+def test_corrected_errors_come_nearer_to_the_source(weights: WeightFiles, tmp_path: Path) -> None:
+    reference = logits(weights)
+    distances = {}
+    for correction in ("none", "bias", "full"):
+        written = convert(weights, tmp_path / correction, correction=correction, group_size=128, bits=3)
+        distances[correction] = float((written.logits - reference).norm() / reference.norm())
+    assert distances["full"] < 0.9 * min(distances["none"], distances["bias"])
 
 
 def test_gptq_is_nearer_to_the_source_than_rounding(weights: WeightFiles, tmp_path: Path) -> None:
@@ -108,35 +162,46 @@ def test_progress_is_reported(weights: WeightFiles, tmp_path: Path) -> None:
     settings = GptqSettings(format="gptq")
     job = Job(weights, settings, tmp_path, PROBE, CALIBRATION, lambda *step: seen.append(step))
     write(job)
-    assert seen == [("layer", 0, 2), ("layer", 1, 2)]
+    assert [step[1:] for step in seen] == [(0, 2), (1, 2)]
+    assert seen[0][0] == "layer"
+    assert re.fullmatch(r"layer \(the last one's error 0\.\d\d of rounding's\)", seen[1][0])
 
 
 def test_no_calibration_text_is_refused(weights: WeightFiles, tmp_path: Path) -> None:
-    with pytest.raises(QuantizationError, match="given 0 calibration tokens; a layer with 512 inputs"):
+    with pytest.raises(QuantizationError, match="given 0 calibration tokens; a layer with 640 inputs"):
         convert(weights, tmp_path / "artifact", calibration=CALIBRATION[:0])
 
 
 def test_too_little_calibration_text_is_refused(weights: WeightFiles, tmp_path: Path) -> None:
-    with pytest.raises(QuantizationError, match="given 448 calibration tokens; a layer with 512 inputs"):
-        convert(weights, tmp_path / "artifact", calibration=CALIBRATION[:7])
+    with pytest.raises(QuantizationError, match="given 576 calibration tokens; a layer with 640 inputs"):
+        convert(weights, tmp_path / "artifact", calibration=CALIBRATION[:9])
     assert list((tmp_path / "artifact").iterdir()) == []
 
 
 def test_a_weight_that_no_scale_reaches_is_refused_by_layer(tmp_path: Path) -> None:
     tensors = {name: tensor.float() for name, tensor in random_weights(SHAPE).items()}
-    tensors[f"{DENSE}.weight"][5, 5] = 1e7
-    with pytest.raises(QuantizationError, match="scale that fp16 cannot hold") as refusal:
+    tensors[f"{layer_name(1)}.mlp.dense_4h_to_h.weight"][5, 5] = 1e7
+    with pytest.raises(QuantizationError, match=r"needs the scale .*, which fp16 cannot hold") as refusal:
         convert(source(tmp_path / "source", tensors), tmp_path / "artifact")
-    assert refusal.value.where == DENSE
+    assert refusal.value.where == f"{DENSE} and mlp.dense_4h_to_h"
 
 
-def test_inputs_that_are_not_finite_are_refused_by_layer(weights: WeightFiles) -> None:
-    calibration = Forward(SHAPE, CALIBRATION)
-    calibration.embed(weights.read(EMBEDDING))
-    calibration.hidden[3, 4, 5] = torch.inf
-    with pytest.raises(QuantizationError, match="inputs of this layer are not finite") as refusal:
-        collect(calibration, read_layer(weights, 1), PASSES[0], layer_name(1))
-    assert refusal.value.where == f"{layer_name(1)}.{PASSES[0][0]}"
+def test_a_head_that_does_not_fill_words_is_refused(tmp_path: Path) -> None:
+    shape = replace(SHAPE, vocabulary=300)
+    write_checkpoint(tmp_path, shape, random_weights(shape))
+    weights = WeightFiles([tmp_path / "model.safetensors"], shape)
+    with pytest.raises(QuantizationError, match="rows of 300 zero points of 4 bits"):
+        convert(weights, tmp_path / "artifact", head="quantized")
+
+
+def test_inputs_that_are_not_finite_are_refused_by_layer(tmp_path: Path) -> None:
+    tensors = {name: tensor.float() for name, tensor in random_weights(SHAPE).items()}
+    tensors[f"{layer_name(0)}.mlp.dense_4h_to_h.bias"][:] = 65000.0
+    tensors[EMBEDDING][:9] = 2000.0  # together more than fp16 holds
+    count = int((CALIBRATION < 9).sum())
+    with pytest.raises(QuantizationError, match=f"{count} of 2,048 calibration tokens give inputs") as refusal:
+        convert(source(tmp_path / "source", tensors), tmp_path / "artifact")
+    assert refusal.value.where == f"{layer_name(1)}.attention.query_key_value and mlp.dense_h_to_4h"
 
 
 def test_a_value_that_fp16_cannot_hold_is_named(tmp_path: Path) -> None:
@@ -202,7 +267,7 @@ def test_a_missing_file_is_named(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("checkpoint_format", "gptq_v2"), ("bits", 3), ("group_size", -1), ("quant_method", "awq")]
+    ("key", "value"), [("checkpoint_format", "gptq_v2"), ("bits", 5), ("group_size", 16), ("quant_method", "awq")]
 )
 def test_another_layout_is_refused(artifact: Path, key: str, value: object) -> None:
     path = artifact / "config.json"

@@ -10,10 +10,10 @@ from pythia_quant.formats.gptq.packing import PARTS, pack, packed_layout, unpack
 from pythia_quant.quantizers.grid import Quantized
 
 
-def example(codes: torch.Tensor, group_size: int, zero: int = 8) -> Quantized:
+def example(codes: torch.Tensor, group_size: int, zero: int = 8, bits: int = 4) -> Quantized:
     out, width = codes.shape
     return Quantized(
-        bits=4,
+        bits=bits,
         codes=codes,
         scales=torch.rand(out, width // group_size).half(),
         zeros=torch.full((out, width // group_size), zero, dtype=torch.uint8),
@@ -31,21 +31,38 @@ def test_a_word_by_hand() -> None:
     assert words[0, :2].tolist() == [0x87654321 - 2**32, 0xF000000F - 2**32]
 
 
+def test_three_bits_run_on_across_words() -> None:
+    """32 codes fill three words: the eleventh has two bits in the first word and its highest in the second."""
+    codes = torch.zeros(32, 32, dtype=torch.uint8)
+    codes[0, [0, 10, 21, 31]] = torch.tensor([5, 6, 3, 7], dtype=torch.uint8)
+    words = pack(example(codes, group_size=32, zero=4, bits=3))["qweight"]
+    assert words.shape == (3, 32)
+    stream = 5 | 6 << 30 | 3 << 63 | 7 << 93
+    expected = [stream >> (32 * word) & (2**32 - 1) for word in range(3)]
+    assert [word % 2**32 for word in words[:, 0].tolist()] == expected
+
+
 def test_symmetric_zero_points_are_sevens() -> None:
     zeros = pack(example(torch.zeros(16, 64, dtype=torch.uint8), group_size=32))["qzeros"]
     assert zeros.shape == (2, 2)
     assert set(zeros.flatten().tolist()) == {0x77777777}
 
 
-@given(seed=st.integers(0, 2**32), out=st.integers(1, 4), groups=st.integers(1, 4), zero=st.integers(1, 16))
-def test_unpack_returns_what_was_packed(seed: int, out: int, groups: int, zero: int) -> None:
+@given(
+    seed=st.integers(0, 2**32),
+    bits=st.sampled_from([2, 3, 4, 8]),
+    out=st.integers(1, 3),
+    groups=st.integers(1, 4),
+    data=st.data(),
+)
+def test_unpack_returns_what_was_packed(seed: int, bits: int, out: int, groups: int, data: st.DataObject) -> None:
     generator = torch.Generator().manual_seed(seed)
-    codes = torch.randint(0, 16, (8 * out, 32 * groups), dtype=torch.uint8, generator=generator)
-    quantized = example(codes, group_size=32, zero=zero)
+    codes = torch.randint(0, 2**bits, (32 * out, 32 * groups), dtype=torch.uint8, generator=generator)
+    quantized = example(codes, group_size=32, zero=data.draw(st.integers(1, 2**bits - 1)), bits=bits)
     parts = pack(quantized)
     assert tuple(parts) == PARTS
-    layout = packed_layout(tuple(codes.shape), 4, 32)
+    layout = packed_layout(tuple(codes.shape), bits, 32)
     assert {part: (tuple(tensor.shape), tensor.dtype) for part, tensor in parts.items()} == layout
-    returned = unpack(parts, 4)
+    returned = unpack(parts, bits)
     for field in ("codes", "scales", "zeros", "groups"):
         assert torch.equal(getattr(returned, field), getattr(quantized, field))

@@ -15,10 +15,10 @@ from onnx_models import FP32, PROBE, SHAPE, convert, source
 from tiny import random_weights
 
 from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, read_config
+from pythia_quant.equalize import equalize
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.blocks import quantize
-from pythia_quant.formats.onnx.equalize import equalize
 from pythia_quant.formats.onnx.external import PAGE, StoredModel, find_model
 from pythia_quant.formats.onnx.reader import read
 from pythia_quant.formats.onnx.settings import OnnxSettings

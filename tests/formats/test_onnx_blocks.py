@@ -1,4 +1,4 @@
-"""int8 blocks: bounds that hold for every weight."""
+"""Blocks of integers: bounds that hold for every weight, and bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pythia_quant.errors import QuantizationError
-from pythia_quant.formats.onnx.blocks import Blocks, from_stored, quantize
+from pythia_quant.formats.onnx.blocks import (
+    Blocks,
+    from_quantized,
+    from_stored,
+    merge,
+    quantize,
+    zeros_from_stored,
+)
+from pythia_quant.quantizers.grid import Quantized, consecutive_groups
 
 BLOCK_SIZES = (16, 32, 64, 128)
 
@@ -82,6 +90,39 @@ def test_codes_of_4_bits_share_a_byte_low_half_first_and_come_back() -> None:
     blocks = Blocks(4, torch.arange(-8, 8).to(torch.int8).view(1, 16), torch.ones(1, 1))
     assert blocks.stored().tolist() == [[0x10, 0x32, 0x54, 0x76, 0x98, 0xBA, 0xDC, 0xFE]]
     assert torch.equal(from_stored(blocks.stored(), blocks.scales, 4).codes, blocks.codes)
+
+
+@pytest.mark.parametrize(
+    ("bits", "zeros", "stored"), [(4, [-7, 0, 7], [[0x81, 0x8F]]), (4, [-7, 7], [[0xF1]]), (8, [-127, 7], [[1, 135]])]
+)
+def test_zero_points_are_stored_like_codes_and_come_back(bits: int, zeros: list[int], stored: list[list[int]]) -> None:
+    """The half byte that is left over holds the middle."""
+    count = len(zeros)
+    blocks = Blocks(bits, torch.zeros(1, 16 * count).char(), torch.ones(1, count), torch.tensor([zeros]).char())
+    found = blocks.stored_zeros()
+    assert found is not None
+    assert found.tolist() == stored
+    assert zeros_from_stored(found, bits, count).tolist() == [zeros]
+
+
+@pytest.mark.parametrize(("bits", "top"), [(4, 15), (8, 255)])
+def test_integers_of_another_format_keep_their_values_and_bytes(bits: int, top: int) -> None:
+    codes = torch.arange(top + 1).byte().view(-1, 16)
+    scales = torch.full((len(codes), 1), 0.1).half()
+
+    def taken(zero: int) -> tuple[Quantized, Blocks]:
+        quantized = Quantized(bits, codes, scales, torch.full_like(scales, zero).byte(), consecutive_groups(16, 16))
+        return quantized, from_quantized(quantized)
+
+    middle = taken((top + 1) // 2)[1]
+    assert middle.zeros is None
+    assert middle.stored_zeros() is None
+    for zero in (1, top):
+        quantized, blocks = taken(zero)
+        assert torch.equal(blocks.dequantize(), quantized.dequantize())
+        assert torch.equal(blocks.stored(), middle.stored())
+        both = merge([middle, blocks], dim=0)
+        assert torch.equal(both.dequantize(), torch.cat((middle.dequantize(), quantized.dequantize())))
 
 
 @undisturbed

@@ -11,10 +11,11 @@ import pytest
 import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from pythia_quant.formats.onnx.blocks import Blocks, quantize
+from pythia_quant.formats.onnx.blocks import Blocks, from_quantized, quantize
 from pythia_quant.formats.onnx.nodes import GELU_OFFSET, Nodes
 from pythia_quant.formats.onnx.products import Product
 from pythia_quant.formats.onnx.settings import Choice
+from pythia_quant.quantizers.grid import Quantized, consecutive_groups
 
 Array = npt.NDArray[Any]
 
@@ -49,6 +50,8 @@ def integer_product(blocks: Blocks, block_size: int, activations: Array) -> Arra
     peaks = np.abs(split).max(axis=2, keepdims=True)
     codes = np.rint(split * (np.float32(127) / peaks)).astype(np.int64)
     weights = blocks.codes.numpy().reshape(*blocks.scales.shape, block_size).astype(np.int64)
+    if blocks.zeros is not None:
+        weights -= blocks.zeros.numpy()[..., None]
     sums = np.einsum("mbk,nbk->mnb", codes, weights)
     scales = (peaks[..., 0] / np.float32(127))[:, None] * blocks.scales.numpy()[None]
     result: Array = (sums * scales.astype(np.float64)).sum(axis=2)
@@ -100,6 +103,29 @@ def test_looked_up_rows_of_4_bits_are_the_dequantized_rows(weight: torch.Tensor,
     np.testing.assert_array_equal(run([node], {"ids": ids}, constants), blocks.dequantize().numpy()[ids])
 
 
+@pytest.mark.parametrize("rows", [1, 9])
+@pytest.mark.parametrize("block_size", [16, 32, 64, 128])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_zero_points_are_subtracted_from_codes_over_their_whole_range(bits: int, block_size: int, rows: int) -> None:
+    """Blocks are odd, so that the last byte of zero points of 4 bits is half empty; two rows are all of one extreme."""
+    top, columns = 2**bits - 1, 3 * block_size
+    generator = torch.Generator().manual_seed(bits)
+    codes = torch.randint(top + 1, (48, columns), generator=generator).byte()
+    zeros = torch.randint(1, top + 1, (48, 3), generator=generator).byte()
+    codes[0], zeros[0], codes[1], zeros[1] = top, 1, 0, top
+    scales = (torch.rand(48, 3, generator=generator) + 0.1).half()
+    blocks = from_quantized(Quantized(bits, codes, scales, zeros, consecutive_groups(columns, block_size)))
+    inputs = np.random.default_rng(2).standard_normal((rows, columns)).astype(np.float32)
+    inputs[0] = np.abs(inputs[0])
+    kind: Literal["int4", "int8"] = "int4" if bits == 4 else "int8"
+    exact = inputs.astype(np.float64) @ blocks.dequantize().double().numpy().T
+    largest = np.abs(exact).max()
+    result = run_product(Choice(kind, block_size, "fp32"), blocks, inputs)
+    np.testing.assert_allclose(result, exact, rtol=0, atol=2e-6 * largest)
+    result = run_product(Choice(kind, block_size, "int8"), blocks, inputs)
+    np.testing.assert_allclose(result, integer_product(blocks, block_size, inputs), rtol=0, atol=2e-6 * largest)
+
+
 @pytest.fixture
 def spread(activations: Array) -> Array:
     """Tokens of very different sizes, one of zeros: scales of their own make no difference to the others."""
@@ -112,10 +138,12 @@ def spread(activations: Array) -> Array:
 def run_product(choice: Choice, blocks: Blocks, inputs: Array, *, after_gelu: bool = False) -> Array:
     """Multiply by nodes and constants as the writer and the graph make them."""
     rows, columns = blocks.codes.shape
-    nodes = Nodes()
+    zero_points = blocks.stored_zeros()
+    tensors = {} if zero_points is None else {"p.zero_points": zero_points.numpy()}
+    nodes = Nodes(tensors)
     product = Product("p", ("p",), choice, rows, columns)
     result = nodes.product(product, "x", bias=False, after_gelu=after_gelu)
-    constants = {constant.name: numpy_helper.to_array(constant) for constant in nodes.constants}
+    constants = tensors | {constant.name: numpy_helper.to_array(constant) for constant in nodes.constants}
     if choice.in_channels:
         shift = -GELU_OFFSET * blocks.dequantize().sum(1)
         constants |= {"p.codes": blocks.codes.t().contiguous().numpy(), "p.scales": blocks.scales.flatten().numpy()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,10 +35,26 @@ def own_runtime(folder: Path) -> HfRuntime:
     return HfRuntime(build(read(folder)), "int4")
 
 
-@pytest.mark.parametrize("group_size", [32, 64, 128])
-def test_logits_are_those_of_the_dequantized_weights(tmp_path: Path, group_size: int) -> None:
-    written = convert(source(tmp_path / "source"), tmp_path / "artifact", group_size=group_size)
-    logits = own_runtime(tmp_path / "artifact").logits(PROBE)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"group_size": 32},
+        {"group_size": 64},
+        {"group_size": 128},
+        {"group_size": "row"},
+        {"symmetric": False},
+        {"activation_order": "dynamic", "group_size": 32},
+        {"bits": 2, "group_size": 32},
+        {"bits": 3, "symmetric": False, "activation_order": "dynamic"},
+        {"bits": 8},
+        {"head": "quantized"},
+    ],
+    ids=str,
+)
+def test_logits_are_those_of_the_dequantized_weights(tmp_path: Path, settings: dict[str, Any]) -> None:
+    written = convert(source(tmp_path / "source"), tmp_path / "artifact", **settings)
+    runtime = own_runtime(tmp_path / "artifact")
+    logits = runtime.logits(PROBE)
     assert logits.dtype == torch.float32
     assert relative_error(logits, written.logits) < KERNEL_TOLERANCE
 
@@ -52,18 +69,25 @@ def test_prefill_and_steps_give_the_logits_of_the_whole_sequence(tmp_path: Path)
     assert relative_error(torch.stack(steps), expected[19:]) < KERNEL_TOLERANCE
 
 
-@pytest.mark.parametrize("group_size", [32, 64, 128])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("group_size", [32, 64, 128, 512])
 @pytest.mark.parametrize("rows", [1, 5, 70])
-def test_one_linear_layer(group_size: int, rows: int) -> None:
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_one_linear_layer(bits: int, group_size: int, rows: int, shuffled: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    quantized = rtn.quantize(torch.randn(48, 256, generator=generator), 4, group_size)
-    zeros = torch.randint(1, 16, quantized.zeros.shape, dtype=torch.uint8, generator=generator)
-    quantized = Quantized(4, quantized.codes, quantized.scales.bfloat16().half(), zeros, quantized.groups)
+    quantized = rtn.quantize(torch.randn(48, 512, generator=generator), bits, group_size)
+    zeros = torch.randint(1, 2**bits, quantized.zeros.shape, dtype=torch.uint8, generator=generator)
+    groups = quantized.groups
+    if shuffled:  # what an activation order leaves
+        groups = groups[torch.randperm(512, generator=generator)]
+    quantized = Quantized(bits, quantized.codes, quantized.scales.bfloat16().half(), zeros, groups)
     bias = torch.randn(48, generator=generator)
-    inputs = torch.randn(2, rows, 256, generator=generator).bfloat16().float()
+    inputs = torch.randn(2, rows, 512, generator=generator).bfloat16().float()
     expected = inputs @ quantized.dequantize().T + bias
     # Inputs and scales are exact in bf16 here; what remains is the rounding of offsets and results.
-    assert relative_error(Int4Linear(quantized, bias)(inputs), expected) < 0.004
+    layer = linear_layer(quantized, bias)
+    assert isinstance(layer, Int4Linear)
+    assert relative_error(layer(inputs), expected) < 0.004
 
 
 def test_nothing_is_left_without_memory_or_unquantized(tmp_path: Path) -> None:
@@ -83,12 +107,10 @@ def test_it_generates(tmp_path: Path) -> None:
     assert "int4" in runtime.description or "gptqmodel" in runtime.description
 
 
-@pytest.mark.parametrize(("out", "group_size", "shuffled"), [(24, 32, False), (16, 16, False), (16, 32, True)])
-def test_what_the_kernel_does_not_take_is_dequantized(out: int, group_size: int, shuffled: bool) -> None:
+@pytest.mark.parametrize(("out", "group_size", "bits"), [(24, 32, 4), (16, 16, 4), (16, 32, 8)])
+def test_what_the_kernel_does_not_take_is_dequantized(out: int, group_size: int, bits: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    quantized = rtn.quantize(torch.randn(out, 64, generator=generator), 4, group_size)
-    if shuffled:  # what an activation order leaves
-        quantized = Quantized(4, quantized.codes, quantized.scales, quantized.zeros, quantized.groups.flip(0))
+    quantized = rtn.quantize(torch.randn(out, 64, generator=generator), bits, group_size)
     bias, inputs = torch.randn(out, generator=generator), torch.randn(3, 64, generator=generator)
     layer = linear_layer(quantized, bias)
     assert not isinstance(layer, Int4Linear)

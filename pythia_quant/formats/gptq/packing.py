@@ -1,10 +1,12 @@
 """The tensors of GPTQ version 1 for one linear layer, as auto-gptq defined them and every reader expects them.
 
-A 32-bit word holds 32/bits numbers, the first in its lowest bits. Zero points are stored less 1, so that the code for 0
-may be 1 … 2**bits; readers add the 1 after unpacking.
+Numbers of `bits` bits follow each other in a stream of 32-bit words, the first in the lowest bits of the first word;
+of 3 bits, some begin in one word and end in the next. Zero points are stored less 1; readers add it after unpacking.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -56,15 +58,34 @@ def packed_layout(shape: tuple[int, ...], bits: int, group_size: int) -> dict[st
 
 def _to_words(numbers: Tensor, bits: int) -> Tensor:
     """Pack uint8 [n, columns] along n into int32 [n * bits / 32, columns]."""
-    per_word = 32 // bits
-    words = torch.zeros(len(numbers) // per_word, numbers.shape[1], dtype=torch.int32)
-    for i in range(per_word):
-        words |= numbers[i::per_word].int() << (bits * i)
-    return words
+    period, words_each = _period(bits)
+    runs = numbers.reshape(-1, period, numbers.shape[1])
+    words = torch.zeros(len(runs), words_each, numbers.shape[1], dtype=torch.int32)
+    for i in range(period):
+        word, shift = divmod(i * bits, 32)
+        number = runs[:, i].int()
+        words[:, word] |= number << shift
+        if shift + bits > 32:
+            words[:, word + 1] |= number >> (32 - shift)
+    return words.flatten(0, 1)
 
 
 def _from_words(words: Tensor, bits: int) -> Tensor:
     """Unpack int32 [words, columns] into uint8 [words * 32 / bits, columns]."""
-    shifts = torch.arange(0, 32, bits, dtype=torch.int32)
-    numbers: Tensor = (words[:, None] >> shifts[:, None]) & (2**bits - 1)
-    return numbers.to(torch.uint8).flatten(0, 1)
+    period, words_each = _period(bits)
+    runs = words.reshape(-1, words_each, words.shape[1])
+    numbers = torch.empty(len(runs), period, words.shape[1], dtype=torch.uint8)
+    for i in range(period):
+        word, shift = divmod(i * bits, 32)
+        number = runs[:, word] >> shift
+        if shift + bits > 32:
+            # The shift of a negative word fills with ones above: they must not cover what the next word adds.
+            number = number & (2 ** (32 - shift) - 1) | runs[:, word + 1] << (32 - shift)
+        numbers[:, i] = number & (2**bits - 1)
+    return numbers.flatten(0, 1)
+
+
+def _period(bits: int) -> tuple[int, int]:
+    """Return after how many numbers a word begins with the first bit of one again, and after how many words."""
+    length = math.lcm(32, bits)
+    return length // bits, length // 32

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pythia_quant.architecture import LINEARS, Architecture, read_config
+from pythia_quant.architecture import HEAD, LINEARS, Architecture, read_config
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.gptq.packing import PARTS, packed_layout, unpack
 from pythia_quant.formats.shards import AGAIN, find_tensors
@@ -24,16 +24,18 @@ class GptqWeights:
         folder: the artifact.
         architecture: of the model.
         bits: of a code.
-        group_size: inputs that share a scale.
+        group_size: inputs that share a scale; -1 for all of a row.
+        head: whether the head is in integers too.
     """
 
-    def __init__(self, folder: Path, architecture: Architecture, bits: int, group_size: int) -> None:
+    def __init__(self, folder: Path, architecture: Architecture, bits: int, group_size: int, *, head: bool) -> None:
         self.architecture = architecture
-        self._folder, self._bits, self._group_size = folder, bits, group_size
+        self._folder, self._bits, self._head = folder, bits, head
         self._file_of = find_tensors(folder)
         for name, shape in architecture.tensor_shapes().items():
-            if is_quantized(name):
-                for part, (packed, dtype) in packed_layout(shape, bits, group_size).items():
+            if self.is_quantized(name):
+                size = shape[1] if group_size == -1 else group_size
+                for part, (packed, dtype) in packed_layout(shape, bits, size).items():
                     self._check(f"{_prefix(name)}.{part}", packed, dtype)
             else:
                 self._check(name, shape, torch.float16)
@@ -44,7 +46,7 @@ class GptqWeights:
         Raises:
             ArtifactError: its stored values are not finite, or its groups out of range.
         """
-        return self.quantized(name).dequantize() if is_quantized(name) else self._load(name).float()
+        return self.quantized(name).dequantize() if self.is_quantized(name) else self._load(name).float()
 
     def quantized(self, name: str) -> Quantized:
         """Return the integers of a linear layer's weight, by its name in a checkpoint; raises like :meth:`read`."""
@@ -54,6 +56,10 @@ class GptqWeights:
         if groups.min() < 0 or groups.max() >= len(parts["scales"]):
             raise ArtifactError(f"{prefix}.g_idx names a group that has no scale", where=self._where(f"{prefix}.g_idx"))
         return unpack(parts, self._bits)
+
+    def is_quantized(self, name: str) -> bool:
+        """Say whether a checkpoint's tensor is stored as integers."""
+        return name.endswith(_QUANTIZED) or (self._head and name == HEAD)
 
     def _load(self, name: str) -> Tensor:
         with safe_open(self._file_of[name], framework="pt") as opened:
@@ -80,6 +86,7 @@ class GptqWeights:
         return str(self._file_of[name])
 
 
+_QUANTIZED = tuple(f"{linear}.weight" for linear in LINEARS)
 _DTYPE_NAMES = {torch.float16: "F16", torch.int32: "I32"}
 
 
@@ -95,14 +102,10 @@ def read(folder: Path) -> GptqWeights:
     fields = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
     _require(fields, folder, "quant_method", ("gptq",))
     _require(fields, folder, "checkpoint_format", ("gptq",))
-    _require(fields, folder, "bits", (4,))
-    _require(fields, folder, "group_size", (32, 64, 128))
-    return GptqWeights(folder, architecture, fields["bits"], fields["group_size"])
-
-
-def is_quantized(name: str) -> bool:
-    """Say whether a checkpoint's tensor is stored as integers."""
-    return name.endswith(tuple(f"{linear}.weight" for linear in LINEARS))
+    _require(fields, folder, "bits", (2, 3, 4, 8))
+    _require(fields, folder, "group_size", (32, 64, 128, -1))
+    _require(fields, folder, "lm_head", (False, True))
+    return GptqWeights(folder, architecture, fields["bits"], fields["group_size"], head=fields["lm_head"])
 
 
 def _prefix(name: str) -> str:

@@ -13,16 +13,33 @@ class GptqSettings(VariantSettings):
     """Integer groups along the input, solved column by column against calibration inputs (arXiv 2210.17323)."""
 
     format: Literal["gptq"]
-    bits: Literal[4] = 4
-    group_size: Literal[32, 64, 128] = 128
-    symmetric: Literal[True] = True
-    activation_order: Literal[False] = False
+    bits: Literal[2, 3, 4, 8] = 4
+    group_size: Literal[32, 64, 128, "row"] = 128
+    symmetric: bool = True
+    activation_order: Literal["none", "static", "dynamic"] = "static"
+    scale_search: bool = True
+    sweeps: int = Field(default=3, ge=0, le=100)
+    correction: Literal["none", "bias", "full"] = "full"
     damping: float = Field(default=0.01, gt=0, lt=1)
     embeddings: Literal["fp16"] = "fp16"
-    head: Literal["fp16"] = "fp16"
+    head: Literal["fp16", "quantized"] = "fp16"
 
     def stored_bits(self) -> tuple[float, float]:
-        return self.bits + (16 + self.bits) / self.group_size, 16
+        group = 128 if self.group_size == "row" else self.group_size  # a row is no shorter
+        linear = self.bits + (16 + self.bits) / group
+        return linear, 16 if self.head == "fp16" else (16 + linear) / 2
 
     def fits(self, width: int, mlp_width: int, layers: int) -> Misfit | None:  # noqa: ARG002
+        if self.group_size == "row":
+            return divides(("group_size",), 32, width, mlp_width, (32,))  # a packed word must not hold two columns
         return divides(("group_size",), self.group_size, width, mlp_width, (32, 64, 128))
+
+    def caveats(self) -> list[str]:
+        found = []
+        if self.bits == 8:
+            found.append(
+                "no CPU kernel takes 8 bits in groups: on a CPU the weights are dequantized, to fp32 in our runtime"
+            )
+        if self.head == "quantized":
+            found.append("a quantized head is read by our runtime; transformers looks for an unquantized one")
+        return found

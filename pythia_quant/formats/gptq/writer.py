@@ -3,84 +3,59 @@
 from __future__ import annotations
 
 import json
+import shutil
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
+from pythia_quant import calibration
+from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, Architecture, layer_name
+from pythia_quant.calibration import Calibration
+from pythia_quant.equalize import equalize
 from pythia_quant.errors import QuantizationError
 from pythia_quant.formats.floats import to_dtype
 from pythia_quant.formats.gptq.packing import pack
+from pythia_quant.formats.gptq.resume import Progress
 from pythia_quant.formats.gptq.settings import GptqSettings
+from pythia_quant.formats.gptq.solver import SolvedLayer, solve_head, solve_layer
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.shards import ShardWriter
-from pythia_quant.layerwise import Forward, layer_tensor_names
-from pythia_quant.quantizers import gptq
+from pythia_quant.layerwise import Forward, layer_forward, read_layer
 
-PASSES = (
-    ("attention.query_key_value", "mlp.dense_h_to_4h"),
-    ("attention.dense", "mlp.dense_4h_to_h"),
-)
-"""Linear layers solved from one pass: with a parallel residual the first two both read the layer's input."""
+_PROBE = "probe.npy"
 
 
 @torch.no_grad()
 def write(job: Job[GptqSettings]) -> Written:
-    """Quantize the linear layers against the calibration windows; all else stays fp16.
+    """Quantize the linear layers, and the head on request, against the calibration windows; all else stays fp16.
+
+    What is solved is kept in ``job.work``; a conversion that finds solved layers there goes on from them.
 
     Raises:
         QuantizationError: too little calibration text, activations that are not finite, or a value kept in fp16 does
             not fit it.
     """
     check_calibration(job)
-    architecture = job.source.architecture
-    writer = ShardWriter(job.folder)
-    calibration, probe = Forward(architecture, job.calibration), Forward(architecture, job.probe)
-    linears: dict[str, object] = {}
-
-    def keep(name: str) -> Tensor:
-        kept = to_dtype(name, job.source.read(name), torch.float16)
-        writer.add(name, kept)
-        return kept.float()
-
-    embedding = keep(EMBEDDING)
-    calibration.embed(embedding)
-    probe.embed(embedding)
-    for index in range(architecture.layers):
-        job.report("layer", index, architecture.layers)
-        layer = layer_name(index)
-        weights = {
-            name: job.source.read(f"{layer}.{name}").float() if _is_linear(name) else keep(f"{layer}.{name}")
-            for name in layer_tensor_names(architecture)
-        }
-        for names in PASSES:
-            for name, hessian in collect(calibration, weights, names, layer).items():
-                solution = solve(job.settings, f"{layer}.{name}", weights[f"{name}.weight"], hessian)
-                for part, tensor in pack(solution.quantized).items():
-                    writer.add(f"{layer}.{name}.{part}", tensor)
-                weights[f"{name}.weight"] = solution.quantized.dequantize()
-                linears[f"{layer}.{name}"] = {
-                    "relative_error": solution.error,
-                    "relative_error_rounding": solution.rounding_error,
-                    "damping": solution.damping,
-                }
-        calibration.layer(weights)
-        probe.layer(weights)
-    hidden = probe.finish(keep(f"{FINAL_NORM}.weight"), keep(f"{FINAL_NORM}.bias"))
-    logits = hidden @ keep(HEAD).T
-    writer.close()
-    _write_configs(job)
-    return Written(writer.tensor_bytes, logits, {"calibration_tokens": job.calibration.numel(), "linears": linears})
+    check_head(job)
+    work = job.work or job.folder / ".work"
+    progress = Progress(work)
+    _solve(job, progress)
+    written = _assemble(job, progress)
+    if job.work is None:
+        shutil.rmtree(work)
+    return written
 
 
 def check_calibration(job: Job[GptqSettings]) -> None:
-    """Refuse calibration text with fewer tokens than the widest layer has inputs: its Hessian would be singular.
+    """Refuse calibration text with fewer tokens than inputs are solved together: their Hessian would be singular.
 
     Raises:
         QuantizationError: with both numbers.
     """
     architecture, tokens = job.source.architecture, job.calibration.numel()
-    needed = max(architecture.width, architecture.mlp_width)
+    needed = architecture.width + architecture.mlp_width
     if tokens < needed:
         raise QuantizationError(
             f"GPTQ was given {tokens:,} calibration tokens; a layer with {needed:,} inputs needs at least as many",
@@ -88,66 +63,132 @@ def check_calibration(job: Job[GptqSettings]) -> None:
         )
 
 
-def collect(
-    calibration: Forward, weights: dict[str, Tensor], names: tuple[str, ...], layer: str
-) -> dict[str, gptq.Hessian]:
-    """Run the calibration windows through a layer and return the Hessians of some of its linear layers' inputs.
+def check_head(job: Job[GptqSettings]) -> None:
+    """Refuse to quantize a head whose zero points would not fill whole words.
 
     Raises:
-        QuantizationError: inputs are not finite.
+        QuantizationError: with the size of the vocabulary.
     """
-    hessians = {name: gptq.Hessian(weights[f"{name}.weight"].shape[1]) for name in names}
-
-    def observe(name: str, inputs: Tensor) -> None:
-        if name in hessians:
-            hessians[name].add(inputs)
-
-    calibration.layer(weights, observe, advance=False)
-    for name, hessian in hessians.items():
-        # Every input enters the diagonal as a square, so it is finite only when all of them are.
-        if not torch.isfinite(hessian.matrix.diagonal()).all():
-            raise QuantizationError(
-                "the inputs of this layer are not finite on the calibration text",
-                where=f"{layer}.{name}",
-                hint="the checkpoint does not compute in fp32; use another revision",
-            )
-    return hessians
+    vocabulary = job.source.architecture.vocabulary
+    if job.settings.head == "quantized" and vocabulary * job.settings.bits % 32:
+        raise QuantizationError(
+            f"the GPTQ format packs rows of {vocabulary:,} zero points of {job.settings.bits} bits into words of 32",
+            where="embed_out",
+            hint="say head: fp16, or choose other bits",
+        )
 
 
-def solve(settings: GptqSettings, name: str, weight: Tensor, hessian: gptq.Hessian) -> gptq.Solution:
-    """Quantize one linear layer's weight.
+def costs(architecture: Architecture, tokens: int) -> tuple[int, int]:
+    """Return about how much memory and disk solving takes, bytes; the program, its libraries and the artifact excepted.
 
-    Raises:
-        QuantizationError: see :func:`pythia_quant.quantizers.gptq.quantize`; the message names the layer.
+    In memory are a layer in fp32 as it was and as it becomes, five matrices of the size of the larger Hessian (sums,
+    Hessian, its factor, and two while it is factored), and the temporaries of the windows that are run at once. On disk
+    are the windows before and after a layer, each in two models, and the solved layers.
     """
-    try:
-        return gptq.quantize(weight, hessian, settings.bits, settings.group_size, settings.damping)
-    except QuantizationError as error:
-        raise QuantizationError(error.what, where=name, hint=error.hint) from error
+    inputs = architecture.width + architecture.mlp_width
+    layer = 4 * architecture.width**2 + 2 * architecture.width * architecture.mlp_width
+    memory = 4 * (2 * layer + 5 * inputs**2 + 4096 * 4 * inputs)
+    return memory, 2 * 4 * tokens * architecture.width + architecture.layers * layer
 
 
-def _is_linear(name: str) -> bool:
-    return name.removesuffix(".weight") in LINEARS
+def _solve(job: Job[GptqSettings], progress: Progress) -> None:
+    """Solve the layers that are not, each with the windows that those before it have been run on."""
+    architecture = job.source.architecture
+    if progress.solved is None:
+        before = progress.fresh(0)
+        table = to_dtype(EMBEDDING, job.source.read(EMBEDDING), torch.float16)
+        calibration.begin(before, job.calibration, table, original=job.settings.correction == "full")
+        forward = Forward(architecture, job.probe)
+        forward.embed(table)
+        np.save(before / _PROBE, forward.hidden.numpy())
+        progress.reach(0)
+    what = "layer"
+    for index in range(progress.solved or 0, architecture.layers):
+        job.report(what, index, architecture.layers)
+        layer = read_layer(job.source, index)
+        equalize(architecture, layer)
+        following = progress.fresh(index + 1)
+        windows = Calibration(architecture, progress.before(index), following)
+        solved = solve_layer(job.settings, windows, layer, layer_name(index))
+        probe = torch.from_numpy(np.load(progress.before(index) / _PROBE))
+        np.save(following / _PROBE, layer_forward(architecture, solved.weights(), probe).numpy())
+        progress.save_layer(index, _stored(solved, layer_name(index)), solved.notes)
+        progress.reach(index + 1)
+        what = f"layer (the last one's error {_gain(solved.notes):.2f} of rounding's)"
+
+
+def _gain(notes: dict[str, dict[str, Any]]) -> float:
+    """Return a layer's error over that of rounding to nearest, the mean of its linear layers."""
+    ratios = [note["relative_error"] / (note["relative_error_rounding"] or 1.0) for note in notes.values()]
+    return float(sum(ratios) / len(ratios))
+
+
+def _stored(solved: SolvedLayer, prefix: str) -> dict[str, Tensor]:
+    """Return a layer's stored tensors; no two share memory, which safetensors refuses."""
+    tensors = {f"{prefix}.{name}": tensor for name, tensor in solved.kept.items()}
+    for name, quantized in solved.integers.items():
+        tensors |= {f"{prefix}.{name}.{part}": tensor for part, tensor in pack(quantized).items()}
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+
+
+def _assemble(job: Job[GptqSettings], progress: Progress) -> Written:
+    """Write the artifact from the solved layers and what is kept, or solved, outside them."""
+    source, architecture = job.source, job.source.architecture
+    writer = ShardWriter(job.folder)
+
+    def keep(name: str) -> Tensor:
+        kept = to_dtype(name, source.read(name), torch.float16)
+        writer.add(name, kept)
+        return kept.float()
+
+    keep(EMBEDDING)
+    linears: dict[str, object] = {}
+    for index in range(architecture.layers):
+        for name, tensor in progress.tensors(index):
+            writer.add(name, tensor)
+        linears |= {f"{layer_name(index)}.{name}": note for name, note in progress.notes(index).items()}
+    before = progress.before(architecture.layers)
+    forward = Forward(architecture, job.probe)
+    forward.hidden = torch.from_numpy(np.load(before / _PROBE))
+    norm = {f"final_layer_norm.{part}": keep(f"{FINAL_NORM}.{part}") for part in ("weight", "bias")}
+    hidden = forward.finish(*norm.values())
+    if job.settings.head == "fp16":
+        head = keep(HEAD)
+    else:
+        job.report("head", 0, 1)
+        original = {
+            f"final_layer_norm.{part}": source.read(f"{FINAL_NORM}.{part}").float() for part in ("weight", "bias")
+        }
+        windows = Calibration(architecture, before, before)
+        quantized, linears["embed_out"] = solve_head(job.settings, windows, source.read(HEAD).float(), original, norm)
+        for part, tensor in pack(quantized).items():
+            writer.add(f"{HEAD.removesuffix('.weight')}.{part}", tensor)
+        head = quantized.dequantize()
+    writer.close()
+    _write_configs(job)
+    notes: dict[str, object] = {"calibration_tokens": job.calibration.numel(), "linears": linears}
+    return Written(writer.tensor_bytes, hidden @ head.T, notes)
 
 
 def _write_configs(job: Job[GptqSettings]) -> None:
     settings = job.settings
     fields: dict[str, object] = {
         "bits": settings.bits,
-        "group_size": settings.group_size,
+        "group_size": -1 if settings.group_size == "row" else settings.group_size,
         "sym": settings.symmetric,
-        "desc_act": settings.activation_order,
+        # Readers take this to say whether g_idx is out of order; with static groups the order of solving left no trace.
+        "desc_act": settings.activation_order == "dynamic",
         "act_group_aware": False,
-        "static_groups": False,
+        "static_groups": settings.activation_order == "static",
         "true_sequential": True,
         "damp_percent": settings.damping,
-        "lm_head": False,
+        "lm_head": settings.head == "quantized",
         "quant_method": "gptq",
         "checkpoint_format": "gptq",
     }
     # The key lets readers skip their guess at what is quantized; the nesting is optimum's order of quantizing.
     config = job.source.architecture.config() | {
-        "quantization_config": fields | {"modules_in_block_to_quantize": [list(names) for names in PASSES]}
+        "quantization_config": fields | {"modules_in_block_to_quantize": [list(LINEARS)]}
     }
     # auto-gptq reads this file instead, and would look for gptq_model-4bit-128g.safetensors without the last key.
     for_auto_gptq = fields | {"model_file_base_name": "model"}

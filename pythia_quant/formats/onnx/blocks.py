@@ -1,14 +1,17 @@
-"""Symmetric integers that share a scale: numerics, and the bytes that ONNX Runtime's operators read."""
+"""Integers that share a scale: numerics, and the bytes that ONNX Runtime's operators read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pythia_quant.errors import QuantizationError
+from pythia_quant.quantizers.grid import Quantized
 
 # What the largest value of a block may become. Below the first, other values may fall better on the grid; beyond the
 # largest code of 4 bits, clamping the largest value costs less than the finer step gains.
@@ -26,41 +29,95 @@ class Blocks:
 
     Attributes:
         bits: of a code.
-        codes: int8 [rows, columns], within -127..127 for 8 bits, -63..63 for 7, -8..7 for 4.
+        codes: int8 [rows, columns], -128..127 for 8 bits (our own rounding leaves out -128), -63..63 for 7,
+            -8..7 for 4.
         scales: fp32 [rows, columns / block size]; zero for a block of zeros.
+        zeros: int8 in the shape of `scales`, the code that stands for zero in each block, one of -127..127 or -7..7;
+            None where that is 0 in all.
     """
 
     bits: int
     codes: Tensor
     scales: Tensor
+    zeros: Tensor | None = None
 
     def dequantize(self, rows: slice | Tensor = slice(None)) -> Tensor:
         """Return codes times scales of some rows, fp32 [rows, columns]: the very products that the kernels compute."""
         codes, scales = self.codes[rows], self.scales[rows]
-        return codes.view(*scales.shape, -1).float().mul_(scales.unsqueeze(2)).view(codes.shape)
+        steps = codes.view(*scales.shape, -1).float()
+        if self.zeros is not None:
+            steps -= self.zeros[rows].unsqueeze(2)
+        return steps.mul_(scales.unsqueeze(2)).view(codes.shape)
+
+    def arranged(self, arrange: Callable[[Tensor], Tensor]) -> Blocks:
+        """Return the matrix with its rows in another order, which `arrange` brings a tensor's rows into."""
+        zeros = None if self.zeros is None else arrange(self.zeros)
+        return Blocks(self.bits, arrange(self.codes), arrange(self.scales), zeros)
 
     def stored(self) -> Tensor:
         """Return the codes as MatMulNBits stores them, and GatherBlockQuantized those of 4 bits.
 
-        An offset stands for zero: 128, or 8 in 4 bits. Both operators assume it when they are given no zero points, so
-        none are stored. Codes of 4 bits share a byte, the first in its low half.
+        An offset makes them unsigned: 128, or 8 in 4 bits. Codes of 4 bits share a byte, the first in its low half.
 
         Returns:
             uint8 [rows, columns], for 4 bits [rows, columns / 2]. MatMulNBits wants the same bytes as [rows, blocks,
             bytes of a block].
         """
-        if self.bits == 8:
-            return self.codes.view(torch.uint8) ^ 128
-        nibbles = (self.codes + 8).view(torch.uint8)
-        return nibbles[:, ::2] | nibbles[:, 1::2] << 4
+        return _unsigned(self.codes, self.bits)
+
+    def stored_zeros(self) -> Tensor | None:
+        """Return the zero points as MatMulNBits stores them, or None where it needs none: it assumes the offset then.
+
+        Returns:
+            uint8 [rows, blocks]; for 4 bits [rows, blocks / 2], rounded up, two blocks to a byte like codes. Nothing
+            reads the high half of the last byte when blocks are odd.
+        """
+        if self.zeros is None:
+            return None
+        odd = self.zeros.shape[1] % 2 if self.bits == 4 else 0
+        return _unsigned(F.pad(self.zeros, (0, odd)), self.bits)
 
 
-def from_stored(stored: Tensor, scales: Tensor, bits: int) -> Blocks:
-    """Undo :meth:`Blocks.stored`: uint8 [rows, bytes] and fp32 [rows, blocks] in."""
+def from_stored(stored: Tensor, scales: Tensor, bits: int, zeros: Tensor | None = None) -> Blocks:
+    """Undo :meth:`Blocks.stored`: uint8 [rows, bytes] and fp32 [rows, blocks] in; zeros as the matrix has them."""
+    return Blocks(bits, _signed(stored, bits), scales, zeros)
+
+
+def zeros_from_stored(stored: Tensor, bits: int, count: int) -> Tensor:
+    """Undo :meth:`Blocks.stored_zeros`: uint8 [rows, bytes] in, int8 [rows, count] out."""
+    return _signed(stored, bits)[:, :count]
+
+
+def _unsigned(codes: Tensor, bits: int) -> Tensor:
     if bits == 8:
-        return Blocks(bits, (stored ^ 128).view(torch.int8), scales)
-    codes = torch.stack((stored & 15, stored >> 4), dim=2).flatten(1)
-    return Blocks(bits, codes.view(torch.int8) - 8, scales)
+        return codes.view(torch.uint8) ^ 128
+    nibbles = (codes + 8).view(torch.uint8)
+    return nibbles[:, ::2] | nibbles[:, 1::2] << 4
+
+
+def _signed(stored: Tensor, bits: int) -> Tensor:
+    if bits == 8:
+        return (stored ^ 128).view(torch.int8)
+    return torch.stack((stored & 15, stored >> 4), dim=2).flatten(1).view(torch.int8) - 8
+
+
+def from_quantized(quantized: Quantized) -> Blocks:
+    """Take another format's integers as they are: its groups, which must be neighbours, are the blocks."""
+    middle = 2 ** (quantized.bits - 1)
+    codes, zeros = ((numbers - middle).view(torch.int8) for numbers in (quantized.codes, quantized.zeros))
+    return Blocks(quantized.bits, codes, quantized.scales.float(), zeros if zeros.any() else None)
+
+
+def merge(parts: Sequence[Blocks], dim: int) -> Blocks:
+    """Return matrices of equal bits and block size as one: below each other (`dim` 0) or beside each other (1)."""
+    zeros = None
+    if any(part.zeros is not None for part in parts):
+        filled = (
+            torch.zeros_like(part.scales, dtype=torch.int8) if part.zeros is None else part.zeros for part in parts
+        )
+        zeros = torch.cat(list(filled), dim)
+    codes, scales = torch.cat([part.codes for part in parts], dim), torch.cat([part.scales for part in parts], dim)
+    return Blocks(parts[0].bits, codes, scales, zeros)
 
 
 def quantize(weight: Tensor, block_size: int, bits: int = 8, into: Tensor | None = None) -> Blocks:

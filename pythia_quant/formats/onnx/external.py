@@ -141,6 +141,10 @@ class StoredModel:
         external = (t for t in self.proto.graph.initializer if t.data_location == TensorProto.EXTERNAL)
         self._places = {tensor.name: self._place(tensor) for tensor in external}
 
+    def __contains__(self, name: str) -> bool:
+        """Say whether the model has an external tensor of that name."""
+        return name in self._places
+
     def array(self, name: str) -> npt.NDArray[Any]:
         """Return one tensor as a read-only view of the file, which is resident as long as the view is held.
 

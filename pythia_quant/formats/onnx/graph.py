@@ -34,12 +34,13 @@ def build(architecture: Architecture, settings: OnnxSettings, weights: Sequence[
         architecture: the model's shape.
         settings: how each tensor is stored and multiplied.
         weights: the tensors, external or not. A :class:`products.Product` has, in fp32, ``.weight`` [in, out]; in
-            blocks, ``.codes`` uint8 [out, blocks, bytes of a block] and ``.scales`` fp32 [out, blocks]; in channels,
-            ``.codes`` int8 [in, out] and ``.scales`` fp32 [out]. The first of a layer's inner and outer products, and
-            every inner one, has ``.bias`` [out]. The embedding matrix is ``.weight`` or ``.codes``, by rows.
+            blocks, ``.codes`` uint8 [out, blocks, bytes of a block], ``.scales`` fp32 [out, blocks] and, where some
+            zero is not the middle code, ``.zero_points`` uint8 [out, bytes]; in channels, ``.codes`` int8 [in, out]
+            and ``.scales`` fp32 [out]. The first of a layer's inner and outer products, and every inner one, has
+            ``.bias`` [out]. The embedding matrix is ``.weight`` or ``.codes``, by rows.
         mark: of the file that holds them.
     """
-    graph = _Graph(architecture, settings)
+    graph = _Graph(architecture, settings, [tensor.name for tensor in weights])
     hidden = graph.embed()
     graph.lengths()
     for layer in range(architecture.layers):
@@ -61,8 +62,8 @@ def build(architecture: Architecture, settings: OnnxSettings, weights: Sequence[
 class _Graph(Nodes):
     """The model's parts; each method adds one and returns the name of its result."""
 
-    def __init__(self, architecture: Architecture, settings: OnnxSettings) -> None:
-        super().__init__()
+    def __init__(self, architecture: Architecture, settings: OnnxSettings, stored: Sequence[str]) -> None:
+        super().__init__(stored)
         self._shape, self._settings = architecture, settings
         cosines, sines = rotary_tables(architecture)
         self.constant("rotary_cosines", cosines.numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,16 @@ GELU_OFFSET = 0.17
 
 
 class Nodes:
-    """Nodes in order, and the constants they use. Methods that add nodes return the name of their (first) result."""
+    """Nodes in order, and the constants they use. Methods that add nodes return the name of their (first) result.
 
-    def __init__(self) -> None:
+    Args:
+        stored: names of the tensors that the writer stored; of a product's, they say whether it has zero points.
+    """
+
+    def __init__(self, stored: Collection[str] = ()) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
+        self._stored = frozenset(stored)
         self._rounded: dict[str, tuple[str, str]] = {}
 
     def add(self, operator: str, inputs: list[str], *results: str, **attributes: Any) -> str:
@@ -63,8 +69,11 @@ class Nodes:
     def _blocks(self, product: Product, inputs: str, result: str, *, bias: bool = False) -> str:
         name, choice = product.name, product.choice
         arguments = [inputs, f"{name}.codes", f"{name}.scales"]
+        zero_points = f"{name}.zero_points"
+        if zero_points in self._stored:
+            arguments.append(zero_points)
         if bias:
-            arguments += ["", "", f"{name}.bias"]
+            arguments += [""] * (5 - len(arguments)) + [f"{name}.bias"]
         sizes = {
             "K": product.columns,
             "N": product.rows,

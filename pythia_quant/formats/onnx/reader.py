@@ -11,7 +11,7 @@ from torch import Tensor
 from pythia_quant import architecture as checkpoint
 from pythia_quant.architecture import Architecture, read_config
 from pythia_quant.formats.onnx import products, rotary
-from pythia_quant.formats.onnx.blocks import Blocks, from_stored
+from pythia_quant.formats.onnx.blocks import Blocks, from_stored, zeros_from_stored
 from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.products import Product
 from pythia_quant.formats.onnx.settings import Choice
@@ -22,7 +22,7 @@ def read(folder: Path) -> WeightReader:
     """Open an artifact; its tensors come dequantized, under a checkpoint's names and in its layouts.
 
     The model is the one the graph computes, not the source's own tensors: its layers are equalized, see
-    :func:`pythia_quant.formats.onnx.equalize.equalize`.
+    :func:`pythia_quant.equalize.equalize`.
 
     Raises:
         ArtifactError: files are missing, truncated, or not written by this program.
@@ -98,15 +98,25 @@ class _Weights:
         if choice.weights == "fp32":
             return self._array(f"{name}.weight", columns, rows).t()
         if choice.in_blocks:
-            return self._blocks(name, choice, rows, columns)
+            return self._blocks(product, rows, columns)
         codes = self._array(f"{name}.codes", columns, rows).t().contiguous()
         return Blocks(choice.bits, codes, self._array(f"{name}.scales", rows)[:, None]).dequantize()
 
-    def _blocks(self, name: str, choice: Choice, rows: slice, columns: slice) -> Tensor:
+    def _blocks(self, product: Product, rows: slice, columns: slice) -> Tensor:
+        name, choice = product.name, product.choice
         part = slice(*(bound and bound // choice.block_size for bound in (columns.start, columns.stop)))
         codes = self._array(f"{name}.codes", rows, part).flatten(1)
         scales = self._array(f"{name}.scales", rows, part)
-        return from_stored(codes, scales, choice.bits).dequantize()
+        zeros = self._zeros(product, rows, part)
+        return from_stored(codes, scales, choice.bits, zeros).dequantize()
+
+    def _zeros(self, product: Product, rows: slice, blocks: slice) -> Tensor | None:
+        """Return the codes that stand for zero in some blocks, int8 [rows, blocks]; None where it is the middle one."""
+        name, choice = f"{product.name}.zero_points", product.choice
+        if name not in self._model:
+            return None
+        # Whole rows: a byte may hold the zero points of two members.
+        return zeros_from_stored(self._array(name, rows), choice.bits, product.columns // choice.block_size)[:, blocks]
 
     def _array(self, name: str, *part: slice) -> Tensor:
         return torch.from_numpy(np.array(self._model.array(name)[part]))

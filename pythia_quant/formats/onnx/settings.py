@@ -71,9 +71,13 @@ class Choice:
 
 
 class OnnxSettings(VariantSettings):
-    """Weights and activations of each tensor. Activations of the head are int8x2 where those of the layers are int8."""
+    """Weights and activations of each tensor. Activations of the head are int8x2 where those of the layers are int8.
+
+    With `codes`, the layers' integers are those of the GPTQ variant of that name; the recipe checks that both agree.
+    """
 
     format: Literal["onnx"]
+    codes: str | None = None
     weights: Weights = "int8"
     block_size: BlockSize = 64
     activations: Literal["fp32", "int8"] = "int8"
@@ -92,6 +96,9 @@ class OnnxSettings(VariantSettings):
     def of_embeddings(self) -> Choice:
         """Return the choice for the embedding matrix; rows are looked up, so no activations meet it."""
         return self._choice(self.embeddings, "fp32", "embeddings")
+
+    def takes_codes_of(self) -> str | None:
+        return self.codes
 
     def quantizes(self) -> bool:
         """Return whether any tensor is stored in integers."""

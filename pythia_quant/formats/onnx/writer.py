@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -9,28 +10,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pythia_quant import architecture as checkpoint
-from pythia_quant.architecture import Architecture
-from pythia_quant.formats.job import Job, Written
+from pythia_quant.architecture import LINEARS, Architecture, layer_name
+from pythia_quant.equalize import equalize
+from pythia_quant.errors import ArtifactError
+from pythia_quant.formats.job import CodesReader, Job, Written
 from pythia_quant.formats.onnx import blocks, graph, products, rotary
 from pythia_quant.formats.onnx.bundle import write_configs
-from pythia_quant.formats.onnx.equalize import equalize
 from pythia_quant.formats.onnx.external import ExternalWriter, model_path
 from pythia_quant.formats.onnx.nodes import GELU_OFFSET
 from pythia_quant.formats.onnx.products import Product
 from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
-from pythia_quant.layerwise import Forward, read_layer
+from pythia_quant.layerwise import Forward, layer_tensor_names, read_layer
+from pythia_quant.weights import WeightReader
 
 _ROWS_AT_ONCE = 4096
 
 Stored = blocks.Blocks | Tensor
 """A weight as integers, or in fp32."""
+Layer = dict[str, Tensor]
+"""fp32 tensors of one layer by their names within it."""
+Weigh = Callable[[str, Choice], Stored]
+"""Returns a linear layer's weight, [out, in], as it is to be stored, and leaves in its layer what a reader will get."""
 
 
 @torch.no_grad()
 def write(job: Job[OnnxSettings]) -> Written:
     """Write ``onnx/model.onnx`` (all fp32) or ``onnx/model_quantized.onnx``, its data beside it, and configurations.
 
-    In memory are one layer in fp32, or one of the two large matrices as it is in the source and in codes.
+    In memory are one layer in fp32, or one of the two large matrices as it is in the source and in codes. Layers are
+    equalized and rounded here, or come from `job.codes`, with its integers, scales and zero points unchanged.
 
     Returns:
         Logits of the probe from the weights as they are meant to be stored, computed without the files.
@@ -38,6 +46,7 @@ def write(job: Job[OnnxSettings]) -> Written:
     Raises:
         QuantizationError: the block size does not divide a width.
         SourceError: a source tensor is missing or not finite.
+        ArtifactError: the artifact of the codes is damaged, or its layers are not equalized.
     """
     source, settings, shape = job.source, job.settings, job.source.architecture
     rotary.rotary_tables(shape)  # refuses what the graph could not have, before anything is written
@@ -51,10 +60,10 @@ def write(job: Job[OnnxSettings]) -> Written:
         del table
         for index in range(shape.layers):
             job.report("layer", index, shape.layers)
-            layer = read_layer(source, index)
-            _layer(data, settings, shape, index, layer)
+            layer, weigh = _rounded(source, index) if job.codes is None else _solved(job.codes, index)
+            _layer(data, settings, shape, index, layer, weigh)
             forward.layer(layer)
-            del layer  # or two are in memory
+            del layer, weigh  # or two are in memory
         gain, bias = (source.read(f"{checkpoint.FINAL_NORM}.{part}").float() for part in ("weight", "bias"))
         data.add(f"{products.FINAL_NORM}.weight", gain)
         data.add(f"{products.FINAL_NORM}.bias", bias)
@@ -71,15 +80,56 @@ def write(job: Job[OnnxSettings]) -> Written:
     return Written(data.tensor_bytes, logits)
 
 
+def _rounded(source: WeightReader, index: int) -> tuple[Layer, Weigh]:
+    """Open a layer of the source, to be rounded here."""
+    layer = read_layer(source, index)
+    equalize(source.architecture, layer)
+
+    def weigh(name: str, choice: Choice) -> Stored:
+        weight = layer[f"{name}.weight"]
+        return _quantize(weight, choice, into=weight)
+
+    return layer, weigh
+
+
+def _solved(codes: CodesReader, index: int) -> tuple[Layer, Weigh]:
+    """Open a layer that was equalized and quantized before; its weights join it as they are asked for.
+
+    Raises:
+        ArtifactError: it was not equalized.
+    """
+    prefix, weights = layer_name(index), {f"{name}.weight" for name in LINEARS}
+    small = (name for name in layer_tensor_names(codes.architecture) if name not in weights)
+    layer = {name: codes.read(f"{prefix}.{name}").float() for name in small}
+    _require_equalized(layer, prefix)
+
+    def weigh(name: str, _choice: Choice) -> Stored:
+        stored = blocks.from_quantized(codes.quantized(f"{prefix}.{name}.weight"))
+        layer[f"{name}.weight"] = stored.dequantize()
+        return stored
+
+    return layer, weigh
+
+
+def _require_equalized(layer: Layer, name: str) -> None:
+    """Refuse a layer that the graph has no place for: it has one gain for both norms, one bias for both outputs."""
+    gains = (layer[f"{norm}.weight"] for norm in ("input_layernorm", "post_attention_layernorm"))
+    none = ("input_layernorm.bias", "post_attention_layernorm.bias", "mlp.dense_4h_to_h.bias")
+    if not torch.equal(*gains) or any(layer[bias].any() for bias in none):
+        raise ArtifactError(
+            "the layer was not equalized before it was quantized, so its integers are of no use here",
+            where=name,
+            hint="another version of pythia-quant quantized it; convert that variant with --overwrite",
+        )
+
+
 def _layer(
-    data: ExternalWriter, settings: OnnxSettings, shape: Architecture, index: int, layer: dict[str, Tensor]
+    data: ExternalWriter, settings: OnnxSettings, shape: Architecture, index: int, layer: Layer, weigh: Weigh
 ) -> None:
     """Store a layer, and make it what a reader will get."""
-    equalize(shape, layer)
 
     def stored(name: str, choice: Choice) -> Stored:
-        weight = layer[f"{name}.weight"]
-        return _in_order(_quantize(weight, choice, into=weight), name, shape)
+        return _in_order(weigh(name, choice), name, shape)
 
     data.add(products.norm_gain(index), layer["input_layernorm.weight"])
     for product in products.inner(settings, shape, index):
@@ -120,7 +170,7 @@ def _in_order(stored: Stored, name: str, shape: Architecture) -> Stored:
         return stored
     if isinstance(stored, Tensor):
         return rotary.separate(stored, shape)
-    return blocks.Blocks(stored.bits, rotary.separate(stored.codes, shape), rotary.separate(stored.scales, shape))
+    return stored.arranged(lambda rows: rotary.separate(rows, shape))
 
 
 def _rows(stored: Stored, rows: Tensor) -> Tensor:
@@ -133,15 +183,12 @@ def _add_product(data: ExternalWriter, product: Product, parts: list[Stored], di
     if choice.weights == "fp32":
         data.add(f"{name}.weight", torch.cat(cast(list[Tensor], parts), dim).t())
         return
-    quantized = cast(list[blocks.Blocks], parts)
-    merged = blocks.Blocks(
-        quantized[0].bits,
-        torch.cat([part.codes for part in quantized], dim),
-        torch.cat([part.scales for part in quantized], dim),
-    )
+    merged = blocks.merge(cast(list[blocks.Blocks], parts), dim)
     if choice.in_channels:
         data.add(f"{name}.codes", merged.codes.t())
         data.add(f"{name}.scales", merged.scales.flatten())
     else:
         data.add(f"{name}.codes", merged.stored().view(*merged.scales.shape, -1))
         data.add(f"{name}.scales", merged.scales)
+        if (zero_points := merged.stored_zeros()) is not None:
+            data.add(f"{name}.zero_points", zero_points)

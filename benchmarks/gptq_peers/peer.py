@@ -1,0 +1,55 @@
+"""gptqmodel: its environment, and one run of it in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from peers import watch
+from peers.environments import TORCH, Environment
+from peers.store import Record
+
+from gptq_peers.methods import Method
+
+# Its own build imports torch and numpy, so it has to see those installed before; otherwise pip would fetch others.
+ENVIRONMENT = Environment(
+    (
+        (TORCH, "numpy==2.2.6", "setuptools", "wheel"),
+        ("--no-build-isolation", "gptqmodel==7.6.0", "optimum==2.3.0", "transformers==5.23.0"),
+    )
+)
+DRIVER = Path(__file__).parent / "peer_gptqmodel.py"
+
+
+def run(
+    method: Method, python: Path, source: Path, ids: list[list[int]], work: Path, threads: int
+) -> tuple[Record, Path]:
+    """Quantize a checkpoint in a fresh process.
+
+    Args:
+        method: which of its options.
+        python: its interpreter.
+        source: the checkpoint's folder.
+        ids: calibration windows.
+        work: an empty folder.
+        threads: for all of its libraries.
+
+    Returns:
+        What the driver tells, with the ``seconds`` of the whole process; and the folder of the quantized model.
+
+    Raises:
+        FailedError: it could not.
+    """
+    listed, out = work / "ids.json", work / "model"
+    listed.write_text(json.dumps(ids))
+    limits = {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "GPTQMODEL_CPU_WORKERS": str(max(2, threads)),  # it refuses fewer than the two that load a model
+        "HF_HUB_OFFLINE": "1",
+    }
+    command: list[str | Path] = [python, DRIVER, source, listed, out, json.dumps(method.settings())]
+    watched = watch.run(command, work.parent / "gptqmodel.log", limits, look=False)
+    record: dict[str, Any] = json.loads(watched.output)
+    return record | {"seconds": watched.seconds}, out

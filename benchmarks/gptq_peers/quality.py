@@ -1,0 +1,112 @@
+"""What each method costs: the drift of its weights in fp32 arithmetic from the source's, on the same windows."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from peers.reference import fp32_reference
+from peers.store import Record, Store
+from peers.watch import FailedError
+from torch import Tensor
+
+from gptq_peers import peer
+from gptq_peers.methods import GROUP_SIZE, Method
+from gptq_peers.replaced import Replaced
+from gptq_peers.unpack import UnreadableError, linear_weights
+from pythia_quant.bench.drift import measure_drift, reader_logits, reference_nll
+from pythia_quant.conversion import convert
+from pythia_quant.errors import PythiaQuantError
+from pythia_quant.formats import FORMATS, format_of, load
+from pythia_quant.inputs import Inputs
+from pythia_quant.quantizers import rtn
+from pythia_quant.settings import VariantSettings
+from pythia_quant.weights import WeightReader
+
+Row = Method | str
+"""A method, or the name of one of the recipe's variants."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What all rows share.
+
+    Attributes:
+        inputs: the recipe with its source and texts.
+        store: the result file.
+        work: folder for references and logs.
+        python: gptqmodel's interpreter, or why there is none.
+        threads: for gptqmodel.
+        say: told of every row.
+    """
+
+    inputs: Inputs
+    store: Store
+    work: Path
+    python: Path | str
+    threads: int
+    say: Callable[[str], object]
+
+    def run(self, rows: list[Row]) -> None:
+        """Measure rows that the result file does not have; those that failed are tried again."""
+        ids = torch.from_numpy(self.inputs.evaluation)
+        reference = fp32_reference(self.inputs.source, ids, self.work)
+        if "reference_nll" not in self.store.data:
+            self.store.data["reference_nll"] = reference_nll(ids, reference.logits())
+        for row in rows:
+            name = row if isinstance(row, str) else row.name
+            settings = self._settings(row)
+            found = self.store.data.setdefault("rows", {})
+            if found.get(name, {}).get("settings") == settings and "drift" in found[name]:
+                continue
+            self.say(name)
+            record: Record = {"settings": settings, **self._kind(row)}
+            try:
+                with tempfile.TemporaryDirectory(dir=self.work) as folder:
+                    reader, told = self._quantize(row, Path(folder))
+                    drift = measure_drift(ids, reference.logits(), reader_logits(reader, ids))
+                record |= told | {"drift": drift.model_dump()}
+            except (FailedError, UnreadableError, PythiaQuantError) as error:
+                record["failed"] = str(error)
+                self.say(f"{name}: {error}")
+            found[name] = record
+            self.store.save()
+
+    def _settings(self, row: Row) -> Record:
+        return self._variant(row).model_dump(mode="json") if isinstance(row, str) else row.settings()
+
+    def _kind(self, row: Row) -> Record:
+        """Return the bits of a weight, and whether the row is a quantizer of ours: bitsandbytes' variants are not."""
+        if isinstance(row, Method):
+            return {"bits": row.bits, "ours": False}
+        variant = self._variant(row)
+        return {"bits": int(variant.stored_bits()[0]), "ours": FORMATS[type(variant)].calibrates}
+
+    def _variant(self, name: str) -> VariantSettings:
+        return self.inputs.recipe.variants([name])[name]
+
+    def _quantize(self, row: Row, folder: Path) -> tuple[WeightReader, Record]:
+        """Return the weights that a row gives, and what it tells of itself; `folder` is there while they are read."""
+        source = self.inputs.source
+        if isinstance(row, str):
+            started = time.perf_counter()
+            artifact = convert(self.inputs, row, folder)
+            seconds = time.perf_counter() - started
+            return load(format_of(artifact.settings).read)(artifact.folder), {"seconds": seconds}
+        if row.options is None:
+            return Replaced(source.weights, partial(_nearest, source.weights, row.bits)), {}
+        if isinstance(self.python, str):
+            raise FailedError(self.python)
+        windows = self.inputs.calibration.tolist()
+        told, saved = peer.run(row, self.python, source.folder, windows, folder, self.threads)
+        weights = linear_weights(saved)
+        return Replaced(source.weights, lambda layer: torch.from_numpy(weights(layer))), told
+
+
+def _nearest(source: WeightReader, bits: int, layer: str) -> Tensor:
+    return rtn.quantize(source.read(f"{layer}.weight").float(), bits, GROUP_SIZE).dequantize()

@@ -1,0 +1,32 @@
+"""A checkpoint with the linear layers of a quantizer that changes nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from pythia_quant.architecture import LINEARS
+from pythia_quant.weights import WeightReader
+
+LinearWeights = Callable[[str], Tensor]
+"""Gives the weight, fp32 [out, in], of a linear layer by its name, such as ``gpt_neox.layers.0.attention.dense``."""
+
+
+class Replaced:
+    """Reads as the source does, but for the weights of the linear layers.
+
+    Args:
+        source: the checkpoint.
+        linears: gives those weights.
+    """
+
+    def __init__(self, source: WeightReader, linears: LinearWeights) -> None:
+        self.architecture = source.architecture
+        self._source, self._linears = source, linears
+
+    def read(self, name: str) -> Tensor:
+        layer = name.removesuffix(".weight")
+        if layer != name and layer.endswith(LINEARS):
+            return self._linears(layer)
+        return self._source.read(name)

@@ -1,0 +1,71 @@
+"""Convert one variant in a process of its own, and print how long each part took: one line of JSON.
+
+``python benchmarks/peers/convert_ours.py RECIPE VARIANT --model MODEL``
+
+The artifact is removed: what is wanted is what the conversion took, which ``pythia-quant convert`` does not tell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from peers.process import forget_peak, memory
+from pythia_quant.conversion import convert
+from pythia_quant.formats import format_of, load
+from pythia_quant.inputs import load_inputs
+from pythia_quant.recipe import Recipe, load_recipe
+
+
+def phases(recipe: Recipe, variant: str) -> dict[str, Any]:
+    """Open a recipe's source and texts and convert a variant.
+
+    Returns:
+        ``open``, ``write`` and ``check``: seconds; ``held_bytes`` before, with the libraries imported, and
+        ``peak_bytes``, of this process alone: the check runs in another.
+    """
+    forget_peak()
+    held = memory()["VmRSS"]
+    started = time.perf_counter()
+    inputs = load_inputs(recipe)
+    opened = time.perf_counter()
+    checking = opened
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal checking
+        del done, total
+        if what == "checking":
+            checking = time.perf_counter()
+
+    with tempfile.TemporaryDirectory(prefix="convert-") as folder:
+        convert(inputs, variant, Path(folder), report=report)
+        ended = time.perf_counter()
+    return {
+        "open": opened - started,
+        "write": checking - opened,
+        "check": ended - checking,
+        "held_bytes": held,
+        "peak_bytes": memory()["VmHWM"],
+    }
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("variant")
+    parser.add_argument("--model", help="instead of the recipe's")
+    given = parser.parse_args()
+    recipe = load_recipe(given.recipe).overridden(model=given.model)
+    load(format_of(recipe.variants([given.variant])[given.variant]).write)  # imports what it needs
+    print(json.dumps(phases(recipe, given.variant)))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,156 @@
+"""Calibration windows at the entrance of a layer, in the original model and in the quantized one.
+
+Their hidden states are kept in files, in half precision, and mapped: while memory lasts they are in memory, and what
+has been written is what a killed conversion goes on from. fp16 suits them: Pythia was trained in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pythia_quant.architecture import Architecture
+from pythia_quant.layerwise import LayerWeights, attend, expand, layer_forward, linear, normalize, parts
+from pythia_quant.quantizers.moments import Moments
+
+DENSE, CONTRACT = "attention.dense", "mlp.dense_4h_to_h"
+
+_ORIGINAL, _QUANTIZED = "original.npy", "quantized.npy"
+
+
+def device() -> torch.device:
+    """Return where layers are run and solved: a CUDA device where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def matrix_units() -> Iterator[None]:
+    """Let products of fp32 round their factors to bf16 where that is faster: on GPUs, on CPUs with units for it.
+
+    The sums stay fp32. It is as if every input were off by 0.1 %, each by itself, which 65,536 tokens average out.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def begin(folder: Path, ids: Tensor, table: Tensor, *, original: bool) -> None:
+    """Write the state before the first layer: the embeddings of the windows.
+
+    Args:
+        folder: where to.
+        ids: int64 [windows, tokens].
+        table: the embedding matrix.
+        original: whether the original model's states are wanted too; they are the same here.
+    """
+    hidden = F.embedding(ids, table).half().numpy()
+    for name in (_ORIGINAL, _QUANTIZED) if original else (_QUANTIZED,):
+        np.save(folder / name, hidden)
+
+
+class Calibration:
+    """The windows before one layer; what its linear layers see is summed up, and the states after it are written.
+
+    Both norms of the layer must be equal, as :func:`pythia_quant.equalize.equalize` makes them.
+
+    Args:
+        architecture: the model's shape.
+        folder: holds the states before the layer.
+        following: an empty folder for those after it.
+    """
+
+    def __init__(self, architecture: Architecture, folder: Path, following: Path) -> None:
+        self.architecture, self.device = architecture, device()
+        self._quantized = _open(folder / _QUANTIZED)
+        self._original = _open(folder / _ORIGINAL) if (folder / _ORIGINAL).exists() else None
+        self._following = following
+
+    @matrix_units()
+    def inner(self, layer: LayerWeights, quantized: LayerWeights, *, centered: bool) -> Moments:
+        """Sum up the normalized inputs in the quantized model, and their errors: original inputs less those.
+
+        Args:
+            layer: the original weights, fp32.
+            quantized: the weights so far, with the norms' gains as they will be stored.
+            centered: whether to take moments about the mean.
+        """
+        width = self.architecture.width
+        moments = Moments(width, width if self._original is not None else 0, self.device, centered=centered)
+        for rows in self._parts():
+            self._add_normalized(moments, rows, "input_layernorm", layer, quantized)
+        return moments
+
+    @matrix_units()
+    def outer(self, layer: LayerWeights, quantized: LayerWeights, *, centered: bool) -> Moments:
+        """Sum up the inputs of ``attention.dense`` and ``mlp.dense_4h_to_h``, side by side, in the quantized model.
+
+        Their errors are those of the layer's result: the original model's hidden states after the layer, less those
+        that the quantized model would have with the original weights here. The former are written as well.
+        """
+        width, after = self.architecture.width, None
+        if self._original is not None:
+            after = self._new(_ORIGINAL)
+        both = width + self.architecture.mlp_width
+        moments = Moments(both, width if after is not None else 0, self.device, centered=centered)
+        for rows in self._parts():
+            hidden = self._load(self._quantized, rows)
+            attended = attend(self.architecture, quantized, hidden)
+            expanded = expand(self.architecture, quantized, hidden)
+            errors = None
+            if self._original is not None and after is not None:
+                wanted = layer_forward(self.architecture, layer, self._load(self._original, rows))
+                after[rows] = wanted.half().cpu().numpy()
+                errors = wanted - hidden - linear(layer, DENSE, attended) - linear(layer, CONTRACT, expanded)
+            moments.add(torch.cat((attended, expanded), dim=-1), errors)
+        return moments
+
+    @matrix_units()
+    def final(self, norm: LayerWeights, stored: LayerWeights) -> Moments:
+        """Sum up what the head sees, about 0, as it has no bias; `norm` and `stored` hold ``final_layer_norm``."""
+        width = self.architecture.width
+        moments = Moments(width, width if self._original is not None else 0, self.device, centered=False)
+        for rows in self._parts():
+            self._add_normalized(moments, rows, "final_layer_norm", norm, stored)
+        return moments
+
+    @matrix_units()
+    def advance(self, quantized: LayerWeights) -> None:
+        """Write the quantized model's states after the layer, its weights as they are stored."""
+        after = self._new(_QUANTIZED)
+        for rows in self._parts():
+            hidden = layer_forward(self.architecture, quantized, self._load(self._quantized, rows))
+            after[rows] = hidden.half().cpu().numpy()
+
+    def _add_normalized(
+        self, moments: Moments, rows: slice, norm: str, layer: LayerWeights, quantized: LayerWeights
+    ) -> None:
+        inputs = normalize(self.architecture, quantized, norm, self._load(self._quantized, rows))
+        errors = None
+        if self._original is not None:
+            errors = normalize(self.architecture, layer, norm, self._load(self._original, rows)) - inputs
+        moments.add(inputs, errors)
+
+    def _parts(self) -> Iterator[slice]:
+        return iter(parts(*self._quantized.shape[:2]))
+
+    def _load(self, states: NDArray[np.float16], rows: slice) -> Tensor:
+        return torch.from_numpy(states[rows]).to(self.device, torch.float32)
+
+    def _new(self, name: str) -> NDArray[np.float16]:
+        shape = self._quantized.shape
+        return np.lib.format.open_memmap(self._following / name, mode="w+", dtype=np.float16, shape=shape)
+
+
+def _open(path: Path) -> NDArray[np.float16]:
+    states: NDArray[np.float16] = np.load(path, mmap_mode="c")  # copy on write: torch wants arrays it may write to
+    return states

@@ -1,0 +1,235 @@
+"""Solve one layer: integers for its four linear layers, and biases that make up for what the integers leave.
+
+query_key_value and dense_h_to_4h read the same normalized input, so their rows are solved as one matrix. The results of
+dense and dense_4h_to_h are added, so their columns are: each makes up for errors of the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pythia_quant.calibration import CONTRACT, DENSE, Calibration
+from pythia_quant.errors import QuantizationError
+from pythia_quant.formats.floats import to_dtype
+from pythia_quant.formats.gptq.settings import GptqSettings
+from pythia_quant.layerwise import LayerWeights
+from pythia_quant.quantizers import gptq
+from pythia_quant.quantizers.grid import Quantized
+from pythia_quant.quantizers.moments import Moments
+
+MIXED, EXPAND = "attention.query_key_value", "mlp.dense_h_to_4h"
+_HEAD_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class SolvedLayer:
+    """A layer as it is stored.
+
+    Attributes:
+        integers: of its linear layers, by their names within the layer.
+        kept: fp16 gains and biases, by their names within the layer.
+        notes: of each linear layer, its error for the manifest.
+    """
+
+    integers: dict[str, Quantized]
+    kept: dict[str, Tensor]
+    notes: dict[str, dict[str, Any]]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what a reader will get, fp32."""
+        dequantized = {f"{name}.weight": quantized.dequantize() for name, quantized in self.integers.items()}
+        return dequantized | {name: tensor.float() for name, tensor in self.kept.items()}
+
+
+def options(settings: GptqSettings) -> gptq.Options:
+    """Return the settings that concern the numerics."""
+    return gptq.Options(
+        bits=settings.bits,
+        group_size=0 if settings.group_size == "row" else settings.group_size,
+        symmetric=settings.symmetric,
+        activation_order=settings.activation_order,
+        scale_search=settings.scale_search,
+        sweeps=settings.sweeps,
+        damping=settings.damping,
+    )
+
+
+def solve_layer(settings: GptqSettings, calibration: Calibration, layer: LayerWeights, where: str) -> SolvedLayer:
+    """Solve a layer and take the calibration windows through it.
+
+    Args:
+        settings: how.
+        calibration: the windows before the layer.
+        layer: the layer's fp32 tensors, equalized.
+        where: the layer's name, for errors.
+
+    Raises:
+        QuantizationError: inputs are not finite, no damping helps, or a bias or scale does not fit fp16.
+    """
+    solver = _Solver(settings, calibration, layer, where)
+    solver.inner()
+    solver.outer()
+    solved = SolvedLayer(solver.integers, solver.kept, solver.notes)
+    calibration.advance(solver.on_device(solved.weights()))
+    return solved
+
+
+class _Solver:
+    """The steps of :func:`solve_layer`, and what they find."""
+
+    def __init__(self, settings: GptqSettings, calibration: Calibration, layer: LayerWeights, where: str) -> None:
+        self._settings, self._calibration, self._where = settings, calibration, where
+        self._centered = settings.correction != "none"
+        self._layer = self.on_device(layer)
+        self.integers: dict[str, Quantized] = {}
+        self.notes: dict[str, dict[str, Any]] = {}
+        self.kept: dict[str, Tensor] = {}
+        for name, tensor in layer.items():
+            if "layernorm" in name:
+                self._keep(name, tensor)
+
+    def on_device(self, weights: LayerWeights) -> dict[str, Tensor]:
+        return {name: tensor.to(self._calibration.device) for name, tensor in weights.items()}
+
+    def inner(self) -> None:
+        moments = self._calibration.inner(self._layer, self._so_far(), centered=self._centered)
+        rows = {name: len(self._layer[f"{name}.weight"]) for name in (MIXED, EXPAND)}
+        weight = torch.cat([self._layer[f"{name}.weight"] for name in rows])
+        errors = self._settings.correction == "full"
+        solution = self._solve(weight, moments, weight @ moments.cross() if errors else None, (MIXED, EXPAND))
+        shift = self._shift(solution, weight, moments, weight @ moments.mean_error if errors else None)
+        start = 0
+        for name, count in rows.items():
+            part = slice(start, start + count)
+            self._store(name, solution.quantized.rows(part), solution, part)
+            self._keep(f"{name}.bias", self._layer[f"{name}.bias"] + shift[part])
+            start += count
+
+    def outer(self) -> None:
+        moments = self._calibration.outer(self._layer, self._so_far(), centered=self._centered)
+        widths = {name: self._layer[f"{name}.weight"].shape[1] for name in (DENSE, CONTRACT)}
+        weight = torch.cat([self._layer[f"{name}.weight"] for name in widths], dim=1)
+        errors = self._settings.correction == "full"
+        cross = moments.cross() if errors else None
+        solution = self._solve(weight, moments, cross, (DENSE, CONTRACT), tuple(widths.values()))
+        shift = self._shift(solution, weight, moments, moments.mean_error if errors else None)
+        start = 0
+        for name, count in widths.items():
+            self._store(name, solution.quantized.columns(slice(start, start + count)), solution, slice(None))
+            start += count
+        self._keep(f"{DENSE}.bias", self._layer[f"{DENSE}.bias"] + shift)
+        self._keep(f"{CONTRACT}.bias", self._layer[f"{CONTRACT}.bias"])  # added to the former when equalized
+
+    def _so_far(self) -> dict[str, Tensor]:
+        """Return the layer with what is solved as it will be read, and the rest as it was."""
+        return self._layer | self.on_device(SolvedLayer(self.integers, self.kept, {}).weights())
+
+    def _solve(
+        self,
+        weight: Tensor,
+        moments: Moments,
+        cross: Tensor | None,
+        names: tuple[str, str],
+        parts: tuple[int, ...] = (),
+    ) -> gptq.Solution:
+        where = f"{self._where}.{' and '.join(names)}"
+        check_finite(moments, where)
+        return located(where, weight, moments.hessian(), options(self._settings), cross, parts)
+
+    def _shift(self, solution: gptq.Solution, weight: Tensor, moments: Moments, errors: Tensor | None) -> Tensor:
+        """Return what the bias must change by for outputs that are right on average, fp32 [out]."""
+        if not self._centered:
+            return torch.zeros(len(weight), device=weight.device)
+        shift = (weight - solution.quantized.dequantize()) @ moments.mean
+        return shift if errors is None else shift + errors
+
+    def _store(self, name: str, integers: Quantized, solution: gptq.Solution, rows: slice) -> None:
+        self.integers[name] = integers.cpu()
+        self.notes[name] = note([solution], rows)
+
+    def _keep(self, name: str, tensor: Tensor) -> None:
+        self.kept[name] = to_dtype(f"{self._where}.{name}", tensor.cpu(), torch.float16)
+
+
+def solve_head(
+    settings: GptqSettings, calibration: Calibration, weight: Tensor, norm: LayerWeights, stored: LayerWeights
+) -> tuple[Quantized, dict[str, Any]]:
+    """Quantize the head against the final hidden states, some rows at a time.
+
+    Args:
+        settings: how.
+        calibration: the windows after the last layer.
+        weight: fp32 [vocabulary, width].
+        norm: the final norm, named ``final_layer_norm``, fp32.
+        stored: the same as it is stored.
+
+    Returns:
+        The integers, and the note for the manifest.
+
+    Raises:
+        QuantizationError: as :func:`solve_layer`.
+    """
+    moments = calibration.final(norm, stored)
+    check_finite(moments, "embed_out")
+    hessian, cross = moments.hessian(), moments.cross()
+    solutions: list[gptq.Solution] = []
+    for rows in weight.split(_HEAD_ROWS):
+        part = rows.to(calibration.device)
+        errors = part @ cross if settings.correction == "full" else None
+        solutions.append(located("embed_out", part, hessian, options(settings), errors, ()))
+    found = [solution.quantized.cpu() for solution in solutions]
+    integers = Quantized(
+        settings.bits,
+        codes=torch.cat([each.codes for each in found]),
+        scales=torch.cat([each.scales for each in found]),
+        zeros=torch.cat([each.zeros for each in found]),
+        groups=found[0].groups,
+    )
+    return integers, note(solutions, slice(None))
+
+
+def located(
+    where: str,
+    weight: Tensor,
+    hessian: Tensor,
+    chosen: gptq.Options,
+    cross: Tensor | None,
+    parts: tuple[int, ...],
+) -> gptq.Solution:
+    """Quantize a weight; an error names it.
+
+    Raises:
+        QuantizationError: see :func:`pythia_quant.quantizers.gptq.quantize`.
+    """
+    try:
+        return gptq.quantize(weight, hessian, chosen, cross, parts)
+    except QuantizationError as error:
+        raise QuantizationError(error.what, where=where, hint=error.hint) from error
+
+
+def check_finite(moments: Moments, where: str) -> None:
+    """Refuse inputs that are not finite.
+
+    Raises:
+        QuantizationError: with the number of tokens.
+    """
+    if moments.bad:
+        raise QuantizationError(
+            f"{moments.bad:,} of {moments.count:,} calibration tokens give inputs of this layer that are not finite",
+            where=where,
+            hint="the checkpoint does not compute within fp16's range; use another revision",
+        )
+
+
+def note(solutions: list[gptq.Solution], rows: slice) -> dict[str, Any]:
+    """Return what the manifest says of some outputs: their squared error over the squared outputs, both summed."""
+    outputs = sum(float(solution.outputs[rows].sum()) for solution in solutions) or 1.0  # all 0: no error either
+    return {
+        "relative_error": sum(float(solution.error[rows].sum()) for solution in solutions) / outputs,
+        "relative_error_rounding": sum(float(solution.rounding_error[rows].sum()) for solution in solutions) / outputs,
+        "damping": max(solution.damping for solution in solutions),
+    }

@@ -1,0 +1,123 @@
+"""A conversion that was stopped goes on at the layer it had reached, and ends with the same bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from gptq_models import CALIBRATION, PROBE, source
+
+from pythia_quant.artifact import hash_files
+from pythia_quant.conversion import convert
+from pythia_quant.errors import ArtifactError, QuantizationError
+from pythia_quant.formats.gptq.resume import Progress
+from pythia_quant.formats.gptq.settings import GptqSettings
+from pythia_quant.formats.gptq.writer import write
+from pythia_quant.formats.job import Job
+from pythia_quant.inputs import Inputs, load_inputs
+from pythia_quant.recipe import load_recipe
+
+VARIANT = "gptq-int4"
+
+
+class Stop(BaseException):
+    """What no handler of errors catches, as an interruption is."""
+
+
+def stop_at(layer: int, seen: list[int]) -> object:
+    def report(_what: str, done: int, _total: int) -> None:
+        seen.append(done)
+        if done == layer:
+            raise Stop
+
+    return report
+
+
+@pytest.fixture
+def inputs(recipe_file: Path) -> Inputs:
+    return load_inputs(load_recipe(recipe_file))
+
+
+def test_it_goes_on_at_the_layer_it_had_reached(tmp_path: Path) -> None:
+    weights = source(tmp_path / "source")
+
+    def job(folder: str, work: Path | None, stop: int = -1) -> tuple[Job[GptqSettings], list[int]]:
+        shutil.rmtree(tmp_path / folder, ignore_errors=True)
+        (tmp_path / folder).mkdir()
+        seen: list[int] = []
+        report = stop_at(stop, seen)
+        settings = GptqSettings(format="gptq", head="quantized")
+        return Job(weights, settings, tmp_path / folder, PROBE, CALIBRATION, report, work), seen  # type: ignore[arg-type]
+
+    whole, _ = job("whole", None)
+    written = write(whole)
+    work = tmp_path / "work"
+    for stop in (0, 1, 0):  # the last: before the head
+        stopped, seen = job("stopped", work, stop)
+        with pytest.raises(Stop):
+            write(stopped)
+    assert Progress(work).solved == 2
+    resumed, seen = job("stopped", work)
+    again = write(resumed)
+    assert seen == [0]  # the head only
+    assert hash_files(tmp_path / "stopped") == hash_files(tmp_path / "whole")
+    assert again.notes == written.notes
+    assert (again.logits == written.logits).all()
+
+
+def test_a_killed_process_is_gone_on_from(inputs: Inputs, recipe_file: Path, tmp_path: Path) -> None:
+    expected = convert(inputs, VARIANT, tmp_path / "expected")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "pythia_quant", "convert", str(recipe_file), "--only", VARIANT, "--out", str(out)]
+    child = subprocess.Popen(command, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    while not list(out.rglob("layer-0.json")):
+        assert child.poll() is None, "it ended before it could be killed"
+        time.sleep(0.002)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    left = next(out.rglob(f".{VARIANT}.work-*"))
+    assert not list(out.rglob("pythia_quant.json"))
+    artifact = convert(inputs, VARIANT, out)
+    assert artifact.manifest.files == expected.manifest.files
+    assert not left.exists()
+    assert not list(artifact.folder.parent.glob(".*"))
+
+
+def test_work_for_something_else_is_thrown_away(inputs: Inputs, tmp_path: Path) -> None:
+    expected = convert(inputs, VARIANT, tmp_path / "expected")
+    other = (
+        tmp_path / "out" / expected.folder.relative_to(tmp_path / "expected").parent / f".{VARIANT}.work-0123456789ab"
+    )
+    other.mkdir(parents=True)
+    (other / "reached.json").write_text("2")
+    assert convert(inputs, VARIANT, tmp_path / "out").manifest.files == expected.manifest.files
+    assert not other.exists()
+
+
+def test_an_error_leaves_nothing(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def report(_what: str, done: int, _total: int) -> None:
+        if done == 1:
+            raise QuantizationError("as if a layer could not be solved")
+
+    with pytest.raises(QuantizationError):
+        convert(inputs, VARIANT, tmp_path / "out", report=report)
+    assert not list((tmp_path / "out").rglob(".*"))
+
+
+def test_two_processes_do_not_share_a_target(inputs: Inputs, tmp_path: Path) -> None:
+    def report(_what: str, done: int, _total: int) -> None:
+        lock = FileLock(next((tmp_path / "out").rglob(".lock")))
+        assert lock.is_locked is False  # this one does not hold it
+        with pytest.raises(ArtifactError, match="another process is converting it"):
+            convert(inputs, VARIANT, tmp_path / "out")
+        raise Stop
+
+    with pytest.raises(Stop):
+        convert(inputs, VARIANT, tmp_path / "out", report=report)
