@@ -7,7 +7,6 @@ has been written is what a killed conversion goes on from. fp16 suits them: Pyth
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +18,17 @@ from torch import Tensor
 from pythia_quant.architecture import Architecture
 from pythia_quant.layerwise import LayerWeights, attend, expand, layer_forward, linear, normalize, parts
 from pythia_quant.quantizers.moments import Moments
+from pythia_quant.quantizers.products import rounded_products
 
 DENSE, CONTRACT = "attention.dense", "mlp.dense_4h_to_h"
 
+_KEPT_BYTES = 500_000_000
 _ORIGINAL, _QUANTIZED = "original.npy", "quantized.npy"
 
 
 def device() -> torch.device:
     """Return where layers are run and solved: a CUDA device where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@contextmanager
-def matrix_units() -> Iterator[None]:
-    """Let products of fp32 round their factors to bf16 where that is faster: on GPUs, on CPUs with units for it.
-
-    The sums stay fp32. It is as if every input were off by 0.1 %, each by itself, which 65,536 tokens average out.
-    """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def begin(folder: Path, ids: Tensor, table: Tensor, *, original: bool) -> None:
@@ -56,6 +43,13 @@ def begin(folder: Path, ids: Tensor, table: Tensor, *, original: bool) -> None:
     hidden = F.embedding(ids, table).half().numpy()
     for name in (_ORIGINAL, _QUANTIZED) if original else (_QUANTIZED,):
         np.save(folder / name, hidden)
+
+
+def in_bf16(weights: LayerWeights) -> LayerWeights:
+    """Return a layer with its linear layers in bf16, where that is faster."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return weights
+    return {name: tensor.bfloat16() if tensor.ndim == 2 else tensor for name, tensor in weights.items()}
 
 
 class Calibration:
@@ -74,8 +68,9 @@ class Calibration:
         self._quantized = _open(folder / _QUANTIZED)
         self._original = _open(folder / _ORIGINAL) if (folder / _ORIGINAL).exists() else None
         self._following = following
+        self._both: list[Tensor] = []  # what the last products read, kept for advance() while it is little
 
-    @matrix_units()
+    @rounded_products()
     def inner(self, layer: LayerWeights, quantized: LayerWeights, *, centered: bool) -> Moments:
         """Sum up the normalized inputs in the quantized model, and their errors: original inputs less those.
 
@@ -90,7 +85,7 @@ class Calibration:
             self._add_normalized(moments, rows, "input_layernorm", layer, quantized)
         return moments
 
-    @matrix_units()
+    @rounded_products()
     def outer(self, layer: LayerWeights, quantized: LayerWeights, *, centered: bool) -> Moments:
         """Sum up the inputs of ``attention.dense`` and ``mlp.dense_4h_to_h``, side by side, in the quantized model.
 
@@ -102,6 +97,7 @@ class Calibration:
             after = self._new(_ORIGINAL)
         both = width + self.architecture.mlp_width
         moments = Moments(both, width if after is not None else 0, self.device, centered=centered)
+        layer, quantized = in_bf16(layer), in_bf16(quantized)
         for rows in self._parts():
             hidden = self._load(self._quantized, rows)
             attended = attend(self.architecture, quantized, hidden)
@@ -111,10 +107,13 @@ class Calibration:
                 wanted = layer_forward(self.architecture, layer, self._load(self._original, rows))
                 after[rows] = wanted.half().cpu().numpy()
                 errors = wanted - hidden - linear(layer, DENSE, attended) - linear(layer, CONTRACT, expanded)
-            moments.add(torch.cat((attended, expanded), dim=-1), errors)
+            inputs = torch.cat((attended, expanded), dim=-1)
+            moments.add(inputs, errors)
+            if self._tokens * both * 2 <= _KEPT_BYTES:
+                self._both.append(inputs.bfloat16())
         return moments
 
-    @matrix_units()
+    @rounded_products()
     def final(self, norm: LayerWeights, stored: LayerWeights) -> Moments:
         """Sum up what the head sees, about 0, as it has no bias; `norm` and `stored` hold ``final_layer_norm``."""
         width = self.architecture.width
@@ -123,12 +122,17 @@ class Calibration:
             self._add_normalized(moments, rows, "final_layer_norm", norm, stored)
         return moments
 
-    @matrix_units()
+    @rounded_products()
     def advance(self, quantized: LayerWeights) -> None:
         """Write the quantized model's states after the layer, its weights as they are stored."""
-        after = self._new(_QUANTIZED)
-        for rows in self._parts():
-            hidden = layer_forward(self.architecture, quantized, self._load(self._quantized, rows))
+        after, quantized = self._new(_QUANTIZED), in_bf16(quantized)
+        for index, rows in enumerate(self._parts()):
+            hidden = self._load(self._quantized, rows)
+            if self._both:
+                attended, expanded = self._both[index].split((self.architecture.width, self.architecture.mlp_width), -1)
+                hidden += linear(quantized, DENSE, attended) + linear(quantized, CONTRACT, expanded)
+            else:
+                hidden = layer_forward(self.architecture, quantized, hidden)
             after[rows] = hidden.half().cpu().numpy()
 
     def _add_normalized(
@@ -139,6 +143,11 @@ class Calibration:
         if self._original is not None:
             errors = normalize(self.architecture, layer, norm, self._load(self._original, rows)) - inputs
         moments.add(inputs, errors)
+
+    @property
+    def _tokens(self) -> int:
+        windows, length, _ = self._quantized.shape
+        return int(windows * length)
 
     def _parts(self) -> Iterator[slice]:
         return iter(parts(*self._quantized.shape[:2]))

@@ -18,7 +18,7 @@ from pythia_quant.weights import WeightReader
 LayerWeights = Mapping[str, Tensor]
 """fp32 tensors of one layer by their names within it, such as ``attention.dense.weight``."""
 
-_TOKENS_AT_ONCE = 4096
+_TOKENS_AT_ONCE = 2048  # more, and libc returns the memory of temporaries to the system each time
 
 
 def layer_tensor_names(architecture: Architecture) -> list[str]:
@@ -41,8 +41,9 @@ def normalize(architecture: Architecture, weights: LayerWeights, name: str, hidd
 
 
 def linear(weights: LayerWeights, name: str, inputs: Tensor) -> Tensor:
-    """Apply one of a layer's four linear layers."""
-    return F.linear(inputs, weights[f"{name}.weight"], weights[f"{name}.bias"])
+    """Apply one of a layer's four linear layers, in the dtype of its weight; the result is fp32."""
+    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    return F.linear(inputs.to(weight.dtype), weight, bias.to(weight.dtype)).float()
 
 
 def attend(architecture: Architecture, weights: LayerWeights, hidden: Tensor) -> Tensor:

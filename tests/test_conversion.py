@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from pythia_quant.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, WHOLE_MODEL_BYTES, check_artifact
-from pythia_quant.conversion import check_again, check_space, convert
+from pythia_quant.conversion import check_again, check_space, convert, costs
 from pythia_quant.errors import ArtifactError, CorpusError
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.manifest import CheckRecord
 from pythia_quant.recipe import load_recipe
+from pythia_quant.run import convert_all
 
 USAGE = namedtuple("USAGE", "total used free")
 
@@ -32,6 +34,29 @@ def test_too_little_disk_is_refused_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(10**9, 10**9, 5_000_000))
     with pytest.raises(ArtifactError, match="needs about 11 MB of disk, 5 MB are free"):
         check_space(inputs, settings, tmp_path / "new" / "artifact")
+
+
+def test_what_gptq_keeps_while_it_works_counts(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = inputs.recipe.settings.variants["gptq-int4"]
+    memory, disk = costs(inputs, settings)
+    hidden = 16 * 32 * 64 * 2  # of the calibration windows, in half precision
+    assert disk == 4 * hidden + 2 * (4 * 64 * 64 + 2 * 64 * 256)
+    assert memory > 5 * (64 + 256) ** 2 * 4
+    assert costs(inputs, inputs.recipe.settings.variants["onnx-fp32"]) == (0, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(10**9, 10**9, 10_000_000 + disk))
+    with pytest.raises(ArtifactError, match="MB of disk"):
+        check_space(inputs, settings, tmp_path / "artifact")
+
+
+def test_caveats_are_said_and_recorded(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe_file.write_text(recipe_file.read_text().replace("format: gptq, ", "format: gptq, bits: 8, "))
+    console = Console(stderr=True, width=200)
+    (artifact,) = convert_all(load_recipe(recipe_file), tmp_path / "out", ["gptq-int4"], False, console)
+    said = "no CPU kernel takes 8 bits in groups"
+    assert said in capsys.readouterr().err
+    assert said in artifact.manifest.notes["caveats"][0]
 
 
 def test_a_text_of_one_window_is_refused(recipe_file: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from pythia_quant.errors import QuantizationError
 from pythia_quant.quantizers import refine
 from pythia_quant.quantizers.grid import Grid, Quantized, consecutive_groups, fit
+from pythia_quant.quantizers.products import exact_products
 
 BLOCK_SIZE = 128
 """Columns updated one by one before the rest is, in one matrix product: the paper's choice (3.3, step 2)."""
@@ -95,6 +96,19 @@ def quantize(
     """
     parts = parts or (weight.shape[1],)
     groups = _groups(parts, options.group_size).to(weight.device)
+    with exact_products():
+        return _quantize(weight, hessian, options, cross, parts, groups, block_size)
+
+
+def _quantize(
+    weight: Tensor,
+    hessian: Tensor,
+    options: Options,
+    cross: Tensor | None,
+    parts: tuple[int, ...],
+    groups: Tensor,
+    block_size: int,
+) -> Solution:
     if options.activation_order != "dynamic":
         return _solve(weight, hessian, options, cross, groups, block_size)
     order = _most_important_first(hessian, parts)

@@ -118,8 +118,20 @@ def test_what_the_kernel_does_not_take_is_dequantized(out: int, group_size: int,
 
 
 @needs_gptqmodel
-def test_gptqmodel_gives_the_same_logits(tmp_path: Path) -> None:
-    written = convert(source(tmp_path / "source"), tmp_path / "artifact")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"symmetric": False},
+        {"activation_order": "dynamic", "group_size": 32},
+        {"bits": 2, "group_size": 32},
+        {"bits": 3, "group_size": 32, "symmetric": False, "activation_order": "dynamic"},
+        {"bits": 8, "symmetric": False},
+    ],
+    ids=str,
+)
+def test_gptqmodel_gives_the_same_logits(tmp_path: Path, settings: dict[str, Any]) -> None:
+    written = convert(source(tmp_path / "source"), tmp_path / "artifact", **settings)
     runtime = open_gptq_reference(tmp_path / "artifact")
     assert "gptqmodel" in runtime.description
     assert relative_error(runtime.logits(PROBE), written.logits) < KERNEL_TOLERANCE

@@ -18,7 +18,7 @@ class GptqSettings(VariantSettings):
     symmetric: bool = True
     activation_order: Literal["none", "static", "dynamic"] = "static"
     scale_search: bool = True
-    sweeps: int = Field(default=3, ge=0, le=100)
+    sweeps: int = Field(default=2, ge=0, le=100)
     correction: Literal["none", "bias", "full"] = "full"
     damping: float = Field(default=0.01, gt=0, lt=1)
     embeddings: Literal["fp16"] = "fp16"
@@ -38,8 +38,10 @@ class GptqSettings(VariantSettings):
         found = []
         if self.bits == 8:
             found.append(
-                "no CPU kernel takes 8 bits in groups: on a CPU the weights are dequantized, to fp32 in our runtime"
+                "no CPU kernel takes 8 bits in groups: on a CPU weights are dequantized, in our runtime to fp32"
             )
         if self.head == "quantized":
-            found.append("a quantized head is read by our runtime; transformers looks for an unquantized one")
+            found.append("transformers does not read a quantized head, and puts a random one in its place: use ours")
+        if self.group_size == "row" and self.bits == 4:
+            found.append("gptqmodel's CPU kernel takes groups of 32, 64, 128 and 256; of a longer row only ours does")
         return found
