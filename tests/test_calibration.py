@@ -14,7 +14,7 @@ from pythia_quant import calibration
 from pythia_quant.architecture import EMBEDDING
 from pythia_quant.calibration import Calibration
 from pythia_quant.equalize import equalize
-from pythia_quant.layerwise import layer_forward, read_layer
+from pythia_quant.layerwise import attend, expand, layer_forward, read_layer
 from pythia_quant.quantizers.moments import Moments
 from pythia_quant.weights import WeightFiles
 
@@ -49,9 +49,10 @@ def expected(inputs: Tensor, errors: Tensor | None = None) -> Moments:
 
 
 def assert_alike(found: Moments, wanted: Moments) -> None:
-    scale = wanted.hessian().diagonal().mean()
-    torch.testing.assert_close(found.hessian() / scale, wanted.hessian() / scale, rtol=0, atol=2e-3)  # states are fp16
-    torch.testing.assert_close(found.mean, wanted.mean, rtol=0, atol=2e-3)
+    """Compare to a relative 0.5 %: states are in fp16, and the layer's products may be in bf16."""
+    hessian = wanted.hessian()
+    assert (found.hessian() - hessian).norm() < 5e-3 * hessian.norm()
+    assert (found.mean - wanted.mean).norm() < 5e-3 * wanted.mean.norm()
     assert found.count == wanted.count
 
 
@@ -70,9 +71,8 @@ def test_inputs_are_those_that_transformers_sees(reader: WeightFiles, tmp_path: 
         )
     model(IDS)
     windows = states(tmp_path, reader)
-    inner = windows.inner(layer, layer, centered=True)
-    assert_alike(inner, expected(seen["attention.query_key_value"]))
-    assert_alike(inner, expected(seen["mlp.dense_h_to_4h"]))
+    for name in ("attention.query_key_value", "mlp.dense_h_to_4h"):
+        assert_alike(windows.inner(layer, layer, centered=True), expected(seen[name]))
     both = torch.cat([seen["attention.dense"], seen["mlp.dense_4h_to_h"]], dim=-1)
     assert_alike(windows.outer(layer, layer, centered=True), expected(both))
 
@@ -80,22 +80,27 @@ def test_inputs_are_those_that_transformers_sees(reader: WeightFiles, tmp_path: 
 @torch.no_grad()
 def test_errors_are_what_the_quantized_model_lacks(reader: WeightFiles, tmp_path: Path) -> None:
     layer = equalized(reader, 0)
-    worse = {name: tensor + 0.02 * torch.randn_like(tensor) * tensor.abs().mean() for name, tensor in layer.items()}
+    generator = torch.Generator().manual_seed(0)
+    worse = {
+        name: tensor + 0.3 * torch.randn(tensor.shape, generator=generator) * tensor.abs().mean()
+        for name, tensor in layer.items()
+    }
     windows = states(tmp_path, reader)
     outer = windows.outer(layer, worse, centered=True)
     hidden = torch.nn.functional.embedding(IDS, reader.read(EMBEDDING)).float()
     kept = {name: layer[name] for name in layer if "dense.weight" in name or "dense.bias" in name or "4h_to_h" in name}
     errors = layer_forward(TINY, layer, hidden) - layer_forward(TINY, worse | kept, hidden)
-    torch.testing.assert_close(outer.mean_error, errors.mean((0, 1)), rtol=1e-3, atol=1e-5)
-    assert outer.cross().shape == (64, 320)
-    assert float(outer.cross().abs().max()) > 0
+    wanted = expected(torch.cat([attend(TINY, worse, hidden), expand(TINY, worse, hidden)], dim=-1), errors)
+    for found, exact in ((outer.mean_error, wanted.mean_error), (outer.cross(), wanted.cross())):
+        assert (found - exact).norm() < 0.02 * exact.norm()  # the layer's products may be in bf16
 
     windows.advance(worse)
     following = Calibration(TINY, tmp_path / "after", tmp_path / "before")
     inner = following.inner(equalized(reader, 1), equalized(reader, 1), centered=True)
-    after, wanted = (torch.nn.functional.layer_norm(layer_forward(TINY, w, hidden), (64,)) for w in (worse, layer))
+    after, original = (torch.nn.functional.layer_norm(layer_forward(TINY, w, hidden), (64,)) for w in (worse, layer))
     gain = equalized(reader, 1)["input_layernorm.weight"]
-    torch.testing.assert_close(inner.mean_error, ((wanted - after) * gain).mean((0, 1)), rtol=0, atol=1e-3)
+    exact = ((original - after) * gain).mean((0, 1))
+    assert (inner.mean_error - exact).norm() < 0.02 * exact.norm()
 
 
 def test_without_the_original_there_are_no_errors(reader: WeightFiles, tmp_path: Path) -> None:

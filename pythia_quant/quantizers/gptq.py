@@ -122,7 +122,7 @@ def _solve(
     """Quantize a weight whose groups are neighbours, see :func:`quantize`."""
     static = options.activation_order == "static"
     order = _most_important_first(hessian, (len(hessian),)) if static else torch.arange(len(hessian))
-    factor, damping = _inverse_factor(hessian[order][:, order] if static else hessian, options.damping)
+    factor, damping = _inverse_factor(hessian, order, options.damping)
 
     target = weight
     if cross is not None:  # times the inverse of the damped Hessian
@@ -131,6 +131,7 @@ def _solve(
     importance = hessian.diagonal()[:, None] if options.scale_search else None
     fitting = _Fitting(options, groups, importance)
     values, grid = _column_by_column(target, factor, order, fitting, block_size)
+    del factor
     if options.sweeps:
         damped = _damped(hessian, damping)
         for _ in range(options.sweeps):
@@ -276,19 +277,21 @@ def _damped(hessian: Tensor, damping: float) -> Tensor:
     return damped
 
 
-def _inverse_factor(hessian: Tensor, damping: float) -> tuple[Tensor, float]:
-    """Return the upper triangular U with UᵀU = (damped Hessian)⁻¹, and the damping it took.
+def _inverse_factor(hessian: Tensor, order: Tensor, damping: float) -> tuple[Tensor, float]:
+    """Return the upper triangular U with UᵀU = (damped Hessian)⁻¹, inputs in that order, and the damping it took.
 
-    With the order of rows and columns reversed, Cholesky's lower factor becomes V in H = V Vᵀ, V upper triangular, and
-    U = V⁻¹. That is one factorization where the reference implementation inverts H and factors the inverse.
+    With the order reversed, Cholesky's lower factor L becomes V in H = V Vᵀ, V upper triangular, and U = V⁻¹ is L⁻¹
+    reversed again. That is one factorization where the reference implementation inverts H and factors the inverse.
     """
+    backwards = order.flip(0)
     tried = damping
     while tried <= 1:
-        lower, failed = torch.linalg.cholesky_ex(_damped(hessian, tried).flip(0, 1))
+        lower, failed = torch.linalg.cholesky_ex(_damped(hessian, tried)[backwards][:, backwards])
         if not failed:
-            lower = lower.flip(0, 1)
-            identity = torch.eye(len(hessian), device=hessian.device)
-            return torch.linalg.solve_triangular(lower, identity, upper=True), tried
+            inverse = torch.eye(len(hessian), device=hessian.device)
+            torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
+            del lower  # of a 12b model, each of these matrices takes 2.6 GB
+            return inverse.flip(0, 1), tried
         tried *= 10
     raise QuantizationError(
         f"the inputs' Hessian is not positive definite, with damping from {damping:g} to {tried / 10:g}",

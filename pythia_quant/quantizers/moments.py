@@ -67,11 +67,16 @@ class Moments:
         return self._error_sum / max(self.count, 1)
 
     def hessian(self) -> Tensor:
-        """Return Σ x xᵀ, up to a factor the second derivative of the output error, fp32 [width, width]."""
+        """Return Σ x xᵀ, up to a factor the second derivative of the output error, fp32 [width, width].
+
+        It is made of the sums themselves, in place, so nothing can be added afterwards.
+        """
         for start in range(0, len(self._squares), _COLUMNS_AT_ONCE):
             stop = start + _COLUMNS_AT_ONCE
             self._squares[stop:, start:stop] = self._squares[start:stop, stop:].T
-        return torch.addr(self._squares, self._sum, self._sum, alpha=self._minus)
+        self._squares.addr_(self._sum, self._sum, alpha=self._minus)
+        hessian, self._squares = self._squares, torch.empty(0)
+        return hessian
 
     def cross(self) -> Tensor:
         """Return Σ e xᵀ, the errors about their mean where the inputs are, fp32 [errors, width]."""

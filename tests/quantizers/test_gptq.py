@@ -202,8 +202,10 @@ def test_errors_already_made_are_made_up_for() -> None:
     moments = Moments(64, 16)
     moments.add(inputs, (original - inputs) @ weight.T)
 
+    hessian = moments.hessian()
+
     def distance(cross: Tensor | None) -> float:
-        found = gptq.quantize(weight, moments.hessian(), Options(group_size=32), cross).quantized.dequantize()
+        found = gptq.quantize(weight, hessian, Options(group_size=32), cross).quantized.dequantize()
         return float((inputs @ found.T - original @ weight.T).square().mean())
 
     assert distance(moments.cross()) < 0.3 * distance(None)
@@ -215,6 +217,7 @@ def test_the_target_is_the_ridge_regression_of_the_original_outputs() -> None:
     weight = torch.randn(4, 32, generator=generator)
     moments = Moments(32, 4)
     moments.add(inputs, errors)
+    hessian = moments.hessian()
     x, e = (values.double().numpy() for values in (inputs - inputs.mean(0), errors - errors.mean(0)))
     gram = x.T @ x
     ridge = e.T @ x @ np.linalg.inv(gram + DAMPING * gram.diagonal().mean() * np.eye(32))
@@ -223,7 +226,7 @@ def test_the_target_is_the_ridge_regression_of_the_original_outputs() -> None:
     orders: tuple[gptq.ActivationOrder, ...] = ("none", "static", "dynamic")
     for order in orders:
         options = Options(bits=8, group_size=32, activation_order=order)
-        found = gptq.quantize(weight, moments.hessian(), options, moments.cross()).quantized
+        found = gptq.quantize(weight, hessian, options, moments.cross()).quantized
         step = found.scales.double().numpy()
         assert np.abs((found.dequantize().double().numpy() - target).mean()) < 0.2 * step.max()
         assert np.abs(found.dequantize().double().numpy() - target).max() < 3 * step.max()

@@ -40,16 +40,6 @@ def test_a_mean_far_from_zero_costs_no_digits() -> None:
     assert error < 1e-5  # about 0, the squares of 3000 would leave an error of 1e-2
 
 
-def test_the_hessian_can_be_asked_for_before_more_is_added() -> None:
-    inputs = torch.randn(30, 8, generator=torch.Generator().manual_seed(2))
-    moments = Moments(8)
-    moments.add(inputs[:10])
-    moments.hessian()
-    moments.add(inputs[10:])
-    centered = inputs - inputs.mean(0)
-    torch.testing.assert_close(moments.hessian(), centered.T @ centered, rtol=1e-4, atol=1e-4)
-
-
 def test_tokens_that_are_not_finite_are_counted() -> None:
     inputs, errors = torch.zeros(5, 3), torch.zeros(5, 2)
     inputs[1, 2], inputs[3, 0] = torch.inf, torch.nan

@@ -21,7 +21,7 @@ from pythia_quant.formats.gptq.resume import Progress
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.gptq.solver import SolvedLayer, solve_head, solve_layer
 from pythia_quant.formats.job import Job, Written
-from pythia_quant.formats.shards import ShardWriter
+from pythia_quant.formats.shards import SHARD_BYTES, ShardWriter
 from pythia_quant.layerwise import Forward, layer_forward, read_layer
 
 _PROBE = "probe.npy"
@@ -81,14 +81,16 @@ def check_head(job: Job[GptqSettings]) -> None:
 def costs(architecture: Architecture, tokens: int) -> tuple[int, int]:
     """Return about how much memory and disk solving takes, bytes; the program, its libraries and the artifact excepted.
 
-    In memory are a layer in fp32 as it was and as it becomes, five matrices of the size of the larger Hessian (sums,
-    Hessian, its factor, and two while it is factored), and the temporaries of the windows that are run at once. On disk
-    are the windows before and after a layer, each in two models, and the solved layers.
+    In memory are, while a layer is solved, the layer in fp32 as it was and as it becomes, four matrices of the size of
+    the larger Hessian, and the temporaries of the windows that are run at once; at the end, a shard and the head. On
+    disk are the windows before and after a layer, each in two models, and the solved layers.
     """
     inputs = architecture.width + architecture.mlp_width
     layer = 4 * architecture.width**2 + 2 * architecture.width * architecture.mlp_width
-    memory = 4 * (2 * layer + 5 * inputs**2 + 4096 * 4 * inputs)
-    return memory, 2 * 4 * tokens * architecture.width + architecture.layers * layer
+    solving = 4 * (2 * layer + 4 * inputs**2 + 2048 * 4 * inputs)
+    head = architecture.vocabulary * architecture.width
+    assembling = min(SHARD_BYTES, architecture.layers * layer + 4 * head) + 8 * head
+    return max(solving, assembling), 2 * 4 * tokens * architecture.width + architecture.layers * layer
 
 
 def _solve(job: Job[GptqSettings], progress: Progress) -> None:
