@@ -58,10 +58,10 @@ def _print_drift(title: str, rows: dict[str, Record], reference: list[float], co
 
 
 def _print_differences(title: str, rows: dict[str, Record], field: str, console: Console) -> None:
-    """Print, for each of ours, how much more it drifts than each of the others, paired by window."""
+    """Print how much more the first two of ours drift than each of the others, paired by window."""
     samples = {name: row["drift"][field] for name, row in rows.items() if not row["drift"]["non_finite"]}
-    mine = [name for name in samples if rows[name]["ours"]]
-    others = [name for name in samples if not rows[name]["ours"]]
+    mine = [name for name in samples if rows[name]["ours"]][:2]
+    others = [name for name in samples if name not in mine]
     if not mine or not others:
         return
     table = _table(title, *mine)
