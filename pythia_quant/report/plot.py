@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -41,7 +42,9 @@ def plot_results(results: Results, path: Path) -> None:
 
 
 def _scatter(axes: Axes, rows: list[Row], places: list[float], bottom: float) -> None:
-    """Draw rows in the order of their divergence; a label goes below its point where the next one is close above."""
+    """Draw rows in the order of their divergence; a label goes below its point where the next one is close above,
+    and to the left where one as high is close on the right.
+    """
     for index, (row, place) in enumerate(zip(rows, places, strict=True)):
         kl = estimate(row.as_run.kl)
         color = _QUANTIZED if row.quantized else _UNQUANTIZED
@@ -55,9 +58,14 @@ def _scatter(axes: Axes, rows: list[Row], places: list[float], bottom: float) ->
             for above, other in zip(rows[index + 1 :], places[index + 1 :], strict=True)
         )
         offset = -11 if height > bottom and any(near) else 5
-        axes.annotate(
-            row.name, (place, height), xytext=(6, offset), textcoords="offset points", fontsize=8, color=color
+        beside = any(
+            0 < other - place < 0.2 * max(places) and 0.9 < estimate(next_to.as_run.kl).value / height < 1.1
+            for next_to, other in zip(rows, places, strict=True)
         )
+        side: Literal["left", "right"] = "right" if beside else "left"
+        where = (-6 if beside else 6, offset)
+        label = axes.annotate(row.name, (place, height), xytext=where, textcoords="offset points", ha=side)
+        label.set(fontsize=8, color=color)
     axes.set_yscale("log")
     axes.set_ylim(bottom=bottom)
     axes.margins(x=0.25, y=0.15)
