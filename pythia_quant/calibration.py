@@ -22,7 +22,8 @@ from pythia_quant.quantizers.products import rounded_products
 
 DENSE, CONTRACT = "attention.dense", "mlp.dense_4h_to_h"
 
-_KEPT_BYTES = 500_000_000
+KEPT_BYTES = 500_000_000
+"""Up to this size a layer's inner states are kept in memory, not computed again."""
 _ORIGINAL, _QUANTIZED = "original.npy", "quantized.npy"
 
 
@@ -109,7 +110,7 @@ class Calibration:
                 errors = wanted - hidden - linear(layer, DENSE, attended) - linear(layer, CONTRACT, expanded)
             inputs = torch.cat((attended, expanded), dim=-1)
             moments.add(inputs, errors)
-            if self._tokens * both * 2 <= _KEPT_BYTES:
+            if self._tokens * both * 2 <= KEPT_BYTES:
                 self._both.append(inputs.bfloat16())
         return moments
 

@@ -59,7 +59,7 @@ def _scatter(axes: Axes, rows: list[Row], places: list[float], bottom: float) ->
         )
         offset = -11 if height > bottom and any(near) else 5
         beside = any(
-            0 < other - place < 0.2 * max(places) and 0.9 < estimate(next_to.as_run.kl).value / height < 1.1
+            0 < other - place < 0.2 * max(places) and 0.95 < estimate(next_to.as_run.kl).value / height < 1.05
             for next_to, other in zip(rows, places, strict=True)
         )
         side: Literal["left", "right"] = "right" if beside else "left"
