@@ -36,7 +36,7 @@ def library_versions() -> dict[str, str]:
 
 
 @cache
-def cpu() -> str:
+def processor() -> tuple[str, list[str]]:
     """Return the processor's name and the instruction sets that decide speed and integer rounding."""
     fields: dict[str, str] = {}
     info = Path("/proc/cpuinfo")
@@ -46,8 +46,18 @@ def cpu() -> str:
             fields[key.strip()] = value.strip()
     name = fields.get("model name") or platform.processor() or platform.machine()
     flags = (fields.get("flags") or fields.get("Features") or "").split()
-    sets = " ".join(flag for flag in _INSTRUCTION_SETS if flag in flags)
-    return f"{name} ({sets})" if sets else name
+    return name, [flag for flag in _INSTRUCTION_SETS if flag in flags]
+
+
+def cpu() -> str:
+    """Return the processor's name with its instruction sets, on one line."""
+    name, sets = processor()
+    return f"{name} ({' '.join(sets)})" if sets else name
+
+
+def system() -> str:
+    """Return operating system, release and architecture."""
+    return f"{platform.system()} {platform.release()} {platform.machine()}"
 
 
 def cores() -> int:

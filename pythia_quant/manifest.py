@@ -13,7 +13,7 @@ MANIFEST = "pythia_quant.json"
 class Record(BaseModel):
     """Data we write ourselves: unknown fields come from a newer version and are refused, not dropped."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")  # JSON has no infinity
 
 
 class FileRecord(Record):

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pythia_quant import suite
@@ -21,6 +21,9 @@ from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.located_yaml import Keys, load_located
 from pythia_quant.settings import Misfit, Settings, VariantSettings
+
+DECODED = 66
+"""Tokens decoded after each context of a latency measurement, the two that warm up included."""
 
 BASES = ("measured", "derived", "assumed")
 
@@ -66,12 +69,66 @@ class EvaluationSettings(Settings):
     windows: int | None = Field(default=None, ge=2)
 
 
+class LambadaSettings(Settings):
+    """LAMBADA's rows: a local file, or one in a hub dataset repository; `examples` are the first so many."""
+
+    file: str
+    dataset: str | None = None
+    revision: str = "main"
+    examples: int | None = Field(default=None, ge=2)
+
+
+class TaskSettings(Settings):
+    """Tasks to measure accuracy on."""
+
+    lambada: LambadaSettings | None = None
+
+
+class LatencySettings(Settings):
+    """Lengths to measure speed at, in tokens; by default those of a fixed list that the model's context holds."""
+
+    prompts: list[int] | None = Field(default=None, min_length=1)
+    contexts: list[int] | None = Field(default=None, min_length=1)
+    rounds: int = Field(default=3, ge=1)
+
+    @field_validator("prompts", "contexts")
+    @classmethod
+    def _positive(cls, lengths: list[int] | None) -> list[int] | None:
+        for length in lengths or ():
+            if length < 1:
+                raise PydanticCustomError("length", "{length} is no length; give tokens, 1 or more", {"length": length})
+        return lengths
+
+
+_UNITS = {"max_ppl_drift": "%", "max_kl": "mnat", "min_top1": "%", "min_speedup": "x"}
+
+
 class GateSettings(Settings):
-    """Limits on measured values: percent of perplexity, percent of agreeing tokens, ratio of decode speeds."""
+    """Limits on measured values as run; the unit may be written behind the number.
+
+    Attributes:
+        max_ppl_drift: percent of the reference's perplexity.
+        max_kl: thousandths of a nat.
+        min_top1: percent of tokens.
+        min_speedup: ratio of decode speeds, to the fastest unquantized row.
+    """
 
     max_ppl_drift: float | None = Field(default=None, ge=0)
+    max_kl: float | None = Field(default=None, ge=0)
     min_top1: float | None = Field(default=None, ge=0, le=100)
     min_speedup: float | None = Field(default=None, ge=0)
+
+    @field_validator(*_UNITS, mode="before")
+    @classmethod
+    def _number_with_its_unit(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return value
+        unit = _UNITS[str(info.field_name)]
+        try:
+            return float(value.removesuffix(unit))
+        except ValueError:
+            limit = {"value": value, "unit": unit}
+            raise PydanticCustomError("limit", "'{value}' is no limit; give a number, of {unit}", limit) from None
 
 
 class RecipeSettings(Settings):
@@ -81,6 +138,8 @@ class RecipeSettings(Settings):
     source: SourceSettings
     calibration: CalibrationSettings
     evaluation: EvaluationSettings
+    tasks: TaskSettings = TaskSettings()
+    latency: LatencySettings = LatencySettings()
     variants: dict[str, AnyVariant] = Field(min_length=1)
     gates: dict[str, GateSettings] = Field(default_factory=dict)
     basis: dict[str, str] = Field(default_factory=dict)
@@ -227,6 +286,13 @@ class Recipe:
             context = getattr(self.settings, part).context
             if context is not None and context > architecture.context:
                 raise self.error((part, "context"), f"{context} exceeds the model's context {architecture.context}")
+        for part in ("prompts", "contexts"):
+            longest = max(getattr(self.settings.latency, part) or (0,))
+            if longest + (DECODED if part == "contexts" else 0) > architecture.context:
+                room = f" and {DECODED} decoded tokens" if part == "contexts" else ""
+                raise self.error(
+                    ("latency", part), f"{longest}{room} exceed the model's context {architecture.context}"
+                )
 
     def check_suite(self) -> None:
         """Check the settings against the model's shape when it is one of the suite, without opening it."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.manifest import Record, SourceRecord, TextRecord
+from pythia_quant.results_versions import CURRENT, upgrade
 
 RESULTS = "results.json"
 
@@ -23,6 +25,74 @@ class Protocol(Record):
     windows: int
 
 
+class LatencyProtocol(Record):
+    """The exact way speed was measured.
+
+    Attributes:
+        prompts: tokens of the prompts that are prefilled.
+        contexts: tokens already there when decoding begins.
+        decoded: tokens decoded after each.
+        repetitions: prefills of each prompt, in a process.
+        warm_up: repetitions, and decoded tokens, before those that count.
+        rounds: fresh processes a row; a round measures every row once.
+    """
+
+    name: Literal["latency"] = "latency"
+    version: Literal[1, 2] = 2
+    prompts: list[int]
+    contexts: list[int]
+    decoded: int
+    repetitions: int
+    warm_up: int
+    rounds: int
+
+    @property
+    def prompt(self) -> int:
+        """The prompt whose prefill is shown where only one is: the one nearest to 512 tokens."""
+        return min(self.prompts, key=lambda tokens: abs(tokens - 512))
+
+    @property
+    def context(self) -> int:
+        """The context whose decoding is shown where only one is: the one nearest to 128 tokens."""
+        return min(self.contexts, key=lambda tokens: abs(tokens - 128))
+
+
+class LambadaProtocol(Record):
+    """LAMBADA in OpenAI's form, as lm-evaluation-harness defines the task ``lambada_openai``, version 1."""
+
+    name: Literal["lambada-openai"] = "lambada-openai"
+    version: Literal[1] = 1
+    file: str
+    sha256: str
+    examples: int
+
+
+class Quantile(Record):
+    """A quantile over all tokens, with the 95 % interval that the windows' scatter gives it."""
+
+    share: float
+    value: float
+    low: float
+    high: float
+
+
+class ConfidenceBin(Record):
+    """The tokens at which the reference gave its most likely token a probability from `low` up to `high`.
+
+    Attributes:
+        tokens: how many.
+        kl: their mean KL divergence, nats; `kl_error` is its standard error, from windows.
+        top1: share of them whose most likely token is the reference's.
+    """
+
+    low: float
+    high: float
+    tokens: int
+    kl: float
+    kl_error: float
+    top1: float
+
+
 class Drift(Record):
     """One set of logits against the reference: per-window means, in the order of the windows.
 
@@ -30,37 +100,106 @@ class Drift(Record):
         nll: negative log-likelihood, nats a token.
         kl: KL divergence from the reference, nats a token.
         top1: share of positions whose most likely token is the reference's.
+        top5: mean share of the reference's five most likely tokens that are among the five most likely.
         non_finite: positions with a logit that is not finite; when there are any, the lists are empty.
+        kl_quantiles: of the tokens' KL divergence.
+        kl_histogram: tokens by the decimal logarithm of their KL divergence, in steps of a tenth from -12 to 2; what
+            lies outside is counted in the first or last.
+        by_confidence: KL divergence by how sure the reference was.
+
+    The last four, and `top5`, are empty in files of schema version 1.
     """
 
     nll: list[float]
     kl: list[float]
     top1: list[float]
+    top5: list[float] = Field(default_factory=list)
     non_finite: int = 0
+    kl_quantiles: list[Quantile] = Field(default_factory=list)
+    kl_histogram: list[int] = Field(default_factory=list)
+    by_confidence: list[ConfidenceBin] = Field(default_factory=list)
 
 
-class Speed(Record):
+class LayerError(Record):
+    """What one layer's weights do to the hidden states of the first windows, root-mean-square, relative.
+
+    Attributes:
+        alone: error of what the layer adds to the reference's hidden states, relative to what it should add.
+        after: error of the hidden states after the layer, those of all layers before it included.
+    """
+
+    alone: float
+    after: float
+
+
+class Samples(Record):
+    """Seconds, measured after or over so many tokens: one sample a prefill, or one a decoded token."""
+
+    tokens: int
+    seconds: list[float]
+
+
+class SpeedProcess(Record):
     """Raw samples of one fresh process with nothing else running, batch 1, warm-up not counted.
 
     Attributes:
-        threads: given to the numeric library.
         load_seconds: from opening the files to a model that can run.
-        prompt_tokens: length of the prefilled prompt.
-        prefill_seconds: one sample a prefill.
-        decode_prompt_tokens: length of the prompt before decoding.
-        decode_seconds: one sample a token.
+        first_token_seconds: the process's first prefill, of the shortest prompt, and finding the most likely token.
+        prefill: by prompt length.
+        decode: by tokens already there.
         start_rss_bytes: resident size of the process before the model was loaded, Python and libraries included.
         peak_rss_bytes: its largest resident size.
+        peak_device_bytes: the most an accelerator's memory held; None on the CPU.
+        read_bytes_per_second: how fast a buffer of the weights' size was read, just before and just after.
+        others: share of all processors' time that other programs, and the host, took meanwhile; 0 to 1.
     """
 
-    threads: int
     load_seconds: float
-    prompt_tokens: int
-    prefill_seconds: list[float]
-    decode_prompt_tokens: int
-    decode_seconds: list[float]
+    first_token_seconds: float | None
+    prefill: list[Samples]
+    decode: list[Samples]
     start_rss_bytes: int
     peak_rss_bytes: int
+    peak_device_bytes: int | None = None
+    read_bytes_per_second: list[float] = Field(default_factory=list)
+    others: float | None = None
+
+
+class Speed(Record):
+    """One way to run a row: where, and with how many threads.
+
+    Attributes:
+        device: ``cpu``, or the accelerator's name.
+        threads: given to the numeric library.
+        weight_bytes: what is read for each decoded token: all weights but the embeddings; None when not known.
+        processes: one a round.
+        disturbed: why the samples are not to be trusted; empty when nothing was noticed.
+    """
+
+    device: str = "cpu"
+    threads: int
+    weight_bytes: int | None
+    processes: list[SpeedProcess]
+    disturbed: str = ""
+
+    def prefill_seconds(self, tokens: int) -> list[float]:
+        """Return the samples of all processes for a prompt of `tokens`."""
+        return [
+            s for process in self.processes for part in process.prefill if part.tokens == tokens for s in part.seconds
+        ]
+
+    def decode_seconds(self, tokens: int) -> list[float]:
+        """Return the samples of all processes, seconds a token, after `tokens`."""
+        return [
+            s for process in self.processes for part in process.decode if part.tokens == tokens for s in part.seconds
+        ]
+
+
+class Lambada(Record):
+    """LAMBADA by example: the last word's log-likelihood, nats, and whether it is what greedy decoding gives."""
+
+    log_likelihood: list[float]
+    greedy: list[bool]
 
 
 class Row(Record):
@@ -74,8 +213,11 @@ class Row(Record):
         disk_bytes: of the whole folder for an artifact, of the weights for the source.
         manifest_sha256: of the artifact's manifest, which holds its files' hashes; None for the source.
         weights: drift of the weights, in fp32 arithmetic; None for the source, whose weights are the reference's.
-        as_run: drift as run by `runtime`.
-        speed: None when it was not measured.
+        as_run: drift as run by `runtime`; None when it was not run, for the reason in `notes`.
+        speeds: the first is the one that is compared, others are of other thread counts; none when not measured.
+        lambada: as run; None when it was not measured.
+        layers: what each layer's weights do; none for the source.
+        notes: what a reader of the numbers should know.
     """
 
     name: str
@@ -85,12 +227,15 @@ class Row(Record):
     disk_bytes: int
     manifest_sha256: str | None = None
     weights: Drift | None = None
-    as_run: Drift
-    speed: Speed | None = None
+    as_run: Drift | None
+    speeds: list[Speed] = Field(default_factory=list)
+    lambada: Lambada | None = None
+    layers: list[LayerError] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
 
 
 class GateOutcome(Record):
-    """One limit on one measured value."""
+    """One limit on one measured value, in the gate's unit; `low` and `high` are the value's 95 % interval."""
 
     variant: str
     gate: str
@@ -102,18 +247,40 @@ class GateOutcome(Record):
     windows_needed: int | None = None
 
 
+class Machine(Record):
+    """What the numbers were measured on.
+
+    Attributes:
+        cpu: the processor's name.
+        instruction_sets: those that decide speed and integer rounding.
+        cores: processors that the process may use.
+        memory_bytes: of the whole machine; None in files of schema version 1.
+        system: operating system, release and architecture.
+        accelerator: its name, driver included; None when none was used.
+        versions: of the libraries that computed something.
+    """
+
+    cpu: str
+    instruction_sets: list[str]
+    cores: int
+    memory_bytes: int | None
+    system: str
+    accelerator: str | None = None
+    versions: dict[str, str]
+
+
 class Results(Record):
     """Everything one benchmark run measured."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = CURRENT
     tool: str
     created: datetime
     source: SourceRecord
     text: TextRecord
     protocol: Protocol
-    cpu: str
-    cores: int
-    versions: dict[str, str]
+    latency: LatencyProtocol | None
+    lambada: LambadaProtocol | None = None
+    machine: Machine
     reference_nll: list[float]
     baseline: str
     rows: list[Row]
@@ -135,18 +302,36 @@ def save_results(results: Results, path: Path) -> None:
 
 
 def load_results(path: Path) -> Results:
-    """Read a result file.
+    """Read a result file, of this version or an older one.
 
     Raises:
         BenchmarkError: it is not there, damaged, or written by a newer version.
     """
+    where, data = str(path), _load_json(path)
+    version = data.get("schema_version")
+    if not isinstance(version, int) or version < 1 or "tool" not in data:
+        raise BenchmarkError("is no result file of ours", where=where, hint="give a results.json that bench wrote")
+    made = f"schema version {version}, written by {data['tool']}"
+    if version > CURRENT:
+        raise BenchmarkError(f"has {made}; this program reads up to {CURRENT}", where=where, hint="update pythia-quant")
     try:
-        return Results.model_validate_json(path.read_bytes())
+        return Results.model_validate(upgrade(data))
+    except (ValidationError, KeyError, TypeError, AttributeError) as error:
+        reason = repr(error)
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            reason = f"the field {key} is unknown" if first["type"] == "extra_forbidden" else f"{key}: {first['msg']}"
+        raise BenchmarkError(
+            f"{reason} ({made})", where=where, hint="it was edited, or a newer version wrote it"
+        ) from error
+
+
+def _load_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
     except OSError as error:
         raise BenchmarkError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        raise BenchmarkError(
-            f"{key}: {first['msg']}", where=str(path), hint="a newer version may have written it"
-        ) from error
+    except ValueError as error:
+        raise BenchmarkError(f"is not JSON ({error})", where=str(path)) from error
+    return data if isinstance(data, dict) else {}

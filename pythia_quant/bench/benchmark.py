@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from pythia_quant import environment, isolate
@@ -19,7 +20,7 @@ from pythia_quant.errors import BenchmarkError
 from pythia_quant.inputs import Inputs
 from pythia_quant.manifest import MANIFEST, SourceRecord
 from pythia_quant.progress import Steps
-from pythia_quant.results import Drift, Protocol, Results, Row, Speed
+from pythia_quant.results import Drift, LatencyProtocol, Machine, Protocol, Results, Row, Speed, SpeedProcess
 
 
 def step_count(artifacts: int) -> int:
@@ -71,12 +72,22 @@ def benchmark(inputs: Inputs, artifacts: list[Artifact], steps: Steps, threads: 
         with steps.step(f"speed of {subject.name}"):
             speeds.append(_call("speed", subject, prompt=prompt, context=source.architecture.context, threads=threads))
     rows = [
-        _row(inputs, subject, artifact, quality, speed)
+        _row(inputs, subject, artifact, quality, speed, threads)
         for subject, artifact, quality, speed in zip(
             subjects, [None] * len(SOURCE_DTYPES) + list(artifacts), qualities, speeds, strict=True
         )
     ]
-    baseline = rows[0] if not rows[0].as_run.non_finite else rows[2]
+    fp16 = rows[0].as_run
+    baseline = rows[0] if fp16 and not fp16.non_finite else rows[2]
+    first = rows[0].speeds[0].processes[0]
+    latency = LatencyProtocol(
+        prompts=[first.prefill[0].tokens],
+        contexts=[first.decode[0].tokens],
+        decoded=64,
+        repetitions=10,
+        warm_up=2,
+        rounds=1,
+    )
     results = Results(
         tool=environment.tool_version(),
         created=datetime.now(UTC),
@@ -89,9 +100,8 @@ def benchmark(inputs: Inputs, artifacts: list[Artifact], steps: Steps, threads: 
         ),
         text=inputs.evaluation_text,
         protocol=Protocol(context=ids.shape[1], windows=len(ids)),
-        cpu=environment.cpu(),
-        cores=environment.cores(),
-        versions=environment.library_versions(),
+        latency=latency,
+        machine=_machine(),
         reference_nll=nll,
         baseline=baseline.name,
         rows=rows,
@@ -109,7 +119,12 @@ def _call(task: str, subject: Subject, threads: int, **arguments: Any) -> dict[s
 
 
 def _row(
-    inputs: Inputs, subject: Subject, artifact: Artifact | None, quality: dict[str, Any], speed: dict[str, Any]
+    inputs: Inputs,
+    subject: Subject,
+    artifact: Artifact | None,
+    quality: dict[str, Any],
+    speed: dict[str, Any],
+    threads: int,
 ) -> Row:
     if artifact is None:
         disk = sum((inputs.source.folder / name).stat().st_size for name in inputs.source.sha256)
@@ -129,5 +144,17 @@ def _row(
         manifest_sha256=digest,
         weights=Drift.model_validate(weights) if weights else None,
         as_run=Drift.model_validate(quality["as_run"]),
-        speed=Speed.model_validate(speed),
+        speeds=[Speed(threads=threads, weight_bytes=None, processes=[SpeedProcess.model_validate(speed)])],
+    )
+
+
+def _machine() -> Machine:
+    name, sets = environment.processor()
+    return Machine(
+        cpu=name,
+        instruction_sets=sets,
+        cores=environment.cores(),
+        memory_bytes=psutil.virtual_memory().total,
+        system=environment.system(),
+        versions=environment.library_versions(),
     )

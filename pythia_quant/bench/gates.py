@@ -3,99 +3,89 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
-from pythia_quant.bench.statistics import Estimate, estimate, paired, spread
+from pythia_quant.bench.metrics import METRICS, Value
 from pythia_quant.recipe import GateSettings
 from pythia_quant.results import GateOutcome, Results, Row
 
 Outcome = Literal["passed", "failed", "undecided"]
 
 
+@dataclass(frozen=True)
+class Gate:
+    """The metric that a gate limits; `at_most` says from which side."""
+
+    metric: str
+    at_most: bool
+
+
+GATES = {
+    "max_ppl_drift": Gate("ppl_drift", at_most=True),
+    "max_kl": Gate("kl", at_most=True),
+    "min_top1": Gate("top1", at_most=False),
+    "min_speedup": Gate("speedup", at_most=False),
+}
+"""By the name a recipe gives them; the limit's unit is the metric's."""
+
+
 def evaluate_gates(results: Results, gates: dict[str, GateSettings]) -> list[GateOutcome]:
     """Decide every gate of every variant that was measured, as run.
 
-    A gate is undecided when the limit lies within the value's interval. `windows_needed` is how many windows would
-    narrow the interval to the distance of the limit, were the value to stay.
+    A gate is undecided when the limit lies within the value's interval, or when there is no value. `windows_needed` is
+    how many windows would narrow the interval to the distance of the limit, were the value to stay.
     """
-    outcomes = []
-    for row in results.rows:
-        gate = gates.get(row.name)
-        if gate is None:
-            continue
-        if gate.max_ppl_drift is not None:
-            outcomes.append(
-                _decide(row, "max_ppl_drift", gate.max_ppl_drift, ppl_drift_percent(row, results), at_most=True)
-            )
-        if gate.min_top1 is not None:
-            outcomes.append(_decide(row, "min_top1", gate.min_top1, top1_percent(row), at_most=False))
-        if gate.min_speedup is not None and row.speed is not None:
-            outcomes.append(_speedup(row, gate.min_speedup, results))
-    return outcomes
+    return [
+        _decide(row, name, limit, results)
+        for row in results.rows
+        if row.name in gates
+        for name, limit in gates[row.name].model_dump(exclude_none=True).items()
+    ]
 
 
-def ppl_drift_percent(row: Row, results: Results) -> Estimate:
-    """Return by how many percent the row's perplexity, as run, differs from the reference's."""
-    if row.as_run.non_finite:
-        return Estimate(math.inf, 0.0, len(results.reference_nll))
-    log_ratio = paired(row.as_run.nll, results.reference_nll)
-    return Estimate(
-        100 * math.expm1(log_ratio.value), 100 * math.exp(log_ratio.value) * log_ratio.error, log_ratio.count
-    )
-
-
-def top1_percent(row: Row) -> Estimate:
-    """Return the percentage of positions whose most likely token is the reference's."""
-    if row.as_run.non_finite:
-        return Estimate(0.0, 0.0, 2)
-    return estimate([100 * share for share in row.as_run.top1])
-
-
-def fastest_unquantized(results: Results) -> Row | None:
-    """Return the unquantized row with the fastest decode."""
-    timed = [row for row in results.rows if not row.quantized and row.speed]
-    return min(timed, key=decode_seconds, default=None)
-
-
-def decode_seconds(row: Row) -> float:
-    """Return the median seconds a token of a row whose speed was measured."""
-    assert row.speed is not None  # noqa: S101
-    return spread(row.speed.decode_seconds)[1]
-
-
-def _decide(row: Row, gate: str, limit: float, value: Estimate, *, at_most: bool) -> GateOutcome:
-    low, high = value.value - value.margin, value.value + value.margin
-    within, outside = (high <= limit, low > limit) if at_most else (low >= limit, high < limit)
+def _decide(row: Row, name: str, limit: float, results: Results) -> GateOutcome:
+    gate = GATES[name]
+    metric = METRICS[gate.metric]
+    value = metric.of(row, results) or _without_value(row, gate)
+    if gate.at_most:
+        within, outside = value.high <= limit, value.low > limit
+    else:
+        within, outside = value.low >= limit, value.high < limit
     outcome: Outcome = "passed" if within else "failed" if outside else "undecided"
     distance, needed = abs(value.value - limit), None
-    if outcome == "undecided" and distance > 0:
-        needed = math.ceil(value.count * (value.margin / distance) ** 2)
+    if outcome == "undecided" and metric.protocol == "windows" and 0 < distance < math.inf:
+        needed = math.ceil(results.protocol.windows * ((value.high - value.low) / 2 / distance) ** 2)
     return GateOutcome(
         variant=row.name,
-        gate=gate,
+        gate=name,
         limit=limit,
         value=value.value,
-        low=low,
-        high=high,
+        low=value.low,
+        high=value.high,
         outcome=outcome,
         windows_needed=needed,
     )
 
 
-def _speedup(row: Row, limit: float, results: Results) -> GateOutcome:
-    """Compare decode medians; the interval is spanned by the 10th and 90th percentiles of both rows' samples."""
-    fastest = fastest_unquantized(results)
-    assert row.speed is not None and fastest is not None and fastest.speed is not None  # noqa: S101, PT018
-    other_low, other_middle, other_high = spread(fastest.speed.decode_seconds)
-    low, middle, high = spread(row.speed.decode_seconds)
-    least, most = other_low / high, other_high / low
-    outcome: Outcome = "passed" if least >= limit else "failed" if most < limit else "undecided"
-    return GateOutcome(
-        variant=row.name,
-        gate="min_speedup",
-        limit=limit,
-        value=other_middle / middle,
-        low=least,
-        high=most,
-        outcome=outcome,
-    )
+def _without_value(row: Row, gate: Gate) -> Value:
+    """Return the worst value for logits that were not finite, and any value at all for what was not measured."""
+    if row.as_run is not None and row.as_run.non_finite and METRICS[gate.metric].protocol == "windows":
+        worst = math.inf if gate.at_most else -math.inf
+        return Value(worst, worst, worst)
+    return Value(math.nan, -math.inf, math.inf)
+
+
+def describe(outcome: GateOutcome) -> str:
+    """Return one sentence: which gate, how it came out, and by how much."""
+    gate = GATES[outcome.gate]
+    unit = f" {METRICS[gate.metric].unit}".rstrip()
+    measured = f"{outcome.value:.3g} [{outcome.low:.3g}, {outcome.high:.3g}]{unit}"
+    if math.isnan(outcome.value):
+        measured = "it was not measured"
+    sentence = f"Gate {outcome.gate} {outcome.limit:g}{unit} of {outcome.variant} {outcome.outcome}: {measured}"
+    if outcome.outcome == "failed" and math.isfinite(outcome.value):
+        sentence += f", {abs(outcome.value - outcome.limit):.3g}{unit} beyond it"
+    if outcome.windows_needed:
+        sentence += f"; about {outcome.windows_needed:,} windows would decide"
+    return f"{sentence}."

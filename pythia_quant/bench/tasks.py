@@ -13,7 +13,7 @@ import torch
 
 from pythia_quant.bench.drift import Reference, measure_drift, reader_logits
 from pythia_quant.bench.subject import Subject
-from pythia_quant.results import Speed
+from pythia_quant.results import Samples, SpeedProcess
 
 WARM_UP = 2
 PREFILL_SAMPLES = 10
@@ -37,7 +37,7 @@ def quality(subject: dict[str, Any], reference: str, threads: int) -> dict[str, 
 
 
 def speed(subject: dict[str, Any], prompt: list[int], context: int, threads: int) -> dict[str, Any]:
-    """Measure load time, prefill, decode and peak memory; returns a :class:`~pythia_quant.results.Speed` as data.
+    """Measure load time, prefill, decode and peak memory; returns :class:`~pythia_quant.results.SpeedProcess` as data.
 
     Args:
         subject: what to open.
@@ -68,13 +68,11 @@ def speed(subject: dict[str, Any], prompt: list[int], context: int, threads: int
         token = int(runtime.step(token).argmax())
         decode_seconds.append(time.perf_counter() - started)
 
-    return Speed(
-        threads=threads,
+    return SpeedProcess(
         load_seconds=load_seconds,
-        prompt_tokens=len(long),
-        prefill_seconds=prefill_seconds[WARM_UP:],
-        decode_prompt_tokens=len(short),
-        decode_seconds=decode_seconds[WARM_UP:],
+        first_token_seconds=None,
+        prefill=[Samples(tokens=len(long), seconds=prefill_seconds[WARM_UP:])],
+        decode=[Samples(tokens=len(short), seconds=decode_seconds[WARM_UP:])],
         start_rss_bytes=start_rss_bytes,
         peak_rss_bytes=_peak_rss(),
     ).model_dump()

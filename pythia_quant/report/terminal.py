@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import math
-
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pythia_quant.bench.gates import decode_seconds, fastest_unquantized, ppl_drift_percent, top1_percent
-from pythia_quant.bench.statistics import Estimate, estimate, paired, perplexity, spread
-from pythia_quant.results import Drift, Results, Row
+from pythia_quant.bench.gates import describe
+from pythia_quant.bench.metrics import (
+    METRICS,
+    Value,
+    bits_per_byte,
+    fastest_unquantized,
+    fp16_floor,
+    reference_perplexity,
+)
+from pythia_quant.results import Results, Row
 
 WIDTH = 100
 _HEADINGS = (
@@ -21,12 +26,12 @@ _HEADINGS = (
 
 def results_table(results: Results) -> RenderableType:
     """Return the table with its legend; every number carries its unit, and errors are 95 % intervals."""
-    reference = perplexity(results.reference_nll)
-    per_byte = bits_per_byte(results)
+    reference = reference_perplexity(results)
     title = (
         f"{results.source.model} ({results.source.commit or results.source.revision}): "
         f"{results.source.parameters:,} parameters\n"
-        f"fp32 reference: perplexity {reference.value:.2f} ± {reference.margin:.2f}, {per_byte:.3f} bits a byte, on "
+        f"fp32 reference: perplexity {reference.value:.2f} ± {reference.high - reference.value:.2f}, "
+        f"{bits_per_byte(results, results.reference_nll).value:.3f} bits a byte, on "
         f"{results.protocol.windows} windows of {results.protocol.context}"
     )
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
@@ -38,46 +43,40 @@ def results_table(results: Results) -> RenderableType:
     return Group(table, Text("\n".join(_legend(results)), style="dim"))
 
 
-def bits_per_byte(results: Results) -> float:
-    """Return the reference's mean bits a token, times the text's tokens a byte."""
-    bits_per_token = estimate(results.reference_nll).value / math.log(2)
-    return bits_per_token * results.text.tokens / results.text.bytes
-
-
 def print_results(results: Results, console: Console) -> None:
     """Print the table, never wider than 100 columns."""
     console.print(results_table(results), width=WIDTH)
 
 
 def _cells(row: Row, results: Results) -> list[str]:
-    kl = "–" if row.as_run.non_finite else _kl(row.as_run)
-    drift = "not finite" if row.as_run.non_finite else _signed(ppl_drift_percent(row, results))
-    cells = [row.name, drift, _weights(row, results), kl, _top1(row), f"{row.bits_per_weight:.2f}"]
-    cells.append(f"{row.disk_bytes / 1e6:.1f}" if row.disk_bytes < 1e9 else f"{row.disk_bytes / 1e6:,.0f}")
-    if row.speed is None:
-        return [*cells, "–", "–", "–", "–", _gates(row, results)]
-    _, prefill, _ = spread(row.speed.prefill_seconds)
-    _, decode, _ = spread(row.speed.decode_seconds)
-    baseline = decode_seconds(results.row(results.baseline))
+    def show(key: str, form: str) -> str:
+        value = METRICS[key].of(row, results)
+        return "–" if value is None else format(value.value, form)
+
+    disk = row.disk_bytes / 1e6
     return [
-        *cells,
-        f"{row.speed.prompt_tokens / prefill:,.0f}",
-        f"{decode * 1e3:.2f}",
-        _ratio(baseline / decode),
-        f"{(row.speed.peak_rss_bytes - row.speed.start_rss_bytes) / 1e6:,.0f}",
+        row.name,
+        _drift(row, results),
+        _percent(weights.value) if (weights := METRICS["ppl_drift_weights"].of(row, results)) else "0",
+        "–" if (kl := METRICS["kl"].of(row, results)) is None else _kl(kl),
+        show("top1", ".2f"),
+        f"{row.bits_per_weight:.2f}",
+        f"{disk:.1f}" if disk < 1000 else f"{disk:,.0f}",
+        show("prefill", ",.0f"),
+        show("decode", ".2f"),
+        "–" if (ratio := METRICS["speedup_baseline"].of(row, results)) is None else _ratio(ratio.value),
+        show("memory", ",.0f"),
         _gates(row, results),
     ]
 
 
-def _weights(row: Row, results: Results) -> str:
-    if row.weights is None:
-        return "0"
-    log_ratio = paired(row.weights.nll, results.reference_nll)
-    return _percent(100 * math.expm1(log_ratio.value))
-
-
-def _signed(value: Estimate) -> str:
-    return f"{_percent(value.value)}±{value.margin:.2f}"
+def _drift(row: Row, results: Results) -> str:
+    if row.as_run is None:
+        return "not run"
+    if row.as_run.non_finite:
+        return "not finite"
+    value = METRICS["ppl_drift"].of(row, results)
+    return f"{_percent(value.value)}±{value.high - value.value:.2f}" if value else "–"
 
 
 def _percent(value: float) -> str:
@@ -89,13 +88,8 @@ def _ratio(value: float) -> str:
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
-def _kl(drift: Drift) -> str:
-    value = estimate(drift.kl).value * 1e3
-    return f"{value:.2f}" if value >= 0.095 else f"{max(value, 0):.4f}"
-
-
-def _top1(row: Row) -> str:
-    return "–" if row.as_run.non_finite else f"{top1_percent(row).value:.2f}"
+def _kl(kl: Value) -> str:
+    return f"{kl.value:.2f}" if kl.value >= 0.095 else f"{max(kl.value, 0):.4f}"
 
 
 def _gates(row: Row, results: Results) -> str:
@@ -109,32 +103,29 @@ def _gates(row: Row, results: Results) -> str:
 
 
 def _legend(results: Results) -> list[str]:
-    threads = next((row.speed.threads for row in results.rows if row.speed), 0)
     lines = [
         "Drift, KL, top-1: against the fp32 reference, token by token; ± is a 95 % interval; mnat: 10⁻³ nat.",
         f"Text: {results.text.name}, sha256 {results.text.sha256[:12]}.",
     ]
-    floor = results.row("torch-fp16")
-    if floor.as_run.non_finite:
+    floor, fp16 = fp16_floor(results), results.rows[0].as_run
+    if floor is not None:
+        kl = METRICS["kl"].of(results.row("torch-fp16"), results)
+        assert kl is not None  # noqa: S101 - a finite drift has one
+        lines.append(f"fp16 floor: KL {_kl(kl)} mnat; at or below it a variant is no worse than fp16.")
+    elif fp16 is not None:
         lines.append(
-            f"fp16 is not finite at {floor.as_run.non_finite:,} positions: the baseline is torch-fp32, and there is no "
+            f"fp16 is not finite at {fp16.non_finite:,} positions: the baseline is {results.baseline}, and there is no "
             "fp16 floor."
         )
-    else:
-        lines.append(f"fp16 floor: KL {_kl(floor.as_run)} mnat; at or below it a variant is no worse than fp16.")
     fastest = fastest_unquantized(results)
-    if fastest is not None and fastest.speed is not None:
+    if fastest is not None and results.latency is not None:
+        speed = fastest.speeds[0]
         lines.append(
-            f"Speed: medians of batch 1, {threads} threads; prefill of {fastest.speed.prompt_tokens} tokens, decode "
-            f"after {fastest.speed.decode_prompt_tokens}."
+            f"Speed: medians of batch 1 in {len(speed.processes)} processes, {speed.threads} threads; prefill of "
+            f"{results.latency.prompt} tokens, decode after {results.latency.context}."
         )
         lines.append(f"Unquantized, {fastest.name} decodes fastest: gates on speed compare with it.")
         lines.append("Memory: peak of a fresh process above what it held before the model was loaded.")
-    for gate in results.gates:
-        if gate.outcome != "passed":
-            needed = f"; about {gate.windows_needed:,} windows would decide" if gate.windows_needed else ""
-            lines.append(
-                f"Gate {gate.gate} {gate.limit:g} of {gate.variant} {gate.outcome}: {gate.value:.3g} "
-                f"[{gate.low:.3g}, {gate.high:.3g}]{needed}."
-            )
-    return lines
+    lines += [f"{row.name}: {speed.disturbed}." for row in results.rows for speed in row.speeds if speed.disturbed]
+    lines += [f"{row.name}: {note}." for row in results.rows for note in row.notes]
+    return lines + [describe(gate) for gate in results.gates if gate.outcome != "passed"]

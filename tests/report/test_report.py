@@ -47,7 +47,7 @@ def test_a_gate_that_did_not_pass_is_explained() -> None:
     gates = evaluate_gates(run, {"variant": GateSettings(max_ppl_drift=2.1, min_top1=50)})
     table = printed(run.model_copy(update={"gates": gates}))
     assert "open" in table
-    assert "Gate max_ppl_drift 2.1 of variant undecided: 2.02" in table
+    assert "Gate max_ppl_drift 2.1 % of variant undecided: 2.02" in table
     assert "windows would decide" in table
 
 

@@ -1,0 +1,240 @@
+"""What is read off a result file: every value with its unit, its direction and its interval, by name.
+
+Tables, plots, gates and comparisons all take their numbers from here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from pythia_quant.bench.statistics import Estimate, estimate, paired, perplexity, spread
+from pythia_quant.results import Drift, Results, Row, Speed
+
+
+class Value(NamedTuple):
+    """A measured value and its interval: of 95 % where there is a standard error, else from 10th to 90th percentile."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One kind of value.
+
+    Attributes:
+        key: its name in files.
+        label: its name for people.
+        unit: empty for a plain ratio.
+        better: which direction a user wants; empty for what merely describes.
+        protocol: how it was measured: ``windows``, ``latency``, ``lambada``, or ``size`` for what is counted.
+        of: the value of a row; None when it was not measured.
+    """
+
+    key: str
+    label: str
+    unit: str
+    better: Literal["lower", "higher", ""]
+    protocol: Literal["windows", "latency", "lambada", "size"]
+    of: Callable[[Row, Results], Value | None]
+
+
+def bits_per_byte(results: Results, nll: Sequence[float]) -> Value:
+    """Return the mean bits a token of `nll`, nats a token, times the text's tokens a byte."""
+    return _scaled(estimate(nll), results.text.tokens / results.text.bytes / math.log(2))
+
+
+def reference_perplexity(results: Results) -> Value:
+    """Return the reference's perplexity."""
+    return _value(perplexity(results.reference_nll))
+
+
+def ppl_drift_percent(drift: Drift, results: Results) -> Estimate:
+    """Return by how many percent a perplexity differs from the reference's; infinite when it is not finite."""
+    if drift.non_finite:
+        return Estimate(math.inf, 0.0, len(results.reference_nll))
+    log_ratio = paired(drift.nll, results.reference_nll)
+    ratio = math.exp(log_ratio.value)
+    return Estimate(100 * math.expm1(log_ratio.value), 100 * ratio * log_ratio.error, log_ratio.count)
+
+
+def fp16_floor(results: Results) -> Drift | None:
+    """Return the drift of the source as run in fp16; None when that was not finite or not run."""
+    floor = next((row.as_run for row in results.rows if row.name == "torch-fp16"), None)
+    return None if floor is None or floor.non_finite else floor
+
+
+def fastest_unquantized(results: Results) -> Row | None:
+    """Return the unquantized row with the fastest decode."""
+    timed = [(decode, row) for row in results.rows if not row.quantized and (decode := decode_ms(row, results))]
+    return min(timed, key=lambda pair: pair[0].value)[1] if timed else None
+
+
+def decode_ms(row: Row, results: Results) -> Value | None:
+    """Return milliseconds a token at the protocol's usual context."""
+    samples = _decode(row, results)
+    return _spread([1e3 * seconds for seconds in samples]) if samples else None
+
+
+def prefill_rate(row: Row, results: Results) -> Value | None:
+    """Return tokens a second at the protocol's usual prompt."""
+    if not row.speeds or results.latency is None:
+        return None
+    prompt = results.latency.prompt
+    return _spread([prompt / seconds for seconds in row.speeds[0].prefill_seconds(prompt)])
+
+
+def speedup(row: Row, other: Row | None, results: Results) -> Value | None:
+    """Return how many times faster `row` decodes than `other`: from medians, and at worst and best from percentiles."""
+    fast, slow = decode_ms(row, results), decode_ms(other, results) if other else None
+    return Value(slow.value / fast.value, slow.low / fast.high, slow.high / fast.low) if fast and slow else None
+
+
+def memory_mb(row: Row, results: Results) -> Value | None:  # noqa: ARG001 - all metrics are called alike
+    """Return the peak above what the process held before the model was loaded, 10^6 bytes."""
+    if not row.speeds:
+        return None
+    return _spread([(one.peak_rss_bytes - one.start_rss_bytes) / 1e6 for one in row.speeds[0].processes])
+
+
+def limit_share(row: Row, results: Results) -> Value | None:
+    """Return decoding as a percentage of its limit: reading every weight once a token at the speed of the memory."""
+    if not row.speeds or results.latency is None:
+        return None
+    speed, context = row.speeds[0], results.latency.context
+    shares = [
+        100 * speed.weight_bytes / max(process.read_bytes_per_second) / seconds
+        for process in speed.processes
+        for part in process.decode
+        for seconds in part.seconds
+        if speed.weight_bytes and process.read_bytes_per_second and part.tokens == context
+    ]
+    return _spread(shares) if shares else None
+
+
+def lambada_accuracy(row: Row, results: Results) -> Value | None:  # noqa: ARG001
+    """Return the percentage of last words that greedy decoding gives."""
+    return _scaled(estimate([float(hit) for hit in row.lambada.greedy]), 100) if row.lambada else None
+
+
+def lambada_perplexity(row: Row, results: Results) -> Value | None:  # noqa: ARG001
+    """Return exp of the mean negative log-likelihood of a last word."""
+    return _value(perplexity([-value for value in row.lambada.log_likelihood])) if row.lambada else None
+
+
+def _decode(row: Row, results: Results) -> list[float]:
+    return row.speeds[0].decode_seconds(results.latency.context) if row.speeds and results.latency else []
+
+
+def _value(of: Estimate) -> Value:
+    return Value(of.value, of.value - of.margin, of.value + of.margin)
+
+
+def _scaled(of: Estimate, factor: float) -> Value:
+    return _value(Estimate(of.value * factor, of.error * factor, of.count))
+
+
+def _spread(samples: Sequence[float]) -> Value:
+    low, middle, high = spread(samples)
+    return Value(middle, low, high)
+
+
+def _of_windows(
+    field: Literal["kl", "top1", "top5"], scale: float, which: Literal["as_run", "weights"] = "as_run"
+) -> Callable[[Row, Results], Value | None]:
+    def of(row: Row, _: Results) -> Value | None:
+        drift: Drift | None = getattr(row, which)
+        values: list[float] = getattr(drift, field) if drift else []
+        return _scaled(estimate(values), scale) if values else None
+
+    return of
+
+
+def _drift(which: Literal["as_run", "weights"]) -> Callable[[Row, Results], Value | None]:
+    def of(row: Row, results: Results) -> Value | None:
+        drift: Drift | None = getattr(row, which)
+        return _value(ppl_drift_percent(drift, results)) if drift else None
+
+    return of
+
+
+def _quantile(share: float) -> Callable[[Row, Results], Value | None]:
+    def of(row: Row, _: Results) -> Value | None:
+        found = (q for q in row.as_run.kl_quantiles if q.share == share) if row.as_run else ()
+        return next((Value(1e3 * q.value, 1e3 * q.low, 1e3 * q.high) for q in found), None)
+
+    return of
+
+
+def _perplexity(row: Row, _: Results) -> Value | None:
+    return _value(perplexity(row.as_run.nll)) if row.as_run and row.as_run.nll else None
+
+
+def _bits_per_byte(row: Row, results: Results) -> Value | None:
+    return bits_per_byte(results, row.as_run.nll) if row.as_run and row.as_run.nll else None
+
+
+def _per_process(of: Callable[[Speed], list[float]]) -> Callable[[Row, Results], Value | None]:
+    def value(row: Row, _: Results) -> Value | None:
+        samples = of(row.speeds[0]) if row.speeds else []
+        return _spread(samples) if samples else None
+
+    return value
+
+
+def _loads(speed: Speed) -> list[float]:
+    return [process.load_seconds for process in speed.processes]
+
+
+def _first_tokens(speed: Speed) -> list[float]:
+    return [1e3 * p.first_token_seconds for p in speed.processes if p.first_token_seconds is not None]
+
+
+def _counted(of: Callable[[Row], float]) -> Callable[[Row, Results], Value | None]:
+    def value(row: Row, _: Results) -> Value | None:
+        return Value(of(row), of(row), of(row))
+
+    return value
+
+
+METRICS = {
+    metric.key: metric
+    for metric in (
+        Metric("ppl_drift", "perplexity drift as run", "%", "lower", "windows", _drift("as_run")),
+        Metric("ppl_drift_weights", "perplexity drift of the weights", "%", "lower", "windows", _drift("weights")),
+        Metric("kl", "KL divergence as run", "mnat", "lower", "windows", _of_windows("kl", 1e3)),
+        Metric(
+            "kl_weights", "KL divergence of the weights", "mnat", "lower", "windows", _of_windows("kl", 1e3, "weights"),
+        ),
+        Metric("kl_median", "median KL divergence", "mnat", "lower", "windows", _quantile(0.5)),
+        Metric("kl_p90", "90th percentile of KL divergence", "mnat", "lower", "windows", _quantile(0.9)),
+        Metric("kl_p99", "99th percentile of KL divergence", "mnat", "lower", "windows", _quantile(0.99)),
+        Metric("top1", "top-1 agreement", "%", "higher", "windows", _of_windows("top1", 100)),
+        Metric("top5", "top-5 agreement", "%", "higher", "windows", _of_windows("top5", 100)),
+        Metric("perplexity", "perplexity", "", "lower", "windows", _perplexity),
+        Metric("bits_per_byte", "bits a byte", "bit", "lower", "windows", _bits_per_byte),
+        Metric("lambada_accuracy", "LAMBADA accuracy", "%", "higher", "lambada", lambada_accuracy),
+        Metric("lambada_perplexity", "LAMBADA perplexity", "", "lower", "lambada", lambada_perplexity),
+        Metric("bits_per_weight", "bits a weight", "bit", "lower", "size", _counted(lambda row: row.bits_per_weight)),
+        Metric("disk", "size on disk", "MB", "lower", "size", _counted(lambda row: row.disk_bytes / 1e6)),
+        Metric("prefill", "prefill", "tokens/s", "higher", "latency", prefill_rate),
+        Metric("decode", "decode", "ms/token", "lower", "latency", decode_ms),
+        Metric(
+            "speedup_baseline", "decode speed-up over the baseline", "", "higher", "latency",
+            lambda row, results: speedup(row, results.row(results.baseline), results),
+        ),
+        Metric(
+            "speedup", "decode speed-up over the fastest unquantized row", "", "higher", "latency",
+            lambda row, results: speedup(row, fastest_unquantized(results), results),
+        ),
+        Metric("limit_share", "decode speed, of the memory's limit", "%", "higher", "latency", limit_share),
+        Metric("load", "load time", "s", "lower", "latency", _per_process(_loads)),
+        Metric("first_token", "time to first token", "ms", "lower", "latency", _per_process(_first_tokens)),
+        Metric("memory", "peak memory above the libraries'", "MB", "lower", "latency", memory_mb),
+    )
+}  # fmt: skip
+"""Every metric by its key, in the order of a table's columns."""
