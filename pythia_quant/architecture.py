@@ -135,6 +135,7 @@ def layer_name(index: int) -> str:
 
 
 LINEARS = ("attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
+MIXED, DENSE, EXPAND, CONTRACT = LINEARS
 """The linear layers within one layer."""
 
 

@@ -13,7 +13,7 @@ import psutil
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
-from pythia_quant.errors import ArtifactError
+from pythia_quant.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats import AnyVariant
 from pythia_quant.hub_files import sha256
 from pythia_quant.manifest import MANIFEST, FileRecord, Manifest
@@ -80,11 +80,18 @@ def verify_files(artifact: Artifact) -> None:
 
 
 @contextmanager
-def work_folder(target: Path, fingerprint: str) -> Iterator[Path]:
+def work_folder(
+    target: Path, fingerprint: str, kept_on: tuple[type[Exception], ...] = (BenchmarkError,)
+) -> Iterator[Path]:
     """Give a folder beside `target` that a killed process leaves to the next one of the same fingerprint.
 
-    It is removed when all is done and on an error, and so are those of other fingerprints. Until then it is this
-    process's alone.
+    It is removed when all is done, and those of other fingerprints before. Until then it is this process's alone.
+
+    Args:
+        target: what is made.
+        fingerprint: of all that the work depends on.
+        kept_on: errors after which the work is kept, because what was done is as good as before: by default that a
+            process died. After any other it is removed, but not after an interruption.
 
     Raises:
         ArtifactError: another process is at work on the same target.
@@ -92,19 +99,29 @@ def work_folder(target: Path, fingerprint: str) -> Iterator[Path]:
     folder = target.parent / f".{target.name}.work-{fingerprint}"
     for other in target.parent.glob(f".{target.name}.work-*"):
         if other != folder:
-            shutil.rmtree(other)
+            with _held(other, target):
+                shutil.rmtree(other)
     folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder, target):
+        try:
+            yield folder
+        except kept_on:
+            raise
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _held(folder: Path, target: Path) -> Iterator[None]:
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise ArtifactError("another process is converting it", where=str(target), hint="wait for it to end") from error
+        raise ArtifactError("another process is at work on it", where=str(target), hint="wait for it to end") from error
     try:
-        yield folder
-        shutil.rmtree(folder)
-    except Exception:  # and not an interruption, after which someone may want to go on
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        yield
     finally:
         lock.release()
 

@@ -6,7 +6,6 @@ has been written is what a killed conversion goes on from. fp16 suits them: Pyth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pythia_quant.architecture import Architecture
+from pythia_quant.architecture import CONTRACT, DENSE, Architecture
 from pythia_quant.layerwise import LayerWeights, attend, expand, layer_forward, linear, normalize, parts
 from pythia_quant.quantizers.moments import Moments
 from pythia_quant.quantizers.products import rounded_products
-
-DENSE, CONTRACT = "attention.dense", "mlp.dense_4h_to_h"
 
 KEPT_BYTES = 500_000_000
 """Up to this size a layer's inner states are kept in memory, not computed again."""
@@ -72,18 +69,23 @@ class Calibration:
         self._both: list[Tensor] = []  # what the last products read, kept for advance() while it is little
 
     @rounded_products()
-    def inner(self, layer: LayerWeights, quantized: LayerWeights, *, centered: bool) -> Moments:
-        """Sum up the normalized inputs in the quantized model, and their errors: original inputs less those.
+    def normalized(self, norm: str, layer: LayerWeights, quantized: LayerWeights, *, centered: bool) -> Moments:
+        """Sum up what a norm gives in the quantized model, and its errors: in the original model, less that.
 
         Args:
-            layer: the original weights, fp32.
-            quantized: the weights so far, with the norms' gains as they will be stored.
+            norm: ``input_layernorm`` for what the layer reads, ``final_layer_norm`` for what the head does.
+            layer: holds the original norm, fp32.
+            quantized: holds it as it will be stored.
             centered: whether to take moments about the mean.
         """
         width = self.architecture.width
         moments = Moments(width, width if self._original is not None else 0, self.device, centered=centered)
         for rows in self._parts():
-            self._add_normalized(moments, rows, "input_layernorm", layer, quantized)
+            inputs = normalize(self.architecture, quantized, norm, self._load(self._quantized, rows))
+            errors = None
+            if self._original is not None:
+                errors = normalize(self.architecture, layer, norm, self._load(self._original, rows)) - inputs
+            moments.add(inputs, errors)
         return moments
 
     @rounded_products()
@@ -115,15 +117,6 @@ class Calibration:
         return moments
 
     @rounded_products()
-    def final(self, norm: LayerWeights, stored: LayerWeights) -> Moments:
-        """Sum up what the head sees, about 0, as it has no bias; `norm` and `stored` hold ``final_layer_norm``."""
-        width = self.architecture.width
-        moments = Moments(width, width if self._original is not None else 0, self.device, centered=False)
-        for rows in self._parts():
-            self._add_normalized(moments, rows, "final_layer_norm", norm, stored)
-        return moments
-
-    @rounded_products()
     def advance(self, quantized: LayerWeights) -> None:
         """Write the quantized model's states after the layer, its weights as they are stored."""
         after, quantized = self._new(_QUANTIZED), in_bf16(quantized)
@@ -136,22 +129,13 @@ class Calibration:
                 hidden = layer_forward(self.architecture, quantized, hidden)
             after[rows] = hidden.half().cpu().numpy()
 
-    def _add_normalized(
-        self, moments: Moments, rows: slice, norm: str, layer: LayerWeights, quantized: LayerWeights
-    ) -> None:
-        inputs = normalize(self.architecture, quantized, norm, self._load(self._quantized, rows))
-        errors = None
-        if self._original is not None:
-            errors = normalize(self.architecture, layer, norm, self._load(self._original, rows)) - inputs
-        moments.add(inputs, errors)
-
     @property
     def _tokens(self) -> int:
         windows, length, _ = self._quantized.shape
         return int(windows * length)
 
-    def _parts(self) -> Iterator[slice]:
-        return iter(parts(*self._quantized.shape[:2]))
+    def _parts(self) -> list[slice]:
+        return parts(*self._quantized.shape[:2])
 
     def _load(self, states: NDArray[np.float16], rows: slice) -> Tensor:
         return torch.from_numpy(states[rows]).to(self.device, torch.float32)

@@ -11,9 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pythia_quant.architecture import Architecture
-
-_QKV, _DENSE, _EXPAND = "attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h"
+from pythia_quant.architecture import CONTRACT, DENSE, EXPAND, MIXED, Architecture
 
 
 def equalize(architecture: Architecture, layer: dict[str, Tensor]) -> None:
@@ -29,16 +27,16 @@ def equalize(architecture: Architecture, layer: dict[str, Tensor]) -> None:
     single value channels are 32 times as large, and their columns of dense 32 times smaller, becomes the very same
     layer as without.
     """
-    for norm, linear in (("input_layernorm", _QKV), ("post_attention_layernorm", _EXPAND)):
+    for norm, linear in (("input_layernorm", MIXED), ("post_attention_layernorm", EXPAND)):
         weight = layer[f"{linear}.weight"]
         layer[f"{linear}.bias"] += weight @ layer[f"{norm}.bias"]
         weight *= layer[f"{norm}.weight"]
         layer[f"{norm}.bias"].zero_()
-    expand = layer[f"{_EXPAND}.weight"]
+    expand = layer[f"{EXPAND}.weight"]
     heads, size, width = architecture.heads, architecture.head_size, architecture.width
-    mixed = layer[f"{_QKV}.weight"].view(heads, 3, size, width)
-    mixed_bias = layer[f"{_QKV}.bias"].view(heads, 3, size)
-    dense = layer[f"{_DENSE}.weight"]
+    mixed = layer[f"{MIXED}.weight"].view(heads, 3, size, width)
+    mixed_bias = layer[f"{MIXED}.bias"].view(heads, 3, size)
+    dense = layer[f"{DENSE}.weight"]
 
     values, value_bias = mixed[:, 2], mixed_bias[:, 2]
     made = (torch.linalg.vector_norm(values, dim=2).square() + value_bias.square()).sqrt()
@@ -52,8 +50,8 @@ def equalize(architecture: Architecture, layer: dict[str, Tensor]) -> None:
     mixed /= gain
     expand /= gain
     layer["input_layernorm.weight"] = layer["post_attention_layernorm.weight"] = gain
-    layer[f"{_DENSE}.bias"] += layer["mlp.dense_4h_to_h.bias"]
-    layer["mlp.dense_4h_to_h.bias"].zero_()
+    layer[f"{DENSE}.bias"] += layer[f"{CONTRACT}.bias"]
+    layer[f"{CONTRACT}.bias"].zero_()
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from pythia_quant.artifact import scratch_folder
+from pythia_quant.artifact import scratch_folder, work_folder
+from pythia_quant.errors import ArtifactError, BenchmarkError
 
 
 def names(folder: Path) -> list[str]:
@@ -40,3 +41,19 @@ def test_what_a_killed_run_left_is_cleared_away_and_what_it_moved_is_put_back(tm
         raise OSError("disk full")
     assert names(tmp_path) == ["artifact"]
     assert names(target) == ["old"]
+
+
+def test_work_of_other_settings_is_removed_unless_a_process_is_at_it(tmp_path: Path) -> None:
+    target = tmp_path / "variant"
+    with work_folder(target, "one") as busy:
+        (busy / "solved").write_text("hours")
+        with pytest.raises(ArtifactError, match="another process"), work_folder(target, "two"):
+            pass
+        assert (busy / "solved").exists()
+        raised = BenchmarkError("a child process was killed")
+        with pytest.raises(BenchmarkError), work_folder(tmp_path / "other", "one") as kept:
+            raise raised
+    assert kept.exists()
+    with work_folder(tmp_path / "other", "two"):
+        assert not kept.exists()
+    assert not list(tmp_path.iterdir())

@@ -72,7 +72,7 @@ def test_inputs_are_those_that_transformers_sees(reader: WeightFiles, tmp_path: 
     model(IDS)
     windows = states(tmp_path, reader)
     for name in ("attention.query_key_value", "mlp.dense_h_to_4h"):
-        assert_alike(windows.inner(layer, layer, centered=True), expected(seen[name]))
+        assert_alike(windows.normalized("input_layernorm", layer, layer, centered=True), expected(seen[name]))
     both = torch.cat([seen["attention.dense"], seen["mlp.dense_4h_to_h"]], dim=-1)
     assert_alike(windows.outer(layer, layer, centered=True), expected(both))
 
@@ -96,7 +96,7 @@ def test_errors_are_what_the_quantized_model_lacks(reader: WeightFiles, tmp_path
 
     windows.advance(worse)
     following = Calibration(TINY, tmp_path / "after", tmp_path / "before")
-    inner = following.inner(equalized(reader, 1), equalized(reader, 1), centered=True)
+    inner = following.normalized("input_layernorm", equalized(reader, 1), equalized(reader, 1), centered=True)
     after, original = (torch.nn.functional.layer_norm(layer_forward(TINY, w, hidden), (64,)) for w in (worse, layer))
     gain = equalized(reader, 1)["input_layernorm.weight"]
     exact = ((original - after) * gain).mean((0, 1))
@@ -105,7 +105,7 @@ def test_errors_are_what_the_quantized_model_lacks(reader: WeightFiles, tmp_path
 
 def test_without_the_original_there_are_no_errors(reader: WeightFiles, tmp_path: Path) -> None:
     windows, layer = states(tmp_path, reader, original=False), equalized(reader, 0)
-    assert windows.inner(layer, layer, centered=False).cross().shape == (0, 64)
+    assert windows.normalized("input_layernorm", layer, layer, centered=False).cross().shape == (0, 64)
     assert windows.outer(layer, layer, centered=False).cross().shape == (0, 320)
     windows.advance(layer)
     assert [path.name for path in (tmp_path / "after").iterdir()] == ["quantized.npy"]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pythia_quant.errors import QuantizationError
 from pythia_quant.quantizers import refine
-from pythia_quant.quantizers.grid import Grid, Quantized, consecutive_groups, fit
+from pythia_quant.quantizers.grid import Grid, Quantized, bounds, consecutive_groups, fit
 from pythia_quant.quantizers.products import exact_products
 
 BLOCK_SIZE = 128
@@ -71,6 +71,7 @@ class Solution:
     damping: float
 
 
+@exact_products()
 def quantize(
     weight: Tensor,
     hessian: Tensor,
@@ -96,19 +97,6 @@ def quantize(
     """
     parts = parts or (weight.shape[1],)
     groups = _groups(parts, options.group_size).to(weight.device)
-    with exact_products():
-        return _quantize(weight, hessian, options, cross, parts, groups, block_size)
-
-
-def _quantize(
-    weight: Tensor,
-    hessian: Tensor,
-    options: Options,
-    cross: Tensor | None,
-    parts: tuple[int, ...],
-    groups: Tensor,
-    block_size: int,
-) -> Solution:
     if options.activation_order != "dynamic":
         return _solve(weight, hessian, options, cross, groups, block_size)
     order = _most_important_first(hessian, parts)
@@ -167,8 +155,7 @@ class _Fitting:
 
     def __init__(self, options: Options, groups: Tensor, importance: Tensor | None) -> None:
         self.options, self._importance = options, importance
-        ends = torch.unique_consecutive(groups, return_counts=True)[1].cumsum(0).tolist()
-        self.bounds = list(zip([0, *ends[:-1]], ends, strict=True))
+        self.bounds = bounds(groups)
 
     def empty(self, like: Tensor) -> Grid:
         """Return a grid to be filled, its scale and zero [in, out]."""

@@ -158,3 +158,9 @@ def consecutive_groups(width: int, group_size: int) -> Tensor:
     if width % group_size:
         raise QuantizationError(f"the group size {group_size} does not divide the width {width}")
     return torch.arange(width, dtype=torch.int32) // group_size
+
+
+def bounds(groups: Tensor) -> list[tuple[int, int]]:
+    """Return the first input of each group of neighbours, and the one after its last; `groups` is int32 [in]."""
+    ends = torch.unique_consecutive(groups, return_counts=True)[1].cumsum(0).tolist()
+    return list(zip([0, *ends[:-1]], ends, strict=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pythia_quant.quantizers.grid import Grid
+from pythia_quant.quantizers.grid import Grid, bounds
 
 _BLOCK = 128
 _BYTES_AT_ONCE = 2**28
@@ -74,11 +74,9 @@ def _fit_scales(target: Tensor, hessian: Tensor, steps: Tensor, scale: Tensor, g
 
     gram = torch.empty(count, count, outputs, device=steps.device)
     before = torch.empty(outputs, count, dtype=torch.float64, device=steps.device)
-    sizes = torch.unique_consecutive(groups, return_counts=True)[1].tolist()
-    for group, members in enumerate(torch.arange(len(groups), device=groups.device).split(sizes)):
-        inside = slice(int(members[0]), int(members[-1]) + 1)
-        gram[group] = total((hessian[:, inside] @ steps[inside]).mul_(steps))
-        before[:, group] = scale[inside.start]
+    for group, (start, stop) in enumerate(bounds(groups)):
+        gram[group] = total((hessian[:, start:stop] @ steps[start:stop]).mul_(steps))
+        before[:, group] = scale[start]
     matrix, right = gram.permute(2, 0, 1).double(), total((hessian @ target).mul_(steps)).T.double()
     diagonal = matrix.diagonal(dim1=1, dim2=2)
     empty = diagonal <= 0

@@ -115,7 +115,7 @@ def test_two_processes_do_not_share_a_target(inputs: Inputs, tmp_path: Path) -> 
     def report(_what: str, done: int, _total: int) -> None:
         lock = FileLock(next((tmp_path / "out").rglob(".lock")))
         assert lock.is_locked is False  # this one does not hold it
-        with pytest.raises(ArtifactError, match="another process is converting it"):
+        with pytest.raises(ArtifactError, match="another process is at work on it"):
             convert(inputs, VARIANT, tmp_path / "out")
         raise Stop
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pythia_quant.calibration import CONTRACT, DENSE, Calibration
+from pythia_quant.architecture import CONTRACT, DENSE, EXPAND, MIXED
+from pythia_quant.calibration import Calibration
 from pythia_quant.errors import QuantizationError
 from pythia_quant.formats.floats import to_dtype
 from pythia_quant.formats.gptq.settings import GptqSettings
@@ -21,7 +22,6 @@ from pythia_quant.quantizers import gptq
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.quantizers.moments import Moments
 
-MIXED, EXPAND = "attention.query_key_value", "mlp.dense_h_to_4h"
 _HEAD_ROWS = 8192
 
 
@@ -96,7 +96,7 @@ class _Solver:
         return {name: tensor.to(self._calibration.device) for name, tensor in weights.items()}
 
     def inner(self) -> None:
-        moments = self._calibration.inner(self._layer, self._so_far(), centered=self._centered)
+        moments = self._calibration.normalized("input_layernorm", self._layer, self._so_far(), centered=self._centered)
         rows = {name: len(self._layer[f"{name}.weight"]) for name in (MIXED, EXPAND)}
         weight = torch.cat([self._layer[f"{name}.weight"] for name in rows])
         errors = self._settings.correction == "full"
@@ -173,7 +173,7 @@ def solve_head(
     Raises:
         QuantizationError: as :func:`solve_layer`.
     """
-    moments = calibration.final(norm, stored)
+    moments = calibration.normalized("final_layer_norm", norm, stored, centered=False)  # the head has no bias
     check_finite(moments, "embed_out")
     hessian, cross = moments.hessian(), moments.cross()
     solutions: list[gptq.Solution] = []
