@@ -16,6 +16,7 @@ from pythia_quant.formats import AnyVariant, format_of, load
 from pythia_quant.layerwise import final_hidden_states, head_weight
 from pythia_quant.manifest import CheckRecord
 from pythia_quant.runtimes import generate
+from pythia_quant.runtimes.layered import logits
 
 GENERATED = 8
 WHOLE_MODEL_BYTES = 1_000_000_000
@@ -67,7 +68,7 @@ def check_artifact(
     size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     in_layers = bool(entry.run_layers) and size > whole_model_bytes
     runtime = load(entry.run_layers if in_layers else entry.run)(Path(folder), threads)
-    as_run = runtime.logits(ids)
+    as_run = logits(runtime, ids) if in_layers else runtime.logits(ids)
     run_error = _relative_rms(as_run, expected)
     if not run_error <= MAX_RUN_ERROR:
         raise ArtifactError(

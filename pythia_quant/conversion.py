@@ -18,9 +18,10 @@ from safetensors import SafetensorError
 from pythia_quant import environment, isolate
 from pythia_quant.architecture import read_config
 from pythia_quant.artifact import Artifact, hash_files, open_artifact, scratch_folder, verify_files, work_folder
+from pythia_quant.callbacks import Report, silent
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import format_of, load
-from pythia_quant.formats.job import Job, Report, Written, silent
+from pythia_quant.formats.job import Job, Written
 from pythia_quant.inputs import Inputs
 from pythia_quant.manifest import MANIFEST, CalibrationRecord, CheckRecord, Manifest, SourceRecord
 from pythia_quant.settings import VariantSettings

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, Architecture, layer_name
+from pythia_quant.quantizers.products import exact_products
 from pythia_quant.weights import WeightReader
 
 LayerWeights = Mapping[str, Tensor]
@@ -162,3 +163,48 @@ def final_hidden_states(reader: WeightReader, ids: Tensor, advanced: Callable[[]
 def head_weight(reader: WeightReader) -> Tensor:
     """Read the head as fp32 [vocabulary, width]."""
     return reader.read(HEAD).float()
+
+
+class Fp32Layers:
+    """A model's weights in fp32 arithmetic, in stages; see :class:`pythia_quant.runtimes.layered.Layered`.
+
+    Args:
+        reader: the weights.
+    """
+
+    def __init__(self, reader: WeightReader) -> None:
+        self._reader, self._architecture = reader, reader.architecture
+        self.description, self.dtype = "fp32 arithmetic, layer by layer", torch.float32
+        self.width, self.stages = reader.architecture.width, reader.architecture.layers + 1
+
+    def embedding(self) -> Callable[[Tensor], Tensor]:
+        """Load the embedding matrix."""
+        table = self._reader.read(EMBEDDING)
+        return lambda ids: F.embedding(ids, table).float()
+
+    def stage(self, index: int) -> Callable[[Tensor], Tensor]:
+        """Load a layer or, after the last, the final norm."""
+        if index == self.stages - 1:
+            names = (f"{FINAL_NORM}.weight", f"{FINAL_NORM}.bias")
+            norm = {name: self._reader.read(name).float() for name in names}
+            return lambda hidden: normalize(self._architecture, norm, FINAL_NORM, hidden)
+        weights = read_layer(self._reader, index)
+
+        def run(hidden: Tensor) -> Tensor:
+            with exact_products():
+                return layer_forward(self._architecture, weights, hidden)
+
+        return run
+
+    def head(self) -> Callable[[Tensor], Tensor]:
+        """Load the head. What it returns gives logits that last until its next call.
+
+        They share one buffer: the first touch of 100 MB of new memory takes longer than the product that fills it.
+        """
+        weight, buffer = head_weight(self._reader), torch.empty(0)
+
+        def run(hidden: Tensor) -> Tensor:
+            with exact_products():
+                return torch.matmul(hidden, weight.T, out=buffer.resize_(0))  # keeps the memory
+
+        return run

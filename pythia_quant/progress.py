@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from pythia_quant.formats.job import Report
+from pythia_quant.callbacks import Report
 
 
 class Steps:

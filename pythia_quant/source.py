@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,6 +17,7 @@ from pythia_quant.hub_files import Tell, check_download, commit_of, fetch, say_n
 from pythia_quant.weights import INDEX_SUFFIX, PICKLE, SAFETENSORS, WeightFiles, weight_file_names
 
 DEMO = "builtin:demo"
+END_OF_TEXT = "<|endoftext|>"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -90,6 +92,15 @@ def open_source(model: str, revision: str = "main", notice: Tell = say_nothing, 
     return _open(repo_id, revision, commit, config.parent, hub_file)
 
 
+def open_weights(folder: Path) -> WeightFiles:
+    """Open the weights of a folder that :func:`open_source` has opened before; nothing is hashed again.
+
+    Raises:
+        SourceError: they are not there, or damaged.
+    """
+    return WeightFiles(_weight_files(folder, _local), read_config(folder / "config.json"))
+
+
 def _local(folder: Path, name: str) -> Path | None:
     path = folder / name
     return path if path.is_file() else None
@@ -151,4 +162,23 @@ def _tokenizer(folder: Path, get: Callable[[Path, str], Path | None], architectu
             where=str(path),
             hint="tokenizer and model do not belong together",
         )
+    _check_end(tokenizer, path, paths["tokenizer_config.json"], architecture)
     return tokenizer
+
+
+def _check_end(tokenizer: Tokenizer, path: Path, settings: Path | None, architecture: Architecture) -> None:
+    """Compare the end of a text in the tokenizer with the model's: another tokenizer may well have fewer tokens."""
+    try:
+        fields = json.loads(settings.read_text(encoding="utf-8")) if settings else {}
+        name = fields.get("eos_token", END_OF_TEXT)
+        name = name.get("content") if isinstance(name, dict) else name
+    except (OSError, ValueError, AttributeError) as error:
+        raise SourceError(f"cannot be read ({error})", where=str(settings), hint="download it again") from error
+    found = tokenizer.token_to_id(str(name))
+    if architecture.end_of_text is not None and found != architecture.end_of_text:
+        number = "has no token" if found is None else f"gives number {found} to"
+        raise SourceError(
+            f"{number} {name!r}; in config.json the text ends with token {architecture.end_of_text}",
+            where=str(path),
+            hint="tokenizer and model do not belong together",
+        )

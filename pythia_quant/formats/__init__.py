@@ -29,8 +29,7 @@ class Format:
         write: ``Job -> Written``.
         read: ``(folder) -> WeightReader`` of the dequantized weights.
         run: ``(folder, threads) -> Runtime``.
-        run_layers: ``(folder, threads) -> `` an object with a Runtime's ``description`` and ``logits``, which has one
-            layer in memory at a time; empty where there is none.
+        run_layers: ``(folder, threads) -> Layered``, with one layer in memory at a time; empty where there is none.
         needs: modules that must be installed, and the extra that installs them.
         calibrates: whether the quantizer uses calibration text.
         costs: ``(architecture, calibration tokens) -> (memory, disk)`` in bytes while it is written, the artifact
@@ -59,6 +58,7 @@ FORMATS: dict[type[VariantSettings], Format] = {
         write="pythia_quant.formats.gptq.writer:write",
         read="pythia_quant.formats.gptq.reader:read",
         run="pythia_quant.runtimes.int4:open_runtime",
+        run_layers="pythia_quant.runtimes.torch_layers:open_gptq",
         calibrates=True,
         costs="pythia_quant.formats.gptq.writer:costs",
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -10,17 +9,12 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from pythia_quant.callbacks import Report, silent
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.settings import VariantSettings
 from pythia_quant.weights import WeightReader
 
 S = TypeVar("S", bound=VariantSettings)
-Report = Callable[[str, int, int], None]
-"""Called with what is being done, and how many steps of how many are done."""
-
-
-def silent(_step: str, _done: int, _total: int) -> None:
-    """Report nothing."""
 
 
 class CodesReader(WeightReader, Protocol):

@@ -6,23 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from onnx import ModelProto
 from torch import Tensor
 
 from pythia_quant.architecture import read_config
 from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.pieces import in_layers
+from pythia_quant.runtimes.layered import Stage
 from pythia_quant.runtimes.ort import describe, open_session
 
 
-class LayerwiseOnnx:
-    """Logits of equal-length rows; only one layer's weights are in memory.
+class OnnxLayers:
+    """An ONNX artifact in pieces; see :class:`pythia_quant.runtimes.layered.Layered`.
 
     Args:
         folder: an artifact.
         threads: for the kernels.
-
-    Attributes:
-        description: library, kernels and dtypes.
 
     Raises:
         ArtifactError: files are missing, truncated, or ONNX Runtime refuses a layer.
@@ -33,24 +32,40 @@ class LayerwiseOnnx:
         self._stored, self._threads = StoredModel(find_model(folder)), threads
         self._shape = read_config(folder / "config.json")
         self.description = f"{describe(self._stored.settings)}, layer by layer"
+        self.dtype, self.width, self.stages = torch.float32, self._shape.width, self._shape.layers
+        self._pieces = in_layers(self._stored.proto, self._shape.layers)
 
-    def logits(self, ids: Tensor) -> Tensor:
-        """Return logits for all positions: int64 [rows, tokens] in, fp32 [rows, tokens, vocabulary] out."""
-        rows, tokens = ids.shape
-        empty = np.zeros((rows, self._shape.heads, 0, self._shape.head_size), np.float32)
-        feeds = {"input_ids": ids.numpy(), "attention_mask": np.ones((rows, tokens), np.int64)}
-        name = ""
-        for piece in in_layers(self._stored.proto, self._shape.layers):
-            session = open_session(piece.SerializeToString(), self._stored, self._threads)
-            wanted = {entry.name for entry in session.get_inputs()}
-            feeds |= {entry: empty for entry in wanted if entry.startswith("past_key_values.")}
-            (result,) = session.run(None, {entry: value for entry, value in feeds.items() if entry in wanted})
-            feeds.pop(name, None)
-            name = session.get_outputs()[0].name
-            feeds[name] = result
-        return torch.from_numpy(feeds[name])
+    def embedding(self) -> Stage:
+        """Load the first piece."""
+        return self._session(self._pieces[0])
+
+    def stage(self, index: int) -> Stage:
+        """Load a layer's piece."""
+        return self._session(self._pieces[index + 1])
+
+    def head(self) -> Stage:
+        """Load the last piece, the final norm included."""
+        run = self._session(self._pieces[-1])
+        return lambda hidden: run(hidden[None])[0]
+
+    def _session(self, piece: ModelProto) -> Stage:
+        session = open_session(piece.SerializeToString(), self._stored, self._threads)
+        wanted = {entry.name for entry in session.get_inputs()}
+        past = [name for name in wanted if name.startswith("past_key_values.")]
+        (entered,) = wanted - {*past, "attention_mask", "num_logits_to_keep"}
+
+        def run(values: Tensor) -> Tensor:
+            rows, tokens = values.shape[:2]
+            empty = np.zeros((rows, self._shape.heads, 0, self._shape.head_size), np.float32)
+            feeds = dict.fromkeys(past, empty) | {entered: values.numpy()}
+            if "attention_mask" in wanted:
+                feeds["attention_mask"] = np.ones((rows, tokens), np.int64)
+            (result,) = session.run(None, feeds)
+            return torch.from_numpy(result)
+
+        return run
 
 
-def open_layers(folder: Path, threads: int) -> LayerwiseOnnx:
-    """Open an artifact to run it layer by layer; see :class:`LayerwiseOnnx`."""
-    return LayerwiseOnnx(folder, threads)
+def open_layers(folder: Path, threads: int) -> OnnxLayers:
+    """Open an artifact to run it layer by layer; see :class:`OnnxLayers`."""
+    return OnnxLayers(folder, threads)

@@ -37,6 +37,7 @@ from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.formats.onnx.writer import write
 from pythia_quant.layerwise import final_hidden_states, head_weight, read_layer
 from pythia_quant.recipe import load_recipe
+from pythia_quant.runtimes import layered
 from pythia_quant.runtimes.ort import open_runtime
 from pythia_quant.runtimes.ort_layers import open_layers
 from pythia_quant.weights import WeightFiles
@@ -142,7 +143,7 @@ def test_the_reader_and_the_runtime_give_what_gptq_gives(
     logits = final_hidden_states(solved, PROBE) @ head_weight(solved).T
     largest = float(logits.abs().max())
     run = open_runtime(tmp_path / "onnx", threads=1).logits(PROBE)
-    in_layers = open_layers(tmp_path / "onnx", threads=1).logits(PROBE)
+    in_layers = layered.logits(open_layers(tmp_path / "onnx", threads=1), PROBE)
     for found in (written.logits, run, in_layers):
         torch.testing.assert_close(found, logits, rtol=0, atol=1e-4 * largest)
     onnx.checker.check_model(find_model(tmp_path / "onnx"), full_check=True)

@@ -13,6 +13,7 @@ from onnx_models import FP32, SHAPE, convert, source, tokens
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.pieces import in_layers
+from pythia_quant.runtimes.layered import logits
 from pythia_quant.runtimes.ort import open_runtime
 from pythia_quant.runtimes.ort_layers import open_layers
 
@@ -22,7 +23,7 @@ def test_same_logits(tmp_path: Path, settings: dict[str, Any]) -> None:
     convert(source(tmp_path / "source"), tmp_path / "artifact", **settings)
     ids = tokens(2, 30)
     whole, layers = open_runtime(tmp_path / "artifact", threads=1), open_layers(tmp_path / "artifact", threads=1)
-    torch.testing.assert_close(layers.logits(ids), whole.logits(ids), rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits(layers, ids), whole.logits(ids), rtol=0, atol=1e-5)
     assert layers.description == f"{whole.description}, layer by layer"
 
 

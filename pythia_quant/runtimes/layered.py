@@ -1,0 +1,130 @@
+"""A model run over many windows one layer at a time: only that layer's weights are in memory, states are in a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from pythia_quant.layerwise import parts
+
+Stage = Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A model in stages: each is loaded when asked for, and freed when its result is dropped.
+
+    Attributes:
+        description: library, kernel and dtype, as printed beside every number measured with it.
+        width: of the hidden states.
+        dtype: of the hidden states between stages.
+        stages: how many there are between embedding and head.
+    """
+
+    description: str
+    width: int
+    dtype: torch.dtype
+    stages: int
+
+    def embedding(self) -> Stage:
+        """Return what turns token ids, int64 [windows, tokens], into hidden states [windows, tokens, width]."""
+        ...
+
+    def stage(self, index: int) -> Stage:
+        """Return what turns hidden states into those after one more stage, [windows, tokens, width]."""
+        ...
+
+    def head(self) -> Stage:
+        """Return what turns the last hidden states, [tokens, width], into logits, fp32 [tokens, vocabulary]."""
+        ...
+
+
+@dataclass(frozen=True)
+class States:
+    """Hidden states in a file, [windows, tokens, width], read and written by windows.
+
+    They are read, not mapped: what is mapped counts as this process's memory, and would grow with the text.
+    """
+
+    path: Path
+    windows: int
+    tokens: int
+    width: int
+    dtype: torch.dtype
+
+    def read(self, rows: slice) -> Tensor:
+        """Return the windows `rows`, [windows, tokens, width]."""
+        start, stop, _ = rows.indices(self.windows)
+        buffer = bytearray((stop - start) * self._window_bytes)
+        with self.path.open("rb") as file:
+            file.seek(start * self._window_bytes)
+            file.readinto(buffer)
+        return torch.frombuffer(buffer, dtype=self.dtype).view(stop - start, self.tokens, self.width)
+
+    def write(self, rows: slice, states: Tensor) -> None:
+        """Write the windows `rows`, [windows, tokens, width]."""
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
+        with os.fdopen(descriptor, "wb") as file:
+            file.seek(rows.indices(self.windows)[0] * self._window_bytes)
+            file.write(states.to(self.dtype).contiguous().view(torch.uint8).numpy().data)
+
+    @property
+    def _window_bytes(self) -> int:
+        return self.tokens * self.width * self.dtype.itemsize
+
+
+@torch.inference_mode()
+def final_states(
+    model: Layered, ids: Tensor, folder: Path, advanced: Callable[[int, int], None] = lambda _done, _total: None
+) -> States:
+    """Run all windows through a model, up to its head.
+
+    A folder that an interrupted call left is gone on with at the stage it had reached.
+
+    Args:
+        model: in stages.
+        ids: int64 [windows, tokens].
+        folder: to hold the states, of this model and these windows only; twice their size while it runs.
+        advanced: told how many stages are done, and of how many.
+    """
+
+    windows, tokens = ids.shape
+
+    def states(name: str) -> States:
+        return States(folder / name, windows, tokens, model.width, model.dtype)
+
+    def save(done: int, run: Callable[[slice], Tensor]) -> None:
+        partial = states("partial")
+        for rows in parts(windows, tokens):
+            partial.write(rows, run(rows))
+        partial.path.rename(folder / f"states-{done}")
+
+    done = next((number for number in range(model.stages, -1, -1) if (folder / f"states-{number}").exists()), None)
+    if done is None:
+        embed = model.embedding()
+        save(0, lambda rows: embed(ids[rows]))
+        del embed
+        done = 0
+    for index in range(done, model.stages):
+        advanced(index, model.stages)
+        before, stage = states(f"states-{index}"), model.stage(index)
+        save(index + 1, lambda rows, before=before, stage=stage: stage(before.read(rows)))  # type: ignore[misc]
+        del stage
+        before.path.unlink()
+    return states(f"states-{model.stages}")
+
+
+@torch.inference_mode()
+def logits(model: Layered, ids: Tensor) -> Tensor:
+    """Return the logits of a few windows: int64 [windows, tokens] in, fp32 [windows, tokens, vocabulary] out."""
+    states = model.embedding()(ids)
+    for index in range(model.stages):
+        states = model.stage(index)(states)
+    head = model.head()
+    return torch.stack([head(window).clone() for window in states])  # a head may use one buffer for all

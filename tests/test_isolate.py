@@ -1,0 +1,79 @@
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from pythia_quant import isolate
+from pythia_quant.errors import ArtifactError, BenchmarkError
+
+
+def greet(name: str) -> str:
+    isolate.report_progress("greeting", 1, 2)
+    return f"hello {name}"
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refuse() -> None:
+    raise ArtifactError("is broken", where="here", hint="mend it")
+
+
+def fail() -> None:
+    raise RuntimeError("by accident")
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+def test_a_result_comes_back() -> None:
+    assert isolate.call("test_isolate:greet", {"name": "you"}, threads=1) == "hello you"
+
+
+def test_progress_comes_back() -> None:
+    told: list[tuple[str, int, int]] = []
+    with isolate.Worker() as worker:
+        worker.call("test_isolate:linger", {}, lambda *what: told.append(what))
+    assert told == [("lingering", 3, 4)]
+
+
+def linger() -> None:
+    import time
+
+    isolate.report_progress("lingering", 3, 4)
+    time.sleep(1.5)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "message"),
+    [
+        ("refuse", ArtifactError, r"here: is broken\n  mend it"),
+        ("die", BenchmarkError, "was killed, most likely because the machine ran out of memory"),
+        ("fail", BenchmarkError, "failed with exit code 1: RuntimeError: by accident"),
+    ],
+)
+def test_what_goes_wrong_there_is_said_here(function: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        isolate.call(f"test_isolate:{function}", {})
+
+
+def test_a_worker_is_one_process_until_it_dies() -> None:
+    with isolate.Worker(threads=1) as worker:
+        first, second = (worker.call("test_isolate:number", {}) for _ in range(2))
+        with pytest.raises(BenchmarkError):
+            worker.call("test_isolate:die", {})
+        third = worker.call("test_isolate:number", {})
+    assert first == second != third
+    assert os.getpid() not in (first, third)
+
+
+def number() -> int:
+    return os.getpid()
+
+
+def test_outside_of_a_call_progress_goes_nowhere() -> None:
+    isolate.report_progress("nothing", 0, 1)
