@@ -19,11 +19,12 @@ from gptq_peers import peer
 from gptq_peers.methods import GROUP_SIZE, Method
 from gptq_peers.replaced import Replaced
 from gptq_peers.unpack import UnreadableError, linear_weights
-from pythia_quant.bench.drift import measure_drift, reader_logits, reference_nll
+from pythia_quant.bench.quality import in_layers, measure_drifts
 from pythia_quant.conversion import convert
 from pythia_quant.errors import PythiaQuantError
 from pythia_quant.formats import FORMATS, format_of, load
 from pythia_quant.inputs import Inputs
+from pythia_quant.layerwise import Fp32Layers
 from pythia_quant.quantizers import rtn
 from pythia_quant.settings import VariantSettings
 from pythia_quant.weights import WeightReader
@@ -57,7 +58,7 @@ class Quality:
         ids = torch.from_numpy(self.inputs.evaluation)
         reference = fp32_reference(self.inputs.source, ids, self.work)
         if "reference_nll" not in self.store.data:
-            self.store.data["reference_nll"] = reference_nll(ids, reference.logits())
+            self.store.data["reference_nll"] = reference.nll
         for row in rows:
             name = row if isinstance(row, str) else row.name
             settings = self._settings(row)
@@ -69,7 +70,8 @@ class Quality:
             try:
                 with tempfile.TemporaryDirectory(dir=self.work) as folder:
                     reader, told = self._quantize(row, Path(folder))
-                    drift = measure_drift(ids, reference.logits(), reader_logits(reader, ids))
+                    weights = in_layers(Fp32Layers(reader), ids, Path(folder) / "states", name)
+                    drift = measure_drifts(reference, {name: weights})[name]
                 record |= told | {"drift": drift.model_dump()}
             except (FailedError, UnreadableError, PythiaQuantError) as error:
                 record["failed"] = str(error)

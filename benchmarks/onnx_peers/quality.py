@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from subjects import Subject
 from torch import Tensor
 
 from pythia_quant import environment
-from pythia_quant.bench.drift import Logits, measure_drift, reference_nll
+from pythia_quant.bench.quality import measure_drifts
 from pythia_quant.bench.statistics import Estimate, estimate, paired
 from pythia_quant.corpus import encode, read_text, windows
 from pythia_quant.results import Drift
@@ -43,7 +43,7 @@ from pythia_quant.source import open_source
 @contextmanager
 def driver_logits(
     subject: Subject, python: Path, folder: Path, ids: Tensor, threads: int, log: Path
-) -> Iterator[Logits]:
+) -> Iterator[Callable[[int], Tensor]]:
     """Start a subject's driver and give a function that returns its logits of one window until the next call.
 
     Args:
@@ -123,7 +123,7 @@ def _main() -> int:
         "windows": list(ids.shape),
     }
     store = Store(given.out, conditions)
-    store.data["reference_nll"] = reference_nll(ids, reference.logits())
+    store.data["reference_nll"] = reference.nll
     drifts = store.data.setdefault("drifts", {})
     place = work / "models" / "quality" / hashlib.sha256(str(source.folder).encode()).hexdigest()[:8]
     place.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,8 @@ def _main() -> int:
             if subject.model and (subject.recipe or not folder.exists()):
                 subjects.convert(subject, python, link, place, log)
             with driver_logits(subject, python, folder, ids, given.threads, log) as logits:
-                drifts[subject.name] = measure_drift(ids, reference.logits(), logits).model_dump()
+                compared = {subject.name: lambda window, logits=logits: logits(window).__getitem__}
+                drifts[subject.name] = measure_drifts(reference, compared)[subject.name].model_dump()
             store.save()
         except watch.FailedError as error:
             failed[subject.name] = str(error)

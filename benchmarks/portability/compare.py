@@ -29,7 +29,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pythia_quant import convert, environment, load_inputs, load_recipe
-from pythia_quant.bench.drift import Reference, make_reference, measure_drift
+from pythia_quant.bench.quality import measure_drifts
+from pythia_quant.bench.reference import Reference, reference
+from pythia_quant.callbacks import silent
 from pythia_quant.formats.onnx.external import find_model
 from pythia_quant.inputs import Inputs
 
@@ -63,7 +65,7 @@ def _write_feeds(inputs: Inputs, path: Path) -> None:
 
 def _reference(inputs: Inputs, folder: Path) -> Reference:
     folder.mkdir(exist_ok=True)
-    return make_reference(inputs.source.weights, torch.from_numpy(inputs.evaluation), folder)
+    return reference(inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), silent, folder)
 
 
 class Comparison:
@@ -127,7 +129,7 @@ class Comparison:
 
     def _drift(self, artifact: Artifact) -> str:
         logits = torch.from_numpy(np.load(self._result(artifact)))[:, 0]
-        drift = measure_drift(self._reference.ids(), self._reference.logits(), lambda window: logits[window])
+        drift = measure_drifts(self._reference, {"": lambda window: lambda rows: logits[window, rows]})[""]
         if drift.non_finite:
             return "not finite"
         return f"{1e3 * fmean(drift.kl):.3f} / {100 * fmean(drift.top1):.1f}"

@@ -1,0 +1,197 @@
+"""The reference: the source's weights in fp32 arithmetic, computed once for a source and a text, and kept.
+
+What is kept are final hidden states, of which the fp32 head makes the logits of a few positions at a time: exact, and a
+hundredth of the size of logits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from pythia_quant.bench.comparison import Compared, Known, compare, know
+from pythia_quant.errors import BenchmarkError
+from pythia_quant.layerwise import Fp32Layers, head_weight
+from pythia_quant.quantizers.products import exact_products
+from pythia_quant.runtimes.layered import States, final_states
+from pythia_quant.weights import WeightReader
+
+VERSION = 1
+"""Of what is kept and how it is computed; a change makes what older programs kept unreadable."""
+KEPT_BYTES = 20_000_000_000
+"""References that were not used for a day are removed, the oldest first, while all of them take more than this."""
+POSITIONS_AT_ONCE = 256
+"""Logits of so many positions are in memory: 50 MB."""
+_DAY = 86_400
+
+Advanced = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A folder that holds windows and their reference, for processes to read.
+
+    Files: ``ids.npy`` int64 [windows, context]; ``hidden`` fp32 [windows, context, width]; ``head.npy`` fp32
+    [vocabulary, width]; ``known`` fp32 [windows, context - 1, 8], of each position what the reference's logits were
+    reduced to: normalizer, confidence, negative log-likelihood, and the five most likely tokens, exact as fp32.
+    """
+
+    folder: Path
+
+    @cached_property
+    def ids(self) -> Tensor:
+        """The windows, int64 [windows, context]."""
+        return self._load("ids")
+
+    @cached_property
+    def nll(self) -> list[float]:
+        """The reference's negative log-likelihood of each window, nats a token."""
+        return [float(self._read(window)[:, 2].mean(dtype=torch.float64)) for window in range(len(self.ids))]
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """Its probability of the most likely token, fp32 [windows, context - 1]."""
+        return torch.stack([self._read(window)[:, 1].clone() for window in range(len(self.ids))])
+
+    @cached_property
+    def _head(self) -> Tensor:
+        return self._load("head").T
+
+    def compare(self, window: int, logits: list[Callable[[slice], Tensor]]) -> list[list[Compared]]:
+        """Compare several sets of logits of one window with the reference's, which are computed once for all.
+
+        Args:
+            window: which.
+            logits: functions that give the logits of some positions, [positions, vocabulary].
+
+        Returns:
+            For each of them the parts of the window, all positions but the last.
+        """
+        targets = self.ids[window, 1:]
+        windows, context = self.ids.shape
+        states = States(self.folder / "hidden", windows, context, len(self._head), torch.float32)
+        hidden, facts = states.read(slice(window, window + 1))[0], self._read(window)
+        compared: list[list[Compared]] = [[] for _ in logits]
+        for start in range(0, len(targets), POSITIONS_AT_ONCE):
+            rows = slice(start, min(start + POSITIONS_AT_ONCE, len(targets)))
+            known = Known(facts[rows, 0], facts[rows, 3:].long(), facts[rows, 1])
+            with exact_products():
+                expected = torch.matmul(hidden[rows], self._head, out=self._buffer.resize_(0))
+            for parts, of in zip(compared, logits, strict=True):
+                parts.append(compare(expected, known, of(rows), targets[rows]))
+        return compared
+
+    @cached_property
+    def _buffer(self) -> Tensor:
+        return torch.empty(0)  # one for all: the first touch of new memory takes longer than the product
+
+    def _read(self, window: int) -> Tensor:
+        return _facts(self.folder, self.ids).read(slice(window, window + 1))[0]
+
+    def _load(self, name: str) -> Tensor:
+        return torch.from_numpy(np.load(self.folder / f"{name}.npy"))
+
+
+def reference(
+    reader: WeightReader, identity: dict[str, str], ids: Tensor, advanced: Advanced, folder: Path | None = None
+) -> Reference:
+    """Return the reference of a source on some windows: the one that is kept, or a new one, which then is kept.
+
+    An interrupted computation is gone on with.
+
+    Args:
+        reader: the source's weights.
+        identity: their hashes: what is kept is found by content.
+        ids: int64 [windows, context].
+        advanced: told what is computed, how much is done, and of how much.
+        folder: where references are kept; :func:`cache_folder` unless given.
+
+    Raises:
+        BenchmarkError: there is no room for it.
+    """
+    folder = folder or cache_folder()
+    key = _key(reader, identity, ids)
+    kept, work = folder / key, folder / f"{key}.work"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{key}.lock"):
+        if not kept.exists():
+            _check_space(folder, reader, ids)
+            _remove_old(folder)
+            work.mkdir(exist_ok=True)
+            _make(reader, ids, work, advanced)
+            work.rename(kept)
+    os.utime(kept)
+    return Reference(kept)
+
+
+def _make(reader: WeightReader, ids: Tensor, work: Path, advanced: Advanced) -> None:
+    model = Fp32Layers(reader)
+    hidden = final_states(model, ids, work, lambda done, total: advanced("layer", done, total))
+    head, facts = model.head(), _facts(work, ids)
+    for window, targets in enumerate(ids[:, 1:]):
+        advanced("window", window, len(ids))
+        states = hidden.read(slice(window, window + 1))[0]
+        parts = []
+        for start in range(0, len(targets), POSITIONS_AT_ONCE):
+            rows = slice(start, min(start + POSITIONS_AT_ONCE, len(targets)))
+            logits = head(states[rows])
+            known, following = know(logits), logits.gather(1, targets[rows, None])
+            nll = known.normalizer[:, None] - following
+            parts.append(
+                torch.cat([known.normalizer[:, None], known.confidence[:, None], nll, known.most_likely.float()], dim=1)
+            )
+        facts.write(slice(window, window + 1), torch.cat(parts))
+    np.save(work / "ids.npy", ids.numpy())
+    np.save(work / "head.npy", head_weight(reader).numpy())
+    hidden.path.rename(work / "hidden")
+
+
+def _facts(folder: Path, ids: Tensor) -> States:
+    return States(folder / "known", len(ids), ids.shape[1] - 1, 8, torch.float32)
+
+
+def cache_folder() -> Path:
+    """Return where references are kept: ``$PYTHIA_QUANT_CACHE``, or ``pythia-quant`` in the user's cache folder."""
+    own = os.environ.get("PYTHIA_QUANT_CACHE")
+    if own:
+        return Path(own) / "references"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pythia-quant" / "references"
+
+
+def _key(reader: WeightReader, identity: dict[str, str], ids: Tensor) -> str:
+    digest = hashlib.sha256(repr((VERSION, sorted(identity.items()), reader.architecture, tuple(ids.shape))).encode())
+    digest.update(ids.numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _check_space(folder: Path, reader: WeightReader, ids: Tensor) -> None:
+    shape = reader.architecture
+    needed = 4 * shape.width * (2 * ids.numel() + shape.vocabulary)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise BenchmarkError(
+            f"the reference needs {needed / 1e9:.1f} GB while it is computed, {free / 1e9:.1f} GB are free",
+            where=str(folder),
+            hint="name another folder in PYTHIA_QUANT_CACHE",
+        )
+
+
+def _remove_old(folder: Path) -> None:
+    kept = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in kept}
+    for path in kept:
+        if sum(sizes.values()) > KEPT_BYTES and path.stat().st_mtime < time.time() - _DAY:
+            doomed = path.rename(path.with_suffix(".old"))  # what is kept is whole, whenever this is interrupted
+            shutil.rmtree(doomed)
+            del sizes[path]

@@ -1,0 +1,180 @@
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import TINY, random_weights, write_checkpoint
+from torch import Tensor
+from transformers import GPTNeoXForCausalLM
+
+from pythia_quant.bench import reference as references
+from pythia_quant.bench.quality import in_layers, layer_errors, measure, measure_drifts, whole_windows
+from pythia_quant.bench.reference import Reference, reference
+from pythia_quant.bench.subject import Subject
+from pythia_quant.callbacks import silent
+from pythia_quant.errors import BenchmarkError
+from pythia_quant.layerwise import Fp32Layers
+from pythia_quant.runtimes.hf import open_model
+from pythia_quant.runtimes.layered import final_states
+from pythia_quant.runtimes.torch_layers import TorchLayers
+from pythia_quant.source import open_weights
+
+IDS = torch.randint(TINY.vocabulary, (4, TINY.context), generator=torch.Generator().manual_seed(1))
+
+
+def made(checkpoint: Path, folder: Path) -> Reference:
+    return reference(open_weights(checkpoint), {"model.safetensors": "hash"}, IDS, silent, folder)
+
+
+def test_perplexity_equals_twelve_lines_of_transformers(checkpoint: Path, tmp_path: Path) -> None:
+    ours = math.exp(sum(made(checkpoint, tmp_path / "kept").nll) / len(IDS))
+    model = GPTNeoXForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    total, count = 0.0, 0
+    for row in IDS:
+        with torch.no_grad():
+            logits = model(row[None]).logits[0, :-1]
+        picked = torch.log_softmax(logits.double(), -1)[torch.arange(len(row) - 1), row[1:]]
+        total -= picked.sum().item()
+        count += len(row) - 1
+    assert math.exp(total / count) == pytest.approx(ours, rel=1e-6)
+
+
+def test_drift_equals_transformers_on_both_sides(checkpoint: Path, tmp_path: Path) -> None:
+    other = write_checkpoint(tmp_path / "other", weights=random_weights(TINY, seed=1))
+    found = measure_drifts(
+        made(checkpoint, tmp_path / "kept"),
+        {
+            "self": in_layers(Fp32Layers(open_weights(checkpoint)), IDS, tmp_path / "a", ""),
+            "other": whole_windows(open_model(other, torch.float32).logits, IDS),
+        },
+    )
+    assert max(found["self"].kl) < 1e-10
+    assert found["self"].top5 == [1.0] * 4
+    with torch.no_grad():
+        p, q = (
+            GPTNeoXForCausalLM.from_pretrained(folder, dtype=torch.float32)(IDS).logits[:, :-1].double().log_softmax(-1)
+            for folder in (checkpoint, other)
+        )
+    kl = (p.exp() * (p - q)).sum(-1)
+    np.testing.assert_allclose(found["other"].kl, kl.mean(1).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(found["other"].kl_quantiles[1].value, np.quantile(kl.numpy(), 0.9), rtol=1e-5)
+    np.testing.assert_allclose(found["other"].top1, (p.argmax(-1) == q.argmax(-1)).double().mean(1).numpy())
+
+
+def test_what_is_kept_is_found_by_content(checkpoint: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def make(hashes: str, ids: Tensor) -> Reference:
+        return reference(
+            open_weights(checkpoint), {"model.safetensors": hashes}, ids, lambda what, *_: told.append(what), tmp_path
+        )
+
+    first = make("one", IDS)
+    computed = len(told)
+    assert make("one", IDS.clone()).folder == first.folder
+    assert len(told) == computed > 0
+    others = {first.folder, make("two", IDS).folder, make("one", IDS[:2]).folder}
+    assert len(others) == 3
+
+
+def test_references_not_used_for_a_day_make_room(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, recent = made(checkpoint, tmp_path), None
+    os.utime(old.folder, (1e9, 1e9))
+    recent = reference(open_weights(checkpoint), {"a": "b"}, IDS, silent, tmp_path)
+    assert old.folder.exists()
+    monkeypatch.setattr(references, "KEPT_BYTES", 1)
+    reference(open_weights(checkpoint), {"c": "d"}, IDS, silent, tmp_path)
+    assert (old.folder.exists(), recent.folder.exists()) == (False, True)
+
+
+def test_a_reference_that_does_not_fit_on_the_disk_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    many = IDS[:1].expand(2**40, -1)
+    with pytest.raises(BenchmarkError, match="GB are free"):
+        references._check_space(tmp_path, open_weights(checkpoint), many)
+
+
+def test_an_interrupted_run_through_the_layers_goes_on(checkpoint: Path, tmp_path: Path) -> None:
+    class Stop(BaseException):
+        pass
+
+    model, folder = Fp32Layers(open_weights(checkpoint)), tmp_path / "states"
+    folder.mkdir()
+
+    def stop(done: int, _total: int) -> None:
+        if done == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        final_states(model, IDS, folder, stop)
+    seen: list[int] = []
+    found = final_states(model, IDS, folder, lambda done, _: seen.append(done))
+    assert seen == [2]
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert torch.equal(found.read(slice(0, 4)), final_states(model, IDS, whole).read(slice(0, 4)))
+    assert [path.name for path in folder.iterdir()] == ["states-3"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_source_run_layer_by_layer_gives_what_it_gives_whole(
+    checkpoint: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    whole = open_model(checkpoint, dtype)
+    layers = TorchLayers(open_weights(checkpoint), dtype)
+    of = in_layers(layers, IDS, tmp_path / "states", "")
+    for window in range(len(IDS)):
+        expected = whole.logits(IDS[window : window + 1])[0]
+        torch.testing.assert_close(
+            of(window)(slice(0, 32)), expected, rtol=0, atol=0.05 if dtype != torch.float32 else 1e-5
+        )
+    assert layers.description == f"{whole.description}, layer by layer"
+
+
+def test_errors_of_layers_are_where_they_were_made(checkpoint: Path, tmp_path: Path) -> None:
+    weights = random_weights(TINY)
+    weights["gpt_neox.layers.1.mlp.dense_4h_to_h.weight"] *= 1.05
+    off = write_checkpoint(tmp_path / "off", weights=weights)
+    first, second = layer_errors(open_weights(checkpoint), open_weights(off), IDS)
+    assert (first.alone, first.after) == (0, 0)
+    assert 0.005 < second.alone < 0.05
+    assert 0 < second.after < second.alone
+
+
+def test_a_row_is_measured_whole_layer_by_layer_or_not_at_all(checkpoint: Path, tmp_path: Path) -> None:
+    kept = made(checkpoint, tmp_path / "kept")
+    subject = Subject(name="torch-fp32", folder=checkpoint, dtype="float32").model_dump(mode="json")
+
+    def row(whole: bool) -> dict[str, object]:
+        scratch = str(tmp_path / f"scratch-{whole}")
+        return measure(subject, str(checkpoint), str(kept.folder), scratch, 2, whole=whole)
+
+    one, other = row(whole=True), row(whole=False)
+    assert "layer by layer" in str(other["runtime"])
+    assert one["weights"] is None
+    for drift in (one["as_run"], other["as_run"]):
+        assert isinstance(drift, dict)
+        assert max(drift["kl"]) < 1e-10
+
+
+def test_memory_does_not_grow_with_the_text(checkpoint: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys, torch; from pathlib import Path; from pythia_quant.bench.latency import peak_rss;"
+        "from pythia_quant.bench.reference import reference; from pythia_quant.source import open_weights;"
+        "from pythia_quant.callbacks import silent; torch.set_num_threads(1);"
+        "ids = torch.randint(272, (int(sys.argv[3]), 32), generator=torch.Generator().manual_seed(1));"
+        "reference(open_weights(Path(sys.argv[1])), {}, ids, silent, Path(sys.argv[2])); print(peak_rss())"
+    )
+
+    def peak(windows: int) -> int:
+        command = [sys.executable, "-c", script, str(checkpoint), str(tmp_path), str(windows)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    few, many = peak(256), peak(4096)
+    states = 4 * (4096 - 256) * 32 * TINY.width  # 31 MB
+    assert many - few < states / 2
