@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,6 +54,24 @@ def cpu() -> str:
     """Return the processor's name with its instruction sets, on one line."""
     name, sets = processor()
     return f"{name} ({' '.join(sets)})" if sets else name
+
+
+@cache
+def accelerator() -> str | None:
+    """Return the GPU's name with CUDA's version and the driver's; None where torch sees none."""
+    import torch  # noqa: PLC0415 - heavy, and nothing else here needs it
+
+    if not torch.cuda.is_available():
+        return None
+    loaded = Path("/proc/driver/nvidia/version")
+    driver = driver_version(loaded.read_text()) if loaded.exists() else ""
+    return f"{torch.cuda.get_device_name()} (CUDA {torch.version.cuda}{driver and f', driver {driver}'})"
+
+
+def driver_version(text: str) -> str:
+    """Return the version in what NVIDIA's kernel module says of itself; empty where there is none."""
+    found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", text)
+    return found[1] if found else ""
 
 
 def system() -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from statistics import median
 
-from peers import quiet
 from peers.store import Record
 from rich.console import Console
 from rich.table import Table
 
+from pythia_quant.bench.others import ALLOWED
 from pythia_quant.bench.statistics import Estimate, estimate, paired
 
 
@@ -115,7 +115,7 @@ def _print_timings(timings: dict[str, dict[str, Record]], console: Console) -> N
         "Process: a fresh one from start to end, imports included; ours opens source and texts, checks and hashes too. "
         "Conversion: ours write, which reads the source and saves; theirs load, quantize and save.\n"
         "Peak: VmHWM, and less what was held with libraries imported. Others: the most processor time that anything "
-        f"else took; above {quiet.ALLOWED:.0%} it disturbed."
+        f"else took; above {ALLOWED:.0%} it disturbed."
     )
 
 

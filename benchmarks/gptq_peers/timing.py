@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from peers import quiet, watch
+from peers import watch
 from peers.store import Record, Store
 
 from gptq_peers import peer
 from gptq_peers.methods import Method
+from pythia_quant.bench.others import Others, wait
 from pythia_quant.recipe import Recipe
 
 OURS = Path(__file__).parents[1] / "peers" / "convert_ours.py"
@@ -62,8 +63,8 @@ class Timing:
                 found = self.store.data.setdefault("timings", {}).setdefault(name, {})
                 if "seconds" in found.get(str(number), {}):
                     continue
-                quiet.wait(self.patience)
-                others = quiet.Others()
+                wait(self.patience)
+                others = Others()
                 try:
                     record = self._ours(row) if isinstance(row, str) else self._theirs(row)
                     record["others"] = others.share()

@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # peers/ is shared with other b
 
 import environments
 import subjects
-from peers import quiet, watch
+from peers import watch
 from peers.environments import versions
 from peers.store import Record
 from rich.console import Console
@@ -25,8 +25,10 @@ from sizes import SizeStore
 from subjects import HERE, Subject
 from tables import decode, print_conditions, print_ratios, print_size
 
-from pythia_quant import environment
+from pythia_quant import environment, isolate
 from pythia_quant.architecture import read_config
+from pythia_quant.bench.others import ALLOWED, Others, wait
+from pythia_quant.errors import BenchmarkError
 from pythia_quant.suite import SIZES
 
 TRIES = 3
@@ -77,8 +79,8 @@ class Run:
         stale = subject.name not in conversions and (again or subject.recipe is not None)
         if stale or not subject.folder(place).exists() or not kept.exists():
             self.say(f"{size}: converting for {subject.name}")
-            quiet.wait(self.patience)
-            others = quiet.Others()
+            wait(self.patience)
+            others = Others()
             try:
                 source = subjects.source_folder(place)
                 record = subjects.convert(subject, self.pythons[subject.name], source, place, self.log)
@@ -94,24 +96,24 @@ class Run:
         """Measure a subject in one round unless that was done; what others disturbed is measured again, twice."""
         rounds = self.store.rounds(size, subject.name)
         before = rounds.get(str(number), {})
-        done = "decode_seconds" in before and not (self.retry_disturbed and before["others"] > quiet.ALLOWED)
+        done = "decode_seconds" in before and not (self.retry_disturbed and before["others"] > ALLOWED)
         if done or "failed" in self.store.conversions(size).get(subject.name, {}):
             return
         best: Record = before if "others" in before else {}
         for _ in range(TRIES):
-            quiet.wait(self.patience)
+            wait(self.patience)
             try:
                 record = self._sample(subject, self.models / size)
-            except watch.FailedError as error:
+            except (watch.FailedError, BenchmarkError) as error:
                 best = best or {"failed": f"measurement {error}"}
                 break
             best = min(best or record, record, key=lambda each: each["others"])
-            if best["others"] <= quiet.ALLOWED:
+            if best["others"] <= ALLOWED:
                 break
         if "failed" in best:
             self.say(f"{size}, round {number}, {subject.name}: {best['failed']}")
         else:
-            disturbed = f", others took {best['others']:.0%}" if best["others"] > quiet.ALLOWED else ""
+            disturbed = f", others took {best['others']:.0%}" if best["others"] > ALLOWED else ""
             self.say(f"{size}, round {number}, {subject.name}: {1e3 * decode(best):.2f} ms a token{disturbed}")
         rounds[str(number)] = best
         self.store.save()
@@ -119,8 +121,8 @@ class Run:
     def _sample(self, subject: Subject, place: Path) -> Record:
         threads = subject.threads or self.threads
         needed = subject.bytes_per_token(read_config(subjects.source_folder(place) / "config.json"))
-        reader = [sys.executable, str(HERE / "bandwidth.py"), str(needed), "--threads", str(threads)]
-        bandwidth: Record = json.loads(watch.run(reader, self.log, look=False).output)
+        reading = {"size": needed, "threads": threads}
+        bandwidth: Record = isolate.call("pythia_quant.bench.bandwidth:read_speeds", reading, threads)
         record = subjects.measure(subject, self.pythons[subject.name], place, threads, self.log)
         return record | {
             "bandwidth": bandwidth,

@@ -7,12 +7,12 @@ from statistics import median
 from typing import Any
 
 import protocol
-from peers import quiet
 from peers.store import Record
 from rich.console import Console
 from rich.table import Table
 from sizes import SizeStore
 
+from pythia_quant.bench.others import ALLOWED
 from pythia_quant.bench.statistics import spread
 
 
@@ -127,7 +127,7 @@ def print_conditions(store: SizeStore, console: Console) -> None:
         "Convert: wall time of a fresh process, and its peak (PSS, children too). Ours: opening source and texts, "
         "writing, checking and hashing; writer: that part alone, in a run of its own.\n"
         "Others: the most processor time that anything else took in a round / in the conversion; above "
-        f"{quiet.ALLOWED:.0%} it disturbed."
+        f"{ALLOWED:.0%} it disturbed."
     )
     for size in store.sizes().values():
         for name, rounds in size.get("rounds", {}).items():

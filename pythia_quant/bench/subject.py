@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationInfo, field_validator
 
 from pythia_quant.formats import AnyVariant, format_of, load
 from pythia_quant.runtimes import Runtime
+from pythia_quant.runtimes.layered import Layered
 from pythia_quant.weights import WeightReader
 
 SOURCE_DTYPES = {"float16": "torch-fp16", "bfloat16": "torch-bf16", "float32": "torch-fp32"}
@@ -25,6 +26,7 @@ class Subject(BaseModel):
         folder: the source's or the artifact's.
         dtype: for a source, the dtype transformers runs it in.
         settings: for an artifact, its variant's settings.
+        device: ``cpu`` or ``cuda``; an ONNX artifact stays on the CPU whatever is given.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,6 +35,13 @@ class Subject(BaseModel):
     folder: Path
     dtype: str | None = None
     settings: dict[str, Any] | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    @field_validator("device")
+    @classmethod
+    def _where_it_runs(cls, device: str, info: ValidationInfo) -> str:
+        settings = info.data.get("settings")
+        return "cpu" if settings and settings.get("format") == "onnx" else device
 
     def import_runtime(self) -> Callable[..., Runtime]:
         """Import what the runtime needs and return the function that opens it."""
@@ -42,9 +51,28 @@ class Subject(BaseModel):
         return opener
 
     def open_runtime(self, threads: int) -> Runtime:
-        """Load the model into the runtime that users run it with."""
+        """Load the model into the runtime that users run it with.
+
+        Raises:
+            ArtifactError: it cannot be loaded.
+            BenchmarkError: it cannot run on the device.
+        """
         torch.set_num_threads(threads)
         opener = self.import_runtime()
+        elsewhere = {} if self.device == "cpu" else {"device": self.device}  # not every runtime knows another
+        return opener(self.folder, threads if self.dtype is None else getattr(torch, self.dtype), **elsewhere)
+
+    def layers_runtime(self) -> str:
+        """Return the name of what runs the model layer by layer; empty where nothing does."""
+        return str(self._format().run_layers) if self.settings else "pythia_quant.runtimes.torch_layers:open_source"
+
+    def open_layers(self, threads: int) -> Layered:
+        """Open the model to run it layer by layer: only one layer's weights are then in memory.
+
+        Raises:
+            ArtifactError: it cannot be loaded.
+        """
+        opener: Callable[..., Layered] = load(self.layers_runtime())
         return opener(self.folder, threads if self.dtype is None else getattr(torch, self.dtype))
 
     def open_reader(self) -> WeightReader | None:

@@ -1,4 +1,4 @@
-"""GPT-NeoX in transformers on the CPU: unquantized, with bitsandbytes, or with gptqmodel where it is installed."""
+"""GPT-NeoX in transformers: unquantized, with bitsandbytes, or with gptqmodel where it is installed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class HfRuntime:
     """A loaded model; see :class:`pythia_quant.runtimes.Runtime`.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode, on the device it runs on; ids come from the CPU and logits go back there.
         kernel: what computes the linear layers, and in which dtype.
     """
 
@@ -35,8 +35,8 @@ class HfRuntime:
     @torch.inference_mode()
     def logits(self, ids: Tensor) -> Tensor:
         """Return logits for all positions: int64 [rows, tokens] in, fp32 [rows, tokens, vocabulary] out."""
-        logits: Tensor = self._model(input_ids=ids, use_cache=False).logits
-        return logits.float()
+        logits: Tensor = self._model(input_ids=ids.to(self._model.device), use_cache=False).logits
+        return logits.float().cpu()
 
     def prefill(self, ids: Tensor, capacity: int) -> Tensor:
         """Start over with a prompt, int64 [tokens]; return the last position's logits, fp32 [vocabulary].
@@ -60,28 +60,36 @@ class HfRuntime:
 
     @torch.inference_mode()
     def _feed(self, ids: Tensor) -> Tensor:
-        output = self._model(input_ids=ids[None], past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        ids = ids[None].to(self._model.device)
+        output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
         logits: Tensor = output.logits[0, -1]
-        return logits.float()
+        return logits.float().cpu()
 
 
-def open_model(folder: Path, dtype: torch.dtype) -> HfRuntime:
+def open_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> HfRuntime:
     """Load an unquantized checkpoint.
 
     Args:
         folder: a checkpoint's, with ``config.json``.
         dtype: of weights and arithmetic.
+        device: ``cpu`` or ``cuda``.
 
     Raises:
         ArtifactError: it cannot be loaded, or lacks tensors.
     """
     # Where both exist: the pickle is not opened at all. Where only it exists, weights_only refuses code in it.
     safe = next(folder.glob("*.safetensors"), None) is not None
-    return HfRuntime(_load(folder, dtype, use_safetensors=safe, weights_only=True), _name(dtype))
+    model: Any = _load(folder, dtype, use_safetensors=safe, weights_only=True)
+    return HfRuntime(model.to(device), _name(dtype))
 
 
-def open_bnb(folder: Path, threads: int) -> HfRuntime:
+def open_bnb(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
     """Load a bitsandbytes artifact in the dtype its ``config.json`` names.
+
+    Args:
+        folder: the artifact.
+        threads: for the whole process, as torch counts them.
+        device: ``cpu`` or ``cuda``.
 
     Raises:
         ArtifactError: it cannot be loaded, or lacks tensors.
@@ -92,16 +100,22 @@ def open_bnb(folder: Path, threads: int) -> HfRuntime:
     quantization = config["quantization_config"]
     dtype = getattr(torch, config["dtype"])
     kernel = f"bitsandbytes {version('bitsandbytes')} {quantization['bnb_4bit_quant_type']}"
-    return HfRuntime(_load(folder, dtype, use_safetensors=True), f"{kernel}, {_name(dtype)}")
+    # Without a device_map transformers takes a GPU where there is one.
+    model = _load(folder, dtype, use_safetensors=True, device_map={"": device})
+    return HfRuntime(model, f"{kernel}, {_name(dtype)}")
 
 
-def open_gptq_reference(folder: Path) -> HfRuntime:
+def open_gptq_reference(folder: Path, device: str = "cpu") -> HfRuntime:
     """Load a GPTQ artifact as others read it: transformers, optimum and gptqmodel, all installed, in fp16.
+
+    Args:
+        folder: the artifact.
+        device: ``cpu`` or ``cuda``.
 
     Raises:
         ArtifactError: it cannot be loaded, or lacks tensors.
     """
-    model = _load(folder, torch.float16, use_safetensors=True)
+    model = _load(folder, torch.float16, use_safetensors=True, device_map={"": device})
     linear = type(model.get_submodule(f"{layer_name(0)}.attention.dense")).__name__
     return HfRuntime(model, f"gptqmodel {version('gptqmodel')} {linear}, {_name(torch.float16)}")
 

@@ -11,30 +11,45 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
+from pythia_quant.errors import BenchmarkError
 from pythia_quant.formats.gptq.reader import GptqWeights, read
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.runtimes.hf import HfRuntime, open_gptq_reference
 
 
-def open_runtime(folder: Path, threads: int) -> HfRuntime:
+def open_runtime(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
     """Load a GPTQ artifact; with gptqmodel and optimum installed, through them and transformers.
 
     Args:
         folder: the artifact.
         threads: for the whole process, as torch counts them.
+        device: ``cpu``, or ``cuda``, where only gptqmodel runs.
 
     Raises:
         ArtifactError: a file or tensor is missing or damaged.
+        BenchmarkError: it cannot run on `device`.
     """
     torch.set_num_threads(threads)
     weights = read(folder)
     if find_spec("gptqmodel") and find_spec("optimum") and not weights.is_quantized(HEAD):
-        return open_gptq_reference(folder)
+        return open_gptq_reference(folder, device)
+    if device != "cpu":
+        # Dequantized it would run there, with the speed and memory of an unquantized model.
+        raise BenchmarkError(
+            "on a GPU only gptqmodel runs GPTQ artifacts, and none with a quantized head",
+            where=str(folder),
+            hint="pip install 'pythia-quant[gptq]', or measure it on the CPU",
+        )
     model = build(weights)
     dequantized = sum(isinstance(module, DequantizedLinear) for module in model.modules())
+    return HfRuntime(model, describe(weights, dequantized))
+
+
+def describe(weights: GptqWeights, dequantized: int) -> str:
+    """Return kernel and dtypes, as printed beside every number; `dequantized` layers are not in the kernel."""
     exceptions = f" ({dequantized} layers dequantized)" if dequantized else ""
     head = "" if weights.is_quantized(HEAD) else ", head float16"
-    return HfRuntime(model, f"torch int4 kernel in bfloat16{exceptions}{head}, the rest float32")
+    return f"torch int4 kernel in bfloat16{exceptions}{head}, the rest float32"
 
 
 @torch.no_grad()
