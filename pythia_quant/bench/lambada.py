@@ -1,0 +1,162 @@
+"""LAMBADA in OpenAI's form: how well a passage's last word is predicted (arXiv 1606.06031; Radford et al., 2019).
+
+Passages are split, encoded, truncated and scored as the task ``lambada_openai``, version 1, of EleutherAI's
+lm-evaluation-harness 0.4.13 does, so that the numbers can be compared with published ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from pythia_quant.architecture import Architecture, read_config
+from pythia_quant.bench.subject import Subject
+from pythia_quant.corpus import read_text
+from pythia_quant.errors import BenchmarkError, CorpusError
+from pythia_quant.isolate import report_progress
+from pythia_quant.results import Lambada
+from pythia_quant.runtimes import Runtime
+
+Advanced = Callable[[int, int], None]
+"""Called with the number of passages done and of all."""
+
+_HINT = 'a line is {"text": "…"}, as in data/lambada_test.jsonl of the dataset EleutherAI/lambada_openai'
+
+
+class Example(NamedTuple):
+    """A passage as tokens: those of its last word, with the space before it, and those of all that precedes."""
+
+    context: list[int]
+    word: list[int]
+
+
+def read_passages(path: Path) -> list[str]:
+    """Read the passages of a jsonl file, one ``{"text": ...}`` a line; blank lines are skipped.
+
+    Raises:
+        CorpusError: the file is missing, not UTF-8 or has fewer than two rows, or a row is no JSON or lacks a text of
+            two words.
+    """
+    # Not splitlines: JSON may hold a line separator such as U+2028 as it is.
+    lines = enumerate(read_text(path).split("\n"), 1)
+    passages = [_passage(line, f"{path}:{number}") for number, line in lines if line.strip()]
+    if len(passages) < 2:
+        raise CorpusError(f"has {len(passages)} rows, an error bar takes two", where=str(path), hint=_HINT)
+    return passages
+
+
+def _passage(line: str, where: str) -> str:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise CorpusError(f"is not JSON ({error})", where=where, hint=_HINT) from error
+    text = row.get("text") if isinstance(row, dict) else None
+    if not isinstance(text, str):
+        raise CorpusError("the row has no text", where=where, hint=_HINT)
+    context, _, word = text.rpartition(" ")
+    if not context.strip() or not word.strip():
+        raise CorpusError("the text has no two words with a space between", where=where, hint=_HINT)
+    return text
+
+
+def encode_passage(tokenizer: Tokenizer, text: str, end_of_text: int) -> Example:
+    """Tokenize a passage; its last word is what follows its last space.
+
+    Args:
+        tokenizer: no special tokens are added.
+        text: the passage.
+        end_of_text: the token that stands for an empty context.
+    """
+    before, _, word = text.rpartition(" ")
+    whole: list[int] = tokenizer.encode(f"{before} {word}", add_special_tokens=False).ids
+    # White space before the last space is part of the continuation: tokens may span it.
+    size = len(tokenizer.encode(before.rstrip(), add_special_tokens=False).ids)
+    if size == 0 and whole[:1] != [end_of_text]:
+        return Example([end_of_text], whole)
+    return Example(whole[: size or 1], whole[size or 1 :])
+
+
+def predict(runtime: Runtime, example: Example, positions: int) -> Tensor:
+    """Return log-probabilities of the token at each position of an example's last word.
+
+    Args:
+        runtime: the model.
+        example: its context loses tokens on the left when all but the last token exceed `positions`.
+        positions: the model's context.
+
+    Returns:
+        fp32 [tokens of the word, vocabulary], nats.
+
+    Raises:
+        BenchmarkError: the word has no tokens of its own, or more than the model has positions.
+    """
+    context, word = example
+    if not 1 <= len(word) <= positions:
+        raise BenchmarkError(
+            f"a continuation has {len(word):,} tokens, the model {positions:,} positions",
+            hint="leave this text out; one without a token was merged with what precedes it",
+        )
+    ids = torch.tensor((context + word)[-positions - 1 : -1])
+    # Most words are one token, and a prefill computes no other position's head: half of all the work in small models.
+    last = runtime.prefill(ids, len(ids))[None] if len(word) == 1 else runtime.logits(ids[None])[0, -len(word) :]
+    return last.log_softmax(dim=-1)
+
+
+def judge(predictions: Tensor, word: Sequence[int]) -> tuple[float, bool]:
+    """Return a word's log-likelihood, nats, and whether each of its tokens is the most likely one.
+
+    Args:
+        predictions: fp32 [tokens, vocabulary], log-probabilities.
+        word: the tokens.
+    """
+    tokens = torch.tensor(word)
+    likelihood = predictions.gather(1, tokens[:, None]).sum()
+    return float(likelihood), bool((predictions.argmax(dim=-1) == tokens).all())
+
+
+def measure_lambada(
+    runtime: Runtime,
+    tokenizer: Tokenizer,
+    passages: Sequence[str],
+    architecture: Architecture,
+    advanced: Advanced = lambda _done, _total: None,
+) -> Lambada:
+    """Score the last word of every passage, one passage at a time: the numbers do not depend on a batch size.
+
+    Raises:
+        BenchmarkError: a last word has no tokens of its own, or more than the model has positions.
+    """
+    likelihoods, hits = [], []
+    for done, text in enumerate(passages, 1):
+        example = encode_passage(tokenizer, text, architecture.end_of_text or 0)
+        likelihood, greedy = judge(predict(runtime, example, architecture.context), example.word)
+        likelihoods.append(likelihood)
+        hits.append(greedy)
+        advanced(done, len(passages))
+    return Lambada(log_likelihood=likelihoods, greedy=hits)
+
+
+def measure_row(subject: dict[str, Any], file: str, examples: int | None, source: str, threads: int) -> dict[str, Any]:
+    """Score a row's last words; runs in a process of its own.
+
+    Args:
+        subject: what to run, a :class:`~pythia_quant.bench.subject.Subject` as data.
+        file: the passages.
+        examples: how many of them, from the first; None for all.
+        source: folder of the source, whose tokenizer is used.
+        threads: for the runtime.
+
+    Returns:
+        A :class:`~pythia_quant.results.Lambada` as data.
+    """
+    tokenizer = Tokenizer.from_file(str(Path(source) / "tokenizer.json"))
+    passages, shape = read_passages(Path(file))[:examples], read_config(Path(source) / "config.json")
+    runtime = Subject.model_validate(subject).open_runtime(threads)
+    return measure_lambada(runtime, tokenizer, passages, shape, partial(report_progress, "passage")).model_dump()

@@ -1,0 +1,251 @@
+"""Our artifacts as a model of EleutherAI's lm-evaluation-harness, for any of its tasks.
+
+lm_eval finds models in a table of its own and has no entry points, so something has to import this module: its command
+line started as ``python -m pythia_quant.integrations.lm_eval run --model pythia-quant --model_args artifact=FOLDER
+--tasks lambada_openai``, or ``import pythia_quant.integrations.lm_eval`` before ``lm_eval.simple_evaluate``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tokenizers import Tokenizer
+
+from pythia_quant import environment
+from pythia_quant.architecture import read_config
+from pythia_quant.artifact import open_artifact
+from pythia_quant.bench.lambada import Example, judge, predict
+from pythia_quant.errors import BenchmarkError, PythiaQuantError, SourceError, nearest
+from pythia_quant.formats import format_of, load
+from pythia_quant.runtimes import Runtime
+from pythia_quant.runtimes.hf import open_model
+
+try:
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.api.registry import register_model
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+    from tqdm import tqdm
+except ImportError as missing:
+    raise BenchmarkError(
+        f"lm_eval cannot be imported ({missing})", hint="pip install 'pythia-quant[lm-eval]'"
+    ) from missing
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+NAME = "pythia-quant"
+"""What lm_eval's ``--model`` calls this."""
+
+_DTYPES = ("bfloat16", "float16", "float32")
+_NEW_TOKENS = 256  # where a task names no number, as lm_eval's own models do
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_SAMPLING = {"top_k", "top_p"}
+
+
+@register_model(NAME)
+class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
+    """An artifact, or a checkpoint it was made from, on the CPU; requests are run one at a time.
+
+    Args:
+        artifact: an artifact's folder.
+        source: instead of it, a checkpoint's folder.
+        dtype: of the source's weights and arithmetic.
+        threads: for the runtime; all processors when left out.
+        seed: of sampling, where a task asks for it.
+        batch_size: taken because lm_eval always gives it; results do not depend on it.
+        max_batch_size: likewise.
+        device: likewise; lm_eval's command line says ``cuda:0`` wherever the user says nothing.
+
+    Raises:
+        PythiaQuantError: not exactly one folder is given, it cannot be opened, or a setting is not handled.
+    """
+
+    def __init__(
+        self,
+        artifact: str | None = None,
+        source: str | None = None,
+        dtype: str = "float32",
+        threads: int | None = None,
+        seed: int = 0,
+        batch_size: int | str = 1,  # noqa: ARG002 - lm_eval's
+        max_batch_size: int | None = None,  # noqa: ARG002 - lm_eval's
+        device: str | None = None,  # noqa: ARG002 - lm_eval's
+        **unknown: Any,
+    ) -> None:
+        super().__init__()
+        if unknown:
+            known = ("artifact", "source", "dtype", "threads", "seed")
+            name = next(iter(unknown))
+            raise BenchmarkError(f"there is no setting {name!r}", where="--model_args", hint=nearest(name, known))
+        if (artifact is None) == (source is None):
+            raise BenchmarkError(
+                "give either an artifact or a source", where="--model_args", hint="for example artifact=FOLDER"
+            )
+        folder = Path(str(artifact if source is None else source))  # lm_eval makes a number of a name of digits
+        torch.set_num_threads(threads or environment.cores())
+        if artifact is None:
+            self._runtime: Runtime = open_model(folder, _dtype(dtype))
+        else:
+            entry = format_of(open_artifact(folder).settings)
+            self._runtime = load(entry.run)(folder, threads or environment.cores())
+        self._shape = read_config(folder / "config.json", quantized=artifact is not None)
+        self._tokenizer = _open_tokenizer(folder / "tokenizer.json")
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def description(self) -> str:
+        """What runs the model; see :class:`pythia_quant.runtimes.Runtime`."""
+        return self._runtime.description
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that ends a text, and stands for an empty context."""
+        return self._shape.end_of_text or 0
+
+    @property
+    def max_length(self) -> int:
+        """The model's context, tokens."""
+        return self._shape.context
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,  # noqa: ARG002 - Pythia's tokenizer has none to add
+        **_: Any,
+    ) -> list[int]:
+        """Tokenize a text, without special tokens."""
+        ids: list[int] = self._tokenizer.encode(string, add_special_tokens=False).ids
+        return ids
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Return the log-likelihood, nats, of whole texts, in lm_eval's windows; each token is predicted once."""
+        totals = []
+        for request in tqdm(requests, desc="texts", disable=disable_tqdm):
+            (text,) = request.args
+            windows = get_rolling_token_windows(
+                token_list=self.tok_encode(text),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            parts = [(None, *make_disjoint_window(window)) for window in windows]
+            total = sum(likelihood for likelihood, _ in self._loglikelihood_tokens(parts, disable_tqdm=True))
+            totals.append(total)
+            self.cache_hook.add_partial("loglikelihood_rolling", (text,), total)
+        return totals
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Continue contexts up to a stop string, which is not part of the result, or the end of the text.
+
+        Raises:
+            BenchmarkError: a generation setting is not handled, or leaves no room for the context.
+        """
+        texts = []
+        for request in tqdm(requests, desc="continuations", disable=disable_tqdm):
+            context, settings = request.args
+            text = self._continue(context, **_generation(settings))
+            texts.append(text)
+            self.cache_hook.add_partial("generate_until", (context, settings), text)
+        return texts
+
+    def _loglikelihood_tokens(
+        self,
+        requests: Sequence[tuple[tuple[str, str] | None, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        **_: Any,
+    ) -> list[tuple[float, bool]]:
+        answers = []
+        previous = None
+        for texts, context, continuation in tqdm(requests, desc="continuations", disable=disable_tqdm):
+            # Choices of one token, which follow each other, differ in nothing that is fed.
+            fed = (context + continuation[:-1], len(continuation))
+            if fed != previous:
+                predictions = predict(self._runtime, Example(context, continuation), self.max_length)
+                previous = fed
+            answer = judge(predictions, continuation)
+            answers.append(answer)
+            if texts is not None:  # a window of a rolling text is no request
+                self.cache_hook.add_partial("loglikelihood", texts, answer)
+        return answers
+
+    def _continue(self, context: str, stops: Sequence[str], count: int, temperature: float) -> str:
+        room = self.max_length - count
+        if room < 1:
+            raise BenchmarkError(
+                f"{count:,} new tokens leave no room for a context in the model's {self.max_length:,} positions",
+                hint=f"lower max_gen_toks, for example --gen_kwargs max_gen_toks={self.max_length // 4}",
+            )
+        ids = self.tok_encode(context)[-room:] or [self.prefix_token_id]
+        logits = self._runtime.prefill(torch.tensor(ids), len(ids) + count)
+        added: list[int] = []
+        text = ""
+        while len(added) < count:
+            token = self._choose(logits, temperature)
+            if token == self.eot_token_id:
+                break
+            added.append(token)
+            text = self._tokenizer.decode(added)
+            if any(stop in text for stop in stops):
+                break
+            if len(added) < count:
+                logits = self._runtime.step(token)
+        for stop in stops:  # in this order, as lm_eval does: of two that overlap, the first cuts the second
+            text = text.partition(stop)[0]
+        return text
+
+    def _choose(self, logits: torch.Tensor, temperature: float) -> int:
+        if temperature == 0:
+            return int(logits.argmax())
+        return int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=self._generator))
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in _DTYPES:
+        raise BenchmarkError(f"the dtype {name!r} is not handled", where="--model_args", hint=nearest(name, _DTYPES))
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def _open_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise SourceError(f"is no tokenizer ({str(error)[:120]})", where=str(path)) from error
+
+
+def _generation(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return stop strings, number of tokens and temperature, 0 for greedy, from a task's generation settings."""
+    known = {"until", "do_sample", "temperature", *_LENGTHS, *_SAMPLING}
+    if unknown := sorted(settings.keys() - known):
+        raise _refused(unknown[0], nearest(unknown[0], known))
+    sample = settings.get("do_sample")
+    temperature = 0.0 if sample is False else float(settings.get("temperature", 1.0 if sample else 0.0))
+    if temperature and (narrowed := sorted(settings.keys() & _SAMPLING)):
+        raise _refused(narrowed[0], "sample with a temperature only, or greedily with do_sample=False")
+    until = settings.get("until") or []
+    stops: Iterable[Any] = [until] if isinstance(until, str) else until
+    count = next((settings[name] for name in _LENGTHS if settings.get(name) is not None), _NEW_TOKENS)
+    return {"stops": [str(stop) for stop in stops if stop], "count": int(count), "temperature": temperature}
+
+
+def _refused(name: str, hint: str) -> BenchmarkError:
+    return BenchmarkError(f"the generation setting {name!r} is not handled", where="--gen_kwargs", hint=hint)
+
+
+def main() -> None:
+    """Run lm_eval's command line, with this model in its table."""
+    from lm_eval.__main__ import cli_evaluate  # noqa: PLC0415 - imports much
+
+    try:
+        cli_evaluate()
+    except PythiaQuantError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
