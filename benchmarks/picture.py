@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pythia_quant.report.plot import plot_results
+from pythia_quant.report.plots import plot_results
 from pythia_quant.results import load_results
 
 if __name__ == "__main__":

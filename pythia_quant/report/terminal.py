@@ -128,4 +128,5 @@ def _legend(results: Results) -> list[str]:
         lines.append("Memory: peak of a fresh process above what it held before the model was loaded.")
     lines += [f"{row.name}: {speed.disturbed}." for row in results.rows for speed in row.speeds if speed.disturbed]
     lines += [f"{row.name}: {note}." for row in results.rows for note in row.notes]
+    lines += results.notes
     return lines + [describe(gate) for gate in results.gates if gate.outcome != "passed"]

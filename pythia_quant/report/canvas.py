@@ -1,0 +1,117 @@
+"""Figures and axes as all plots here have them, and the files they become."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Literal
+
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.style import context
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from pythia_quant.report.theme import LIGHT, Theme, all_colors
+
+WIDTH = 4.6
+"""Inches: as text it is legible on a phone, and two stand side by side on a desk."""
+
+_SETTINGS = {
+    "text.parse_math": False,  # a dollar in a name is a dollar
+    "svg.fonttype": "none",  # text stays text: small files, and the reader's own font
+    "svg.hashsalt": "pythia-quant",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+}
+_WEB_FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans'"
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Have matplotlib's settings be ours, whatever the user's are; to draw in and to save in."""
+    with context(["default", _SETTINGS]):
+        yield
+
+
+def new_figure(theme: Theme, height: float, width: float = WIDTH) -> Figure:
+    """Return an empty figure of so many inches; at 72 dots an inch, a pixel of its layout is a point."""
+    figure = Figure(figsize=(width, height), dpi=72, facecolor=theme.paper)
+    FigureCanvasAgg(figure)  # it knows how wide a text is
+    return figure
+
+
+def dress(axes: Axes, theme: Theme) -> None:
+    """Give axes the theme's colours, and no more lines than needed."""
+    axes.set_facecolor(theme.paper)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(theme.muted)
+    axes.tick_params(which="both", color=theme.muted, labelcolor=theme.muted, labelsize=8.8)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(color=theme.ink, fontsize=9.2)
+    axes.grid(visible=True, which="major", color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def margins(figure: Figure, left: float, right: float, bottom: float, top: float) -> None:
+    """Leave so many points at each side."""
+    width, height = figure.get_size_inches() * 72
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, hspace=0.12)
+
+
+def log_scale(axis: Axis, low: float, high: float) -> None:
+    """Make a logarithmic axis from `low` to `high`, with ticks that are numbers and not powers where they can be."""
+    axes = axis.axes
+    name: Literal["x", "y"] = "x" if axis is axes.xaxis else "y"
+    axes.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
+    decades = math.log10(high / low)
+    steps = (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.8 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=steps, numticks=9))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+
+
+def fixed_ticks(axis: Axis, places: list[float]) -> None:
+    """Put ticks at the places that were measured, and nowhere else."""
+    axis.set_major_locator(FixedLocator(places))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+
+
+def number(value: float) -> str:
+    """Return a tick's label."""
+    if value == 0 or 9e-4 <= abs(value) < 1e6:
+        return f"{value:,.10g}"
+    exponent = math.floor(math.log10(abs(value)) + 1e-9)
+    factor = f"{value / 10**exponent:.3g}"
+    power = f"10{str(exponent).translate(_SUPERSCRIPTS)}"
+    return power if factor == "1" else f"{factor}·{power}"
+
+
+def rendered(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
+    """Return a figure as a file's content; the same figure gives the same bytes."""
+    stream = BytesIO()
+    with drawing():
+        if kind == "png":
+            figure.savefig(stream, format="png", dpi=200, metadata={"Software": None})
+            return stream.getvalue()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(stream, format="svg", metadata=nothing)
+    return stream.getvalue().replace(b"'DejaVu Sans'", _WEB_FONTS.encode())
+
+
+def recolored(svg: bytes, theme: Theme) -> bytes:
+    """Return an SVG that was drawn in the light theme in another one."""
+    colors = dict(zip(all_colors(LIGHT), all_colors(theme), strict=True))
+
+    def recolor(style: re.Match[str]) -> str:
+        return re.sub("#[0-9a-f]{6}", lambda color: colors.get(color[0], color[0]), style[0])
+
+    return re.sub('style="[^"]*"', recolor, svg.decode()).encode()

@@ -1,0 +1,69 @@
+"""Numbers as people read them: few digits, aligned, each with its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pythia_quant.bench.metrics import Metric, Value
+from pythia_quant.results import Row
+
+_DECIMALS = {"prefill": 0, "memory": 0, "disk": 1, "bits_per_byte": 3, "limit_share": 1, "first_token": 1}
+_SIGNED = ("ppl_drift", "ppl_drift_weights")
+
+
+class Shown(NamedTuple):
+    """A number as text, and its interval: ``±`` half its width, from–to where it is lopsided, or empty."""
+
+    text: str
+    interval: str
+
+
+def shown(metric: Metric, row: Row, value: Value | None) -> Shown:
+    """Return a value as text; in place of one that is not there, the reason."""
+    if value is None or not math.isfinite(value.value):
+        return Shown(_reason(metric, row, value), "")
+    decimals = _decimals(metric, value.value)
+    sign = "+" if metric.key in _SIGNED else ""
+    text = f"{value.value:{sign},.{decimals}f}"
+    if not float(text.replace(",", "")):
+        text = text.lstrip("+-")
+        if value.value > 0 and metric.unit == "mnat":
+            return Shown(f"<{10**-decimals:.{decimals}f}", "")
+    return Shown(text, _interval(metric, value, decimals))
+
+
+def lacking(texts: Sequence[str]) -> list[int]:
+    """Return how many figures each number lacks at its end to have its decimal point below that of the others."""
+    ends = [len(text) - text.index(".") if "." in text else 0 for text in texts]
+    most = max((end for text, end in zip(texts, ends, strict=True) if text[-1:].isdigit()), default=0)
+    return [most - end if text[-1:].isdigit() else 0 for text, end in zip(texts, ends, strict=True)]
+
+
+def _decimals(metric: Metric, value: float) -> int:
+    if abs(value) >= 1000:
+        return 0
+    if metric.unit == "mnat":
+        return 4 if value < 0.095 else 2 if value < 100 else 1  # the fp16 floor is down there
+    return _DECIMALS.get(metric.key, 2)
+
+
+def _interval(metric: Metric, value: Value, decimals: int) -> str:
+    if value.low == value.high:
+        return ""
+    above, below = value.high - value.value, value.value - value.low
+    if metric.protocol != "latency" and math.isclose(above, below, rel_tol=1e-6):
+        return f"±{above:,.{decimals}f}"
+    return f"{value.low:,.{decimals}f}–{value.high:,.{decimals}f}"
+
+
+def _reason(metric: Metric, row: Row, value: Value | None) -> str:
+    if value is not None:
+        return "not finite"
+    if metric.protocol == "windows" and not metric.key.endswith("_weights"):
+        if row.as_run is None:
+            return "not run"
+        if row.as_run.non_finite:
+            return "not finite"
+    return "–"

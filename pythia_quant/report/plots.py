@@ -1,0 +1,191 @@
+"""Drift against what it buys: size and speed."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pythia_quant.bench.metrics import METRICS, Metric, Value, fp16_floor
+from pythia_quant.report.canvas import WIDTH, drawing, dress, fixed_ticks, log_scale, margins, new_figure
+from pythia_quant.report.files import letter
+from pythia_quant.report.labels import MOST, Line, Name, legend, legend_height, name_points, shortened
+from pythia_quant.report.pareto import pareto_front
+from pythia_quant.report.theme import LIGHT, Look, row_styles
+from pythia_quant.results import Results, Row
+
+_LOWEST = 1e-3  # mnat: the least that is told apart where no fp16 floor says so
+
+_SIZE_LABEL = "bits a weight, over all parameters"
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A row's place; `file` is the index of its result file."""
+
+    row: Row
+    file: int
+    across: Value
+    kl: Value
+
+
+def drift_by_size(contents: Sequence[Results], look: Look) -> Figure | None:
+    """Draw KL divergence as run against bits a weight; of several result files, all in one plot."""
+    return _one_panel(contents, look, METRICS["bits_per_weight"], _SIZE_LABEL)
+
+
+def drift_by_decode(contents: Sequence[Results], look: Look) -> Figure | None:
+    """Draw KL divergence as run against decode time, with each result file's Pareto front."""
+    return _one_panel(contents, look, METRICS["decode"], _decode_label(contents))
+
+
+def plot_results(results: Results, path: Path) -> None:
+    """Draw both side by side, for one result file; the suffix of `path` picks the format."""
+    look = Look(LIGHT, row_styles([results]))
+    with drawing():
+        figure = new_figure(look.theme, 4.2, 2 * WIDTH)
+        margins(figure, 48, 12, 40, 34)
+        by_size, by_time = figure.subplots(1, 2, sharey=True)
+        for axes, key, label in (
+            (by_size, "bits_per_weight", _SIZE_LABEL), (by_time, "decode", _decode_label([results])),
+        ):  # fmt: skip
+            if _points([results], METRICS[key]):
+                _panel(axes, [results], look, METRICS[key], label)
+        by_time.set_ylabel("")
+        windows = f"{results.protocol.windows} windows of {results.protocol.context} tokens"
+        bars = "bars: 95 % of the divergence, 10th to 90th percentile of the times"
+        figure.text(
+            0.5, 0.985, f"{results.source.model}: drift as run on {windows}; {bars}", ha="center", va="top",
+            color=look.theme.ink, fontsize=10,
+        )  # fmt: skip
+        figure.savefig(path, dpi=144)
+
+
+def _decode_label(contents: Sequence[Results]) -> str:
+    contexts = {results.latency.context for results in contents if results.latency}
+    after = f", after {contexts.pop()} tokens" if len(contexts) == 1 else ""
+    return f"decode, ms a token{after}"
+
+
+def _one_panel(contents: Sequence[Results], look: Look, metric: Metric, label: str) -> Figure | None:
+    with drawing():
+        names = list(dict.fromkeys(point.row.name for point in _points(contents, metric)))
+        if not names:
+            return None
+        below = 0 if _named(contents) else legend_height(len(names))
+        figure = new_figure(look.theme, 3.9 + below / 72)
+        margins(figure, 48, 12, 40 + below, 12)
+        _panel(figure.subplots(), contents, look, metric, label)
+        if below:
+            legend(figure, names, look)
+        return figure
+
+
+def _named(contents: Sequence[Results]) -> bool:
+    """Return whether names are beside the points, and not in a legend."""
+    return len(contents) == 1 and len(contents[0].rows) <= MOST
+
+
+def _points(contents: Sequence[Results], metric: Metric) -> list[_Point]:
+    return [
+        _Point(row, index, across, kl)
+        for index, results in enumerate(contents)
+        for row in results.rows
+        if (kl := METRICS["kl"].of(row, results)) and (across := metric.of(row, results)) and math.isfinite(kl.value)
+    ]
+
+
+def _panel(axes: Axes, contents: Sequence[Results], look: Look, metric: Metric, label: str) -> None:
+    """Draw the points, bars, floors and fronts."""
+    points = _points(contents, metric)
+    dress(axes, look.theme)
+    bottom = _scales(axes, contents, points, wide=metric.key == "decode")
+    axes.set_xlabel(label)
+    axes.set_ylabel("KL divergence from fp32, mnat a token")
+    lines: list[Line] = []
+    if metric.key == "decode":
+        for index in range(len(contents)):
+            lines += _front(axes, [point for point in points if point.file == index], bottom, look)
+    if len(contents) == 1:
+        lines += _floor(axes, contents[0], look)
+    names = []
+    for point in points:
+        lines += _mark(axes, point, bottom, look)
+        below = point.kl.value < bottom
+        if _named(contents):
+            name = f"{shortened(point.row.name)}{' ↓' * below}"
+        # Of several files, all that is below has one place in the plot of sizes: letters would only be a heap.
+        elif len(contents) > 1 and (not below or metric.key == "decode"):
+            name = letter(point.file)
+        else:
+            continue
+        names.append(Name(name, point.across.value, max(point.kl.value, bottom), look.color(point.row.name)))
+    name_points(axes, names, lines)
+
+
+def _scales(axes: Axes, contents: Sequence[Results], points: Sequence[_Point], wide: bool) -> float:
+    """Set scales and limits, and return the lowest divergence that has its own place."""
+    floors = [kl.value for results in contents if fp16_floor(results) if (kl := _fp16_kl(results)) and kl.value > 0]
+    # fp32 arithmetic is some six decades below everything of interest: it is drawn on the lower edge.
+    told = [point.kl.value for point in points if point.kl.value >= _LOWEST]
+    bottom = min(floors or told or [_LOWEST]) / 3
+    log_scale(axes.yaxis, bottom, max(4 * bottom, *(point.kl.high for point in points), *(2 * t for t in told)) * 1.3)
+    places = [place for point in points for place in point.across]
+    if wide and max(places) > 5 * min(places) > 0:
+        log_scale(axes.xaxis, min(places) / 1.6, max(places) * 1.8)
+    elif wide:
+        axes.set_xlim(0, max(places) * 1.22)
+    else:
+        axes.set(xscale="log", xlim=(min(places) / 1.25, max(places) * 1.3))
+        fixed_ticks(axes.xaxis, [2, 3, 4, 6, 8, 12, 16, 24, 32])
+    return bottom
+
+
+def _fp16_kl(results: Results) -> Value | None:
+    return METRICS["kl"].of(results.row("torch-fp16"), results)
+
+
+def _floor(axes: Axes, results: Results, look: Look) -> list[Line]:
+    if not (fp16_floor(results) and (kl := _fp16_kl(results)) and kl.value > 0):
+        return []
+    axes.axhline(kl.value, color=look.theme.muted, linestyle=":", linewidth=1.1)
+    # On the left, where few rows drift as little.
+    axes.annotate(
+        "fp16 floor", (0, kl.value), xycoords=("axes fraction", "data"), xytext=(4, 2), textcoords="offset points",
+        va="bottom", fontsize=8, color=look.theme.muted, fontstyle="italic",
+    )  # fmt: skip
+    left, right = axes.get_xlim()
+    return [(left, kl.value, right, kl.value)]
+
+
+def _front(axes: Axes, points: Sequence[_Point], bottom: float, look: Look) -> list[Line]:
+    """Draw the stairs of what no other row beats: everything right of and above them is beaten."""
+    best = [points[index] for index in pareto_front([(point.across.value, point.kl.value) for point in points])]
+    corners = [(point.across.value, max(point.kl.value, bottom)) for point in best]
+    axes.step(*zip(*corners, strict=True), where="post", color=look.theme.muted, linewidth=1.2, zorder=1.5)
+    return [
+        line
+        for (x, y), (to_x, to_y) in itertools.pairwise(corners)
+        for line in ((x, y, to_x, y), (to_x, y, to_x, to_y))
+    ]
+
+
+def _mark(axes: Axes, point: _Point, bottom: float, look: Look) -> list[Line]:
+    """Draw a point, and its intervals, which are returned."""
+    style, color = look.styles[point.row.name], look.color(point.row.name)
+    (x, left, right), (y, low, high) = point.across, point.kl
+    bars: list[Line] = [(x, max(low, bottom), x, high)] if y >= bottom else []
+    if right > left:
+        bars.append((left, max(y, bottom), right, max(y, bottom)))
+    for start_x, start_y, end_x, end_y in bars:
+        axes.plot([start_x, end_x], [start_y, end_y], color=color, linewidth=1.3, solid_capstyle="butt")
+    axes.plot(
+        x, max(y, bottom), style.marker, color=color, markersize=6.5, clip_on=False, zorder=3, markeredgewidth=1.4,
+        markerfacecolor=color if style.filled else look.theme.paper,
+    )  # fmt: skip
+    return bars

@@ -1,0 +1,169 @@
+"""Result files as Markdown for a model card, CSV for a spreadsheet and JSON for a program."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from io import StringIO
+from typing import Any, Literal
+
+from pythia_quant.bench.gates import describe
+from pythia_quant.bench.metrics import METRICS, Metric
+from pythia_quant.report.facts import (
+    PERCENTILES,
+    latency_line,
+    machine_line,
+    reference_line,
+    remarks,
+    source_line,
+    text_line,
+)
+from pythia_quant.report.files import ResultFile
+from pythia_quant.report.numbers import shown
+from pythia_quant.results import Results, Row
+
+TableFormat = Literal["markdown", "csv", "json"]
+
+SUFFIXES: dict[TableFormat, str] = {"markdown": "md", "csv": "csv", "json": "json"}
+"""What a table's file is called after its dot."""
+
+_COLUMNS = {
+    "ppl_drift": "ppl drift", "kl": "KL", "top1": "top-1", "bits_per_weight": "bits a weight", "disk": "disk",
+    "prefill": "prefill", "decode": "decode", "speedup_baseline": "× baseline", "memory": "peak memory",
+}  # fmt: skip
+_MARKUP = re.compile(r"([\\`*_{}\[\]|$~#])")
+_FORMULA = ("=", "+", "-", "@")
+
+
+def render_table(files: Sequence[ResultFile], form: TableFormat) -> str:
+    """Return the values of result files in one of the forms."""
+    if form == "markdown":
+        return "\n".join(_markdown(file) for file in files)
+    records = [record for file in files for record in _records(file)]
+    if form == "json":
+        return json.dumps([_without_infinity(record) for record in records], indent=1, ensure_ascii=False) + "\n"
+    stream = StringIO()
+    writer = csv.DictWriter(stream, _FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _guarded(value) for key, value in record.items()} for record in records)
+    return stream.getvalue()
+
+
+_FIELDS = (
+    "file", "model", "revision", "commit", "text", "text_sha256", "row", "quantized", "metric", "value", "low", "high",
+    "interval", "unit", "better", "protocol", "machine", "cores", "threads", "runtime", "created", "disturbed",
+)  # fmt: skip
+
+
+def _records(file: ResultFile) -> Iterator[dict[str, Any]]:
+    """Yield one record a measured value; the keys are :data:`_FIELDS`, in their order."""
+    results = file.results
+    for row in results.rows:
+        for metric in METRICS.values():
+            value = metric.of(row, results)
+            if value is None:
+                continue
+            counted = metric.protocol == "size"
+            yield {
+                "file": file.label,
+                "model": results.source.model,
+                "revision": results.source.revision,
+                "commit": results.source.commit or "",
+                "text": results.text.name,
+                "text_sha256": results.text.sha256,
+                "row": row.name,
+                "quantized": row.quantized,
+                "metric": metric.key,
+                "value": value.value,
+                "low": value.low,
+                "high": value.high,
+                "interval": "" if counted else "10 % to 90 %" if metric.protocol == "latency" else "95 %",
+                "unit": metric.unit,
+                "better": metric.better,
+                "protocol": _protocol(metric, results),
+                "machine": machine_line(results),
+                "cores": results.machine.cores,
+                "threads": row.speeds[0].threads if row.speeds else None,
+                "runtime": row.runtime,
+                "created": results.created.isoformat(),
+                "disturbed": row.speeds[0].disturbed if row.speeds and metric.protocol == "latency" else "",
+            }
+
+
+def _protocol(metric: Metric, results: Results) -> str:
+    protocol = {"windows": results.protocol, "latency": results.latency, "lambada": results.lambada}.get(
+        metric.protocol
+    )
+    return f"{protocol.name} v{protocol.version}" if protocol else metric.protocol
+
+
+def _guarded(value: object) -> object:
+    """Keep a spreadsheet from taking a text for a formula, and a record on one line; numbers stay as they are."""
+    if not isinstance(value, str):
+        return value
+    text = " ".join(value.splitlines())
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+
+
+def _without_infinity(record: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity: it is a string, as in result files."""
+    names = {math.inf: "Infinity", -math.inf: "-Infinity"}
+    return {
+        key: names.get(value, "NaN") if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in record.items()
+    }
+
+
+def _markdown(file: ResultFile) -> str:
+    results = file.results
+    heads = [_head(label, METRICS[key]) for key, label in _COLUMNS.items()]
+    table = [["", *heads, "gates"], ["---", *["---:"] * len(heads), "---"]]
+    table += [[_row_name(row, results), *_row_cells(row, results), _gates(row, results)] for row in results.rows]
+    lines = [f"### {_escaped(file.label)}", "", *(f"| {' | '.join(cells)} |" for cells in table), ""]
+    latency = latency_line(results)
+    said = [
+        f"Source: {source_line(results)}",
+        f"Reference: {reference_line(results)}",
+        f"Drift: {text_line(results)}; intervals of 95 %",
+        *([f"Speed and memory: {latency}; medians, ranges {PERCENTILES}"] if latency else []),
+        f"Machine: {machine_line(results)}",
+        *(f"{name}: {remark}" for name, remark in remarks(results)),
+        *(describe(gate).rstrip(".") for gate in results.gates if gate.outcome != "passed"),
+    ]
+    return "\n".join([*lines, *(f"- {_escaped(line)}." for line in said), ""])
+
+
+def _head(label: str, metric: Metric) -> str:
+    arrow = {"lower": " ↓", "higher": " ↑", "": ""}[metric.better]
+    return f"{label}{f', {metric.unit}' if metric.unit else ''}{arrow}"
+
+
+def _row_name(row: Row, results: Results) -> str:
+    name = _escaped(row.name)
+    return f"**{name}** (baseline)" if row.name == results.baseline else name
+
+
+def _row_cells(row: Row, results: Results) -> list[str]:
+    cells = []
+    for key in _COLUMNS:
+        metric = METRICS[key]
+        text, interval = shown(metric, row, metric.of(row, results))
+        between = "" if interval.startswith("±") else " "
+        cells.append(
+            f"{text}{between}{interval if interval.startswith('±') or not interval else f'({interval})'}".strip()
+        )
+    return [_escaped(cell) for cell in cells]
+
+
+def _gates(row: Row, results: Results) -> str:
+    outcomes = [gate.outcome for gate in results.gates if gate.variant == row.name]
+    return ", ".join(f"{outcomes.count(name)} {name}" for name in ("failed", "undecided", "passed") if name in outcomes)
+
+
+def _escaped(text: str) -> str:
+    """Return text that Markdown shows as it is, in a table too."""
+    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKUP.sub(r"\\\1", plain)

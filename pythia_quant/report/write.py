@@ -1,0 +1,81 @@
+"""The folder of a report: complete or absent."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from pythia_quant.artifact import scratch_folder
+from pythia_quant.errors import BenchmarkError
+from pythia_quant.report.files import ResultFile, read_files
+from pythia_quant.report.tables import SUFFIXES, TableFormat, render_table
+from pythia_quant.report.theme import DARK, LIGHT, Look, row_styles
+
+try:
+    from matplotlib.figure import Figure
+
+    from pythia_quant.report.canvas import recolored, rendered
+    from pythia_quant.report.figures import PLOTS, overview_plots
+    from pythia_quant.report.inline import inline_svg
+    from pythia_quant.report.page import MARKER, DrawnPlot, Illustrations, render_page
+except ImportError as missing:
+    raise BenchmarkError(
+        f"a report needs packages that are not here ({missing})", hint="pip install 'pythia-quant[report]'"
+    ) from missing
+
+PAGE = "index.html"
+
+
+def write_report(paths: Sequence[Path], out: Path, formats: Collection[TableFormat] = ()) -> Path:
+    """Write a page about result files with its plots as SVG and PNG, and tables in `formats`; return the page's path.
+
+    `out` appears when all is written. An earlier report there is replaced, anything else is not touched.
+
+    Raises:
+        BenchmarkError: a result file cannot be read, or `out` holds something else than a report.
+    """
+    files = read_files(paths)
+    _check_ours(out)
+    with scratch_folder(out) as scratch:
+        for form in formats:
+            (scratch / f"results.{SUFFIXES[form]}").write_text(render_table(files, form), encoding="utf-8", newline="")
+        (scratch / PAGE).write_text(_page(files, scratch / "plots"), encoding="utf-8", newline="\n")
+    return out / PAGE
+
+
+def _check_ours(out: Path) -> None:
+    if not out.exists():
+        return
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    page = out / PAGE
+    if not page.is_file() or f'content="{MARKER}"'.encode() not in page.read_bytes()[:4096]:
+        raise BenchmarkError("is no report of ours and is not empty", where=str(out), hint="choose another folder")
+
+
+def _page(files: Sequence[ResultFile], folder: Path) -> str:
+    """Draw all plots, leave them in `folder`, and return the page that shows them."""
+    folder.mkdir()
+    contents = [file.results for file in files]
+    styles = row_styles(contents)
+    look = Look(LIGHT, styles)
+
+    def kept(name: str, title: str, caption: str, figure: Figure) -> DrawnPlot:
+        svg = rendered(figure, "svg")
+        (folder / f"{name}.svg").write_bytes(svg)
+        (folder / f"{name}.png").write_bytes(rendered(figure, "png"))
+        (folder / f"{name}-dark.svg").write_bytes(recolored(svg, DARK))
+        return DrawnPlot(title, caption, inline_svg(svg, name, title))
+
+    together = overview_plots(contents, look) if len(files) > 1 else []
+    overview = [kept(f"all-{key}", title, caption, figure) for key, title, figure, caption in together]
+    illustrations = []
+    for file in files:
+        drawn, missing = [], []
+        for plot in PLOTS:
+            if figure := plot.draw(file.results, look):
+                drawn.append(kept(f"{file.slug}-{plot.key}", plot.title, plot.caption(file.results), figure))
+            else:
+                missing.append((plot.title, plot.absent))
+        illustrations.append(Illustrations(drawn, missing))
+    return render_page(files, styles, overview, illustrations)
