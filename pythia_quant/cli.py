@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,8 +16,13 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from pythia_quant import suite
-from pythia_quant.errors import PythiaQuantError
-from pythia_quant.recipe import Recipe, load_recipe, shipped_recipes
+from pythia_quant.errors import BenchmarkError, PythiaQuantError
+from pythia_quant.interruption import interrupt_own_code
+from pythia_quant.recipe import load_recipe, shipped_recipes
+
+if TYPE_CHECKING:
+    from pythia_quant.bench.benchmark import Options
+    from pythia_quant.results import Results
 
 # Imports of torch and the backends stand inside the commands that need them: --help answers at once.
 # ruff: noqa: PLC0415
@@ -35,6 +42,14 @@ app.add_typer(recipes_app, name="recipes")
 out_console = Console(width=max(100, Console().width))
 progress_console = Console(stderr=True)
 
+
+class DeviceName(StrEnum):
+    """Where a model runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships with the package.")]
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only this variant; repeatable.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the artifacts.")]
@@ -43,14 +58,40 @@ Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or
 TextFile = Annotated[
     Path | None, typer.Option("--text", metavar="FILE", help="Evaluate on this text, UTF-8 or parquet.")
 ]
+LambadaFile = Annotated[
+    Path | None, typer.Option("--lambada", metavar="FILE", help="Measure LAMBADA's last words on this file, too.")
+]
 CalibrationFile = Annotated[
     Path | None, typer.Option("--calibration", metavar="FILE", help="Calibrate on this text, UTF-8 or parquet.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace artifacts that are already there.")]
 Artifacts = Annotated[list[Path], typer.Argument(metavar="ARTIFACT...", help="Folders that convert has left.")]
+Threads = Annotated[
+    list[int] | None,
+    typer.Option("--threads", metavar="N", min=1, help="Of every runtime; repeat it to measure speed with each."),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", metavar="SIZE", help="At most so much, such as 4GiB: what needs more runs layer by layer."
+    ),
+]
+Device = Annotated[DeviceName, typer.Option("--device", help="Where all but ONNX runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
+class TableForm(StrEnum):
+    """How a table of results is written."""
+
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    JSON = "json"
+
+
+GATE_FAILED, GATE_UNDECIDED = 3, 4
+"""Exit codes of a measurement that was made, and of which a gate failed or is undecided."""
+WORSE = 3
+"""Exit code of a comparison in which something became worse."""
 INTERRUPTED = 130
 """Exit code that typer gives to Ctrl-C, as shells do."""
 
@@ -68,16 +109,25 @@ def run(
     revision: Revision = None,
     text: TextFile = None,
     calibration: CalibrationFile = None,
+    lambada: LambadaFile = None,
     overwrite: Overwrite = False,
+    threads: Threads = None,
+    memory: Memory = None,
+    device: Device = DeviceName.CPU,
 ) -> None:
-    """Convert every variant of RECIPE, measure each against the fp16 baseline, and print one table."""
+    """Convert every variant of RECIPE, measure each against the fp16 baseline, and print one table.
+
+    Exits with 3 when a gate failed, with 4 when one is undecided.
+    """
     from pythia_quant.report.terminal import print_results
     from pythia_quant.run import run as run_recipe
 
-    chosen = _recipe(recipe, model, revision, text, calibration)
-    outcome = run_recipe(chosen, out, only or [], overwrite, progress_console)
+    chosen = load_recipe(recipe).overridden(model, revision, text, calibration, lambada)
+    options = _options(threads, memory, device)
+    outcome = run_recipe(chosen, out, only or [], overwrite, progress_console, options)
     print_results(outcome.results, out_console)
     out_console.print(f"\nArtifacts and {outcome.path.name} are in {outcome.path.parent}", soft_wrap=True)
+    exit_by_gates(outcome.results)
 
 
 @app.command(epilog=_example("pythia-quant convert demo --only gptq-int4 --out artifacts"))
@@ -94,25 +144,118 @@ def convert(
     """Convert the variants of RECIPE and measure nothing. Artifacts go to DIR/<source>/<revision>/<variant>."""
     from pythia_quant.run import convert_all
 
-    chosen = _recipe(recipe, model, revision, text, calibration)
+    chosen = load_recipe(recipe).overridden(model, revision, text, calibration)
     for artifact in convert_all(chosen, out, only or [], overwrite, progress_console):
         manifest = artifact.manifest
         size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
         out_console.print(f"[bold]{manifest.variant}[/]: {size}, in {escape(str(artifact.folder))}", soft_wrap=True)
 
 
-@app.command(epilog=_example("pythia-quant bench artifacts/demo/builtin/*/"))
-def bench(artifacts: Artifacts, text: TextFile = None, as_json: AsJson = False) -> None:
-    """Measure artifacts against their source. results.json is written beside them; an earlier one is kept."""
+@app.command(
+    epilog=_example(
+        "pythia-quant bench artifacts/demo/builtin/*/",
+        "pythia-quant bench artifacts/demo/builtin/onnx-int8 --threads 1 --threads 2 --recipe mine.yaml",
+    )
+)
+def bench(
+    artifacts: Artifacts,
+    text: TextFile = None,
+    lambada: LambadaFile = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            help="Take evaluation, tasks, latency and gates from it, not from the artifacts.",
+        ),
+    ] = None,
+    threads: Threads = None,
+    memory: Memory = None,
+    device: Device = DeviceName.CPU,
+    as_json: AsJson = False,
+) -> None:
+    """Measure artifacts against their source. results.json is written beside them; an earlier one is kept.
+
+    Exits with 3 when a gate failed, with 4 when one is undecided.
+    """
     from pythia_quant.report.terminal import print_results
     from pythia_quant.run import bench as bench_artifacts
 
-    outcome = bench_artifacts(artifacts, text, progress_console)
+    measured_by = load_recipe(recipe) if recipe else None
+    outcome = bench_artifacts(
+        artifacts, text, lambada, progress_console, _options(threads, memory, device), measured_by
+    )
     if as_json:
         print(outcome.results.model_dump_json(indent=1))
+    else:
+        print_results(outcome.results, out_console)
+        out_console.print(f"\nWritten to {outcome.path}", soft_wrap=True)
+    exit_by_gates(outcome.results)
+
+
+@app.command(
+    epilog=_example(
+        "pythia-quant report artifacts/demo/builtin/results.json --out report",
+        "pythia-quant report artifacts/*/main/ --format markdown > table.md",
+    )
+)
+def report(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS...", help="Result files, or folders with a results.json.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for the page and its plots; an earlier report there is replaced. [default: report]",
+        ),
+    ] = None,
+    form: Annotated[
+        list[TableForm] | None,
+        typer.Option(
+            "--format",
+            help="Print a table instead of writing the page; with --out, leave it beside the page. Repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Show result files as one HTML page with plots as SVG and PNG, or as a table in Markdown, CSV or JSON."""
+    from pythia_quant.report.files import read_files
+    from pythia_quant.report.tables import TableFormat, render_table
+
+    forms: list[TableFormat] = [one.value for one in form or []]
+    if forms and out is None:
+        files = read_files(results)
+        for one in forms:
+            print(render_table(files, one), end="")
         return
-    print_results(outcome.results, out_console)
-    out_console.print(f"\nWritten to {outcome.path}", soft_wrap=True)
+    from pythia_quant.report.write import write_report
+
+    out_console.print(f"Written to {write_report(results, out or Path('report'), forms)}", soft_wrap=True)
+
+
+@app.command(epilog=_example("pythia-quant compare last-week.json artifacts/demo/builtin/results.json"))
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A result file that bench has written.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another one, on the same text.")],
+    everything: Annotated[bool, typer.Option("--all", help="Show what did not change, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what changed between two results beyond error, for two versions or two machines.
+
+    Exits with 3 when something became worse. Results on different texts or by different protocols are refused.
+    """
+    from pythia_quant.bench.changes import compare_results
+    from pythia_quant.report.changes import changes_data, changes_table
+    from pythia_quant.results import load_results
+
+    comparison = compare_results(load_results(before), load_results(after))
+    if as_json:
+        print(json.dumps(changes_data(comparison), indent=1))
+    else:
+        out_console.print(changes_table(comparison, everything=everything))
+    if comparison.worse:
+        raise typer.Exit(WORSE)
 
 
 @app.command(epilog=_example("pythia-quant verify artifacts/demo/builtin/onnx-int8"))
@@ -207,8 +350,30 @@ def show_suite(as_json: AsJson = False) -> None:
     out_console.print("154 revisions each (step0 to step143000); the v0 families 143, from step1000.", style="dim")
 
 
-def _recipe(name: str, model: str | None, revision: str | None, text: Path | None, calibration: Path | None) -> Recipe:
-    return load_recipe(name).overridden(model, revision, text, calibration)
+def _options(threads: list[int] | None, memory: str | None, device: DeviceName) -> Options:
+    from pythia_quant.bench.benchmark import Options
+    from pythia_quant.environment import cores
+
+    # An option given twice counts once; the first is the one that all else is measured with.
+    chosen = list(dict.fromkeys(threads or [cores()]))
+    return Options(chosen, None if memory is None else _bytes(memory), device.value)
+
+
+def _bytes(size: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B?", size.strip())
+    if not match:
+        raise BenchmarkError(f"{size!r} is no size of memory", where="--memory", hint="give one such as 4GiB or 500MB")
+    number, prefix, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " "))
+
+
+def exit_by_gates(results: Results) -> None:
+    """End with the exit code of the worst gate; return when all passed."""
+    outcomes = {gate.outcome for gate in results.gates}
+    if "failed" in outcomes:
+        raise typer.Exit(GATE_FAILED)
+    if "undecided" in outcomes:
+        raise typer.Exit(GATE_UNDECIDED)
 
 
 def _print_error(error: PythiaQuantError) -> None:
@@ -218,6 +383,7 @@ def _print_error(error: PythiaQuantError) -> None:
 
 def main(command: Callable[[], object] = app) -> None:
     """Run the program; what the user can act on becomes one message and exit code 2."""
+    interrupt_own_code()
     try:
         command()
     except PythiaQuantError as error:

@@ -85,11 +85,14 @@ class TaskSettings(Settings):
 
 
 class LatencySettings(Settings):
-    """Lengths to measure speed at, in tokens; by default those of a fixed list that the model's context holds."""
+    """Lengths to measure speed at, in tokens; by default those of a fixed list that the model's context holds.
+
+    Without rounds, no speed is measured.
+    """
 
     prompts: list[int] | None = Field(default=None, min_length=1)
     contexts: list[int] | None = Field(default=None, min_length=1)
-    rounds: int = Field(default=3, ge=1)
+    rounds: int = Field(default=3, ge=0)
 
     @field_validator("prompts", "contexts")
     @classmethod
@@ -237,6 +240,7 @@ class Recipe:
         revision: str | None = None,
         text: Path | None = None,
         calibration: Path | None = None,
+        lambada: Path | None = None,
     ) -> Recipe:
         """Return the recipe with what the command line says instead, and with local files as absolute paths."""
         settings = self.settings
@@ -251,6 +255,10 @@ class Recipe:
             if after.file and not after.dataset:
                 after = after.model_copy(update={"file": str((self.path.parent / after.file).resolve())})
             update[part] = before.model_copy(update={"text": after})
+        wanted = LambadaSettings(file=str(lambada.resolve())) if lambada else settings.tasks.lambada
+        if wanted and not wanted.dataset:
+            wanted = wanted.model_copy(update={"file": str((self.path.parent / wanted.file).resolve())})
+        update["tasks"] = TaskSettings(lambada=wanted)
         return replace(self, settings=settings.model_copy(update=update))
 
     @property
@@ -286,13 +294,12 @@ class Recipe:
             context = getattr(self.settings, part).context
             if context is not None and context > architecture.context:
                 raise self.error((part, "context"), f"{context} exceeds the model's context {architecture.context}")
-        for part in ("prompts", "contexts"):
+        for part, room in (("prompts", 0), ("contexts", DECODED)):
             longest = max(getattr(self.settings.latency, part) or (0,))
-            if longest + (DECODED if part == "contexts" else 0) > architecture.context:
-                room = f" and {DECODED} decoded tokens" if part == "contexts" else ""
-                raise self.error(
-                    ("latency", part), f"{longest}{room} exceed the model's context {architecture.context}"
-                )
+            if longest and longest + room > architecture.context:
+                decoded = f" and {room} decoded tokens" if room else ""
+                message = f"{longest}{decoded} exceed the model's context {architecture.context}"
+                raise self.error(("latency", part), message)
 
     def check_suite(self) -> None:
         """Check the settings against the model's shape when it is one of the suite, without opening it."""

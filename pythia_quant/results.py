@@ -14,6 +14,8 @@ from pythia_quant.manifest import Record, SourceRecord, TextRecord
 from pythia_quant.results_versions import CURRENT, upgrade
 
 RESULTS = "results.json"
+CONFIDENCES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+"""Edges of the bins of the reference's confidence."""
 
 
 class Protocol(Record):
@@ -150,7 +152,7 @@ class SpeedProcess(Record):
         start_rss_bytes: resident size of the process before the model was loaded, Python and libraries included.
         peak_rss_bytes: its largest resident size.
         peak_device_bytes: the most an accelerator's memory held; None on the CPU.
-        read_bytes_per_second: how fast a buffer of the weights' size was read, just before and just after.
+        read_bytes_per_second: how fast a buffer of the weights' size was read, just after.
         others: share of all processors' time that other programs, and the host, took meanwhile; 0 to 1.
     """
 
@@ -161,7 +163,7 @@ class SpeedProcess(Record):
     start_rss_bytes: int
     peak_rss_bytes: int
     peak_device_bytes: int | None = None
-    read_bytes_per_second: list[float] = Field(default_factory=list)
+    read_bytes_per_second: float | None = None
     others: float | None = None
 
 
@@ -285,6 +287,7 @@ class Results(Record):
     baseline: str
     rows: list[Row]
     gates: list[GateOutcome] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
 
     def row(self, name: str) -> Row:
         """Return the row called `name`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from pythia_quant.artifact import Artifact, open_artifact
-from pythia_quant.bench.benchmark import benchmark, step_count
+from pythia_quant.bench.benchmark import Options, benchmark, step_count
 from pythia_quant.conversion import artifact_folder, check_space, convert, costs
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import format_of
@@ -42,24 +42,41 @@ def convert_all(recipe: Recipe, out: Path, only: list[str], overwrite: bool, con
         return _convert_each(inputs, names, out, overwrite, steps)
 
 
-def run(recipe: Recipe, out: Path, only: list[str], overwrite: bool, console: Console) -> Outcome:
+def run(
+    recipe: Recipe, out: Path, only: list[str], overwrite: bool, console: Console, options: Options | None = None
+) -> Outcome:
     """Convert the recipe's variants, measure each against the fp16 baseline, and write the result file.
 
     Raises:
         PythiaQuantError: see :func:`convert_all`; no result file is written.
     """
-    names = list(recipe.variants(only))
-    with Steps(1 + len(names) + step_count(len(names)), console) as steps:
+    names, options = list(recipe.variants(only)), options or Options()
+    with Steps(1 + len(names) + step_count(recipe, len(names), options), console) as steps:
         inputs = _inputs(recipe, names, out, steps, console)
         artifacts = _convert_each(inputs, names, out, overwrite, steps)
-        results = benchmark(inputs, artifacts, steps)
-    path = artifacts[0].folder.parent / RESULTS
+        path = artifacts[0].folder.parent / RESULTS
+        results = benchmark(inputs, artifacts, path, steps, options)
     save_results(results, path)
     return Outcome(artifacts, results, path)
 
 
-def bench(folders: list[Path], text: Path | None, console: Console) -> Outcome:
-    """Measure artifacts of one source again, with the recipe in their manifest or on another text.
+def bench(
+    folders: list[Path],
+    text: Path | None,
+    lambada: Path | None,
+    console: Console,
+    options: Options | None = None,
+    measured_by: Recipe | None = None,
+) -> Outcome:
+    """Measure artifacts of one source again, as the recipe in their manifest says.
+
+    Args:
+        folders: the artifacts'.
+        text: to evaluate on, instead of the recipe's.
+        lambada: its passages, instead of the recipe's.
+        console: where to show progress.
+        options: how to measure.
+        measured_by: a recipe whose evaluation, tasks, latency and gates are taken instead.
 
     Raises:
         PythiaQuantError: an artifact was altered, or they are of different sources; no result file is written.
@@ -76,11 +93,16 @@ def bench(folders: list[Path], text: Path | None, console: Console) -> Outcome:
     manifest = first.manifest
     settings = RecipeSettings.model_validate(manifest.recipe)
     recipe = Recipe(manifest.recipe_name, first.folder / "recipe", settings)
-    recipe = recipe.overridden(revision=manifest.source.commit, text=text)
-    with Steps(1 + step_count(len(artifacts)), console) as steps:
-        inputs = _open(recipe, steps, console)
-        results = benchmark(inputs, artifacts, steps)
+    if measured_by:
+        ours = measured_by.overridden().settings
+        update = {part: getattr(ours, part) for part in ("evaluation", "tasks", "latency", "gates")}
+        recipe = replace(recipe, settings=settings.model_copy(update=update))
+    recipe = recipe.overridden(revision=manifest.source.commit, text=text, lambada=lambada)
+    options = options or Options()
     path = first.folder.parent / RESULTS
+    with Steps(1 + step_count(recipe, len(artifacts), options), console) as steps:
+        inputs = _open(recipe, steps, console)
+        results = benchmark(inputs, artifacts, path, steps, options)
     save_results(results, path)
     return Outcome(artifacts, results, path)
 

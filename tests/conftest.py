@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from tiny import write_checkpoint, write_recipe
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep references that tests make out of the user's cache."""
+    os.environ["PYTHIA_QUANT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

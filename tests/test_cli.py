@@ -25,6 +25,8 @@ COMMANDS = [
     "run",
     "convert",
     "bench",
+    "report",
+    "compare",
     "verify",
     "generate",
     "recipes list",
@@ -114,14 +116,74 @@ def test_run_again_finds_the_artifacts_there_and_keeps_the_earlier_results(finis
 
 def test_bench_measures_again_and_prints_json(finished: Path) -> None:
     parent = finished / "out/tiny/local"
-    printed = succeed("bench", parent / "onnx-fp32", parent / "onnx-int8", "--json")
+    before = parent / "results.json"
+    first = load_results(before)
+    recipe = finished / "without-speed.yaml"
+    recipe.write_text((finished / "tiny.yaml").read_text().replace("rounds: 1", "rounds: 0"))
+    printed = succeed("bench", parent / "onnx-fp32", parent / "onnx-int8", "--json", "--recipe", recipe)
     results = json.loads(printed)
     assert [row["name"] for row in results["rows"]][3:] == ["onnx-fp32", "onnx-int8"]
-    assert len(list(parent.glob("results*.json"))) == 2
+    assert (results["latency"], results["rows"][3]["speeds"]) == (None, [])
+    (earlier,) = (path for path in parent.glob("results-*.json"))
+    assert load_results(earlier) == first
+    assert "0 values" not in succeed("compare", earlier, before)
+
     other = finished / "other.txt"
     other.write_text("another text altogether, long enough for a few windows of bytes. " * 4)
-    results = json.loads(succeed("bench", parent / "onnx-fp32", "--text", other, "--json"))
+    options = ("--recipe", recipe, "--text", other, "--memory", "1MB", "--lambada", write_passages(finished))
+    done = program("bench", parent / "gptq-int4", parent / "bnb-nf4", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
     assert (results["text"]["name"], results["protocol"]["windows"]) == (str(other), 6)
+    rows = {row["name"]: row for row in results["rows"]}
+    assert rows["torch-fp16"]["runtime"].endswith("layer by layer")
+    assert rows["gptq-int4"]["as_run"]["kl"]
+    assert (rows["bnb-nf4"]["as_run"], len(rows["bnb-nf4"]["weights"]["kl"])) == (None, 6)
+    assert "it was not run: nothing runs it layer by layer" in rows["bnb-nf4"]["notes"][0]
+    shutil.copy(before, finished / "another-text.json")
+    assert "on another text" in refuse("compare", earlier, finished / "another-text.json")
+
+
+def write_passages(folder: Path) -> Path:
+    path = folder / "passages.jsonl"
+    path.write_text("".join(json.dumps({"text": f"the number after {i} is {i + 1}"}) + "\n" for i in range(5)))
+    return path
+
+
+def test_lambada_is_measured_when_it_is_asked_for(recipe_file: Path) -> None:
+    recipe_file.write_text(recipe_file.read_text().replace("rounds: 1", "rounds: 0"))
+    passages, out = write_passages(recipe_file.parent), recipe_file.parent / "out"
+    options = ("--only", "onnx-fp32", "--lambada", passages, "--out", out)
+    succeed("run", recipe_file, *options)
+    results = load_results(out / "tiny/local/results.json")
+    assert results.lambada is not None
+    assert results.lambada.examples == 5
+    scores = [row.lambada for row in results.rows]
+    assert all(score is not None and len(score.log_likelihood) == 5 for score in scores)
+    assert scores[2] is not None
+    assert scores[3] is not None
+    assert scores[3].log_likelihood == pytest.approx(scores[2].log_likelihood, rel=1e-4)
+
+
+def test_an_interrupted_benchmark_goes_on(finished: Path) -> None:
+    """Killed once the first row's drift is there, it does not measure that again, and leaves nothing."""
+    parent = finished / "out/tiny/local"
+    recipe = finished / "on-and-on.yaml"
+    recipe.write_text(
+        (finished / "tiny.yaml").read_text().replace("rounds: 1", "rounds: 0").replace("windows: 6", "windows: 5")
+    )
+    command = [sys.executable, "-m", "pythia_quant", "bench", str(parent / "onnx-fp32"), "--recipe", str(recipe)]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while child.poll() is None and not list(parent.glob(".results.json.work-*/torch-fp16.drift.json")):
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    (done,) = parent.glob(".results.json.work-*/torch-fp16.drift.json")
+    marked = json.loads(done.read_text()) | {"runtime": "what the killed one measured"}
+    done.write_text(json.dumps(marked))
+    results = json.loads(succeed(*command[3:], "--json"))
+    assert results["rows"][0]["runtime"] == "what the killed one measured"
+    assert not list(parent.glob(".results*"))
 
 
 def test_verify_and_generate(finished: Path) -> None:
@@ -273,6 +335,7 @@ def test_an_interrupted_conversion_says_so_and_leaves_nothing(recipe_file: Path)
 
 
 def test_a_hub_model_is_converted_under_its_name_and_revision(recipe_file: Path, tmp_path: Path) -> None:
+    recipe_file.write_text(recipe_file.read_text().replace("rounds: 1", "rounds: 0"))
     with loopback_hub() as hub:
         step = write_checkpoint(tmp_path / "step")
         (step / "model.safetensors").unlink()  # many step revisions hold only a pickle

@@ -8,6 +8,7 @@ from tiny import TINY
 
 from pythia_quant.errors import RecipeError
 from pythia_quant.recipe import load_recipe, shipped_recipes
+from pythia_quant.source import open_source
 from pythia_quant.suite import SIZES
 
 Edit = Callable[[str], str]
@@ -123,3 +124,32 @@ def test_each_setting_that_differs_by_size_says_on_what_basis() -> None:
     assert differing
     for recipe in recipes:
         assert differing <= set(recipe.basis)
+
+
+def changed(folder: Path, before: str, after: str) -> Path:
+    path = folder / "changed.yaml"
+    path.write_text(replaced(before, after)(shipped_recipes()["demo"].read_text()))
+    return path
+
+
+@pytest.mark.parametrize(("limit", "value"), [("0.5 %", 0.5), ("0.5%", 0.5), ("0.5", 0.5)])
+def test_a_limit_may_be_written_with_its_unit(tmp_path: Path, limit: str, value: float) -> None:
+    path = changed(tmp_path, "max_ppl_drift: 0.5 %, max_kl: 1 mnat", f"max_ppl_drift: {limit}, max_kl: 1 mnat")
+    gates = load_recipe(path).settings.gates["onnx-int8"]
+    assert (gates.max_ppl_drift, gates.max_kl) == (value, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("max_kl: 1 mnat", "max_kl: 1 nat", "'1 nat' is no limit; give a number, of mnat"),
+        ("rounds: 2", "rounds: 2\n  prompts: [0]", "0 is no length"),
+        ("rounds: 2", "rounds: 2\n  prompts: [600]", "600 exceed the model's context 512"),
+        ("rounds: 2", "rounds: 2\n  contexts: [500]", "500 and 66 decoded tokens exceed"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = changed(tmp_path, old, new)
+    with pytest.raises(RecipeError, match=message) as refused:
+        load_recipe(path).check_fits(open_source("builtin:demo").architecture)
+    assert f"{path}:" in str(refused.value)

@@ -71,6 +71,7 @@ variants:
   onnx-fp32: {{format: onnx, weights: fp32, activations: fp32, embeddings: fp32, head: fp32}}
 gates:
   onnx-int8: {{max_ppl_drift: 50, min_top1: 10}}
+latency: {{rounds: 1}}
 """
 
 

@@ -1,94 +1,252 @@
-"""Measure a source and its artifacts in one run: drift first, then speed with nothing else running."""
+"""Measure a source and its artifacts in one run: drift first, then tasks, then speed with nothing else running."""
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import json
+import math
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Literal
 
-import psutil
 import torch
 
 from pythia_quant import environment, isolate
-from pythia_quant.artifact import Artifact, verify_files
-from pythia_quant.bench.drift import make_reference, reference_nll
+from pythia_quant.artifact import Artifact, verify_files, work_folder
+from pythia_quant.bench import memory
 from pythia_quant.bench.gates import evaluate_gates
+from pythia_quant.bench.lambada import read_passages
+from pythia_quant.bench.machine import machine
+from pythia_quant.bench.reference import Reference, reference
+from pythia_quant.bench.speed import latency_protocol, measure_speeds
+from pythia_quant.bench.speed import step_count as speed_steps
 from pythia_quant.bench.subject import SOURCE_DTYPES, Subject
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.callbacks import Report
+from pythia_quant.errors import BenchmarkError, CorpusError, PythiaQuantError
+from pythia_quant.hub_files import fetch
 from pythia_quant.inputs import Inputs
 from pythia_quant.manifest import MANIFEST, SourceRecord
 from pythia_quant.progress import Steps
-from pythia_quant.results import Drift, LatencyProtocol, Machine, Protocol, Results, Row, Speed, SpeedProcess
+from pythia_quant.recipe import LambadaSettings, Recipe
+from pythia_quant.results import Lambada, LambadaProtocol, LatencyProtocol, Protocol, Results, Row, Speed
 
 
-def step_count(artifacts: int) -> int:
+@dataclass(frozen=True)
+class Options:
+    """How to measure.
+
+    Attributes:
+        threads: for every runtime; speed is measured with each of them, all else with the first.
+        memory: bytes that one measurement may take; what is free unless given. What needs more is run layer by layer.
+        device: ``cpu`` or ``cuda``; ONNX artifacts stay on the CPU.
+    """
+
+    threads: list[int] = field(default_factory=lambda: [environment.cores()])
+    memory: int | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One row to be: what is measured, and why not whole, if not."""
+
+    subject: Subject
+    artifact: Artifact | None
+    disk_bytes: int
+    note: str
+
+
+def step_count(recipe: Recipe, artifacts: int, options: Options) -> int:
     """Return how many progress steps :func:`benchmark` takes for that many artifacts."""
-    return 1 + 2 * (len(SOURCE_DTYPES) + artifacts)
+    rows = len(SOURCE_DTYPES) + artifacts
+    lambada = 1 + rows if recipe.settings.tasks.lambada else 0
+    rounds = recipe.settings.latency.rounds
+    return 1 + rows + lambada + (speed_steps(rows, rounds, len(options.threads) - 1) if rounds else 0)
 
 
-def benchmark(inputs: Inputs, artifacts: list[Artifact], steps: Steps, threads: int | None = None) -> Results:
+def benchmark(inputs: Inputs, artifacts: list[Artifact], path: Path, steps: Steps, options: Options) -> Results:
     """Measure artifacts beside their source in fp16, bf16 and fp32.
+
+    What was measured of drift and LAMBADA stays in a folder beside `path` until all is done: a call that was
+    interrupted is gone on with. Speeds are measured in one go.
 
     Args:
         inputs: the recipe's source and evaluation windows.
         artifacts: made from that source.
+        path: of the result file to be; nothing is written there.
         steps: shows progress; :func:`step_count` says how many steps are taken.
-        threads: for every runtime; all of this process's processors unless given.
+        options: how.
 
     Raises:
-        ArtifactError: an artifact was altered.
+        ArtifactError: an artifact was altered, or another process measures here.
         BenchmarkError: an artifact is of another source, or a measuring process died.
     """
-    threads = threads or environment.cores()
-    source, ids = inputs.source, inputs.evaluation
     for artifact in artifacts:
         verify_files(artifact)
-        if artifact.manifest.source.sha256 != source.sha256:
+        if artifact.manifest.source.sha256 != inputs.source.sha256:
             raise BenchmarkError("was made from other weights than these", where=str(artifact.folder))
-    subjects = [Subject(name=name, folder=source.folder, dtype=dtype) for dtype, name in SOURCE_DTYPES.items()]
-    subjects += [
-        Subject(name=artifact.manifest.variant, folder=artifact.folder, settings=artifact.manifest.settings)
-        for artifact in artifacts
-    ]
-    with tempfile.TemporaryDirectory(prefix="pythia-quant-reference-") as scratch:
+    entries = _entries(inputs, artifacts, options)
+    with work_folder(path, _fingerprint(inputs, entries, options), kept_on=(PythiaQuantError,)) as work:
         with steps.step("reference in fp32") as report:
-            layers = iter(range(source.architecture.layers))
-            reference = make_reference(
-                source.weights,
-                torch.from_numpy(ids),
-                Path(scratch),
-                lambda: report("layer", next(layers), source.architecture.layers),
-            )
-            nll = reference_nll(reference.ids(), reference.logits())
-        qualities = []
-        for subject in subjects:
-            with steps.step(f"drift of {subject.name}"):
-                qualities.append(_call("quality", subject, reference=scratch, threads=threads))
-    speeds = []
-    prompt = [int(token) for token in ids.reshape(-1)[:1024]]
-    for subject in subjects:
-        with steps.step(f"speed of {subject.name}"):
-            speeds.append(_call("speed", subject, prompt=prompt, context=source.architecture.context, threads=threads))
+            kept = reference(inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), report)
+        with isolate.Worker(options.threads[0]) as worker:
+            once = _Once(worker, work, steps, options.threads[0])
+            rows = [_measure_row(entry, inputs, kept, once) for entry in entries]
+            lambada, scores = _measure_lambada(entries, inputs, once)
+        latency, speeds = _measure_speeds(entries, inputs, steps, options)
     rows = [
-        _row(inputs, subject, artifact, quality, speed, threads)
-        for subject, artifact, quality, speed in zip(
-            subjects, [None] * len(SOURCE_DTYPES) + list(artifacts), qualities, speeds, strict=True
-        )
+        row.model_copy(update={"lambada": scores.get(row.name), "speeds": speeds.get(row.name, [])}) for row in rows
     ]
-    fp16 = rows[0].as_run
-    baseline = rows[0] if fp16 and not fp16.non_finite else rows[2]
-    first = rows[0].speeds[0].processes[0]
-    latency = LatencyProtocol(
-        prompts=[first.prefill[0].tokens],
-        contexts=[first.decode[0].tokens],
-        decoded=64,
-        repetitions=10,
-        warm_up=2,
-        rounds=1,
+    results = _results(inputs, kept, rows, options).model_copy(update={"latency": latency, "lambada": lambada})
+    return results.model_copy(update={"gates": evaluate_gates(results, inputs.recipe.settings.gates)})
+
+
+def _entries(inputs: Inputs, artifacts: list[Artifact], options: Options) -> list[_Entry]:
+    source = inputs.source
+    size = sum((source.folder / name).stat().st_size for name in source.sha256)
+    subjects: list[tuple[Subject, Artifact | None, int]] = [
+        (Subject(name=name, folder=source.folder, dtype=dtype, device=options.device), None, size)
+        for dtype, name in SOURCE_DTYPES.items()
+    ]
+    for artifact in artifacts:
+        manifest = artifact.manifest
+        subject = Subject(
+            name=manifest.variant, folder=artifact.folder, settings=manifest.settings, device=options.device
+        )
+        subjects.append((subject, artifact, manifest.bytes_on_disk))
+    return [
+        _Entry(subject, artifact, disk, _why_not_whole(subject, artifact, disk, inputs, options))
+        for subject, artifact, disk in subjects
+    ]
+
+
+def _why_not_whole(subject: Subject, artifact: Artifact | None, disk: int, inputs: Inputs, options: Options) -> str:
+    settings = artifact.settings if artifact else None
+    needed = memory.needed(subject, settings, disk, inputs.source.architecture, inputs.evaluation.shape[1])
+    allowed = memory.available() if options.memory is None else options.memory
+    if needed <= allowed:
+        return ""
+    way = "was run layer by layer" if subject.layers_runtime() else "was not run: nothing runs it layer by layer"
+    memory_gb = f"about {needed / 1e9:.1f} GB of memory, of {allowed / 1e9:.1f}"
+    return f"whole, it needs {memory_gb}; it {way}, its speed not measured"
+
+
+def _measure_row(entry: _Entry, inputs: Inputs, kept: Reference, once: _Once) -> Row:
+    """Measure drift, or take what an interrupted call has measured."""
+    arguments = {
+        "source": str(inputs.source.folder),
+        "reference": str(kept.folder),
+        "scratch": str(once.work / entry.subject.name),
+        "whole": not entry.note,
+    }
+    measured = once("drift", "pythia_quant.bench.quality:measure", entry.subject, arguments)
+    return _row(entry, inputs, measured)
+
+
+def _measure_lambada(
+    entries: list[_Entry], inputs: Inputs, once: _Once
+) -> tuple[LambadaProtocol | None, dict[str, Lambada]]:
+    """Measure LAMBADA on all rows that fit in memory, if the recipe asks for it."""
+    wanted = inputs.recipe.settings.tasks.lambada
+    if wanted is None:
+        return None, {}
+    with once.steps.step("reading LAMBADA") as report:
+        name, path = _lambada_file(wanted, inputs, report)
+        passages = len(read_passages(path))
+    protocol = LambadaProtocol(file=name, sha256=_sha256(path), examples=min(passages, wanted.examples or passages))
+    arguments = {"file": str(path), "examples": protocol.examples, "source": str(inputs.source.folder)}
+    task = "pythia_quant.bench.lambada:measure_row"
+    return protocol, {
+        entry.subject.name: Lambada.model_validate(once("LAMBADA", task, entry.subject, arguments))
+        for entry in entries
+        if not entry.note
+    }
+
+
+def _measure_speeds(
+    entries: list[_Entry], inputs: Inputs, steps: Steps, options: Options
+) -> tuple[LatencyProtocol | None, dict[str, list[Speed]]]:
+    """Measure all rows that fit in memory, if the recipe asks for it."""
+    wanted = inputs.recipe.settings.latency
+    if not wanted.rounds:
+        return None, {}
+    latency = latency_protocol(wanted, inputs.source.architecture.context)
+    subjects = [entry.subject for entry in entries if not entry.note]
+    text = inputs.evaluation.reshape(-1)[: max(*latency.prompts, *latency.contexts)].tolist()
+    speeds = measure_speeds(subjects, text, latency, options.threads, steps)
+    return latency, {subject.name: speed for subject, speed in zip(subjects, speeds, strict=True)}
+
+
+def _lambada_file(wanted: LambadaSettings, inputs: Inputs, report: Report) -> tuple[str, Path]:
+    if wanted.dataset is None:
+        return wanted.file, inputs.recipe.path.parent / wanted.file
+    path = fetch(wanted.dataset, wanted.file, wanted.revision, "dataset", lambda what: report(what, 0, 1))
+    if path is None:
+        raise CorpusError(f"has no file {wanted.file}", where=f"dataset {wanted.dataset}@{wanted.revision}")
+    return f"{wanted.dataset} {wanted.file}", path
+
+
+@dataclass(frozen=True)
+class _Once:
+    """Measures rows in the worker, or takes what an interrupted call has measured."""
+
+    worker: isolate.Worker
+    work: Path
+    steps: Steps
+    threads: int
+
+    def __call__(self, what: str, task: str, subject: Subject, arguments: dict[str, Any]) -> dict[str, Any]:
+        done = self.work / f"{subject.name}.{what}.json"
+        arguments = arguments | {"subject": subject.model_dump(mode="json"), "threads": self.threads}
+        with self.steps.step(f"{what} of {subject.name}") as report:
+            if not done.exists():
+                try:
+                    measured = self.worker.call(task, arguments, report)
+                except BenchmarkError as error:
+                    message = f"measuring {what} of {subject.name}: {error.what}"
+                    raise BenchmarkError(message, where=error.where, hint=error.hint) from error
+                partial = done.with_suffix(".partial")
+                partial.write_text(json.dumps(measured))
+                partial.rename(done)
+        found: dict[str, Any] = json.loads(done.read_text())
+        return found
+
+
+def _row(entry: _Entry, inputs: Inputs, measured: dict[str, Any]) -> Row:
+    if entry.artifact is None:
+        bits = 8 * inputs.source.weights.tensor_bytes / inputs.source.architecture.parameters
+        digest, quantized = None, False
+    else:
+        bits = entry.artifact.manifest.bits_per_weight
+        digest = _sha256(entry.artifact.folder / MANIFEST)
+        quantized = min(entry.artifact.settings.stored_bits()) < 16
+    return Row.model_validate(
+        measured
+        | {
+            "name": entry.subject.name,
+            "quantized": quantized,
+            "bits_per_weight": bits,
+            "disk_bytes": entry.disk_bytes,
+            "manifest_sha256": digest,
+            "notes": [entry.note] if entry.note else [],
+        }
     )
-    results = Results(
+
+
+def _results(inputs: Inputs, kept: Reference, rows: list[Row], options: Options) -> Results:
+    source = inputs.source
+    fp16 = rows[0].as_run
+    finite = fp16 is not None and not fp16.non_finite
+    vocabulary = source.architecture.vocabulary
+    notes = []
+    if fmean(kept.nll) >= math.log(vocabulary):
+        notes.append(
+            f"The model predicts this text worse than a guess among its {vocabulary:,} tokens would: it is untrained, "
+            "or the tokenizer is another model's."
+        )
+    return Results(
         tool=environment.tool_version(),
         created=datetime.now(UTC),
         source=SourceRecord(
@@ -99,62 +257,31 @@ def benchmark(inputs: Inputs, artifacts: list[Artifact], steps: Steps, threads: 
             parameters=source.architecture.parameters,
         ),
         text=inputs.evaluation_text,
-        protocol=Protocol(context=ids.shape[1], windows=len(ids)),
-        latency=latency,
-        machine=_machine(),
-        reference_nll=nll,
-        baseline=baseline.name,
+        protocol=Protocol(context=inputs.evaluation.shape[1], windows=len(inputs.evaluation)),
+        latency=None,
+        machine=machine(options.device),
+        reference_nll=kept.nll,
+        baseline=rows[0].name if finite else SOURCE_DTYPES["float32"],
         rows=rows,
-    )
-    return results.model_copy(update={"gates": evaluate_gates(results, inputs.recipe.settings.gates)})
-
-
-def _call(task: str, subject: Subject, threads: int, **arguments: Any) -> dict[str, Any]:
-    arguments |= {"subject": subject.model_dump(mode="json"), "threads": threads}
-    try:
-        result: dict[str, Any] = isolate.call(f"pythia_quant.bench.tasks:{task}", arguments, threads)
-    except BenchmarkError as error:
-        raise BenchmarkError(f"measuring the {task} of {subject.name}: {error.what}", hint=error.hint) from error
-    return result
-
-
-def _row(
-    inputs: Inputs,
-    subject: Subject,
-    artifact: Artifact | None,
-    quality: dict[str, Any],
-    speed: dict[str, Any],
-    threads: int,
-) -> Row:
-    if artifact is None:
-        disk = sum((inputs.source.folder / name).stat().st_size for name in inputs.source.sha256)
-        bits = 8 * inputs.source.weights.tensor_bytes / inputs.source.architecture.parameters
-        digest, quantized = None, False
-    else:
-        disk, bits = artifact.manifest.bytes_on_disk, artifact.manifest.bits_per_weight
-        digest = hashlib.sha256((artifact.folder / MANIFEST).read_bytes()).hexdigest()
-        quantized = min(artifact.settings.stored_bits()) < 16
-    weights = quality["weights"]
-    return Row(
-        name=subject.name,
-        quantized=quantized,
-        runtime=quality["runtime"],
-        bits_per_weight=bits,
-        disk_bytes=disk,
-        manifest_sha256=digest,
-        weights=Drift.model_validate(weights) if weights else None,
-        as_run=Drift.model_validate(quality["as_run"]),
-        speeds=[Speed(threads=threads, weight_bytes=None, processes=[SpeedProcess.model_validate(speed)])],
+        notes=notes,
     )
 
 
-def _machine() -> Machine:
-    name, sets = environment.processor()
-    return Machine(
-        cpu=name,
-        instruction_sets=sets,
-        cores=environment.cores(),
-        memory_bytes=psutil.virtual_memory().total,
-        system=environment.system(),
-        versions=environment.library_versions(),
-    )
+def _fingerprint(inputs: Inputs, entries: list[_Entry], options: Options) -> str:
+    """Return what must be the same for measurements of an interrupted call to be those of this one."""
+    parts = {
+        "source": inputs.source.sha256,
+        "evaluation": hashlib.sha256(inputs.evaluation.tobytes()).hexdigest(),
+        "rows": [
+            [entry.subject.name, bool(entry.note), entry.artifact and _sha256(entry.artifact.folder / MANIFEST)]
+            for entry in entries
+        ],
+        "options": [options.threads[0], options.device],
+        "lambada": inputs.recipe.settings.tasks.model_dump(mode="json"),
+        "machine": [environment.cpu(), environment.library_versions(), environment.tool_version()],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from pythia_quant.bench.statistics import Estimate, estimate, paired, perplexity, spread
-from pythia_quant.results import Drift, Results, Row, Speed
+from pythia_quant.results import CONFIDENCES, Drift, Lambada, Results, Row, Speed
 
 
 class Value(NamedTuple):
@@ -107,7 +108,7 @@ def limit_share(row: Row, results: Results) -> Value | None:
         return None
     speed, context = row.speeds[0], results.latency.context
     shares = [
-        100 * speed.weight_bytes / max(process.read_bytes_per_second) / seconds
+        100 * speed.weight_bytes / process.read_bytes_per_second / seconds
         for process in speed.processes
         for part in process.decode
         for seconds in part.seconds
@@ -116,14 +117,24 @@ def limit_share(row: Row, results: Results) -> Value | None:
     return _spread(shares) if shares else None
 
 
+def last_word_accuracy(measured: Lambada) -> Estimate:
+    """Return the share of last words that greedy decoding gives, of 1; passages are independent."""
+    return estimate([float(hit) for hit in measured.greedy])
+
+
+def last_word_perplexity(measured: Lambada) -> Estimate:
+    """Return exp of the mean negative log-likelihood of a last word, not of a token."""
+    return perplexity([-value for value in measured.log_likelihood])
+
+
 def lambada_accuracy(row: Row, results: Results) -> Value | None:  # noqa: ARG001
     """Return the percentage of last words that greedy decoding gives."""
-    return _scaled(estimate([float(hit) for hit in row.lambada.greedy]), 100) if row.lambada else None
+    return _scaled(last_word_accuracy(row.lambada), 100) if row.lambada else None
 
 
 def lambada_perplexity(row: Row, results: Results) -> Value | None:  # noqa: ARG001
     """Return exp of the mean negative log-likelihood of a last word."""
-    return _value(perplexity([-value for value in row.lambada.log_likelihood])) if row.lambada else None
+    return _value(last_word_perplexity(row.lambada)) if row.lambada else None
 
 
 def _decode(row: Row, results: Results) -> list[float]:
@@ -166,6 +177,15 @@ def _quantile(share: float) -> Callable[[Row, Results], Value | None]:
     def of(row: Row, _: Results) -> Value | None:
         found = (q for q in row.as_run.kl_quantiles if q.share == share) if row.as_run else ()
         return next((Value(1e3 * q.value, 1e3 * q.low, 1e3 * q.high) for q in found), None)
+
+    return of
+
+
+def _sure(low: float) -> Callable[[Row, Results], Value | None]:
+    def of(row: Row, results: Results) -> Value | None:
+        found = (part for part in row.as_run.by_confidence if part.low == low) if row.as_run else ()
+        windows = results.protocol.windows
+        return next((_value(Estimate(1e3 * part.kl, 1e3 * part.kl_error, windows)) for part in found), None)
 
     return of
 
@@ -213,6 +233,13 @@ METRICS = {
         Metric("kl_median", "median KL divergence", "mnat", "lower", "windows", _quantile(0.5)),
         Metric("kl_p90", "90th percentile of KL divergence", "mnat", "lower", "windows", _quantile(0.9)),
         Metric("kl_p99", "99th percentile of KL divergence", "mnat", "lower", "windows", _quantile(0.99)),
+        *(
+            Metric(
+                f"kl_confidence_{low:g}_{high:g}", f"KL divergence, reference sure to {low:g}–{high:g}",
+                "mnat", "lower", "windows", _sure(low),
+            )
+            for low, high in pairwise(CONFIDENCES)
+        ),
         Metric("top1", "top-1 agreement", "%", "higher", "windows", _of_windows("top1", 100)),
         Metric("top5", "top-5 agreement", "%", "higher", "windows", _of_windows("top5", 100)),
         Metric("perplexity", "perplexity", "", "lower", "windows", _perplexity),

@@ -1,9 +1,12 @@
 import math
+from typing import Literal
 
 import pytest
+import typer
 from measured import results, row
 
-from pythia_quant.bench.gates import evaluate_gates
+from pythia_quant.bench.gates import describe, evaluate_gates
+from pythia_quant.cli import exit_by_gates
 from pythia_quant.recipe import GateSettings
 from pythia_quant.results import Drift, GateOutcome, Row
 
@@ -44,3 +47,35 @@ def test_logits_that_are_not_finite_fail_every_gate_on_drift() -> None:
     broken = row("variant", 0).model_copy(update={"as_run": Drift(nll=[], kl=[], top1=[], non_finite=3)})
     assert decide(broken, max_ppl_drift=0.5).outcome == "failed"
     assert decide(broken, min_top1=90).outcome == "failed"
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0.0, "passed"), (5.0, "failed")])
+def test_divergence_is_limited_in_thousandths_of_a_nat(shift: float, expected: str) -> None:
+    assert decide(row("variant", 0), max_kl=10.5 - shift).outcome == expected  # all windows have 10
+
+
+def test_what_was_not_measured_leaves_a_gate_undecided() -> None:
+    silent = row("variant", 0).model_copy(update={"speeds": [], "as_run": None})
+    for gate in ("max_kl", "min_speedup"):
+        outcome = decide(silent, **{gate: 1.0})
+        assert outcome.outcome == "undecided"
+        assert "it was not measured" in describe(outcome)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"), [(["passed"], None), (["passed", "undecided"], 4), (["undecided", "failed"], 3)]
+)
+def test_the_exit_code_says_the_worst(
+    outcomes: list[Literal["passed", "failed", "undecided"]], code: int | None
+) -> None:
+    gates = [
+        GateOutcome(variant="v", gate="max_kl", limit=1, value=1, low=0, high=2, outcome=outcome)
+        for outcome in outcomes
+    ]
+    measured = results(row("torch-fp16", 0)).model_copy(update={"gates": gates})
+    if code is None:
+        exit_by_gates(measured)
+        return
+    with pytest.raises(typer.Exit) as raised:
+        exit_by_gates(measured)
+    assert raised.value.exit_code == code

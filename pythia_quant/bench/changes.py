@@ -1,0 +1,166 @@
+"""What changed between two results, beyond error: two versions of a program or an artifact, or two machines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pythia_quant.bench.metrics import METRICS, Metric, Value
+from pythia_quant.bench.statistics import paired
+from pythia_quant.errors import BenchmarkError
+from pythia_quant.results import Results, Row
+
+Verdict = Literal["same", "better", "worse", "changed"]
+
+LEAST = 1e-3
+"""Share of a value by which it must differ at least. The same program on another processor, or with other threads, adds
+in another order; between two such runs the paired error can be smaller than that difference."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One value of one row in two results.
+
+    Attributes:
+        row: its name.
+        metric: the value's key in :data:`~pythia_quant.bench.metrics.METRICS`.
+        before: the value in the first result.
+        after: in the second.
+        difference: after less before; its interval is of 95 % and paired where both are means over the same windows or
+            examples, else spanned by the ends of both intervals.
+        verdict: ``same`` when the interval holds 0 or the difference is less than :data:`LEAST` of the value.
+    """
+
+    row: str
+    metric: str
+    before: Value
+    after: Value
+    difference: Value
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two results compared: what is in both, and what a reader should know of the rest."""
+
+    changes: list[Change]
+    notes: list[str]
+
+    @property
+    def worse(self) -> list[Change]:
+        """What became worse, beyond error."""
+        return [change for change in self.changes if change.verdict == "worse"]
+
+
+def compare_results(before: Results, after: Results) -> Comparison:
+    """Compare every value of every row that both results have.
+
+    Raises:
+        BenchmarkError: they were measured on different texts, or by different protocols.
+    """
+    _check_comparable(before, after)
+    notes, left_out = _notes(before, after)
+    after_rows = {row.name: row for row in after.rows}
+    changes = [
+        change
+        for row in before.rows
+        if row.name in after_rows
+        for metric in METRICS.values()
+        if metric.protocol not in left_out
+        and (change := _change(metric, row, after_rows[row.name], before, after)) is not None
+    ]
+    return Comparison(changes, notes)
+
+
+def _check_comparable(before: Results, after: Results) -> None:
+    for what, first, second in (
+        ("text", before.text.sha256, after.text.sha256),
+        ("protocol", before.protocol.model_dump_json(), after.protocol.model_dump_json()),
+    ):
+        if first != second:
+            raise BenchmarkError(
+                f"the results were measured on another {what}: {first[:64]} and {second[:64]}"
+                if what == "text"
+                else f"the results were measured by another {what}: {first} and {second}",
+                hint="measure both alike: bench takes --recipe and --text",
+            )
+
+
+def _notes(before: Results, after: Results) -> tuple[list[str], set[str]]:
+    """Return what differs around the numbers, and the protocols whose values cannot be compared for it."""
+    notes, left_out = [], set()
+    if before.source.sha256 != after.source.sha256:
+        notes.append(f"The sources' weights differ: {before.source.model}, {after.source.model}.")
+    if before.machine != after.machine:
+        notes.append("The machines, or the libraries on them, differ.")
+    if before.latency and after.latency and before.latency != after.latency:
+        notes.append("Speed was measured by different protocols: it is not compared.")
+        left_out.add("latency")
+    if before.lambada and after.lambada and before.lambada.sha256 != after.lambada.sha256:
+        notes.append("LAMBADA was measured on different files: it is not compared.")
+        left_out.add("lambada")
+    names = [{row.name for row in results.rows} for results in (before, after)]
+    for which, only in (("first", names[0] - names[1]), ("second", names[1] - names[0])):
+        notes += [f"Only the {which} result has {name}." for name in sorted(only)]
+    for results in (before, after):
+        notes += [f"{row.name}: {speed.disturbed}." for row in results.rows for speed in row.speeds if speed.disturbed]
+    return notes, left_out
+
+
+def _change(metric: Metric, row: Row, other: Row, before: Results, after: Results) -> Change | None:
+    first, second = metric.of(row, before), metric.of(other, after)
+    if first is None or second is None:
+        return None
+    difference = _paired(metric.key, row, other, first, second) or Value(
+        second.value - first.value, second.low - first.high, second.high - first.low
+    )
+    return Change(row.name, metric.key, first, second, difference, _verdict(metric, first, difference))
+
+
+def _verdict(metric: Metric, before: Value, difference: Value) -> Verdict:
+    if math.isnan(difference.value) or difference.low <= 0 <= difference.high:
+        return "same"
+    if math.isfinite(before.value) and abs(difference.value) < LEAST * abs(before.value):
+        return "same"
+    if not metric.better:
+        return "changed"
+    return "better" if (difference.value < 0) == (metric.better == "lower") else "worse"
+
+
+def _paired(key: str, row: Row, other: Row, first: Value, second: Value) -> Value | None:
+    """Return the difference of two means over the same windows or examples, whose scatter cancels; None for others."""
+    if key in _SAMPLES:
+        samples, scale = _SAMPLES[key]
+        one, two = samples(row), samples(other)
+        if one and len(one) == len(two):
+            found = paired(two, one)
+            size, margin = second.value - first.value, abs(scale * found.margin)
+            return Value(size, size - margin, size + margin)
+    return None
+
+
+def _as_run(field: Literal["nll", "kl", "top1", "top5"]) -> Callable[[Row], Sequence[float]]:
+    return lambda row: getattr(row.as_run, field) if row.as_run else []
+
+
+def _weights(field: Literal["nll", "kl"]) -> Callable[[Row], Sequence[float]]:
+    return lambda row: getattr(row.weights, field) if row.weights else []
+
+
+def _hits(row: Row) -> list[float]:
+    return [float(hit) for hit in row.lambada.greedy] if row.lambada else []
+
+
+# Samples of each value that is a mean, and the factor to the value's unit. A perplexity's drift in percent is 100 times
+# the difference of log-likelihoods, as long as drifts are of a few percent.
+_SAMPLES: dict[str, tuple[Callable[[Row], Sequence[float]], float]] = {
+    "ppl_drift": (_as_run("nll"), 100),
+    "ppl_drift_weights": (_weights("nll"), 100),
+    "kl": (_as_run("kl"), 1e3),
+    "kl_weights": (_weights("kl"), 1e3),
+    "top1": (_as_run("top1"), 100),
+    "top5": (_as_run("top5"), 100),
+    "lambada_accuracy": (_hits, 100),
+}

@@ -1,0 +1,51 @@
+"""Whether a model fits in memory whole; what does not is run layer by layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import torch
+
+from pythia_quant.architecture import Architecture
+from pythia_quant.bench.subject import Subject
+from pythia_quant.formats.gptq.settings import GptqSettings
+from pythia_quant.settings import VariantSettings
+
+_LIBRARIES = 700_000_000  # torch, transformers and onnxruntime, imported
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available() -> int:
+    """Return the bytes of memory that may be used now: what is free, within this process's control group."""
+    free: int = psutil.virtual_memory().available
+    try:
+        limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return free
+    return free if limit == "max" else max(0, min(free, int(limit) - int(used)))
+
+
+def needed(
+    subject: Subject, settings: VariantSettings | None, disk_bytes: int, shape: Architecture, tokens: int
+) -> int:
+    """Estimate the bytes that measuring a row takes with the model whole in memory.
+
+    Weights as the runtime holds them, and their files, which are mapped while they are read; two heads in fp32; three
+    times the logits of a window: as run, of the weights, and the reference's.
+
+    Args:
+        subject: the row.
+        settings: the variant's, for an artifact.
+        disk_bytes: of the weights' files.
+        shape: of the model.
+        tokens: in a window.
+    """
+    if subject.dtype is not None:
+        dtype: torch.dtype = getattr(torch, subject.dtype)
+        held = shape.parameters * dtype.itemsize
+    elif isinstance(settings, GptqSettings) and settings.bits == 8:
+        held = shape.parameters * 4  # no kernel: dequantized
+    else:
+        held = disk_bytes
+    return _LIBRARIES + held + disk_bytes + 4 * shape.vocabulary * (2 * shape.width + 3 * tokens)

@@ -1,0 +1,72 @@
+from collections.abc import Callable
+
+import pytest
+from measured import results, row
+
+from pythia_quant.bench.changes import Change, compare_results
+from pythia_quant.errors import BenchmarkError
+from pythia_quant.results import Results, Row
+
+
+def change(before: Row, after: Row, metric: str) -> Change:
+    found = compare_results(results(before), results(after))
+    return next(change for change in found.changes if change.metric == metric and change.row == before.name)
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(0.0, "same"), (0.003, "worse"), (-0.003, "better")])
+def test_perplexity_is_compared_window_by_window(shift: float, verdict: str) -> None:
+    # The windows differ by 0.2, a hundred times the change: unpaired it would drown.
+    found = change(row("variant", 0.01, noise=0.2), row("variant", 0.01 + shift, noise=0.2), "ppl_drift")
+    assert found.verdict == verdict
+    assert found.difference.high - found.difference.low < 1e-6
+
+
+def test_a_change_within_its_error_is_none() -> None:
+    found = change(row("variant", 0.01), row("variant", 0.012, noise=0.02), "ppl_drift")
+    assert found.verdict == "same"
+    assert found.difference.low < 0 < found.difference.high
+
+
+def test_a_difference_of_rounding_is_none() -> None:
+    before = row("variant", 0.02)
+    assert before.as_run is not None
+    drift = before.as_run.model_copy(update={"kl": [value * (1 + 1e-6) for value in before.as_run.kl]})
+    assert change(before, before.model_copy(update={"as_run": drift}), "kl").verdict == "same"
+
+
+@pytest.mark.parametrize(("decode", "verdict"), [(0.0105, "same"), (0.012, "worse"), (0.008, "better")])
+def test_speeds_differ_when_their_spreads_do_not_meet(decode: float, verdict: str) -> None:
+    assert change(row("variant", 0), row("variant", 0, decode=decode), "decode").verdict == verdict
+
+
+def test_higher_agreement_is_better() -> None:
+    assert change(row("variant", 0), row("variant", 0, top1=0.995), "top1").verdict == "better"
+
+
+def on_another_text(other: Results) -> Results:
+    return other.model_copy(update={"text": other.text.model_copy(update={"sha256": "another"})})
+
+
+def with_fewer_windows(other: Results) -> Results:
+    return other.model_copy(update={"protocol": other.protocol.model_copy(update={"windows": 39})})
+
+
+@pytest.mark.parametrize(
+    ("change_it", "message"), [(on_another_text, "another text"), (with_fewer_windows, "protocol")]
+)
+def test_results_on_other_texts_or_protocols_are_refused(change_it: Callable[[Results], Results], message: str) -> None:
+    one = results(row("variant", 0))
+    with pytest.raises(BenchmarkError, match=message):
+        compare_results(one, change_it(one))
+
+
+def test_what_is_not_comparable_is_said() -> None:
+    one = results(row("torch-fp16", 0), row("variant", 0))
+    assert one.latency is not None
+    other = results(row("torch-fp16", 0), row("new", 0)).model_copy(
+        update={"latency": one.latency.model_copy(update={"rounds": 3})}
+    )
+    found = compare_results(one, other)
+    assert {"Only the first result has variant.", "Only the second result has new."} < set(found.notes)
+    assert any("different protocols" in note for note in found.notes)
+    assert "decode" not in {change.metric for change in found.changes}
