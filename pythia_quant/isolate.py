@@ -74,7 +74,8 @@ class Worker:
             if self._threads is not None:
                 environment |= {"OMP_NUM_THREADS": str(self._threads), "MKL_NUM_THREADS": str(self._threads)}
             with (self._folder / "messages").open("wb") as log:
-                command = [sys.executable, "-m", "pythia_quant.isolate"]
+                # -P: modules of the current folder, which may be a downloaded one, are not imported.
+                command = [sys.executable, "-P", "-m", "pythia_quant.isolate"]
                 self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
         return self._child
 

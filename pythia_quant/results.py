@@ -33,9 +33,10 @@ class LatencyProtocol(Record):
     Attributes:
         prompts: tokens of the prompts that are prefilled.
         contexts: tokens already there when decoding begins.
-        decoded: tokens decoded after each.
-        repetitions: prefills of each prompt, in a process.
+        decoded: tokens decoded after each, in a pass.
+        repetitions: prefills of each prompt, in a pass; at most.
         warm_up: repetitions, and decoded tokens, before those that count.
+        passes: over all lengths, in a process; what is not brief is measured in the first only.
         rounds: fresh processes a row; a round measures every row once.
     """
 
@@ -46,6 +47,7 @@ class LatencyProtocol(Record):
     decoded: int
     repetitions: int
     warm_up: int
+    passes: int = 1
     rounds: int
 
     @property

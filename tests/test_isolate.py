@@ -77,3 +77,9 @@ def number() -> int:
 
 def test_outside_of_a_call_progress_goes_nowhere() -> None:
     isolate.report_progress("nothing", 0, 1)
+
+
+def test_nothing_in_the_current_folder_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('code of a downloaded folder ran')")
+    monkeypatch.chdir(tmp_path)
+    assert isolate.call("test_isolate:greet", {"name": "you"}) == "hello you"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
-from pythia_quant.bench.metrics import METRICS, Metric, Value
-from pythia_quant.bench.statistics import paired
+from pythia_quant.bench.metrics import METRICS, PER_PROCESS, Metric, Value
+from pythia_quant.bench.statistics import estimate, paired
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.results import Results, Row
 
@@ -28,8 +29,8 @@ class Change:
         metric: the value's key in :data:`~pythia_quant.bench.metrics.METRICS`.
         before: the value in the first result.
         after: in the second.
-        difference: after less before; its interval is of 95 % and paired where both are means over the same windows or
-            examples, else spanned by the ends of both intervals.
+        difference: after less before. Its interval is of 95 % and paired where both are means over the same windows or
+            examples, of 95 % where each process gave one sample, else spanned by the ends of both intervals.
         verdict: ``same`` when the interval holds 0 or the difference is less than :data:`LEAST` of the value.
     """
 
@@ -113,9 +114,11 @@ def _change(metric: Metric, row: Row, other: Row, before: Results, after: Result
     first, second = metric.of(row, before), metric.of(other, after)
     if first is None or second is None:
         return None
-    difference = _paired(metric.key, row, other, first, second) or Value(
-        second.value - first.value, second.low - first.high, second.high - first.low
-    )
+    difference = _paired(metric.key, row, other, first, second)
+    if difference is None and metric.key in PER_PROCESS:
+        difference = _of_processes(*(PER_PROCESS[metric.key](each.speeds[0]) for each in (row, other)))
+    if difference is None:
+        difference = Value(second.value - first.value, second.low - first.high, second.high - first.low)
     return Change(row.name, metric.key, first, second, difference, _verdict(metric, first, difference))
 
 
@@ -139,6 +142,15 @@ def _paired(key: str, row: Row, other: Row, first: Value, second: Value) -> Valu
             size, margin = second.value - first.value, abs(scale * found.margin)
             return Value(size, size - margin, size + margin)
     return None
+
+
+def _of_processes(before: Sequence[float], after: Sequence[float]) -> Value:
+    """Return the difference of two means of a few samples: two may be alike by chance, which Student's t knows."""
+    difference = fmean(after) - fmean(before)
+    if min(len(before), len(after)) < 2:
+        return Value(difference, -math.inf, math.inf)
+    margin = math.hypot(estimate(before).margin, estimate(after).margin)
+    return Value(difference, difference - margin, difference + margin)
 
 
 def _as_run(field: Literal["nll", "kl", "top1", "top5"]) -> Callable[[Row], Sequence[float]]:

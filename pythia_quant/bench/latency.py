@@ -23,6 +23,8 @@ from pythia_quant.runtimes import Runtime
 
 ENOUGH_SECONDS, ENOUGH_SAMPLES = 10.0, 3
 """A prompt that took so long in all, warm-up included, is not prefilled again once it has so many samples."""
+BRIEF_SECONDS = 0.5
+"""A length whose samples took less in all is measured in the next pass, too."""
 LONG_SECONDS = 60.0
 """After so long one sample is enough."""
 
@@ -62,11 +64,7 @@ def measure(
     ids = torch.tensor(prompt)
     # Logits are handed over on the CPU, so a GPU has ended its work whenever one of these calls returns.
     first_token_seconds = _first_token(runtime, ids[: min(lengths.prompts)])
-    prefill = [
-        Samples(tokens=tokens, seconds=repeat(partial(runtime.prefill, ids[:tokens], tokens), lengths))
-        for tokens in lengths.prompts
-    ]
-    decode = [Samples(tokens=tokens, seconds=_decode(runtime, ids[:tokens], lengths)) for tokens in lengths.contexts]
+    prefill, decode = _in_passes(runtime, ids, lengths)
     share = others.share()
     peak_rss_bytes = peak_rss()
     peak_device_bytes = torch.cuda.max_memory_allocated() if on_gpu else None
@@ -78,8 +76,8 @@ def measure(
     return SpeedProcess(
         load_seconds=load_seconds,
         first_token_seconds=first_token_seconds,
-        prefill=prefill,
-        decode=decode,
+        prefill=[Samples(tokens=tokens, seconds=seconds) for tokens, seconds in prefill.items()],
+        decode=[Samples(tokens=tokens, seconds=seconds) for tokens, seconds in decode.items()],
         start_rss_bytes=start_rss_bytes,
         peak_rss_bytes=peak_rss_bytes,
         peak_device_bytes=peak_device_bytes,
@@ -87,6 +85,26 @@ def measure(
         read_bytes_per_second=read_speed(weight_bytes, threads, target.device),
         others=share,
     ).model_dump()
+
+
+def _in_passes(
+    runtime: Runtime, ids: Tensor, lengths: LatencyProtocol
+) -> tuple[dict[int, list[float]], dict[int, list[float]]]:
+    """Return the seconds of each prompt's prefills and of each context's tokens.
+
+    What is brief is measured again once all else was: what slows the machine for a moment then hits some of its
+    samples, and not all of one length.
+    """
+    prefill: dict[int, list[float]] = {tokens: [] for tokens in lengths.prompts}
+    decode: dict[int, list[float]] = {tokens: [] for tokens in lengths.contexts}
+    for _ in range(lengths.passes):
+        for tokens, seconds in prefill.items():
+            if sum(seconds) < BRIEF_SECONDS:
+                seconds.extend(repeat(partial(runtime.prefill, ids[:tokens], tokens), lengths))
+        for tokens, seconds in decode.items():
+            if sum(seconds) < BRIEF_SECONDS:
+                seconds.extend(_decode(runtime, ids[:tokens], lengths))
+    return prefill, decode
 
 
 def repeat(

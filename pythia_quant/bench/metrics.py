@@ -95,13 +95,6 @@ def speedup(row: Row, other: Row | None, results: Results) -> Value | None:
     return Value(slow.value / fast.value, slow.low / fast.high, slow.high / fast.low) if fast and slow else None
 
 
-def memory_mb(row: Row, results: Results) -> Value | None:  # noqa: ARG001 - all metrics are called alike
-    """Return the peak above what the process held before the model was loaded, 10^6 bytes."""
-    if not row.speeds:
-        return None
-    return _spread([(one.peak_rss_bytes - one.start_rss_bytes) / 1e6 for one in row.speeds[0].processes])
-
-
 def limit_share(row: Row, results: Results) -> Value | None:
     """Return decoding as a percentage of its limit: reading every weight once a token at the speed of the memory."""
     if not row.speeds or results.latency is None:
@@ -214,6 +207,14 @@ def _first_tokens(speed: Speed) -> list[float]:
     return [1e3 * p.first_token_seconds for p in speed.processes if p.first_token_seconds is not None]
 
 
+def _peaks(speed: Speed) -> list[float]:
+    return [(process.peak_rss_bytes - process.start_rss_bytes) / 1e6 for process in speed.processes]
+
+
+PER_PROCESS = {"load": _loads, "first_token": _first_tokens, "memory": _peaks}
+"""Of metrics that every process has one sample of: what gives them, in the metric's unit."""
+
+
 def _counted(of: Callable[[Row], float]) -> Callable[[Row, Results], Value | None]:
     def value(row: Row, _: Results) -> Value | None:
         return Value(of(row), of(row), of(row))
@@ -261,7 +262,7 @@ METRICS = {
         Metric("limit_share", "decode speed, of the memory's limit", "%", "higher", "latency", limit_share),
         Metric("load", "load time", "s", "lower", "latency", _per_process(_loads)),
         Metric("first_token", "time to first token", "ms", "lower", "latency", _per_process(_first_tokens)),
-        Metric("memory", "peak memory above the libraries'", "MB", "lower", "latency", memory_mb),
+        Metric("memory", "peak memory above the libraries'", "MB", "lower", "latency", _per_process(_peaks)),
     )
 }  # fmt: skip
 """Every metric by its key, in the order of a table's columns."""

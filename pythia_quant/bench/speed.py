@@ -27,6 +27,7 @@ CONTEXTS = (128, 384, 896, 1920)
 """So far from those of the suite's models that the decoded tokens fit behind them."""
 WARM_UP = 2
 REPETITIONS = 10
+PASSES = 4
 REPEATS = 2
 """Of a measurement that something else disturbed."""
 PATIENCE = 20.0
@@ -57,6 +58,7 @@ def latency_protocol(settings: LatencySettings, context: int) -> LatencyProtocol
         decoded=room - warm_up,
         repetitions=REPETITIONS,
         warm_up=warm_up,
+        passes=PASSES,
         rounds=settings.rounds,
     )
 

@@ -39,6 +39,22 @@ def test_speeds_differ_when_their_spreads_do_not_meet(decode: float, verdict: st
     assert change(row("variant", 0), row("variant", 0, decode=decode), "decode").verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [([1.0, 1.1], [1.6, 1.7], "same"), ([1.0, 1.1, 1.05], [2.0, 2.1, 2.05], "worse"), ([1.0], [9.0], "same")],
+)
+def test_a_few_processes_that_are_alike_by_chance_show_no_change(
+    before: list[float], after: list[float], verdict: str
+) -> None:
+    def loading(seconds: list[float]) -> Row:
+        found = row("variant", 0)
+        (process,) = found.speeds[0].processes
+        processes = [process.model_copy(update={"load_seconds": load}) for load in seconds]
+        return found.model_copy(update={"speeds": [found.speeds[0].model_copy(update={"processes": processes})]})
+
+    assert change(loading(before), loading(after), "load").verdict == verdict
+
+
 def test_higher_agreement_is_better() -> None:
     assert change(row("variant", 0), row("variant", 0, top1=0.995), "top1").verdict == "better"
 
