@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pythia_quant import suite
@@ -20,10 +20,11 @@ from pythia_quant.formats import AnyVariant
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.located_yaml import Keys, load_located
+from pythia_quant.measuring import DECODED, GateSettings, LambadaSettings, LatencySettings, TaskSettings
 from pythia_quant.settings import Misfit, Settings, VariantSettings
 
-DECODED = 66
-"""Tokens decoded after each context of a latency measurement, the two that warm up included."""
+SOURCE_ROWS = ("torch-fp16", "torch-bf16", "torch-fp32")
+"""Rows of the source as transformers runs it, measured beside the variants."""
 
 BASES = ("measured", "derived", "assumed")
 
@@ -69,71 +70,6 @@ class EvaluationSettings(Settings):
     windows: int | None = Field(default=None, ge=2)
 
 
-class LambadaSettings(Settings):
-    """LAMBADA's rows: a local file, or one in a hub dataset repository; `examples` are the first so many."""
-
-    file: str
-    dataset: str | None = None
-    revision: str = "main"
-    examples: int | None = Field(default=None, ge=2)
-
-
-class TaskSettings(Settings):
-    """Tasks to measure accuracy on."""
-
-    lambada: LambadaSettings | None = None
-
-
-class LatencySettings(Settings):
-    """Lengths to measure speed at, in tokens; by default those of a fixed list that the model's context holds.
-
-    Without rounds, no speed is measured.
-    """
-
-    prompts: list[int] | None = Field(default=None, min_length=1)
-    contexts: list[int] | None = Field(default=None, min_length=1)
-    rounds: int = Field(default=3, ge=0)
-
-    @field_validator("prompts", "contexts")
-    @classmethod
-    def _positive(cls, lengths: list[int] | None) -> list[int] | None:
-        for length in lengths or ():
-            if length < 1:
-                raise PydanticCustomError("length", "{length} is no length; give tokens, 1 or more", {"length": length})
-        return lengths
-
-
-_UNITS = {"max_ppl_drift": "%", "max_kl": "mnat", "min_top1": "%", "min_speedup": "x"}
-
-
-class GateSettings(Settings):
-    """Limits on measured values as run; the unit may be written behind the number.
-
-    Attributes:
-        max_ppl_drift: percent of the reference's perplexity.
-        max_kl: thousandths of a nat.
-        min_top1: percent of tokens.
-        min_speedup: ratio of decode speeds, to the fastest unquantized row.
-    """
-
-    max_ppl_drift: float | None = Field(default=None, ge=0)
-    max_kl: float | None = Field(default=None, ge=0)
-    min_top1: float | None = Field(default=None, ge=0, le=100)
-    min_speedup: float | None = Field(default=None, ge=0)
-
-    @field_validator(*_UNITS, mode="before")
-    @classmethod
-    def _number_with_its_unit(cls, value: Any, info: ValidationInfo) -> Any:
-        if not isinstance(value, str):
-            return value
-        unit = _UNITS[str(info.field_name)]
-        try:
-            return float(value.removesuffix(unit))
-        except ValueError:
-            limit = {"value": value, "unit": unit}
-            raise PydanticCustomError("limit", "'{value}' is no limit; give a number, of {unit}", limit) from None
-
-
 class RecipeSettings(Settings):
     """The content of a recipe file. See docs/recipes.md."""
 
@@ -151,6 +87,9 @@ class RecipeSettings(Settings):
     @classmethod
     def _names_are_folder_names(cls, variants: dict[str, AnyVariant]) -> dict[str, AnyVariant]:
         for name in variants:
+            if name in SOURCE_ROWS:
+                message = "'{key}' is the name of the source's own row in every table; choose another"
+                raise PydanticCustomError("name", message, {"key": name})
             if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
                 raise PydanticCustomError(
                     "name", "the variant name '{key}' may hold letters, digits, '-', '_' and '.'", {"key": name}

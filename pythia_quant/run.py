@@ -15,6 +15,7 @@ from pythia_quant.conversion import artifact_folder, check_space, convert, costs
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs, load_inputs
+from pythia_quant.passages import Passages, load_passages
 from pythia_quant.progress import Steps
 from pythia_quant.recipe import Recipe, RecipeSettings
 from pythia_quant.results import RESULTS, Results, save_results
@@ -52,10 +53,11 @@ def run(
     """
     names, options = list(recipe.variants(only)), options or Options()
     with Steps(1 + len(names) + step_count(recipe, len(names), options), console) as steps:
+        passages = _passages(recipe, steps)
         inputs = _inputs(recipe, names, out, steps, console)
         artifacts = _convert_each(inputs, names, out, overwrite, steps)
         path = artifacts[0].folder.parent / RESULTS
-        results = benchmark(inputs, artifacts, path, steps, options)
+        results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
     save_results(results, path)
     return Outcome(artifacts, results, path)
 
@@ -81,7 +83,7 @@ def bench(
     Raises:
         PythiaQuantError: an artifact was altered, or they are of different sources; no result file is written.
     """
-    artifacts = [open_artifact(folder.resolve()) for folder in folders]
+    artifacts = [open_artifact(folder) for folder in dict.fromkeys(folder.resolve() for folder in folders)]
     first = artifacts[0]
     for other in artifacts[1:]:
         if other.folder.parent != first.folder.parent:
@@ -101,8 +103,8 @@ def bench(
     options = options or Options()
     path = first.folder.parent / RESULTS
     with Steps(1 + step_count(recipe, len(artifacts), options), console) as steps:
-        inputs = _open(recipe, steps, console)
-        results = benchmark(inputs, artifacts, path, steps, options)
+        passages, inputs = _passages(recipe, steps), _open(recipe, steps, console)
+        results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
     save_results(results, path)
     return Outcome(artifacts, results, path)
 
@@ -145,6 +147,14 @@ def _announce(name: str, inputs: Inputs, settings: VariantSettings, console: Con
 def _open(recipe: Recipe, steps: Steps, console: Console) -> Inputs:
     with steps.step("opening source and texts") as report:
         return load_inputs(recipe, console.print, lambda what: report(what, 0, 1))
+
+
+def _passages(recipe: Recipe, steps: Steps) -> Passages | None:
+    wanted = recipe.settings.tasks.lambada
+    if wanted is None:
+        return None
+    with steps.step("opening LAMBADA") as report:
+        return load_passages(wanted, recipe.path.parent, lambda what: report(what, 0, 1))
 
 
 def _convert_each(inputs: Inputs, names: list[str], out: Path, overwrite: bool, steps: Steps) -> list[Artifact]:

@@ -36,6 +36,7 @@ def replaced(before: str, after: str) -> Edit:
         (replaced("windows: 16", "windows: 0"), 5, "calibration.windows"),
         (replaced("  onnx-int8: {format", "  bnb-nf4: {format"), 12, "line 10 already"),
         (replaced("  onnx-int8: {format", "  ../up: {format"), 12, r"\.\./up"),
+        (replaced("  onnx-int8: {format", "  torch-fp16: {format"), 12, "source's own row"),
         (replaced("  onnx-int8: {max", "  onnx-int4: {max"), 15, "no variant.*'onnx-int8'"),
         (replaced("schema: 1", "schema: 1\nbasis: {evaluation.window: 'assumed: x'}"), 2, "'evaluation.windows'"),
         (

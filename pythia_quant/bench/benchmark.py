@@ -12,24 +12,23 @@ from statistics import fmean
 from typing import Any, Literal
 
 import torch
+from rich.console import Console
 
 from pythia_quant import environment, isolate
 from pythia_quant.artifact import Artifact, verify_files, work_folder
 from pythia_quant.bench import memory
 from pythia_quant.bench.gates import evaluate_gates
-from pythia_quant.bench.lambada import read_passages
 from pythia_quant.bench.machine import machine
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.bench.speed import latency_protocol, measure_speeds
 from pythia_quant.bench.speed import step_count as speed_steps
 from pythia_quant.bench.subject import SOURCE_DTYPES, Subject
-from pythia_quant.callbacks import Report
-from pythia_quant.errors import BenchmarkError, CorpusError, PythiaQuantError
-from pythia_quant.hub_files import fetch
+from pythia_quant.errors import BenchmarkError, PythiaQuantError
 from pythia_quant.inputs import Inputs
 from pythia_quant.manifest import MANIFEST, SourceRecord
+from pythia_quant.passages import Passages
 from pythia_quant.progress import Steps
-from pythia_quant.recipe import LambadaSettings, Recipe
+from pythia_quant.recipe import Recipe
 from pythia_quant.results import Lambada, LambadaProtocol, LatencyProtocol, Protocol, Results, Row, Speed
 
 
@@ -61,12 +60,20 @@ class _Entry:
 def step_count(recipe: Recipe, artifacts: int, options: Options) -> int:
     """Return how many progress steps :func:`benchmark` takes for that many artifacts."""
     rows = len(SOURCE_DTYPES) + artifacts
-    lambada = 1 + rows if recipe.settings.tasks.lambada else 0
+    lambada = 1 + rows if recipe.settings.tasks.lambada else 0  # opening it, too
     rounds = recipe.settings.latency.rounds
     return 1 + rows + lambada + (speed_steps(rows, rounds, len(options.threads) - 1) if rounds else 0)
 
 
-def benchmark(inputs: Inputs, artifacts: list[Artifact], path: Path, steps: Steps, options: Options) -> Results:
+def benchmark(
+    inputs: Inputs,
+    artifacts: list[Artifact],
+    path: Path,
+    *,
+    passages: Passages | None = None,
+    options: Options | None = None,
+    steps: Steps | None = None,
+) -> Results:
     """Measure artifacts beside their source in fp16, bf16 and fp32.
 
     What was measured of drift and LAMBADA stays in a folder beside `path` until all is done: a call that was
@@ -76,25 +83,29 @@ def benchmark(inputs: Inputs, artifacts: list[Artifact], path: Path, steps: Step
         inputs: the recipe's source and evaluation windows.
         artifacts: made from that source.
         path: of the result file to be; nothing is written there.
-        steps: shows progress; :func:`step_count` says how many steps are taken.
+        passages: LAMBADA's; it is not measured without.
         options: how.
+        steps: shows progress; :func:`step_count` says how many steps are taken.
 
     Raises:
         ArtifactError: an artifact was altered, or another process measures here.
         BenchmarkError: an artifact is of another source, or a measuring process died.
     """
+    options, steps = options or Options(), steps or Steps(1, Console(quiet=True))
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise BenchmarkError("torch finds no GPU here", where="--device cuda", hint="measure on the CPU: --device cpu")
     for artifact in artifacts:
         verify_files(artifact)
         if artifact.manifest.source.sha256 != inputs.source.sha256:
             raise BenchmarkError("was made from other weights than these", where=str(artifact.folder))
     entries = _entries(inputs, artifacts, options)
-    with work_folder(path, _fingerprint(inputs, entries, options), kept_on=(PythiaQuantError,)) as work:
+    with work_folder(path, _fingerprint(inputs, entries, passages, options), kept_on=(PythiaQuantError,)) as work:
         with steps.step("reference in fp32") as report:
             kept = reference(inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), report)
         with isolate.Worker(options.threads[0]) as worker:
             once = _Once(worker, work, steps, options.threads[0])
             rows = [_measure_row(entry, inputs, kept, once) for entry in entries]
-            lambada, scores = _measure_lambada(entries, inputs, once)
+            lambada, scores = _measure_lambada(entries, inputs, passages, once) if passages else (None, {})
         latency, speeds = _measure_speeds(entries, inputs, steps, options)
     rows = [
         row.model_copy(update={"lambada": scores.get(row.name), "speeds": speeds.get(row.name, [])}) for row in rows
@@ -146,23 +157,17 @@ def _measure_row(entry: _Entry, inputs: Inputs, kept: Reference, once: _Once) ->
 
 
 def _measure_lambada(
-    entries: list[_Entry], inputs: Inputs, once: _Once
-) -> tuple[LambadaProtocol | None, dict[str, Lambada]]:
-    """Measure LAMBADA on all rows that fit in memory, if the recipe asks for it."""
-    wanted = inputs.recipe.settings.tasks.lambada
-    if wanted is None:
-        return None, {}
-    with once.steps.step("reading LAMBADA") as report:
-        name, path = _lambada_file(wanted, inputs, report)
-        passages = len(read_passages(path))
-    protocol = LambadaProtocol(file=name, sha256=_sha256(path), examples=min(passages, wanted.examples or passages))
-    arguments = {"file": str(path), "examples": protocol.examples, "source": str(inputs.source.folder)}
+    entries: list[_Entry], inputs: Inputs, passages: Passages, once: _Once
+) -> tuple[LambadaProtocol, dict[str, Lambada]]:
+    """Measure LAMBADA on all rows that fit in memory."""
+    arguments = {"file": str(passages.path), "examples": passages.examples, "source": str(inputs.source.folder)}
     task = "pythia_quant.bench.lambada:measure_row"
-    return protocol, {
+    scores = {
         entry.subject.name: Lambada.model_validate(once("LAMBADA", task, entry.subject, arguments))
         for entry in entries
         if not entry.note
     }
+    return LambadaProtocol(file=passages.name, sha256=passages.sha256, examples=passages.examples), scores
 
 
 def _measure_speeds(
@@ -177,15 +182,6 @@ def _measure_speeds(
     text = inputs.evaluation.reshape(-1)[: max(*latency.prompts, *latency.contexts)].tolist()
     speeds = measure_speeds(subjects, text, latency, options.threads, steps)
     return latency, {subject.name: speed for subject, speed in zip(subjects, speeds, strict=True)}
-
-
-def _lambada_file(wanted: LambadaSettings, inputs: Inputs, report: Report) -> tuple[str, Path]:
-    if wanted.dataset is None:
-        return wanted.file, inputs.recipe.path.parent / wanted.file
-    path = fetch(wanted.dataset, wanted.file, wanted.revision, "dataset", lambda what: report(what, 0, 1))
-    if path is None:
-        raise CorpusError(f"has no file {wanted.file}", where=f"dataset {wanted.dataset}@{wanted.revision}")
-    return f"{wanted.dataset} {wanted.file}", path
 
 
 @dataclass(frozen=True)
@@ -267,7 +263,7 @@ def _results(inputs: Inputs, kept: Reference, rows: list[Row], options: Options)
     )
 
 
-def _fingerprint(inputs: Inputs, entries: list[_Entry], options: Options) -> str:
+def _fingerprint(inputs: Inputs, entries: list[_Entry], passages: Passages | None, options: Options) -> str:
     """Return what must be the same for measurements of an interrupted call to be those of this one."""
     parts = {
         "source": inputs.source.sha256,
@@ -277,7 +273,7 @@ def _fingerprint(inputs: Inputs, entries: list[_Entry], options: Options) -> str
             for entry in entries
         ],
         "options": [options.threads[0], options.device],
-        "lambada": inputs.recipe.settings.tasks.model_dump(mode="json"),
+        "lambada": passages and [passages.sha256, passages.examples],
         "machine": [environment.cpu(), environment.library_versions(), environment.tool_version()],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

@@ -6,7 +6,6 @@ lm-evaluation-harness 0.4.13 does, so that the numbers can be compared with publ
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,16 +17,14 @@ from torch import Tensor
 
 from pythia_quant.architecture import Architecture, read_config
 from pythia_quant.bench.subject import Subject
-from pythia_quant.corpus import read_text
-from pythia_quant.errors import BenchmarkError, CorpusError
+from pythia_quant.errors import BenchmarkError
 from pythia_quant.isolate import report_progress
+from pythia_quant.passages import read_passages
 from pythia_quant.results import Lambada
 from pythia_quant.runtimes import Runtime
 
 Advanced = Callable[[int, int], None]
 """Called with the number of passages done and of all."""
-
-_HINT = 'a line is {"text": "…"}, as in data/lambada_test.jsonl of the dataset EleutherAI/lambada_openai'
 
 
 class Example(NamedTuple):
@@ -35,35 +32,6 @@ class Example(NamedTuple):
 
     context: list[int]
     word: list[int]
-
-
-def read_passages(path: Path) -> list[str]:
-    """Read the passages of a jsonl file, one ``{"text": ...}`` a line; blank lines are skipped.
-
-    Raises:
-        CorpusError: the file is missing, not UTF-8 or has fewer than two rows, or a row is no JSON or lacks a text of
-            two words.
-    """
-    # Not splitlines: JSON may hold a line separator such as U+2028 as it is.
-    lines = enumerate(read_text(path).split("\n"), 1)
-    passages = [_passage(line, f"{path}:{number}") for number, line in lines if line.strip()]
-    if len(passages) < 2:
-        raise CorpusError(f"has {len(passages)} rows, an error bar takes two", where=str(path), hint=_HINT)
-    return passages
-
-
-def _passage(line: str, where: str) -> str:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise CorpusError(f"is not JSON ({error})", where=where, hint=_HINT) from error
-    text = row.get("text") if isinstance(row, dict) else None
-    if not isinstance(text, str):
-        raise CorpusError("the row has no text", where=where, hint=_HINT)
-    context, _, word = text.rpartition(" ")
-    if not context.strip() or not word.strip():
-        raise CorpusError("the text has no two words with a space between", where=where, hint=_HINT)
-    return text
 
 
 def encode_passage(tokenizer: Tokenizer, text: str, end_of_text: int) -> Example:

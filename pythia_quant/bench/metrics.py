@@ -211,7 +211,11 @@ def _peaks(speed: Speed) -> list[float]:
     return [(process.peak_rss_bytes - process.start_rss_bytes) / 1e6 for process in speed.processes]
 
 
-PER_PROCESS = {"load": _loads, "first_token": _first_tokens, "memory": _peaks}
+def _device_peaks(speed: Speed) -> list[float]:
+    return [process.peak_device_bytes / 1e6 for process in speed.processes if process.peak_device_bytes is not None]
+
+
+PER_PROCESS = {"load": _loads, "first_token": _first_tokens, "memory": _peaks, "device_memory": _device_peaks}
 """Of metrics that every process has one sample of: what gives them, in the metric's unit."""
 
 
@@ -263,6 +267,7 @@ METRICS = {
         Metric("load", "load time", "s", "lower", "latency", _per_process(_loads)),
         Metric("first_token", "time to first token", "ms", "lower", "latency", _per_process(_first_tokens)),
         Metric("memory", "peak memory above the libraries'", "MB", "lower", "latency", _per_process(_peaks)),
+        Metric("device_memory", "peak memory of the GPU", "MB", "lower", "latency", _per_process(_device_peaks)),
     )
 }  # fmt: skip
 """Every metric by its key, in the order of a table's columns."""

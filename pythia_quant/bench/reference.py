@@ -118,20 +118,24 @@ def reference(
         folder: where references are kept; :func:`cache_folder` unless given.
 
     Raises:
-        BenchmarkError: there is no room for it.
+        BenchmarkError: there is no room for it, or the folder cannot be written.
     """
     folder = folder or cache_folder()
     key = _key(reader, identity, ids)
     kept, work = folder / key, folder / f"{key}.work"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{key}.lock"):
-        if not kept.exists():
-            _check_space(folder, reader, ids)
-            _remove_old(folder)
-            work.mkdir(exist_ok=True)
-            _make(reader, ids, work, advanced)
-            work.rename(kept)
-    os.utime(kept)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{key}.lock"):
+            if not kept.exists():
+                _check_space(folder, reader, ids)
+                _remove_old(folder)
+                work.mkdir(exist_ok=True)
+                _make(reader, ids, work, advanced)
+                work.rename(kept)
+        os.utime(kept)
+    except OSError as error:
+        hint = "name another folder in PYTHIA_QUANT_CACHE"
+        raise BenchmarkError(f"the reference cannot be kept ({error})", where=str(folder), hint=hint) from error
     return Reference(kept)
 
 

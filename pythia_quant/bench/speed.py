@@ -17,8 +17,8 @@ from pythia_quant.bench.subject import Subject
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.onnx.settings import OnnxSettings
+from pythia_quant.measuring import DECODED, LatencySettings
 from pythia_quant.progress import Steps
-from pythia_quant.recipe import DECODED, LatencySettings
 from pythia_quant.results import LatencyProtocol, Samples, Speed, SpeedProcess
 from pythia_quant.settings import VariantSettings
 

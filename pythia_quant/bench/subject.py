@@ -10,11 +10,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationInfo, field_validator
 
 from pythia_quant.formats import AnyVariant, format_of, load
+from pythia_quant.recipe import SOURCE_ROWS
 from pythia_quant.runtimes import Runtime
 from pythia_quant.runtimes.layered import Layered
 from pythia_quant.weights import WeightReader
 
-SOURCE_DTYPES = {"float16": "torch-fp16", "bfloat16": "torch-bf16", "float32": "torch-fp32"}
+SOURCE_DTYPES = dict(zip(("float16", "bfloat16", "float32"), SOURCE_ROWS, strict=True))
 """The dtypes the source is measured in, and the names of their rows; the first is the baseline."""
 
 

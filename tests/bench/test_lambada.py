@@ -15,10 +15,10 @@ from pythia_quant.bench.lambada import (
     judge,
     measure_lambada,
     predict,
-    read_passages,
 )
 from pythia_quant.bench.metrics import last_word_accuracy, last_word_perplexity
 from pythia_quant.errors import BenchmarkError, CorpusError
+from pythia_quant.passages import read_passages
 
 BYTES = byte_tokenizer()
 SPACE, OTHERS = "Ġ", TINY.vocabulary - 1

@@ -99,6 +99,12 @@ def test_a_reference_that_does_not_fit_on_the_disk_is_refused(checkpoint: Path, 
         references._check_space(tmp_path, open_weights(checkpoint), many)
 
 
+def test_a_folder_that_cannot_be_written_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BenchmarkError, match="file/kept: the reference cannot be kept"):
+        made(checkpoint, tmp_path / "file" / "kept")
+
+
 def test_an_interrupted_run_through_the_layers_goes_on(checkpoint: Path, tmp_path: Path) -> None:
     class Stop(BaseException):
         pass

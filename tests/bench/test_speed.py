@@ -25,8 +25,8 @@ from pythia_quant.callbacks import Report
 from pythia_quant.formats.job import Written
 from pythia_quant.formats.onnx.external import find_model
 from pythia_quant.manifest import MANIFEST, CheckRecord, Manifest, SourceRecord
+from pythia_quant.measuring import LatencySettings
 from pythia_quant.progress import Steps
-from pythia_quant.recipe import LatencySettings
 from pythia_quant.results import LatencyProtocol, Samples, SpeedProcess
 
 PROTOCOL = LatencyProtocol(prompts=[16], contexts=[24], decoded=6, repetitions=4, warm_up=2, rounds=2)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.errors import BenchmarkError
-from pythia_quant.recipe import GateSettings
+from pythia_quant.measuring import GateSettings
 from pythia_quant.report.plots import plot_results
 from pythia_quant.report.terminal import print_results
 from pythia_quant.results import Drift, Results, load_results, save_results

@@ -1,0 +1,77 @@
+"""LAMBADA's passages: a local file, or one of a hub dataset repository."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pythia_quant.corpus import read_text
+from pythia_quant.errors import CorpusError
+from pythia_quant.hub_files import Tell, fetch, say_nothing, sha256
+from pythia_quant.measuring import LambadaSettings
+
+_HINT = 'a line is {"text": "…"}, as in data/lambada_test.jsonl of the dataset EleutherAI/lambada_openai'
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Where passages are, what they are called, and how many of them are to be measured on, from the first."""
+
+    name: str
+    path: Path
+    sha256: str
+    examples: int
+
+
+def load_passages(settings: LambadaSettings, folder: Path, progress: Tell = say_nothing) -> Passages:
+    """Find the passages a recipe names, and read them once: all that can be checked is checked before any work.
+
+    Args:
+        settings: which ones.
+        folder: what a local file's path is relative to.
+        progress: told how much of a download has come.
+
+    Raises:
+        CorpusError: they are not there, or not passages.
+        SourceError: the hub cannot give them.
+    """
+    name, path = settings.file, folder / settings.file
+    if settings.dataset is not None:
+        fetched = fetch(settings.dataset, settings.file, settings.revision, "dataset", progress)
+        where = f"dataset {settings.dataset}@{settings.revision}"
+        if fetched is None:
+            hint = "name another under tasks.lambada, or leave that out"
+            raise CorpusError(f"has no file {settings.file}", where=where, hint=hint)
+        name, path = f"{settings.dataset} {settings.file}", fetched
+    found = len(read_passages(path))
+    return Passages(name, path, sha256(path), min(found, settings.examples or found))
+
+
+def read_passages(path: Path) -> list[str]:
+    """Read the passages of a jsonl file, one ``{"text": ...}`` a line; blank lines are skipped.
+
+    Raises:
+        CorpusError: the file is missing, not UTF-8 or has fewer than two rows, or a row is no JSON or lacks a text of
+            two words.
+    """
+    # Not splitlines: JSON may hold a line separator such as U+2028 as it is.
+    lines = enumerate(read_text(path).split("\n"), 1)
+    passages = [_passage(line, f"{path}:{number}") for number, line in lines if line.strip()]
+    if len(passages) < 2:
+        raise CorpusError(f"has {len(passages)} rows, an error bar takes two", where=str(path), hint=_HINT)
+    return passages
+
+
+def _passage(line: str, where: str) -> str:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise CorpusError(f"is not JSON ({error})", where=where, hint=_HINT) from error
+    text = row.get("text") if isinstance(row, dict) else None
+    if not isinstance(text, str):
+        raise CorpusError("the row has no text", where=where, hint=_HINT)
+    context, _, word = text.rpartition(" ")
+    if not context.strip() or not word.strip():
+        raise CorpusError("the text has no two words with a space between", where=where, hint=_HINT)
+    return text
