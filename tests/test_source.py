@@ -203,3 +203,19 @@ def test_texts_come_from_dataset_repositories(hub: Hub, tmp_path: Path) -> None:
     assert in_client(hub, tmp_path, TEXT, "plain.txt") == "'plain text'\n"
     assert in_client(hub, tmp_path, TEXT, "rows.parquet") == "'a\\n\\n\\n\\n\\nb\\n'\n"
     assert "has no file absent.txt" in in_client(hub, tmp_path, TEXT, "absent.txt")
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        (5, r"gives number 0 to '<\|endoftext\|>'; in config.json the text ends with token 5"),
+        (0, "has no token '</s>'"),
+    ],
+)
+def test_another_models_tokenizer_is_known_by_the_end_of_its_texts(checkpoint: Path, end: int, message: str) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"eos_token_id": end, "bos_token_id": end}))
+    if end == 0:
+        (checkpoint / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "</s>"}}))
+    with pytest.raises(SourceError, match=message):
+        open_source(str(checkpoint))
