@@ -117,8 +117,9 @@ def facts(file: ResultFile) -> list[Fact]:
 
 
 def remarks(results: Results) -> list[tuple[str, str]]:
-    """Return what a reader of the numbers should know, each with its row's name."""
-    said = [(row.name, note.rstrip(".")) for row in results.rows for note in row.notes]
+    """Return what a reader of the numbers should know, each with its row's name, or the source's."""
+    said = [(results.source.model, note.rstrip(".")) for note in results.notes]
+    said += [(row.name, note.rstrip(".")) for row in results.rows for note in row.notes]
     for row in results.rows:
         said += [
             (row.name, f"{speed.disturbed} (with {speed.threads} threads)") for speed in row.speeds if speed.disturbed

@@ -8,6 +8,7 @@ from rich.console import Console
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.measuring import GateSettings
+from pythia_quant.report.facts import remarks
 from pythia_quant.report.plots import plot_results
 from pythia_quant.report.terminal import print_results
 from pythia_quant.results import Drift, Results, load_results, save_results
@@ -40,6 +41,12 @@ def test_a_long_name_is_folded_and_no_number_is_cut() -> None:
     assert "…" not in table
     assert "+2.02±0.32" in table
     assert max(map(len, table.splitlines())) <= 100
+
+
+def test_what_concerns_all_rows_is_said_in_the_table_and_on_the_page() -> None:
+    noted = measured().model_copy(update={"notes": ["The model is untrained."]})
+    assert "The model is untrained." in printed(noted)
+    assert remarks(noted) == [("m", "The model is untrained")]
 
 
 def test_a_gate_that_did_not_pass_is_explained() -> None:
