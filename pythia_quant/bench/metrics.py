@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 from typing import Literal, NamedTuple
 
 from pythia_quant.bench.statistics import Estimate, estimate, paired, perplexity, spread
@@ -90,9 +91,19 @@ def prefill_rate(row: Row, results: Results) -> Value | None:
 
 
 def speedup(row: Row, other: Row | None, results: Results) -> Value | None:
-    """Return how many times faster `row` decodes than `other`: from medians, and at worst and best from percentiles."""
+    """Return how many times faster `row` decodes than `other`.
+
+    Of several rounds, the geometric mean of the ratios of their medians, with its 95 % interval: what slows a round,
+    slows both. Of one round, the ratio of the medians, at worst and best from the percentiles of both.
+    """
     fast, slow = decode_ms(row, results), decode_ms(other, results) if other else None
-    return Value(slow.value / fast.value, slow.low / fast.high, slow.high / fast.low) if fast and slow else None
+    if fast is None or slow is None or other is None:
+        return None
+    rounds = list(zip(_medians(row, results), _medians(other, results), strict=False))
+    if len(rounds) < 2:
+        return Value(slow.value / fast.value, slow.low / fast.high, slow.high / fast.low)
+    mean = estimate([math.log(theirs / ours) for ours, theirs in rounds])
+    return Value(*(math.exp(mean.value + side * mean.margin) for side in (0, -1, 1)))
 
 
 def limit_share(row: Row, results: Results) -> Value | None:
@@ -132,6 +143,14 @@ def lambada_perplexity(row: Row, results: Results) -> Value | None:  # noqa: ARG
 
 def _decode(row: Row, results: Results) -> list[float]:
     return row.speeds[0].decode_seconds(results.latency.context) if row.speeds and results.latency else []
+
+
+def _medians(row: Row, results: Results) -> list[float]:
+    """Return the median seconds a token of each process, round by round."""
+    context = results.latency.context if results.latency else 0
+    return [
+        median(part.seconds) for process in row.speeds[0].processes for part in process.decode if part.tokens == context
+    ]
 
 
 def _value(of: Estimate) -> Value:

@@ -2,13 +2,14 @@ import math
 from typing import Literal
 
 import pytest
+import scipy.stats
 import typer
 from measured import results, row
 
 from pythia_quant.bench.gates import describe, evaluate_gates
 from pythia_quant.cli import exit_by_gates
 from pythia_quant.measuring import GateSettings
-from pythia_quant.results import Drift, GateOutcome, Row
+from pythia_quant.results import Drift, GateOutcome, Row, Samples
 
 
 def decide(variant: Row, **gate: float) -> GateOutcome:
@@ -79,3 +80,23 @@ def test_the_exit_code_says_the_worst(
     with pytest.raises(typer.Exit) as raised:
         exit_by_gates(measured)
     assert raised.value.exit_code == code
+
+
+def test_over_several_rounds_ratios_are_taken_within_them() -> None:
+    def rounds(name: str, *seconds: float) -> Row:
+        found = row(name, 0)
+        (process,) = found.speeds[0].processes
+        processes = [
+            process.model_copy(update={"decode": [Samples(tokens=8, seconds=[s, s * 0.8, s * 1.2])]}) for s in seconds
+        ]
+        return found.model_copy(update={"speeds": [found.speeds[0].model_copy(update={"processes": processes})]})
+
+    # The machine is slower in each round, by as much for both: 2.0, 2.0 and 2.1 times as fast.
+    other, variant = rounds("torch-fp32", 0.010, 0.015, 0.021), rounds("variant", 0.005, 0.0075, 0.010)
+    measured = results(rounds("torch-fp16", 1, 1, 1), other, variant)
+    (outcome,) = evaluate_gates(measured, {"variant": GateSettings(min_speedup=1.8)})
+    assert outcome.outcome == "passed"
+    ratios = [math.log(2), math.log(2), math.log(2.1)]
+    low, high = scipy.stats.t.interval(0.95, 2, loc=sum(ratios) / 3, scale=scipy.stats.sem(ratios))
+    assert outcome.value == pytest.approx(math.exp(sum(ratios) / 3))
+    assert (outcome.low, outcome.high) == pytest.approx((math.exp(low), math.exp(high)), rel=1e-3)
