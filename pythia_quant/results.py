@@ -104,7 +104,7 @@ class Drift(Record):
         nll: negative log-likelihood, nats a token.
         kl: KL divergence from the reference, nats a token.
         top1: share of positions whose most likely token is the reference's.
-        top5: mean share of the reference's five most likely tokens that are among the five most likely.
+        top5: mean share of the reference's five most likely tokens than which fewer than five are likelier.
         non_finite: positions with a logit that is not finite; when there are any, the lists are empty.
         kl_quantiles: of the tokens' KL divergence.
         kl_histogram: tokens by the decimal logarithm of their KL divergence, in steps of a tenth from -12 to 2; what
