@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -219,3 +220,31 @@ def test_another_models_tokenizer_is_known_by_the_end_of_its_texts(checkpoint: P
         (checkpoint / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "</s>"}}))
     with pytest.raises(SourceError, match=message):
         open_source(str(checkpoint))
+
+
+PASSAGES = """
+import sys
+from pathlib import Path
+from pythia_quant.errors import PythiaQuantError
+from pythia_quant.measuring import LambadaSettings
+from pythia_quant.passages import load_passages
+try:
+    settings = LambadaSettings(dataset="some/passages", file=sys.argv[1], examples=2)
+    found = load_passages(settings, Path())
+    print(found.name, found.examples, found.sha256)
+except PythiaQuantError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_passages_come_from_dataset_repositories(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "passages"
+    folder.mkdir()
+    content = "".join(json.dumps({"text": f"the word {i}"}) + "\n" for i in range(3))
+    (folder / "test.jsonl").write_text(content)
+    (folder / "broken.jsonl").write_text(content + "{")
+    hub.repos["datasets/some/passages"] = {"main": folder}
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    assert in_client(hub, tmp_path, PASSAGES, "test.jsonl") == f"some/passages test.jsonl 2 {digest}\n"
+    assert "broken.jsonl:4: is not JSON" in in_client(hub, tmp_path, PASSAGES, "broken.jsonl")
+    assert "CorpusError dataset some/passages@main: has no file absent" in in_client(hub, tmp_path, PASSAGES, "absent")
