@@ -21,6 +21,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from pythia_quant.bench.comparison import Compared, Known, compare, know
+from pythia_quant.callbacks import Report
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.layerwise import Fp32Layers, head_weight
 from pythia_quant.quantizers.products import exact_products
@@ -34,8 +35,6 @@ KEPT_BYTES = 20_000_000_000
 POSITIONS_AT_ONCE = 256
 """Logits of so many positions are in memory: 50 MB."""
 _DAY = 86_400
-
-Advanced = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Reference:
 
 
 def reference(
-    reader: WeightReader, identity: dict[str, str], ids: Tensor, advanced: Advanced, folder: Path | None = None
+    reader: WeightReader, identity: dict[str, str], ids: Tensor, advanced: Report, folder: Path | None = None
 ) -> Reference:
     """Return the reference of a source on some windows: the one that is kept, or a new one, which then is kept.
 
@@ -139,7 +138,7 @@ def reference(
     return Reference(kept)
 
 
-def _make(reader: WeightReader, ids: Tensor, work: Path, advanced: Advanced) -> None:
+def _make(reader: WeightReader, ids: Tensor, work: Path, advanced: Report) -> None:
     model = Fp32Layers(reader)
     hidden = final_states(model, ids, work, lambda done, total: advanced("layer", done, total))
     head, facts = model.head(), _facts(work, ids)
