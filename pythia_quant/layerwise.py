@@ -141,13 +141,12 @@ class Forward:
 
 
 @torch.no_grad()
-def final_hidden_states(reader: WeightReader, ids: Tensor, advanced: Callable[[], None] = lambda: None) -> Tensor:
+def final_hidden_states(reader: WeightReader, ids: Tensor) -> Tensor:
     """Run all windows through the model and return the final hidden states, of which the head makes logits.
 
     Args:
         reader: the weights.
         ids: int64 [windows, tokens].
-        advanced: called after each layer.
 
     Returns:
         fp32 [windows, tokens, width].
@@ -156,7 +155,6 @@ def final_hidden_states(reader: WeightReader, ids: Tensor, advanced: Callable[[]
     forward.embed(reader.read(EMBEDDING))
     for index in range(reader.architecture.layers):
         forward.layer(read_layer(reader, index))
-        advanced()
     return forward.finish(reader.read(f"{FINAL_NORM}.weight"), reader.read(f"{FINAL_NORM}.bias"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,13 +147,15 @@ def _why_not_whole(subject: Subject, artifact: Artifact | None, disk: int, input
 
 def _measure_row(entry: _Entry, inputs: Inputs, kept: Reference, once: _Once) -> Row:
     """Measure drift, or take what an interrupted call has measured."""
+    scratch = once.work / entry.subject.name
     arguments = {
         "source": str(inputs.source.folder),
         "reference": str(kept.folder),
-        "scratch": str(once.work / entry.subject.name),
+        "scratch": str(scratch),
         "whole": not entry.note,
     }
     measured = once("drift", "pythia_quant.bench.quality:measure", entry.subject, arguments)
+    shutil.rmtree(scratch, ignore_errors=True)  # hidden states, as large as the text
     return _row(entry, inputs, measured)
 
 

@@ -46,7 +46,7 @@ class Parrot:
         return self.logits(ids[None])[0, -1]
 
     def step(self, token: int) -> Tensor:
-        raise NotImplementedError
+        raise AssertionError(f"a last word is scored, not generated: {token}")
 
 
 def words(merged: str) -> Tokenizer:
