@@ -50,7 +50,8 @@ def read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError as error:
-        raise CorpusError("there is no such file", where=str(path)) from error
+        hint = "correct the recipe, or name the file with --text, --calibration or --lambada"
+        raise CorpusError("there is no such file", where=str(path), hint=hint) from error
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"cannot be read as UTF-8 text ({error})", where=str(path)) from error
 

@@ -48,6 +48,10 @@ class BenchmarkError(PythiaQuantError):
     """A measurement could not be made or read back."""
 
 
+class HubError(PythiaQuantError):
+    """The hub refuses or cannot be reached, or holds something else than it should."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` for the closest of `choices`, or the list of choices."""
     choices = sorted(choices)

@@ -11,7 +11,13 @@ import huggingface_hub
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils.tqdm import tqdm
 
-from pythia_quant.errors import SourceError
+from pythia_quant.errors import PythiaQuantError, SourceError
+from pythia_quant.hub_client import FAILURES, explained, prepare, status_of
+
+_SHA1, _SHA256 = 40, 64
+"""Digits of a hash."""
+_SMALL = 64_000_000
+"""Files up to so many bytes are hashed by :func:`fetch`; larger ones where they are hashed anyway."""
 
 Tell = Callable[[str], None]
 """Called with a sentence for the user."""
@@ -30,44 +36,39 @@ def fetch(
     by huggingface_hub itself.
 
     Raises:
-        SourceError: no such repository or revision, no access, or no connection and nothing cached.
+        SourceError: no such repository or revision, no access, no connection and nothing cached, or a damaged download.
     """
-    where = f"{repo_id}@{revision}"
+    where = f"{'' if repo_type == 'model' else f'{repo_type} '}{repo_id}@{revision}"
+    prepare()
+    failure: PythiaQuantError
     try:
-        path = huggingface_hub.hf_hub_download(
-            repo_id, file, revision=revision, repo_type=repo_type, tqdm_class=_told(file, progress)
+        path = Path(
+            huggingface_hub.hf_hub_download(
+                repo_id, file, revision=revision, repo_type=repo_type, tqdm_class=_told(file, progress)
+            )
         )
-        return Path(path)
-    except hub_errors.GatedRepoError as error:
-        raise SourceError(
-            "access to this repository is restricted",
-            where=where,
-            hint="ask for access on its page, then log in with: hf auth login",
-        ) from error
-    except hub_errors.RepositoryNotFoundError as error:
-        raise SourceError(
-            f"the hub has no such {repo_type} repository, or it is private",
-            where=where,
-            hint="check the name; for a private one, log in with: hf auth login",
-        ) from error
-    except hub_errors.RevisionNotFoundError as error:
-        raise SourceError("the repository has no such revision", where=where) from error
     except hub_errors.LocalEntryNotFoundError as error:  # before EntryNotFoundError, of which it is a kind
         if huggingface_hub.constants.HF_HUB_OFFLINE and _is_cached(repo_id, revision):
             return None  # offline, a repository has what its cached snapshot has
-        raise SourceError(
-            f"{file} is not in the cache and the hub cannot be reached",
-            where=where,
-            hint="check the connection, HF_ENDPOINT and HF_HUB_OFFLINE",
-        ) from error
+        failure = explained(error, where)
+        if status_of(error) is None:
+            failure = SourceError(
+                f"{file} is not in the cache and the hub cannot be reached",
+                where=where,
+                hint="check the connection, HF_ENDPOINT and HF_HUB_OFFLINE",
+            )
     except hub_errors.EntryNotFoundError:
         return None
-    except (hub_errors.HfHubHTTPError, hub_errors.OfflineModeIsEnabled, OSError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        what = f"the hub answered {status}" if status else f"the download failed ({type(error).__name__})"
-        raise SourceError(f"{what} for {file}", where=where, hint="try again later") from error
-    except hub_errors.HFValidationError as error:
-        raise SourceError("is neither a folder here nor the name of a hub repository", where=repo_id) from error
+    except hub_errors.HFValidationError:
+        failure = SourceError("is neither a folder here nor the name of a hub repository", where=repo_id)
+    except FAILURES as error:
+        failure = explained(error, where)
+    else:
+        if path.stat().st_size <= _SMALL:
+            check_download(path)
+        return path
+    # Not from the error: its addresses may be presigned.
+    raise SourceError(failure.what, where=failure.where, hint=failure.hint)
 
 
 def _told(file: str, progress: Tell) -> type[tqdm]:
@@ -101,18 +102,33 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_download(cached: Path, digest: str) -> None:
-    """Compare a cached file with the hash the hub announced: the client itself checks only the size.
+def git_hash(content: bytes) -> str:
+    """Return the hash that git gives a file of this content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
-    Large files lie in the cache under their SHA-256; others under a git hash, which says nothing here.
+
+def check_download(cached: Path, digest: str | None = None) -> None:
+    """Compare a cached file with the hash under which it lies in the cache: the client itself checks only the size.
+
+    Args:
+        cached: large files lie there under their SHA-256, others under the hash that git gives them.
+        digest: its SHA-256, where it is known.
 
     Raises:
-        SourceError: the content is not what the hub announced.
+        SourceError: the content is not what the hub announced. The file is removed from the cache.
     """
-    announced = cached.resolve().name
-    if len(announced) == len(digest) and announced != digest:
+    path = cached.resolve()
+    announced = path.name
+    if len(announced) == _SHA256:
+        found = digest or sha256(path)
+    elif len(announced) == _SHA1 and digest is None:
+        found = git_hash(path.read_bytes())
+    else:
+        return
+    if found != announced:
+        path.unlink()
         raise SourceError(
-            f"its content has sha256 {digest[:12]}…, the hub announced {announced[:12]}…",
-            where=str(cached),
-            hint="the download is damaged: delete the file and run again",
+            f"its content has the hash {found[:12]}…, the hub announced {announced[:12]}…",
+            where=cached.name,
+            hint="the download is damaged and was removed: run again",
         )

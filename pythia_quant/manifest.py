@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 MANIFEST = "pythia_quant.json"
+DEMO = "builtin:demo"
+"""The model that ships with the package, as a source's name."""
 
 
 class Record(BaseModel):
@@ -21,6 +24,18 @@ class FileRecord(Record):
 
     bytes: int
     sha256: str
+
+
+def _inside(name: str) -> str:
+    """Refuse what does not stay in the artifact's folder on every system: a manifest may come from a hub."""
+    parts = PurePosixPath(name).parts
+    if not parts or name != "/".join(parts) or ".." in parts or any(sign in name for sign in '\\:\0"<>|?*\n'):
+        raise ValueError("is no path within the artifact")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_inside)]
+"""Path of a file relative to its artifact, with forward slashes."""
 
 
 class SourceRecord(Record):
@@ -91,4 +106,4 @@ class Manifest(Record):
     cpu: str
     notes: dict[str, Any]
     check: CheckRecord
-    files: dict[str, FileRecord]
+    files: dict[FileName, FileRecord]

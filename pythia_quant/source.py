@@ -14,9 +14,9 @@ from pythia_quant import suite
 from pythia_quant.architecture import Architecture, read_config
 from pythia_quant.errors import SourceError
 from pythia_quant.hub_files import Tell, check_download, commit_of, fetch, say_nothing, sha256
+from pythia_quant.manifest import DEMO
 from pythia_quant.weights import INDEX_SUFFIX, PICKLE, SAFETENSORS, WeightFiles, weight_file_names
 
-DEMO = "builtin:demo"
 END_OF_TEXT = "<|endoftext|>"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -81,6 +81,9 @@ def open_source(model: str, revision: str = "main", notice: Tell = say_nothing, 
     if renamed:
         notice(renamed)
     suite.check_revision(repo_id, revision)
+    if fault := suite.known_fault(repo_id, revision):
+        part = f"shard {fault.shard} of " if fault.shard else ""
+        notice(f"{repo_id}@{revision} is known to serve {part}the weights of {fault.serves} ({fault.issue})")
     config = fetch(repo_id, "config.json", revision)
     if config is None:
         raise SourceError("has no config.json", where=f"{repo_id}@{revision}", hint="is it a transformers checkpoint?")

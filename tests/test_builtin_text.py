@@ -6,7 +6,8 @@ from tokenizers import Tokenizer
 from pythia_quant import builtin_text
 from pythia_quant.builtin_text import Document, documents, held_out_text
 from pythia_quant.corpus import encode, shared
-from pythia_quant.source import DEMO, open_source
+from pythia_quant.manifest import DEMO
+from pythia_quant.source import open_source
 
 
 def test_documents_are_held_out_by_their_name_alone() -> None:

@@ -11,15 +11,21 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+import measured
 import pytest
 import torch
-from loopback_hub import client_environment, loopback_hub
+from loopback import client_environment, loopback_hub
 from safetensors.torch import load_file, save_file
 from tiny import TINY, random_weights, write_checkpoint, write_recipe
+from typer.testing import CliRunner
 
 from pythia_quant.artifact import open_artifact, verify_files
-from pythia_quant.results import load_results
+from pythia_quant.cli import app
+from pythia_quant.recipe import Recipe
+from pythia_quant.results import GateOutcome, load_results
+from pythia_quant.run import Outcome
 
 COMMANDS = [
     "run",
@@ -33,6 +39,7 @@ COMMANDS = [
     "recipes show",
     "recipes validate",
     "suite",
+    "source",
 ]
 
 
@@ -340,7 +347,7 @@ def test_a_hub_model_is_converted_under_its_name_and_revision(recipe_file: Path,
         step = write_checkpoint(tmp_path / "step")
         (step / "model.safetensors").unlink()  # many step revisions hold only a pickle
         torch.save(random_weights(TINY, seed=3), step / "pytorch_model.bin")
-        hub.repos["someone/tiny"] = {"main": tmp_path / "tiny", "step3000": step}
+        hub.add("someone/tiny", {"main": tmp_path / "tiny", "step3000": step})
         environment = client_environment(hub, tmp_path / "home")
         options = (
             "--model",
@@ -357,12 +364,58 @@ def test_a_hub_model_is_converted_under_its_name_and_revision(recipe_file: Path,
         manifest = open_artifact(folder).manifest
         assert (manifest.source.revision, manifest.source.commit) == (
             "step3000",
-            hub.commit("someone/tiny", "step3000"),
+            hub.head("someone/tiny", "step3000"),
         )
         assert "hf_secret" not in (folder / "pythia_quant.json").read_text()
         offline = environment | {"HF_HUB_OFFLINE": "1"}
         results = json.loads(succeed("bench", folder, "--json", environment=offline))
         assert results["source"]["commit"] == manifest.source.commit
+
+
+def test_several_revisions_are_run_in_turn_and_those_before_a_refusal_are_kept(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    recipe_file.write_text(recipe_file.read_text().replace("rounds: 1", "rounds: 0"))
+    first = write_checkpoint(tmp_path / "first", weights=random_weights(TINY, seed=1))
+    second = write_checkpoint(tmp_path / "second")
+    (second / "tokenizer.json").unlink()
+    with loopback_hub() as hub:
+        hub.add("someone/tiny", {"main": tmp_path / "tiny", "step1000": first, "step2000": second})
+        environment = client_environment(hub, tmp_path / "home")
+        options = ("--model", "someone/tiny", "--only", "onnx-fp32", "--out", tmp_path / "out")
+        several = ("--revision", "step1000,step2000")
+        done = program("run", recipe_file, *options, *several, environment=environment)
+    assert done.returncode == 2
+    assert re.match("error: step2000: .*: has no tokenizer.json", done.stderr)
+    assert done.stderr.endswith("\n  kept, done before it: step1000\n")
+    assert "hf_secret" not in done.stdout + done.stderr
+    folder = tmp_path / "out/someone--tiny/step1000"
+    assert f"Artifacts and results.json are in {folder}\n" in done.stdout
+    assert load_results(folder / "results.json").source.revision == "step1000"
+    assert open_artifact(folder / "onnx-fp32").manifest.source.commit == hub.head("someone/tiny", "step1000")
+    assert [path.name for path in folder.parent.iterdir()] == ["step1000"]
+
+
+def test_the_exit_code_is_of_the_worst_gate_at_any_revision(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at: list[str] = []
+
+    def run_one(recipe: Recipe, *_: object) -> Outcome:
+        at.append(recipe.settings.source.revision)
+        outcome: Literal["passed", "failed"] = "failed" if len(at) == 1 else "passed"
+        gate = GateOutcome(variant="v", gate="max_kl", limit=1, value=1, low=0, high=2, outcome=outcome)
+        results = measured.results(measured.row("torch-fp16", 0)).model_copy(update={"gates": [gate]})
+        return Outcome([], results, Path("results.json"))
+
+    monkeypatch.setattr("pythia_quant.run.run", run_one)
+    monkeypatch.setattr("pythia_quant.report.terminal.print_results", lambda *_: None)
+    arguments = ["run", str(recipe_file), "--model", "EleutherAI/pythia-14m", "--revision", "step512..step2000"]
+    assert CliRunner().invoke(app, arguments).exit_code == 3
+    assert at == ["step512", "step1000", "step2000"]
+
+
+def test_a_range_of_revisions_needs_a_model_of_the_suite(recipe_file: Path) -> None:
+    refused = CliRunner().invoke(app, ["convert", str(recipe_file), "--revision", "step1000..step2000"])
+    assert "the model is not of the suite" in str(refused.exception)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from loopback_hub import Hub, client_environment, loopback_hub
+from loopback import Hub, client_environment, loopback_hub
 from safetensors.torch import save_file
 from tiny import TINY, byte_tokenizer, random_weights, write_checkpoint
 
 from pythia_quant.errors import SourceError
 from pythia_quant.hub_files import sha256
-from pythia_quant.source import DEMO, open_source
+from pythia_quant.manifest import DEMO
+from pythia_quant.source import open_source
 
 
 def test_a_folder_is_opened_and_hashed(checkpoint: Path) -> None:
@@ -96,7 +97,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
         main, early = write_checkpoint(tmp_path / "main"), write_checkpoint(tmp_path / "early")
         (early / "model.safetensors").unlink()
         torch.save(random_weights(TINY, seed=7), early / "pytorch_model.bin")
-        hub.repos["someone/tiny"] = {"main": main, "step3000": early}
+        hub.add("someone/tiny", {"main": main, "step3000": early})
         yield hub
 
 
@@ -115,7 +116,7 @@ def in_client(hub: Hub, tmp_path: Path, script: str, *arguments: str, **extra: s
 
 
 def test_a_hub_repository_is_resolved_to_a_commit_and_cached(hub: Hub, tmp_path: Path) -> None:
-    commit = hub.commit("someone/tiny", "main")
+    commit = hub.head("someone/tiny")
     printed = in_client(hub, tmp_path, OPEN, "someone/tiny", "main")
     assert printed == f"someone/tiny {commit} ['model.safetensors'] 272\n"
     assert hub.authorizations == {"Bearer hf_secretsecretsecret"}
@@ -133,17 +134,18 @@ def test_a_download_tells_its_progress_and_draws_nothing(hub: Hub, tmp_path: Pat
 
 def test_a_revision_with_only_a_pickle_is_read(hub: Hub, tmp_path: Path) -> None:
     printed = in_client(hub, tmp_path, OPEN, "someone/tiny", "step3000")
-    assert printed == f"someone/tiny {hub.commit('someone/tiny', 'step3000')} ['pytorch_model.bin'] 272\n"
+    assert printed == f"someone/tiny {hub.head('someone/tiny', 'step3000')} ['pytorch_model.bin'] 272\n"
 
 
 def test_shards_are_downloaded_through_their_index(hub: Hub, tmp_path: Path) -> None:
-    folder = hub.repos["someone/tiny"]["main"]
+    folder = tmp_path / "main"
     weights = list(random_weights(TINY).items())
     (folder / "model.safetensors").unlink()
     save_file(dict(weights[:9]), folder / "model-00001-of-00002.safetensors")
     save_file(dict(weights[9:]), folder / "model-00002-of-00002.safetensors")
     weight_map = {name: f"model-0000{1 + (i >= 9)}-of-00002.safetensors" for i, (name, _) in enumerate(weights)}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    hub.add("someone/tiny", {"main": folder})
     printed = in_client(hub, tmp_path, OPEN, "someone/tiny", "main")
     assert "['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'] 272" in printed
 
@@ -164,7 +166,7 @@ def test_an_old_name_is_opened_as_v0_with_a_notice(hub: Hub, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("model", "revision", "extra", "expected"),
     [
-        ("someone/absent", "main", {}, "no such model repository"),
+        ("someone/absent", "main", {}, "no such repository"),
         ("someone/tiny", "step9", {}, "no such revision"),
         ("someone/gated", "main", {}, "restricted"),
         ("someone/tiny", "main", {"HF_HUB_OFFLINE": "1"}, "not in the cache"),
@@ -174,7 +176,7 @@ def test_an_old_name_is_opened_as_v0_with_a_notice(hub: Hub, tmp_path: Path) -> 
 def test_what_the_hub_refuses_is_said_clearly(
     hub: Hub, tmp_path: Path, model: str, revision: str, extra: dict[str, str], expected: str
 ) -> None:
-    hub.repos["someone/gated"] = {}
+    hub.add("someone/gated", {"main": tmp_path / "main"})
     hub.gated.add("someone/gated")
     printed = in_client(hub, tmp_path, OPEN, model, revision, **extra)
     assert printed.startswith("SourceError"), printed
@@ -200,7 +202,7 @@ def test_texts_come_from_dataset_repositories(hub: Hub, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "plain.txt").write_text("plain text")
     pq.write_table(pa.table({"text": ["a\n", "", "b\n"]}), folder / "rows.parquet")
-    hub.repos["datasets/some/texts"] = {"main": folder}
+    hub.add("some/texts", {"main": folder}, kind="dataset")
     assert in_client(hub, tmp_path, TEXT, "plain.txt") == "'plain text'\n"
     assert in_client(hub, tmp_path, TEXT, "rows.parquet") == "'a\\n\\n\\n\\n\\nb\\n'\n"
     assert "has no file absent.txt" in in_client(hub, tmp_path, TEXT, "absent.txt")
@@ -243,7 +245,7 @@ def test_passages_come_from_dataset_repositories(hub: Hub, tmp_path: Path) -> No
     content = "".join(json.dumps({"text": f"the word {i}"}) + "\n" for i in range(3))
     (folder / "test.jsonl").write_text(content)
     (folder / "broken.jsonl").write_text(content + "{")
-    hub.repos["datasets/some/passages"] = {"main": folder}
+    hub.add("some/passages", {"main": folder}, kind="dataset")
     digest = hashlib.sha256(content.encode()).hexdigest()
     assert in_client(hub, tmp_path, PASSAGES, "test.jsonl") == f"some/passages test.jsonl 2 {digest}\n"
     assert "broken.jsonl:4: is not JSON" in in_client(hub, tmp_path, PASSAGES, "broken.jsonl")

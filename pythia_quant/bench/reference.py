@@ -21,6 +21,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from pythia_quant.bench.comparison import Compared, Known, compare, know
+from pythia_quant.cache import cache_folder
 from pythia_quant.callbacks import Report
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.layerwise import Fp32Layers, head_weight
@@ -114,12 +115,12 @@ def reference(
         identity: their hashes: what is kept is found by content.
         ids: int64 [windows, context].
         advanced: told what is computed, how much is done, and of how much.
-        folder: where references are kept; :func:`cache_folder` unless given.
+        folder: where references are kept; the cache unless given.
 
     Raises:
         BenchmarkError: there is no room for it, or the folder cannot be written.
     """
-    folder = folder or cache_folder()
+    folder = folder or cache_folder("references")
     key = _key(reader, identity, ids)
     kept, work = folder / key, folder / f"{key}.work"
     try:
@@ -162,14 +163,6 @@ def _make(reader: WeightReader, ids: Tensor, work: Path, advanced: Report) -> No
 
 def _facts(folder: Path, ids: Tensor) -> States:
     return States(folder / "known", len(ids), ids.shape[1] - 1, 8, torch.float32)
-
-
-def cache_folder() -> Path:
-    """Return where references are kept: ``$PYTHIA_QUANT_CACHE``, or ``pythia-quant`` in the user's cache folder."""
-    own = os.environ.get("PYTHIA_QUANT_CACHE")
-    if own:
-        return Path(own) / "references"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pythia-quant" / "references"
 
 
 def _key(reader: WeightReader, identity: dict[str, str], ids: Tensor) -> str:

@@ -1,0 +1,201 @@
+"""How this program talks to a hub: huggingface_hub's own client, with time limits, retries and clear errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import TypeVar
+
+import httpx2
+import huggingface_hub
+from huggingface_hub import HfApi, constants
+from huggingface_hub import errors as hub_errors
+from huggingface_hub.utils import disable_progress_bars, validate_repo_id  # type: ignore[attr-defined]
+
+from pythia_quant.errors import HubError
+from pythia_quant.redaction import Redacting, redacted
+
+T = TypeVar("T")
+
+TIMEOUT_VARIABLE = "PYTHIA_QUANT_HUB_TIMEOUT"
+"""Names the environment variable with the longest silence of a hub, in seconds; 60 unless given."""
+WAITS = (1.0, 2.0, 4.0, 8.0, 8.0)
+"""Seconds before each repetition of a call, as huggingface_hub waits where it repeats itself."""
+_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+_ON_THE_WAY = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
+FAILURES = (hub_errors.HfHubHTTPError, hub_errors.OfflineModeIsEnabled, httpx2.HTTPError, OSError)
+"""What huggingface_hub raises when a call fails."""
+
+
+class NoRepositoryError(HubError):
+    """There is no such repository, or the token does not let us see it."""
+
+
+class NoRevisionError(HubError):
+    """The repository has no such branch, tag or commit."""
+
+
+@cache
+def prepare() -> None:
+    """Set huggingface_hub up for this process, once.
+
+    By itself it sets no time limit on most calls, and shows presigned addresses in its warnings. Xet, its default
+    transport, has no fallback and is not what our tests run: it is used only where HF_HUB_DISABLE_XET=0 asks for it.
+    """
+    # The hooks are the library's own: without them HF_HUB_OFFLINE would be ignored.
+    hooks, limits = huggingface_hub.get_session().event_hooks, httpx2.Timeout(timeout(), connect=min(10.0, timeout()))
+    huggingface_hub.set_client_factory(lambda: httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=limits))
+    if os.environ.get("HF_HUB_DISABLE_XET", "1").strip().upper() not in ("0", "FALSE", "NO", "OFF"):
+        constants.HF_HUB_DISABLE_XET = True
+    disable_progress_bars()  # progress is ours
+    redacting = Redacting()
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        handler.addFilter(redacting)
+    for name in ("huggingface_hub", "huggingface_hub.utils._http", "httpx2"):
+        logging.getLogger(name).addFilter(redacting)
+
+
+def api() -> HfApi:
+    """Return huggingface_hub's interface. Endpoint, token and cache are those of its environment variables."""
+    prepare()
+    return HfApi(library_name="pythia-quant")
+
+
+def timeout() -> float:
+    """Return how long a hub may be silent, in seconds.
+
+    Raises:
+        HubError: the environment variable is no number of seconds.
+    """
+    given = os.environ.get(TIMEOUT_VARIABLE, "60")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < 86_400:
+        raise HubError(f"{given!r} is no number of seconds", where=TIMEOUT_VARIABLE, hint="give one such as 60")
+    return seconds
+
+
+def status_of(error: BaseException) -> int | None:
+    """Return the HTTP status of what a call raised, or of what led to it; None when there was no answer."""
+    answers = (cause for cause in _chain(error) if isinstance(cause, hub_errors.HfHubHTTPError))
+    return next((int(answer.response.status_code) for answer in answers), None)
+
+
+def passing(error: BaseException) -> bool:
+    """Say whether a failed call may do better later: no answer came, or the hub was busy."""
+    status = status_of(error)
+    if status is None:
+        return any(isinstance(cause, _ON_THE_WAY) for cause in _chain(error))
+    return status in _TRANSIENT
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def ask(call: Callable[[], T], where: str) -> T:
+    """Make a call that does no harm when repeated, and repeat it while the hub is busy or cannot be heard.
+
+    Raises:
+        HubError: what went wrong, in words for the user: see :func:`explained`.
+    """
+    failure: BaseException | None = None
+    for wait in (*WAITS, None):
+        try:
+            return call()
+        except FAILURES as error:
+            failure = error
+        if wait is None or not passing(failure):
+            break
+        time.sleep(retry_after(failure) or wait)
+    assert failure is not None  # noqa: S101 - the loop ends only after a failure
+    raise explained(failure, where)
+
+
+def retry_after(error: BaseException) -> float | None:
+    """Return the seconds that the hub asked to wait, at most ten minutes; None when it named none."""
+    response = getattr(error, "response", None)
+    value = response.headers.get("Retry-After", "") if response is not None else ""
+    return min(float(value), 600.0) if value.isdigit() else None
+
+
+def explained(error: BaseException, where: str) -> HubError:
+    """Return the error for the user. It keeps nothing of `error`, in which addresses may be presigned.
+
+    Args:
+        error: what a call raised.
+        where: the repository, and what was asked of it.
+
+    Returns:
+        A :class:`NoRepositoryError` or :class:`NoRevisionError` where the hub says so.
+    """
+    kind, what, hint = _words(error)
+    return kind(what, where=where, hint=hint)
+
+
+def _words(error: BaseException) -> tuple[type[HubError], str, str]:
+    for cause, words in _CAUSES.items():
+        if isinstance(error, cause):
+            return words
+    status, causes = status_of(error), list(_chain(error))
+    if status is None:
+        if any(isinstance(cause, httpx2.TimeoutException) for cause in causes):
+            return HubError, f"the hub was silent for {timeout():g} s", f"run again; {TIMEOUT_VARIABLE} allows more"
+        if not constants.HF_HUB_DISABLE_XET and not passing(error):
+            what = f"Xet, which HF_HUB_DISABLE_XET=0 asks for, failed ({type(error).__name__})"
+            return HubError, what, "leave that variable out: plain uploads are the way we tested"
+        what = f"the hub cannot be reached ({type(error).__name__})"
+        return HubError, what, "check the connection and HF_ENDPOINT"
+    what, hint = _STATUS.get(status, (f"the hub refused ({status})", "pythia-quant --debug … shows the calls"))
+    if status >= 500:
+        what, hint = f"the hub has an error of its own ({status})", "run again later"
+    said = next((text for cause in causes if (text := getattr(cause, "server_message", None))), "")
+    said = " ".join(redacted(said).split())[:200]
+    return HubError, f"{what}: {said}" if said else what, hint
+
+
+_CAUSES: dict[type[Exception], tuple[type[HubError], str, str]] = {
+    hub_errors.OfflineModeIsEnabled: (
+        HubError, "the hub is needed and HF_HUB_OFFLINE is set", "unset it and run again",
+    ),
+    hub_errors.LocalTokenNotFoundError: (
+        HubError, "the hub needs a token", "log in with: hf auth login, or set HF_TOKEN",
+    ),
+    hub_errors.GatedRepoError: (  # a kind of RepositoryNotFoundError
+        HubError, "access to this repository is restricted", "ask for access on its page, then: hf auth login",
+    ),
+    hub_errors.RevisionNotFoundError: (
+        NoRevisionError, "the repository has no such revision", "its page lists the branches",
+    ),
+    hub_errors.RepositoryNotFoundError: (
+        NoRepositoryError, "the hub has no such repository, or it is private",
+        "check the name; if it is yours: hf auth login",
+    ),
+}  # fmt: skip
+_STATUS = {
+    401: ("the hub does not accept the token (401)", "log in with: hf auth login, or set HF_TOKEN"),
+    403: ("the token does not permit this (403)", "it needs write access to the repository's namespace"),
+    429: ("the hub has had too many requests (429)", "wait some minutes and run again"),
+}
+
+
+def check_name(repo_id: str, where: str) -> None:
+    """Refuse what cannot be the name of a repository with its owner.
+
+    Raises:
+        HubError: with an example of one.
+    """
+    try:
+        validate_repo_id(repo_id)
+        valid = "/" in repo_id
+    except hub_errors.HFValidationError:
+        valid = False
+    if not valid:
+        raise HubError(f"{repo_id!r} is no name of a repository", where=where, hint="give one such as me/pythia-160m")
