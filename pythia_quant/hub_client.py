@@ -186,16 +186,20 @@ _STATUS = {
 }
 
 
+def is_name(repo_id: str) -> bool:
+    """Say whether this can be the name of a repository with its owner."""
+    try:
+        validate_repo_id(repo_id)
+    except hub_errors.HFValidationError:
+        return False
+    return "/" in repo_id
+
+
 def check_name(repo_id: str, where: str) -> None:
     """Refuse what cannot be the name of a repository with its owner.
 
     Raises:
         HubError: with an example of one.
     """
-    try:
-        validate_repo_id(repo_id)
-        valid = "/" in repo_id
-    except hub_errors.HFValidationError:
-        valid = False
-    if not valid:
+    if not is_name(repo_id):
         raise HubError(f"{repo_id!r} is no name of a repository", where=where, hint="give one such as me/pythia-160m")

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import StringIO
 from typing import Any, Literal
 
@@ -30,10 +30,11 @@ TableFormat = Literal["markdown", "csv", "json"]
 SUFFIXES: dict[TableFormat, str] = {"markdown": "md", "csv": "csv", "json": "json"}
 """What a table's file is called after its dot."""
 
-_COLUMNS = {
+COLUMNS = {
     "ppl_drift": "ppl drift", "kl": "KL", "top1": "top-1", "bits_per_weight": "bits a weight", "disk": "disk",
     "prefill": "prefill", "decode": "decode", "speedup_baseline": "× baseline", "memory": "peak memory",
 }  # fmt: skip
+"""The columns of a Markdown table, and what they are called there."""
 _MARKUP = re.compile(r"([\\`*_{}\[\]|$~#])")
 _FORMULA = ("=", "+", "-", "@")
 
@@ -119,10 +120,7 @@ def _without_infinity(record: dict[str, Any]) -> dict[str, Any]:
 
 def _markdown(file: ResultFile) -> str:
     results = file.results
-    heads = [_head(label, METRICS[key]) for key, label in _COLUMNS.items()]
-    table = [["", *heads, "gates"], ["---", *["---:"] * len(heads), "---"]]
-    table += [[_row_name(row, results), *_row_cells(row, results), _gates(row, results)] for row in results.rows]
-    lines = [f"### {_escaped(file.label)}", "", *(f"| {' | '.join(cells)} |" for cells in table), ""]
+    lines = [f"### {escaped(file.label)}", "", markdown_table(results, COLUMNS, gates=True), ""]
     latency = latency_line(results)
     said = [
         f"Source: {source_line(results)}",
@@ -133,7 +131,24 @@ def _markdown(file: ResultFile) -> str:
         *(f"{name}: {remark}" for name, remark in remarks(results)),
         *(describe(gate).rstrip(".") for gate in results.gates if gate.outcome != "passed"),
     ]
-    return "\n".join([*lines, *(f"- {_escaped(line)}." for line in said), ""])
+    return "\n".join([*lines, *(f"- {escaped(line)}." for line in said), ""])
+
+
+def markdown_table(results: Results, columns: Mapping[str, str], *, gates: bool = False) -> str:
+    """Return a table of all rows in Markdown.
+
+    Args:
+        results: what was measured.
+        columns: metrics by key, and what they are called.
+        gates: whether a last column counts them by outcome.
+    """
+    heads = [_head(label, METRICS[key]) for key, label in columns.items()]
+    table = [["", *heads], ["---", *["---:"] * len(heads)]]
+    table += [[_row_name(row, results), *_row_cells(row, results, columns)] for row in results.rows]
+    if gates:
+        counted = ["gates", "---", *(_gates(row, results) for row in results.rows)]
+        table = [[*cells, text] for cells, text in zip(table, counted, strict=True)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
 
 
 def _head(label: str, metric: Metric) -> str:
@@ -142,20 +157,20 @@ def _head(label: str, metric: Metric) -> str:
 
 
 def _row_name(row: Row, results: Results) -> str:
-    name = _escaped(row.name)
+    name = escaped(row.name)
     return f"**{name}** (baseline)" if row.name == results.baseline else name
 
 
-def _row_cells(row: Row, results: Results) -> list[str]:
+def _row_cells(row: Row, results: Results, columns: Iterable[str]) -> list[str]:
     cells = []
-    for key in _COLUMNS:
+    for key in columns:
         metric = METRICS[key]
         text, interval = shown(metric, row, metric.of(row, results))
         between = "" if interval.startswith("±") else " "
         cells.append(
             f"{text}{between}{interval if interval.startswith('±') or not interval else f'({interval})'}".strip()
         )
-    return [_escaped(cell) for cell in cells]
+    return [escaped(cell) for cell in cells]
 
 
 def _gates(row: Row, results: Results) -> str:
@@ -163,7 +178,7 @@ def _gates(row: Row, results: Results) -> str:
     return ", ".join(f"{outcomes.count(name)} {name}" for name in ("failed", "undecided", "passed") if name in outcomes)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Return text that Markdown shows as it is, in a table too."""
     plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKUP.sub(r"\\\1", plain)

@@ -1,0 +1,173 @@
+"""The model card of a published artifact, rendered from its manifest and results and from nothing else."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import TypeAdapter
+
+from pythia_quant import suite
+from pythia_quant.bench.gates import describe
+from pythia_quant.bench.metrics import METRICS
+from pythia_quant.formats import AnyVariant
+from pythia_quant.hub.citations import citations
+from pythia_quant.hub.clients import snippets
+from pythia_quant.hub.front_matter import base_name, front_matter
+from pythia_quant.hub.original import PARTS, Original, metadata, sections, split
+from pythia_quant.hub.public import public_recipe
+from pythia_quant.hub.quoting import code, fenced, plain, quoted
+from pythia_quant.hub.stored import TITLES, bits, stored, warnings
+from pythia_quant.manifest import DEMO, Manifest
+from pythia_quant.report.facts import PERCENTILES, latency_line, machine_line, reference_line, remarks, text_line
+from pythia_quant.report.numbers import shown
+from pythia_quant.report.tables import escaped, markdown_table
+from pythia_quant.results import RESULTS, Results, Row
+from pythia_quant.settings import VariantSettings
+
+_HUB = "https://huggingface.co"
+_DRIFT = {
+    "perplexity": "perplexity", "ppl_drift": "drift", "kl": "KL", "top1": "top-1", "lambada_accuracy": "LAMBADA",
+    "bits_per_weight": "a weight", "disk": "disk",
+}  # fmt: skip
+_SPEED = {"prefill": "prefill", "decode": "decode", "speedup_baseline": "× baseline", "memory": "peak memory"}
+_AS_RUN = {"kl": "KL divergence", "ppl_drift": "perplexity drift", "top1": "top-1 agreement"}
+_WEIGHTS = {"kl_weights": "KL divergence", "ppl_drift_weights": "perplexity drift"}
+_LAMBADA = {"lambada_accuracy": "accuracy", "lambada_perplexity": "perplexity of the last word"}
+
+
+class Raw(str):
+    """Text that is Markdown already; all else is escaped when it is put into the card."""
+
+
+def render_card(
+    manifest: Manifest,
+    results: Results,
+    *,
+    repo_id: str,
+    revision: str = "main",
+    original: str | None,
+    despite_gate: str = "",
+) -> str:
+    """Return the card as Markdown with front matter.
+
+    Args:
+        manifest: as published beside the card.
+        results: as published beside it: the variant's row and those of the unquantized source.
+        repo_id: where it is published.
+        revision: the branch there.
+        original: the source's own card, which is quoted; None where there is none.
+        despite_gate: why it is published although a gate failed or is undecided; empty where none did.
+    """
+    settings: VariantSettings = TypeAdapter(AnyVariant).validate_python(manifest.settings)
+    results = _baseline_and_variant_first(results, manifest.variant)
+    row = results.row(manifest.variant)
+    before = split(original) if original is not None else Original("", "")
+    url = results_url(repo_id, revision)
+    front = front_matter(manifest, results, settings, metadata(before.front), repo_id=repo_id, results_url=url)
+    base = base_name(manifest)
+    graph = next((name for name in manifest.files if name.endswith(".onnx")), "")
+    return _environment().get_template("card.md.jinja").render(
+        front=Raw(front.to_yaml()), title=repo_id.rpartition("/")[2], repo_id=repo_id, revision=revision,
+        manifest=manifest, settings=settings, results=results, row=row, format=TITLES[settings.format],
+        base=base, base_url=Raw(_commit_url(base, manifest)), demo=manifest.source.model == DEMO,
+        run=_said(row, results, _AS_RUN), weights=_said(row, results, _WEIGHTS), lambada=_said(row, results, _LAMBADA),
+        fp16_bytes=2 * manifest.source.parameters, outside=_share_outside_layers(manifest), bits=bits(settings),
+        stored=stored(settings), warnings=warnings(settings),
+        drift_table=Raw(markdown_table(results, _measured(_DRIFT, results))),
+        speed_table=Raw(markdown_table(results, _measured(_SPEED, results))) if _any_speed(results) else "",
+        text_line=text_line(results), reference_line=reference_line(results), latency_line=latency_line(results),
+        machine_line=machine_line(results), percentiles=PERCENTILES, remarks=remarks(results),
+        describe=describe, despite_gate=despite_gate,
+        snippets=list(snippets(settings, repo_id, revision, graph)), recipe=public_recipe(manifest),
+        file_hashes=_hashes({name: file.sha256 for name, file in manifest.files.items()}),
+        versions=", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
+        commands=_commands(manifest.variant, repo_id, revision), citations=citations(settings),
+        parts=PARTS, quotations=sections(before.body), has_original=original is not None, before=before,
+    )  # fmt: skip
+
+
+def results_url(repo_id: str, revision: str) -> str:
+    """Return where the samples of a published artifact can be read."""
+    return f"{_HUB}/{quote(repo_id)}/blob/{quote(revision, safe='')}/{RESULTS}"
+
+
+def _environment() -> Environment:
+    environment = Environment(  # noqa: S701 - Markdown, not HTML: what is not Raw is escaped by finalize
+        loader=PackageLoader("pythia_quant.hub", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, finalize=_finalized,
+    )  # fmt: skip
+    environment.filters |= {
+        "code": lambda text: Raw(code(text)),
+        "fenced": _fenced,
+        "quoted": lambda text: Raw(quoted(text)),
+        "hashes": _hashes,
+        "count": lambda number: f"{number:,}",
+        "mb": lambda count: f"{count / 1e6:,.1f} MB",
+    }
+    return environment
+
+
+def _finalized(value: object) -> str:
+    return value if isinstance(value, Raw) else escaped(plain(str(value)))
+
+
+def _fenced(text: str, language: str) -> Raw:
+    return Raw(fenced(text, language))
+
+
+def _hashes(digests: Mapping[str, str]) -> Raw:
+    """Return hashes as ``sha256sum --check`` reads them."""
+    return Raw(fenced("\n".join(f"{digest}  {' '.join(name.split())}" for name, digest in digests.items())))
+
+
+def _commands(variant: str, repo_id: str, revision: str) -> str:
+    """Return what makes the artifact again from the recipe that is published with it."""
+    at = f" --revision {shlex.quote(revision)}" if revision != "main" else ""
+    return (
+        f"hf download {shlex.quote(repo_id)} recipe.yaml{at} --local-dir .\n"
+        f"pythia-quant run recipe.yaml --only {shlex.quote(variant)}"
+    )
+
+
+def _baseline_and_variant_first(results: Results, variant: str) -> Results:
+    first = [results.baseline, variant]
+    order = sorted(results.rows, key=lambda row: first.index(row.name) if row.name in first else len(first))
+    return results.model_copy(update={"rows": order})
+
+
+def _measured(columns: Mapping[str, str], results: Results) -> dict[str, str]:
+    """Return the columns that some row has a value in."""
+    rows = results.rows
+    return {key: label for key, label in columns.items() if any(METRICS[key].of(row, results) for row in rows)}
+
+
+def _any_speed(results: Results) -> bool:
+    return any(row.speeds for row in results.rows)
+
+
+def _said(row: Row, results: Results, labels: Mapping[str, str]) -> str:
+    """Return values with interval and unit in one line; those that were not measured are left out."""
+    said = []
+    for key, label in labels.items():
+        metric = METRICS[key]
+        value = metric.of(row, results)
+        if value is not None:
+            text, interval = shown(metric, row, value)
+            between = f" ± {interval[1:]}" if interval.startswith("±") else f" ({interval})" if interval else ""
+            said.append(f"{label} {text}{between} {metric.unit}".rstrip() if text[-1].isdigit() else f"{label} {text}")
+    return ", ".join(said)
+
+
+def _share_outside_layers(manifest: Manifest) -> float:
+    """Return the share of parameters that are embeddings and head; 0 where the model is none of the suite."""
+    member = suite.find(manifest.source.model)
+    if member is None or member.size.parameters != manifest.source.parameters:
+        return 0
+    return 1 - member.size.non_embedding_parameters / member.size.parameters
+
+
+def _commit_url(base: str | None, manifest: Manifest) -> str:
+    return f"{_HUB}/{quote(base)}/tree/{quote(manifest.source.commit or '', safe='')}" if base else ""

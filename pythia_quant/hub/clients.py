@@ -1,0 +1,182 @@
+"""Programs that run a published artifact: one table of names, formats, tested versions and code to copy."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from string import Template
+from typing import Literal
+
+from pythia_quant.formats.gptq.settings import GptqSettings
+from pythia_quant.settings import VariantSettings
+
+OURS = "pythia-quant, the runtime that was measured"
+
+
+@dataclass(frozen=True)
+class Client:
+    """One program.
+
+    Attributes:
+        name: what people call it.
+        format: what it reads.
+        language: of the code.
+        code: what to copy; ``$repo``, ``$ours`` (the same as our own program names it), ``$folder``, ``$file`` and
+            ``$model`` (the graph, and where it is in the folder) are literals of the language; ``$at`` is `at` where a
+            branch must be named, else nothing.
+        at: how the code names a branch, ``$revision``; None where the program has no way to.
+        tested: packages and the versions it was tested with; empty where it was not tested by us.
+    """
+
+    name: str
+    format: str
+    language: Literal["sh", "python", "js"]
+    code: str
+    at: str | None
+    tested: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """Code that runs one artifact; `tested` says with which versions, and is empty where it was not tested by us."""
+
+    name: str
+    language: str
+    code: str
+    tested: str
+
+
+_OURS = "pythia-quant generate $ours --prompt 'Once upon a time' --max-new-tokens 40"
+
+_TRANSFORMERS = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained($repo$at)
+model = AutoModelForCausalLM.from_pretrained($repo$at, dtype="auto")
+inputs = tokenizer("Once upon a time", return_tensors="pt").to(model.device)
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))"""
+
+# Versions 1.24 of ONNX Runtime refuse tensors behind the links of the hub's cache (microsoft/onnxruntime issue 27353).
+_FOLDER = """\
+folder = snapshot_download($repo$at, local_dir=$folder)
+"""
+
+_ONNXRUNTIME = f"""\
+import numpy as np
+import onnxruntime as ort
+from huggingface_hub import snapshot_download
+from tokenizers import Tokenizer
+
+{_FOLDER}session = ort.InferenceSession(folder + $model, providers=["CPUExecutionProvider"])
+tokenizer = Tokenizer.from_file(folder + "/tokenizer.json")
+past = [i for i in session.get_inputs() if i.name.startswith("past")]
+cache = {{i.name: np.zeros([1, i.shape[1], 0, i.shape[3]], np.float32) for i in past}}
+new = tokens = tokenizer.encode("Once upon a time").ids
+for _ in range(40):
+    feeds = {{"input_ids": np.array([new]), "attention_mask": np.ones([1, len(tokens)], np.int64), **cache}}
+    logits, *present = session.run(None, feeds)
+    cache = dict(zip(cache, present))
+    new = [int(logits[0, -1].argmax())]
+    tokens = tokens + new
+print(tokenizer.decode(tokens))"""
+
+_GENAI = f"""\
+import onnxruntime_genai as og
+from huggingface_hub import snapshot_download
+
+{_FOLDER}model = og.Model(folder)
+tokenizer, params = og.Tokenizer(model), og.GeneratorParams(model)
+params.set_search_options(max_length=40)
+generator = og.Generator(model, params)
+generator.append_tokens(tokenizer.encode("Once upon a time"))
+while not generator.is_done():
+    generator.generate_next_token()
+print(tokenizer.decode(generator.get_sequence(0)))"""
+
+_OPTIMUM = f"""\
+from huggingface_hub import snapshot_download
+from optimum.onnxruntime import ORTModelForCausalLM
+from transformers import AutoTokenizer, pipeline
+
+{_FOLDER}model = ORTModelForCausalLM.from_pretrained(folder, file_name=$file)
+generate = pipeline("text-generation", model=model, tokenizer=AutoTokenizer.from_pretrained(folder))
+print(generate("Once upon a time", max_new_tokens=40, do_sample=False)[0]["generated_text"])"""
+
+_TRANSFORMERS_JS = """\
+import { pipeline } from '@huggingface/transformers';
+
+const generate = await pipeline('text-generation', $repo$at);
+const [{ generated_text }] = await generate('Once upon a time', { max_new_tokens: 40 });
+console.log(generated_text);"""
+
+_PYTHON, _JS, _SHELL = ", revision=$revision", ", { revision: $revision }", " --revision $revision"
+
+CLIENTS = (
+    Client(
+        "transformers", "bnb", "python", f"# pip install transformers bitsandbytes accelerate\n{_TRANSFORMERS}",
+        _PYTHON, {"transformers": "5.23", "bitsandbytes": "0.50"},
+    ),
+    Client(
+        "transformers", "gptq", "python",
+        f"# pip install transformers optimum gptqmodel: it needs all three\n{_TRANSFORMERS}",
+        _PYTHON, {"transformers": "5.23", "optimum": "2.3", "gptqmodel": "7.6"},
+    ),
+    Client(OURS, "bnb", "sh", _OURS, "", {"transformers": "5.23", "bitsandbytes": "0.50"}),
+    Client(OURS, "gptq", "sh", _OURS, "", {"transformers": "5.23"}),
+    Client(OURS, "onnx", "sh", _OURS, "", {"onnxruntime": "1.31"}),
+    Client("vLLM", "gptq", "sh", "vllm serve $repo$at", _SHELL),
+    # Its own GPT-NeoX has no packed_modules_mapping, without which its loader of bitsandbytes files refuses a model.
+    Client("vLLM", "bnb", "sh", "vllm serve $repo$at --model-impl transformers", _SHELL),
+    # It has no GPT-NeoX of its own.
+    Client(
+        "SGLang", "gptq", "sh",
+        "python -m sglang.launch_server --model-path $repo$at --model-impl transformers", _SHELL,
+    ),
+    Client(
+        "SGLang", "bnb", "sh",
+        "python -m sglang.launch_server --model-path $repo$at --model-impl transformers \\\n"
+        "    --load-format bitsandbytes --quantization bitsandbytes", _SHELL,
+    ),
+    Client(
+        "Docker Model Runner, with its vLLM engine (Linux, NVIDIA)", "gptq", "sh", "docker model run hf.co/$repo", None,
+    ),
+    Client("onnxruntime", "onnx", "python", _ONNXRUNTIME, _PYTHON, {"onnxruntime": "1.31"}),
+    Client("onnxruntime-genai", "onnx", "python", _GENAI, _PYTHON, {"onnxruntime-genai": "0.18.0"}),
+    Client("transformers.js", "onnx", "js", _TRANSFORMERS_JS, _JS, {"transformers.js": "4.3.1"}),
+    Client("optimum", "onnx", "python", _OPTIMUM, _PYTHON, {"optimum-onnx": "0.1.0", "transformers": "4.57.6"}),
+)  # fmt: skip
+
+
+def snippets(settings: VariantSettings, repo_id: str, revision: str = "main", model: str = "") -> Iterator[Snippet]:
+    """Yield code for every program that runs an artifact, those that were tested first.
+
+    Args:
+        settings: the variant's.
+        repo_id: where it is published.
+        revision: the branch there.
+        model: the graph's file, of an ONNX artifact.
+    """
+    clients = [
+        client for client in CLIENTS if _reads(client, settings) and (revision == "main" or client.at is not None)
+    ]
+    for client in sorted(clients, key=lambda client: not client.tested):
+        literal = shlex.quote if client.language == "sh" else json.dumps
+        given = {
+            "repo": literal(repo_id),
+            "revision": literal(revision),
+            "ours": literal(f"hf://{repo_id}" + (f"@{revision}" if revision != "main" else "")),
+            "folder": literal(repo_id.rpartition("/")[2]),
+            "model": literal(f"/{model}"),
+            "file": literal(model.rpartition("/")[2]),
+        }
+        at = Template(client.at or "").substitute(given) if revision != "main" else ""
+        tested = ", ".join(f"{package} {version}" for package, version in client.tested.items())
+        yield Snippet(client.name, client.language, Template(client.code).substitute(given, at=at), tested)
+
+
+def _reads(client: Client, settings: VariantSettings) -> bool:
+    """Say whether a program reads these settings: a quantized head in GPTQ's format only our own runtime finds."""
+    headless = isinstance(settings, GptqSettings) and settings.head == "quantized"
+    return client.format == settings.format and (client.name == OURS or not headless)

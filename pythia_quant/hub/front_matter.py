@@ -1,0 +1,157 @@
+"""The front matter of a card: what the hub's search and model page read, as data."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from pythia_quant.bench.metrics import METRICS
+from pythia_quant.formats.bnb.settings import BnbSettings
+from pythia_quant.hub.quoting import plain
+from pythia_quant.hub.stored import TITLES, bits
+from pythia_quant.hub_client import is_name
+from pythia_quant.manifest import DEMO, Manifest
+from pythia_quant.results import Results, Row
+from pythia_quant.settings import VariantSettings
+
+_MEASURED = {
+    "perplexity": "perplexity", "ppl_drift": "perplexity_drift", "kl": "kl_divergence", "top1": "top1_agreement",
+}  # fmt: skip
+"""Metrics that the hub is told, and their types there."""
+# The hub names a library, not a file format (huggingface.js, model-libraries.ts): of those that run ONNX files,
+# transformers.js is the one it knows for this task.
+_LIBRARIES = {"bnb": "transformers", "gptq": "transformers", "onnx": "transformers.js"}
+_OF_FILES = {"pytorch", "safetensors", "tf", "jax", "onnx", "gguf"}
+"""Tags that say what files a repository holds: the original's, not ours."""
+_SPLIT = re.compile(r"(?:(?P<config>[^/]+)/)?(?P<split>train|test|validation)-\d+-of-\d+\.parquet")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def front_matter(
+    manifest: Manifest,
+    results: Results,
+    settings: VariantSettings,
+    original: dict[str, list[str]],
+    *,
+    repo_id: str,
+    results_url: str,
+) -> ModelCardData:
+    """Return the front matter of a card.
+
+    Args:
+        manifest: of the artifact.
+        results: with the variant's row.
+        settings: the variant's.
+        original: what the original's front matter says, see :func:`pythia_quant.hub.original.metadata`.
+        repo_id: where it is published.
+        results_url: where the samples of the numbers can be read.
+    """
+    base = base_name(manifest)
+    demo = manifest.source.model == DEMO
+    measured = [*_drift(manifest, results, results_url), *_lambada(manifest, results, results_url)]
+    tags = [TITLES[settings.format].lower(), bits(settings), "gpt_neox", *([] if demo else ["pythia"]), "pythia-quant"]
+    if isinstance(settings, BnbSettings):
+        tags.append(settings.quant_type)
+    kept = [tag for tag in original.get("tags", []) if tag not in _OF_FILES]
+    language = original.get("language", [])
+    return ModelCardData(
+        base_model=base,
+        base_model_relation="quantized" if base else None,
+        license="apache-2.0" if demo else _first(original, "license"),
+        license_name=_first(original, "license_name"),
+        license_link=_first(original, "license_link"),
+        language=language[0] if len(language) == 1 else language or None,
+        datasets=original.get("datasets"),
+        library_name=_LIBRARIES[settings.format],
+        pipeline_tag="text-generation",
+        tags=[tag for tag in (*tags, *kept) if tag],
+        model_name=repo_id.rpartition("/")[2] if measured else None,
+        eval_results=measured or None,
+    )
+
+
+def base_name(manifest: Manifest) -> str | None:
+    """Return the source's repository on the hub; None for one that is on no hub."""
+    source = manifest.source
+    return source.model if source.commit and is_name(source.model) else None
+
+
+def _drift(manifest: Manifest, results: Results, url: str) -> Iterator[EvalResult]:
+    row, protocol, text = results.row(manifest.variant), results.protocol, manifest.recipe["evaluation"]["text"]
+    for key, kind in _MEASURED.items():
+        yield from _measured(
+            key, kind, row, results, url,
+            dataset=_dataset(text, results.text.name) | {
+                "dataset_args": {
+                    "sha256": _line(results.text.sha256), "windows": protocol.windows, "context": protocol.context,
+                },
+            },
+            protocol=f"{protocol.name} v{protocol.version}",
+        )  # fmt: skip
+
+
+def _lambada(manifest: Manifest, results: Results, url: str) -> Iterator[EvalResult]:
+    row, protocol = results.row(manifest.variant), results.lambada
+    if protocol is None:
+        return
+    text = (manifest.recipe.get("tasks") or {}).get("lambada") or {}
+    yield from _measured(
+        "lambada_accuracy", "accuracy", row, results, url,
+        dataset=_dataset(text, "LAMBADA, OpenAI's form") | {
+            "dataset_args": {"sha256": _line(protocol.sha256), "examples": protocol.examples},
+        },
+        protocol=f"{protocol.name} v{protocol.version}",
+    )  # fmt: skip
+
+
+def _measured(
+    key: str, kind: str, row: Row, results: Results, url: str, *, dataset: dict[str, Any], protocol: str
+) -> Iterator[EvalResult]:
+    metric = METRICS[key]
+    value = metric.of(row, results)
+    if value is None or not all(map(math.isfinite, value)):
+        return
+    arguments = {"unit": metric.unit} if metric.unit else {}
+    yield EvalResult(
+        task_type="text-generation",
+        metric_type=kind,
+        metric_name=metric.label,
+        metric_value=_short(value.value),
+        metric_args=arguments | {"protocol": protocol, "interval_95": [_short(value.low), _short(value.high)]},
+        verified=False,
+        source_name="Self-reported, measured by pythia-quant",
+        source_url=url,
+        **dataset,
+    )
+
+
+def _dataset(text: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return what is known of a text: its repository, configuration, split and revision where it is from the hub."""
+    dataset = text.get("dataset")
+    if not dataset or not is_name(dataset):
+        return {"dataset_type": "text", "dataset_name": _line(name)}
+    found = _SPLIT.fullmatch(text.get("file") or "")
+    revision = text.get("revision") or ""
+    return {
+        "dataset_type": dataset,
+        "dataset_name": _line(name),
+        "dataset_config": found["config"] if found else None,
+        "dataset_split": found["split"] if found else None,
+        "dataset_revision": revision if _COMMIT.fullmatch(revision) else None,
+    }
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _line(text: str) -> str:
+    return " ".join(plain(text).split())
+
+
+def _first(original: dict[str, list[str]], key: str) -> str | None:
+    return next(iter(original.get(key, [])), None)

@@ -1,0 +1,87 @@
+"""What an artifact of a variant holds, in words: how layers, embeddings and head are stored."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+from pythia_quant.formats.bnb.settings import BnbSettings
+from pythia_quant.formats.gptq.settings import GptqSettings
+from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
+from pythia_quant.settings import VariantSettings
+
+TITLES = {"bnb": "bitsandbytes", "gptq": "GPTQ", "onnx": "ONNX"}
+"""Formats as people call them."""
+
+
+@singledispatch
+def stored(settings: VariantSettings) -> dict[str, str]:
+    """Return how the layers, the embeddings and the head of a variant are stored."""
+    raise TypeError(type(settings))
+
+
+@stored.register
+def _(settings: BnbSettings) -> dict[str, str]:
+    twice = ", their scales quantized too" if settings.double_quant else ""
+    return {
+        "layers": f"{settings.quant_type} in blocks of 64{twice}",
+        "embeddings": f"{settings.compute_dtype}, not quantized",
+        "head": f"{settings.compute_dtype}, not quantized",
+    }
+
+
+@stored.register
+def _(settings: GptqSettings) -> dict[str, str]:
+    groups = "one group a row" if settings.group_size == "row" else f"groups of {settings.group_size}"
+    layers = f"{settings.bits} bits in {groups}, {'symmetric' if settings.symmetric else 'asymmetric'}"
+    return {
+        "layers": layers,
+        "embeddings": "fp16, not quantized",
+        "head": layers if settings.head == "quantized" else "fp16, not quantized",
+    }
+
+
+@stored.register
+def _(settings: OnnxSettings) -> dict[str, str]:
+    layers = _choice(settings.of_linear(0, "attention.dense"))
+    if settings.codes:
+        layers += f", the very integers of the variant {settings.codes}"
+    elif settings.tensors:
+        layers += ", single tensors otherwise: see the recipe"
+    return {
+        "layers": layers,
+        "embeddings": _choice(settings.of_embeddings()),
+        "head": _choice(settings.of_head()),
+    }
+
+
+def bits(settings: VariantSettings) -> str:
+    """Return the bits of a layer weight's code as a tag, such as ``4-bit``; empty where layers are not quantized."""
+    if isinstance(settings, OnnxSettings):
+        choice = settings.of_linear(0, "attention.dense")
+        return "" if choice.weights == "fp32" else f"{choice.bits}-bit"
+    return f"{settings.bits}-bit" if isinstance(settings, GptqSettings) else "4-bit"
+
+
+def warnings(settings: VariantSettings) -> list[str]:
+    """Return what someone who runs an artifact of these settings should know."""
+    found = settings.caveats()
+    if isinstance(settings, OnnxSettings) and "int8-channel" in (settings.weights, settings.head):
+        found.append(
+            "x86 CPUs without VNNI (Haswell to Skylake-SP, Zen to Zen 3) cut off sums of int8 in channels unless "
+            "session.x64quantprecision is set to 1; pythia-quant sets it where it is needed, other programs do not"
+        )
+    return found
+
+
+def _choice(choice: Choice) -> str:
+    if choice.weights == "fp32":
+        return "fp32, not quantized"
+    if not choice.in_blocks:
+        return f"int{choice.bits} with a scale for each output channel; activations uint8 with a scale for each token"
+    weights = f"{choice.weights} in blocks of {choice.block_size}"
+    met = {
+        "fp32": "",
+        "int8": "; activations int8 with a scale for each token and block",
+        "int8x2": "; activations int8 in two terms",
+    }[choice.activations]
+    return weights + met

@@ -1,0 +1,372 @@
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import yaml
+from card_inputs import COMMIT, DEMO, FOLDER, HUB, manifest, results
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from pythia_quant.bench.metrics import METRICS
+from pythia_quant.formats.gptq.settings import GptqSettings
+from pythia_quant.hub.card import render_card
+from pythia_quant.hub.clients import snippets
+from pythia_quant.hub.original import PARTS, metadata, sections, split
+from pythia_quant.hub.public import public_recipe
+from pythia_quant.manifest import FileRecord, Manifest
+from pythia_quant.results import Drift, Results
+
+ORIGINAL = """\
+---
+language: [en]
+tags: [pytorch, causal-lm]
+license: mit
+datasets: [EleutherAI/pile]
+extra: {nested: [x]}
+---
+
+# Pythia
+
+## Uses and Limitations
+
+### Intended Use
+
+Research on *behaviour*.
+
+#### More of it
+
+Also this.
+
+### Out-of-scope use
+
+No products.
+
+## Training
+
+Long.
+"""
+VARIANTS = ("bnb-nf4", "gptq-int4", "onnx-int8", "onnx-int8-dynamic", "onnx-int4", "onnx-fp32")
+PARSER = MarkdownIt("commonmark").enable("table")
+
+
+def card(of: Manifest, run: Results | None = None, original: str | None = ORIGINAL, **options: Any) -> str:
+    return render_card(of, run or results(of), repo_id="me/quantized", original=original, **options)
+
+
+def front(text: str) -> Any:
+    return ModelCard(text).data
+
+
+def tokens(text: str) -> list[Token]:
+    def flat(found: list[Token]) -> list[Token]:
+        return [inner for token in found for inner in (token, *flat(token.children or []))]
+
+    return flat(PARSER.parse(ModelCard(text).text))
+
+
+def outline(text: str) -> list[tuple[str, int]]:
+    """Return the kinds of all blocks outside of quotations, and how deep each is; but not how long a table is."""
+    found, inside = [], 0
+    for token in PARSER.parse(ModelCard(text).text):
+        inside += {"blockquote_open": 1, "blockquote_close": -1}.get(token.type, 0)
+        if not inside and token.type.endswith(("_open", "fence", "html_block", "code_block")):
+            found.append((token.type + token.tag, token.level))
+    return found
+
+
+def section(text: str, heading: str) -> str:
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_front_matter_is_read_back_as_it_was_meant(variant: str) -> None:
+    of = manifest(variant)
+    run = results(of, lambada=True)
+    data = front(card(of, run))
+    assert (data.base_model, data.base_model_relation) == (HUB.model, "quantized")
+    assert (data.license, data.language, data.datasets) == ("mit", "en", ["EleutherAI/pile"])
+    assert data.library_name == ("transformers.js" if variant.startswith("onnx") else "transformers")
+    assert data.pipeline_tag == "text-generation"
+    assert {"gpt_neox", "pythia", "pythia-quant", "causal-lm"} <= set(data.tags)
+    assert "pytorch" not in data.tags
+    bits = {"onnx-int8": "8-bit", "onnx-int8-dynamic": "8-bit", "onnx-fp32": ""}.get(variant, "4-bit")
+    assert [tag for tag in data.tags if tag.endswith("-bit")] == ([bits] if bits else [])
+    values = {result.metric_type: result for result in data.eval_results}
+    assert values.keys() == {"perplexity", "perplexity_drift", "kl_divergence", "top1_agreement", "accuracy"}
+    drift = METRICS["ppl_drift"].of(run.row(variant), run)
+    assert drift
+    written = values["perplexity_drift"]
+    assert written.metric_value == pytest.approx(drift.value, rel=1e-5)
+    assert written.metric_args["interval_95"] == pytest.approx([drift.low, drift.high], rel=1e-5)
+    assert written.metric_args["protocol"] == "windows v1"
+    assert written.dataset_args["sha256"] == run.text.sha256
+    assert values["accuracy"].metric_value == pytest.approx(75)
+    for result in values.values():
+        assert result.verified is False
+        assert "elf-reported" in (result.source_name or "")
+        assert result.source_url == "https://huggingface.co/me/quantized/blob/main/results.json"
+
+
+def test_a_text_from_the_hub_is_named_as_a_dataset() -> None:
+    of = manifest()
+    text = {
+        "dataset": "Salesforce/wikitext",
+        "file": "wikitext-2-raw-v1/test-00000-of-00001.parquet",
+        "revision": COMMIT,
+    }
+    of = of.model_copy(update={"recipe": of.recipe | {"evaluation": {"text": text}}})
+    found = front(card(of)).eval_results[0]
+    assert (found.dataset_type, found.dataset_config, found.dataset_split, found.dataset_revision) == (
+        "Salesforce/wikitext", "wikitext-2-raw-v1", "test", COMMIT,
+    )  # fmt: skip
+    text["revision"] = "main"
+    assert front(card(of)).eval_results[0].dataset_revision is None
+
+
+@pytest.mark.parametrize(
+    ("source", "said"), [(DEMO, "no Pythia and on no hub"), (FOLDER, "`my-pythia`, a folder that is on no hub")]
+)
+def test_a_source_that_is_on_no_hub_is_no_base_model(source: Any, said: str) -> None:
+    of = manifest(source=source)
+    text = card(of, original=None)
+    data = front(text)
+    assert data.base_model is None
+    assert "base_model_relation" not in data.to_dict()
+    assert data.license == ("apache-2.0" if source is DEMO else None)
+    assert ("pythia" in data.tags) == (source is FOLDER)
+    assert said in text
+    assert "without a commit" in section(text, "Where it comes from")
+    assert ("give yours with `--model`" in text) == (source is FOLDER)
+    assert "The source has none." in section(text, "Original model description")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_is_stored_and_how_it_was_made_is_said(variant: str) -> None:
+    of = manifest(variant)
+    text = card(of)
+    size, origin = section(text, "Size"), section(text, "Where it comes from")
+    assert "96,000,000 bytes" in size
+    assert "9.84 bits a weight over all 70,426,624 parameters" in size
+    assert "73 % of them are embeddings and head" in size
+    assert ("Calibrated on 128 windows of 512 tokens of held-out documents" in size) == (of.calibration is not None)
+    assert ("int8 in blocks of 64" in size) == (variant in ("onnx-int8", "onnx-int8-dynamic"))
+    for digest in (*of.source.sha256.values(), *(file.sha256 for file in of.files.values())):
+        assert digest in origin
+    assert all(words in origin for words in (COMMIT, "AMD EPYC", "torch 2.13.0", "pythia-quant 0.1.0"))
+    (shown,) = re.findall(r"```yaml\n(.*?)```", origin, re.DOTALL)
+    assert shown == public_recipe(of)
+    assert list(yaml.safe_load(shown)["variants"]) == (["gptq-int4", variant] if variant == "onnx-int4" else [variant])
+    assert f"pythia-quant run recipe.yaml --only {variant}" in origin
+    assert ("GPTQModel.load()" in text) == (variant == "gptq-int4")
+    assert ("session.x64quantprecision" in text) == (variant == "onnx-int8-dynamic")
+    cited = set(re.findall(r"eprint = \{(.*?)\}", text))
+    assert cited == {
+        "2304.01373",
+        *{"bnb-nf4": ["2305.14314"], "gptq-int4": ["2210.17323"], "onnx-int4": ["2210.17323"]}.get(variant, []),
+    }
+
+
+def test_texts_that_are_not_on_the_hub_are_to_be_given() -> None:
+    of = manifest()
+    assert "`--text`" not in card(of)
+    for text, said in (({"file": "a.txt"}, True), ({"file": "a.txt", "dataset": "me/texts"}, False)):
+        other = of.model_copy(update={"recipe": of.recipe | {"evaluation": {"text": text}}})
+        assert ("give yours with `--calibration` and `--text`" in card(other)) == said
+
+
+def test_numbers_are_those_of_the_results() -> None:
+    of = manifest()
+    as_run = results(of).row("gptq-int4").as_run
+    assert as_run
+    text = card(of, results(of, as_run=as_run.model_copy(update={"kl": [0.0123, 0.0125] * 20})))
+    assert "KL divergence 12.40 ± 0.03 mnat" in text.split("## What it cost")[0]
+    rows = re.findall(r"^\| (.*?) \|(.*)\|$", section(text, "What it cost"), re.MULTILINE)
+    drift = [name for name, cells in rows if "12.40±0.03" in cells or "10.00" in cells]
+    assert drift == ["**torch-fp16** (baseline)", "gptq-int4", "torch-fp32"]
+    assert [label for label in ("prefill", "decode") if label in text] == ["prefill", "decode"]
+
+
+@pytest.mark.parametrize("gate", ["", "passed", "failed", "undecided"])
+@pytest.mark.parametrize("reason", ["", "good enough"])
+def test_gates_are_named_with_their_outcome(gate: str, reason: str) -> None:
+    of = manifest()
+    text = card(of, results(of, gate), despite_gate=reason)
+    assert ("max\\_ppl\\_drift" in section(text, "What it cost")) == bool(gate)
+    assert ("No gates were set" in text) == (not gate)
+    assert not gate or f"of gptq-int4 {gate}: " in text
+    lead = text.split("## What it cost")[0]
+    assert ("**Published despite its gates.** The reason given: good enough" in lead) == bool(reason)
+    assert (f"of gptq-int4 {gate}: " in lead) == (bool(reason) and gate in ("failed", "undecided"))
+
+
+UNMEASURED: dict[str, dict[str, Any]] = {
+    "not run": {"as_run": None},
+    "not measured": {"as_run": None, "weights": None},
+    "not finite": {"as_run": Drift(nll=[], kl=[], top1=[], non_finite=7)},
+    "no weights": {"weights": None},
+    "neither finite": dict.fromkeys(("as_run", "weights"), Drift(nll=[], kl=[], top1=[], non_finite=7)),
+    "no speed": {"speeds": []},
+}
+
+
+@pytest.mark.parametrize("lambada", [False, True])
+@pytest.mark.parametrize("case", UNMEASURED)
+def test_what_was_not_measured_is_not_made_up(case: str, lambada: bool) -> None:
+    of = manifest()
+    run = results(of, "failed", lambada=lambada, **UNMEASURED[case])
+    text = card(of, run)
+    lead = text.split("## What it cost")[0]
+    values = "\n".join(line for line in ModelCard(text).text.splitlines() if not line.startswith("- Gate"))
+    assert not re.search(r"\b(None|nan|inf|Undefined)\b", values)
+    assert ("It was not run; of its weights alone" in lead) == (case == "not run")
+    assert ("Its drift was not measured" in lead) == (case == "not measured")
+    assert ("perplexity drift not finite" in lead) == (case in ("not finite", "neither finite"))
+    assert ("logits were not finite at 7 positions" in text) == (case in ("not finite", "neither finite"))
+    measured = {result.metric_type for result in front(text).eval_results or []}
+    assert (measured & {"kl_divergence", "perplexity_drift"} != set()) == (case in ("no weights", "no speed"))
+    assert ("accuracy" in measured) == lambada
+    assert ("100 examples: accuracy 75.00 ± " in text) == lambada
+
+
+def test_without_any_speed_there_is_no_table_of_it() -> None:
+    of = manifest()
+    run = results(of)
+    slow = run.model_copy(update={"rows": [row.model_copy(update={"speeds": []}) for row in run.rows], "latency": None})
+    assert "× baseline" in card(of, run)
+    assert "× baseline" not in card(of, slow)
+
+
+def test_a_card_is_a_function_of_what_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = card(manifest())
+    monkeypatch.setenv("HF_ENDPOINT", "https://elsewhere.example")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    assert card(manifest()) == before
+
+
+def test_a_branch_is_named_wherever_something_is_fetched() -> None:
+    text = card(manifest(), revision="step3000")
+    assert "blob/step3000/results.json" in text
+    assert "hf download me/quantized recipe.yaml --revision step3000" in text
+    assert 'from_pretrained("me/quantized", revision="step3000")' in text
+    assert "--revision" not in card(manifest())
+
+
+HOSTILE = (
+    "`a`b``", "a|b||c", "line\nbreak\n\n# Heading\n", "---", "\n---\n", "{{ 7 * 7 }}{% raw %}", "</blockquote>", "<!--",
+    "<script>alert(1)</script>", "x](javascript:alert(1))[y", "[z]: http://example.org", "![i](http://example.org)",
+    "\u202egnp.exe", "$x$", "~~s~~", "**b** _i_", "&lt;b&gt;", "\\", "\\`",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_are_data(name: str) -> None:
+    of = manifest(source=FOLDER)
+    harmless = outline(card(of, original=None, despite_gate="reason"))
+    source = FOLDER.model_copy(update={"model": name, "revision": name, "sha256": {name: name}})
+    hostile = of.model_copy(update={
+        "source": source, "tool": name, "cpu": name, "versions": {name: name},
+        "files": {file if index else name: FileRecord(bytes=1, sha256=name) for index, file in enumerate(of.files)},
+        "calibration": of.calibration and of.calibration.model_copy(
+            update={"text": of.calibration.text.model_copy(update={"name": name})}
+        ),
+        "check": of.check.model_copy(update={"method": name}),
+    })  # fmt: skip
+    run = results(hostile, runtime=name, notes=[name])
+    run = run.model_copy(update={
+        "notes": [name], "text": run.text.model_copy(update={"name": name, "sha256": name}),
+        "machine": run.machine.model_copy(update={"cpu": name, "system": name}),
+    })  # fmt: skip
+    text = card(hostile, run, original=None, despite_gate=name)
+    found = tokens(text)
+    assert not [token for token in found if token.type.startswith("html")]
+    assert {str(token.attrs["href"]) for token in found if token.type == "link_open"} == {"results.json", "recipe.yaml"}
+    assert not [token for token in found if token.type == "image"]
+    assert "\u202e" not in text
+    assert "49" not in section(text, "Where it comes from")
+    remarked = [("list_item_openli", 1), ("paragraph_openp", 2)] * 2
+    assert sorted(outline(text)) == sorted([*harmless, *remarked])
+    assert front(text).eval_results[0].dataset_name
+
+
+def test_a_hostile_name_is_no_base_model() -> None:
+    for name in HOSTILE:
+        of = manifest(source=HUB.model_copy(update={"model": name}))
+        assert front(card(of)).base_model is None
+
+
+@pytest.mark.parametrize(
+    "original",
+    [
+        "</blockquote></div>\n<script>alert(1)</script>\n<!--",
+        "[results.json]: http://example.org\n[0.574, 0.901]: http://example.org\n[KL]: http://example.org",
+        "---\ntags: [" + "[" * 200 + "\n---\n```\n````\n~~~",
+        "---\ntags: ['<script>', 'a b', \"x\\n---\", {a: b}, 3, null]\nlicense: !!bool maybe\n---\n===\n---",
+        "---\n- a\n- list\n---\n",
+        "---\nlicense: &a [*a]\n---\n",
+        "---\ntags: ok\nlicense: [mit, '| sh']\nlanguage: {en: x}\nmodel-index: [{name: x}]\nlibrary_name: evil\n---\n",
+        "### Intended Use\n\n</blockquote>\n```\n\n# not a heading of ours",
+        "",
+    ],
+)
+def test_the_original_cannot_break_out(original: str) -> None:
+    text = card(manifest(), original=original)
+    found = tokens(text)
+    assert not [token for token in found if token.type.startswith("html")]
+    headings = [
+        following.content for token, following in pairwise(found) if token.type == "heading_open" and token.level == 0
+    ]
+    clients = [snippet.name for snippet in snippets(GptqSettings(format="gptq"), "me/quantized")]
+    assert headings == [
+        "quantized", "What it cost", "Size", "How to run it", *clients,
+        "Where it comes from", "Uses and limitations", *PARTS, "Citation", "Original model description",
+    ]  # fmt: skip
+    ours = text.split("## Uses and limitations")[0]
+    links = {str(token.attrs["href"]) for token in tokens(ours) if token.type == "link_open"}
+    assert links == {"results.json", "recipe.yaml", f"https://huggingface.co/EleutherAI/pythia-70m/tree/{COMMIT}"}
+    data = front(text)
+    assert data.library_name == "transformers"
+    assert len(data.eval_results) == 4
+    assert set(data.tags) <= {"gptq", "4-bit", "gpt_neox", "pythia", "pythia-quant", "ok"}
+    assert data.license in (None, "mit")
+    assert data.language is None
+
+
+def test_the_original_is_there_whole() -> None:
+    text = section(card(manifest()), "Original model description")
+    assert "```yaml\nlanguage: [en]\n" in text
+    assert "> # Pythia\n" in text
+    assert "> ## Training\n>\n> Long.\n" in text
+
+
+def test_uses_and_limits_are_quoted_by_heading() -> None:
+    text = section(card(manifest()), "Uses and limitations")
+    assert "### Intended use\n\n> Research on *behaviour*.\n>\n> #### More of it\n>\n> Also this.\n\n" in text
+    assert "### Out-of-scope use\n\n> No products.\n\n" in text
+    assert "### Limitations and biases\n\nThe original card has no such part." in text
+
+
+def test_headings_are_found_as_cards_write_them() -> None:
+    body = (
+        "Intended Uses\n===\nOne.\n\n## OUT OF SCOPE use ##\nTwo.\n\n### Bias, Risks, and Limitations\nThree.\n\n"
+        "# Intended use\nAgain.\n\n> ## Limitations\n> Quoted.\n\n```\n# Intended use\n```\n"
+    )
+    assert sections(body) == {
+        "Intended use": "One.", "Out-of-scope use": "Two.", "Limitations and biases": "Three.",
+    }  # fmt: skip
+    assert sections("# Uses and Limitations\n\nNothing of ours.") == {}
+
+
+def test_a_card_is_split_where_its_front_matter_ends() -> None:
+    assert split("---\na: 1\n---\nbody\n---\n") == ("a: 1", "body\n---")
+    assert split("---\r\na: 1\r\n---\r\nbody") == ("a: 1", "body")
+    assert split("---\n---\nbody") == ("", "body")
+    assert split("body\n---\na: 1\n---\n") == ("", "body\n---\na: 1\n---")
+    assert split("---\nnever closed") == ("", "---\nnever closed")
+    assert metadata("a: [b, 'c d', 1, true, [e], '" + "x" * 200 + "']\nb: 2026-01-01\n3: c\nd: e/f.g-h") == {
+        "a": ["b"], "d": ["e/f.g-h"],
+    }  # fmt: skip
