@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
-from pythia_quant import suite
+from pythia_quant import hub_commands, suite
+from pythia_quant.console import example, out_console, progress_console
 from pythia_quant.errors import BenchmarkError, PythiaQuantError
+from pythia_quant.hub import SCHEME
 from pythia_quant.interruption import interrupt_own_code
-from pythia_quant.recipe import load_recipe, shipped_recipes
+from pythia_quant.recipe import Recipe, load_recipe, shipped_recipes
+from pythia_quant.redaction import log_everything, redacted_traceback
+from pythia_quant.steps import names_several, parse_revisions
 
 if TYPE_CHECKING:
     from pythia_quant.bench.benchmark import Options
     from pythia_quant.results import Results
+
+T = TypeVar("T")
 
 # Imports of torch and the backends stand inside the commands that need them: --help answers at once.
 # ruff: noqa: PLC0415
@@ -38,10 +44,6 @@ app = typer.Typer(
 recipes_app = typer.Typer(help="List, show and check recipes.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
 
-# Tables take up to 100 columns: on a narrower terminal a wrapped line is better than a number cut short.
-out_console = Console(width=max(100, Console().width))
-progress_console = Console(stderr=True)
-
 
 class DeviceName(StrEnum):
     """Where a model runs."""
@@ -54,7 +56,13 @@ RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name 
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only this variant; repeatable.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the artifacts.")]
 Model = Annotated[str | None, typer.Option("--model", metavar="ID|FOLDER", help="Another model than the recipe's.")]
-Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit, such as step3000.")]
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        "--revision",
+        help="Branch, tag or commit, such as step3000; several as step0,step512, step1000..step3000 or all.",
+    ),
+]
 TextFile = Annotated[
     Path | None, typer.Option("--text", metavar="FILE", help="Evaluate on this text, UTF-8 or parquet.")
 ]
@@ -65,7 +73,9 @@ CalibrationFile = Annotated[
     Path | None, typer.Option("--calibration", metavar="FILE", help="Calibrate on this text, UTF-8 or parquet.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace artifacts that are already there.")]
-Artifacts = Annotated[list[Path], typer.Argument(metavar="ARTIFACT...", help="Folders that convert has left.")]
+Artifacts = Annotated[
+    list[str], typer.Argument(metavar="ARTIFACT...", help="Folders that convert has left, or hf://owner/name@revision.")
+]
 Threads = Annotated[
     list[int] | None,
     typer.Option("--threads", metavar="N", min=1, help="Of every runtime; repeat it to measure speed with each."),
@@ -96,11 +106,13 @@ INTERRUPTED = 130
 """Exit code that typer gives to Ctrl-C, as shells do."""
 
 
-def _example(*commands: str) -> str:
-    return "Example:\n\n" + "\n\n".join(f"[cyan]{command}[/]" for command in commands)
-
-
-@app.command(epilog=_example("pythia-quant run demo", "pythia-quant run recipes/pythia-160m.yaml --only onnx-int8"))
+@app.command(
+    epilog=example(
+        "pythia-quant run demo",
+        "pythia-quant run recipes/pythia-160m.yaml --only onnx-int8",
+        "pythia-quant run pythia-160m --only onnx-int8 --revision step1000..step143000/10",
+    )
+)
 def run(
     recipe: RecipeArgument,
     only: Only = None,
@@ -117,20 +129,24 @@ def run(
 ) -> None:
     """Convert every variant of RECIPE, measure each against the fp16 baseline, and print one table.
 
-    Exits with 3 when a gate failed, with 4 when one is undecided.
+    Exits with 3 when a gate failed, with 4 when one is undecided. Of several revisions each has its table, in turn.
     """
     from pythia_quant.report.terminal import print_results
     from pythia_quant.run import run as run_recipe
 
-    chosen = load_recipe(recipe).overridden(model, revision, text, calibration, lambada)
     options = _options(threads, memory, device)
-    outcome = run_recipe(chosen, out, only or [], overwrite, progress_console, options)
-    print_results(outcome.results, out_console)
-    out_console.print(f"\nArtifacts and {outcome.path.name} are in {outcome.path.parent}", soft_wrap=True)
-    exit_by_gates(outcome.results)
+
+    def run_one(chosen: Recipe) -> Results:
+        outcome = run_recipe(chosen, out, only or [], overwrite, progress_console, options)
+        print_results(outcome.results, out_console)
+        out_console.print(f"\nArtifacts and {outcome.path.name} are in {outcome.path.parent}", soft_wrap=True)
+        return outcome.results
+
+    chosen = load_recipe(recipe).overridden(model, None, text, calibration, lambada)
+    exit_by_gates(*_in_turn(_at_revisions(chosen, revision), run_one))
 
 
-@app.command(epilog=_example("pythia-quant convert demo --only gptq-int4 --out artifacts"))
+@app.command(epilog=example("pythia-quant convert demo --only gptq-int4 --out artifacts"))
 def convert(
     recipe: RecipeArgument,
     only: Only = None,
@@ -144,15 +160,18 @@ def convert(
     """Convert the variants of RECIPE and measure nothing. Artifacts go to DIR/<source>/<revision>/<variant>."""
     from pythia_quant.run import convert_all
 
-    chosen = load_recipe(recipe).overridden(model, revision, text, calibration)
-    for artifact in convert_all(chosen, out, only or [], overwrite, progress_console):
-        manifest = artifact.manifest
-        size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
-        out_console.print(f"[bold]{manifest.variant}[/]: {size}, in {escape(str(artifact.folder))}", soft_wrap=True)
+    def convert_one(chosen: Recipe) -> None:
+        for artifact in convert_all(chosen, out, only or [], overwrite, progress_console):
+            manifest = artifact.manifest
+            size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
+            out_console.print(f"[bold]{manifest.variant}[/]: {size}, in {escape(str(artifact.folder))}", soft_wrap=True)
+
+    chosen = load_recipe(recipe).overridden(model, None, text, calibration)
+    _in_turn(_at_revisions(chosen, revision), convert_one)
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         "pythia-quant bench artifacts/demo/builtin/*/",
         "pythia-quant bench artifacts/demo/builtin/onnx-int8 --threads 1 --threads 2 --recipe mine.yaml",
     )
@@ -172,6 +191,17 @@ def bench(
     threads: Threads = None,
     memory: Memory = None,
     device: Device = DeviceName.CPU,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="ID|FOLDER", help="Where the source is now, if elsewhere.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for results.json. [default: the artifacts'; of those from a hub, the current one]",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure artifacts against their source. results.json is written beside them; an earlier one is kept.
@@ -182,9 +212,11 @@ def bench(
     from pythia_quant.run import bench as bench_artifacts
 
     measured_by = load_recipe(recipe) if recipe else None
-    outcome = bench_artifacts(
-        artifacts, text, lambada, progress_console, _options(threads, memory, device), measured_by
-    )
+    options = _options(threads, memory, device)
+    if out is None and any(name.startswith(SCHEME) for name in artifacts):
+        out = Path()
+    folders = _local(artifacts)
+    outcome = bench_artifacts(folders, text, lambada, progress_console, options, measured_by, model, out)
     if as_json:
         print(outcome.results.model_dump_json(indent=1))
     else:
@@ -194,7 +226,7 @@ def bench(
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         "pythia-quant report artifacts/demo/builtin/results.json --out report",
         "pythia-quant report artifacts/*/main/ --format markdown > table.md",
     )
@@ -234,7 +266,7 @@ def report(
     out_console.print(f"Written to {write_report(results, out or Path('report'), forms)}", soft_wrap=True)
 
 
-@app.command(epilog=_example("pythia-quant compare last-week.json artifacts/demo/builtin/results.json"))
+@app.command(epilog=example("pythia-quant compare last-week.json artifacts/demo/builtin/results.json"))
 def compare(
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A result file that bench has written.")],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another one, on the same text.")],
@@ -258,26 +290,26 @@ def compare(
         raise typer.Exit(WORSE)
 
 
-@app.command(epilog=_example("pythia-quant verify artifacts/demo/builtin/onnx-int8"))
+@app.command(epilog=example("pythia-quant verify artifacts/demo/builtin/onnx-int8"))
 def verify(artifacts: Artifacts) -> None:
     """Check artifacts: the manifest, the hash of every file, that they load, and that they compute what they hold."""
     from pythia_quant.artifact import open_artifact, verify_files
     from pythia_quant.conversion import check_again
 
-    for folder in artifacts:
+    for name, folder in zip(artifacts, _local(artifacts), strict=True):
         artifact = open_artifact(folder)
         verify_files(artifact)
         record = check_again(artifact)
         out_console.print(
-            f"[bold]{escape(str(folder))}[/]: {len(artifact.manifest.files)} files as in the manifest; "
+            f"[bold]{escape(name)}[/]: {len(artifact.manifest.files)} files as in the manifest; "
             f"{record.runtime} runs them, KL from the weights in fp32 {record.kl_as_run:.1e} nat",
             soft_wrap=True,
         )
 
 
-@app.command(epilog=_example('pythia-quant generate artifacts/demo/builtin/onnx-int8 --prompt "def main("'))
+@app.command(epilog=example('pythia-quant generate artifacts/demo/builtin/onnx-int8 --prompt "def main("'))
 def generate(
-    artifact: Annotated[Path, typer.Argument(help="Folder that convert has left.")],
+    artifact: Annotated[str, typer.Argument(help="Folder that convert has left, or hf://owner/name@revision.")],
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The most tokens to add.")] = 64,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely token.")] = 0.0,
@@ -285,16 +317,17 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Continue a text with an artifact, in the runtime that bench measures."""
+    (folder,) = _local([artifact])
     from pythia_quant.generation import continue_text
 
-    continuation = continue_text(artifact, prompt, max_new_tokens, temperature, seed)
+    continuation = continue_text(folder, prompt, max_new_tokens, temperature, seed)
     if as_json:
         print(continuation.model_dump_json(indent=1))
     else:
         print(prompt + continuation.text)
 
 
-@recipes_app.command("list", epilog=_example("pythia-quant recipes list"))
+@recipes_app.command("list", epilog=example("pythia-quant recipes list"))
 def list_recipes() -> None:
     """List the recipes that ship with the package."""
     table = Table(box=None, pad_edge=False)
@@ -306,7 +339,7 @@ def list_recipes() -> None:
     out_console.print(table)
 
 
-@recipes_app.command("show", epilog=_example("pythia-quant recipes show pythia-160m > mine.yaml"))
+@recipes_app.command("show", epilog=example("pythia-quant recipes show pythia-160m > mine.yaml"))
 def show_recipe(name: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a file.")]) -> None:
     """Print a recipe, to read or to start one's own from."""
     content = load_recipe(name).path.read_text(encoding="utf-8")
@@ -316,7 +349,7 @@ def show_recipe(name: Annotated[str, typer.Argument(help="Name of a shipped reci
         print(content, end="")
 
 
-@recipes_app.command("validate", epilog=_example("pythia-quant recipes validate mine.yaml"))
+@recipes_app.command("validate", epilog=example("pythia-quant recipes validate mine.yaml"))
 def validate_recipes(paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recipe files.")]) -> None:
     """Check recipe files: keys, types, and that the settings fit the model where it is one of the suite."""
     errors = 0
@@ -332,7 +365,7 @@ def validate_recipes(paths: Annotated[list[Path], typer.Argument(metavar="FILE..
         raise typer.Exit(2)
 
 
-@app.command("suite", epilog=_example("pythia-quant suite --json"))
+@app.command("suite", epilog=example("pythia-quant suite --json"))
 def show_suite(as_json: AsJson = False) -> None:
     """Show the sizes of the Pythia suite."""
     if as_json:
@@ -348,6 +381,37 @@ def show_suite(as_json: AsJson = False) -> None:
         table.add_row(size.name, *(f"{number:,}" for number in numbers), families)
     out_console.print(table)
     out_console.print("154 revisions each (step0 to step143000); the v0 families 143, from step1000.", style="dim")
+
+
+app.command(
+    "publish",
+    epilog=example(
+        "pythia-quant publish artifacts/demo/builtin/onnx-int8 --repo-id me/demo-onnx-int8 --dry-run",
+        "pythia-quant publish --all artifacts --repo-id 'me/{model}-{variant}' --revision '{revision}' --yes",
+    ),
+)(hub_commands.publish)
+app.command(
+    "source",
+    epilog=example(
+        "pythia-quant source EleutherAI/pythia-160m",
+        "pythia-quant source EleutherAI/pythia-2.8b --steps all",
+    ),
+)(hub_commands.source)
+
+
+def _local(artifacts: list[str]) -> list[Path]:
+    """Return the folders of artifacts; those on a hub are downloaded."""
+    if not any(name.startswith(SCHEME) for name in artifacts):
+        return [Path(name) for name in artifacts]
+    from pythia_quant.hub.pull import local_folder
+    from pythia_quant.progress import Steps
+
+    folders = []
+    with Steps(len(artifacts), progress_console) as steps:
+        for name in artifacts:
+            with steps.step(f"opening {name}") as report:
+                folders.append(local_folder(name, report))
+    return folders
 
 
 def _options(threads: list[int] | None, memory: str | None, device: DeviceName) -> Options:
@@ -367,9 +431,36 @@ def _bytes(size: str) -> int:
     return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " "))
 
 
-def exit_by_gates(results: Results) -> None:
-    """End with the exit code of the worst gate; return when all passed."""
-    outcomes = {gate.outcome for gate in results.gates}
+def _at_revisions(recipe: Recipe, revision: str | None) -> list[Recipe]:
+    """Return the recipe at every revision that the command line names."""
+    if revision is None or not names_several(revision):
+        return [recipe.overridden(revision=revision)]
+    member = suite.find(recipe.settings.source.model)
+    return [recipe.overridden(revision=one) for one in parse_revisions(revision, member.steps if member else None)]
+
+
+def _in_turn(recipes: list[Recipe], do: Callable[[Recipe], T]) -> list[T]:
+    """Do something with the recipe at each revision; a refusal ends it, and names the revision if there are several."""
+    done: list[T] = []
+    for recipe in recipes:
+        try:
+            done.append(do(recipe))
+        except PythiaQuantError as error:
+            if len(recipes) == 1:
+                raise
+            names = [one.settings.source.revision for one in recipes[: len(done) + 1]]
+            kept = f"kept, done before it: {', '.join(names[:-1])}" if done else ""
+            raise type(error)(
+                error.what,
+                where=": ".join(filter(None, (names[-1], error.where))),
+                hint="\n  ".join(filter(None, (error.hint, kept))),
+            ) from error
+    return done
+
+
+def exit_by_gates(*results: Results) -> None:
+    """End with the exit code of the worst gate of all results; return when all passed."""
+    outcomes = {gate.outcome for one in results for gate in one.gates}
     if "failed" in outcomes:
         raise typer.Exit(GATE_FAILED)
     if "undecided" in outcomes:
@@ -381,15 +472,32 @@ def _print_error(error: PythiaQuantError) -> None:
     progress_console.print(str(error), markup=False, highlight=False, soft_wrap=True)
 
 
+@app.callback()
+def debugging(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Log every call to a hub and show tracebacks; secrets are left out.")
+    ] = False,
+) -> None:
+    """Take what holds for every command."""
+    if debug:
+        log_everything()
+
+
 def main(command: Callable[[], object] = app) -> None:
     """Run the program; what the user can act on becomes one message and exit code 2."""
     interrupt_own_code()
     try:
         command()
     except PythiaQuantError as error:
+        if logging.root.isEnabledFor(logging.DEBUG):
+            progress_console.print(redacted_traceback(error), markup=False, highlight=False, soft_wrap=True)
         _print_error(error)
         raise SystemExit(2) from None
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             progress_console.print("interrupted; the same command goes on with what is missing")
         raise
+    except Exception as error:
+        # A defect of ours; its traceback is for a report, and must not hold what would be secret there.
+        progress_console.print(redacted_traceback(error), markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(1) from None

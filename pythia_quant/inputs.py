@@ -37,8 +37,16 @@ class Inputs:
     calibration_record: CalibrationRecord | None
 
 
-def load_inputs(recipe: Recipe, notice: Tell = say_nothing, progress: Tell = say_nothing) -> Inputs:
+def load_inputs(
+    recipe: Recipe, notice: Tell = say_nothing, progress: Tell = say_nothing, *, convert: bool = True
+) -> Inputs:
     """Open the source and the texts of a recipe; the callbacks are those of :func:`~pythia_quant.source.open_source`.
+
+    Args:
+        recipe: which.
+        notice: told what the user should know.
+        progress: told how much of a download has come.
+        convert: load what variants are calibrated on, too; measuring does not need it.
 
     Raises:
         PythiaQuantError: the settings do not fit the model, a text is missing or too short, or they overlap.
@@ -62,7 +70,7 @@ def load_inputs(recipe: Recipe, notice: Tell = say_nothing, progress: Tell = say
             hint="give a longer text, or lower evaluation.context",
         )
     calibration, record = np.empty((0, context), dtype=np.int64), None
-    if any(FORMATS[type(variant)].calibrates for variant in settings.variants.values()):
+    if convert and any(FORMATS[type(variant)].calibrates for variant in settings.variants.values()):
         wanted = settings.calibration
         length = wanted.context or source.architecture.context
         text_tokens, text = tokenized(load_text(wanted.text, source.tokenizer, folder, progress))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
 from types import FrameType
 
 _OURS = str(Path(__file__).parent)
+interrupted = threading.Event()
+"""Set by Ctrl-C, for threads: it is only the main one that is interrupted."""
 _AGAIN, _PATIENCE = 0.01, 100  # seconds, and how often
 
 
@@ -20,6 +23,7 @@ def interrupt_own_code() -> None:
 
     def handle(_signal: int, frame: FrameType | None) -> None:
         nonlocal waited
+        interrupted.set()
         waited += 1
         if waited > _PATIENCE or (frame is not None and frame.f_code.co_filename.startswith(_OURS)):
             raise KeyboardInterrupt

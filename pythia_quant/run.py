@@ -15,6 +15,7 @@ from pythia_quant.conversion import artifact_folder, check_space, convert, costs
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs, load_inputs
+from pythia_quant.manifest import DEMO
 from pythia_quant.passages import Passages, load_passages
 from pythia_quant.progress import Steps
 from pythia_quant.recipe import Recipe, RecipeSettings
@@ -69,6 +70,8 @@ def bench(
     console: Console,
     options: Options | None = None,
     measured_by: Recipe | None = None,
+    model: str | None = None,
+    out: Path | None = None,
 ) -> Outcome:
     """Measure artifacts of one source again, as the recipe in their manifest says.
 
@@ -79,19 +82,17 @@ def bench(
         console: where to show progress.
         options: how to measure.
         measured_by: a recipe whose evaluation, tasks, latency and gates are taken instead.
+        model: where the source is now, a folder or a repository; its weights must be those of the manifest.
+        out: folder for the result file; the artifacts' own unless given.
 
     Raises:
         PythiaQuantError: an artifact was altered, or they are of different sources; no result file is written.
     """
     artifacts = [open_artifact(folder) for folder in dict.fromkeys(folder.resolve() for folder in folders)]
     first = artifacts[0]
-    for other in artifacts[1:]:
-        if other.folder.parent != first.folder.parent:
-            raise ArtifactError(
-                f"is not beside {first.folder}",
-                where=str(other.folder),
-                hint="measure the artifacts of one source and revision in one call",
-            )
+    if out is None:
+        _check_beside(artifacts)
+    _check_names(artifacts)
     manifest = first.manifest
     settings = RecipeSettings.model_validate(manifest.recipe)
     recipe = Recipe(manifest.recipe_name, first.folder / "recipe", settings)
@@ -99,14 +100,49 @@ def bench(
         ours = measured_by.overridden().settings
         update = {part: getattr(ours, part) for part in ("evaluation", "tasks", "latency", "gates")}
         recipe = replace(recipe, settings=settings.model_copy(update=update))
-    recipe = recipe.overridden(revision=manifest.source.commit, text=text, lambada=lambada)
+    _check_source(first, model)
+    revision = "main" if model else manifest.source.commit
+    recipe = recipe.overridden(model=model, revision=revision, text=text, lambada=lambada)
     options = options or Options()
-    path = first.folder.parent / RESULTS
+    path = (out or first.folder.parent) / RESULTS
+    path.parent.mkdir(parents=True, exist_ok=True)
     with Steps(1 + step_count(recipe, len(artifacts), options), console) as steps:
-        passages, inputs = _passages(recipe, steps), _open(recipe, steps, console)
+        passages, inputs = _passages(recipe, steps), _open(recipe, steps, console, convert=False)
         results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
     save_results(results, path)
     return Outcome(artifacts, results, path)
+
+
+def _check_source(artifact: Artifact, model: str | None) -> None:
+    source = artifact.manifest.source
+    if model is None and source.commit is None and source.model != DEMO and not Path(source.model).is_dir():
+        raise ArtifactError(
+            f"was made from a folder that is not here, {source.model}",
+            where=str(artifact.folder),
+            hint="say with --model where it is",
+        )
+
+
+def _check_beside(artifacts: list[Artifact]) -> None:
+    for other in artifacts[1:]:
+        if other.folder.parent != artifacts[0].folder.parent:
+            raise ArtifactError(
+                f"is not beside {artifacts[0].folder}",
+                where=str(other.folder),
+                hint="say with --out where the results of artifacts from several folders belong",
+            )
+
+
+def _check_names(artifacts: list[Artifact]) -> None:
+    taken: dict[str, Artifact] = {}
+    for artifact in artifacts:
+        other = taken.setdefault(artifact.manifest.variant, artifact)
+        if other is not artifact:
+            raise ArtifactError(
+                f"is called {artifact.manifest.variant}, as {other.folder} is",
+                where=str(artifact.folder),
+                hint="measure them in two calls with different --out, and compare the result files",
+            )
 
 
 def _inputs(recipe: Recipe, names: list[str], out: Path, steps: Steps, console: Console) -> Inputs:
@@ -144,9 +180,9 @@ def _announce(name: str, inputs: Inputs, settings: VariantSettings, console: Con
         console.print(f"[yellow]{escape(name)}[/]: {caveat}")
 
 
-def _open(recipe: Recipe, steps: Steps, console: Console) -> Inputs:
+def _open(recipe: Recipe, steps: Steps, console: Console, *, convert: bool = True) -> Inputs:
     with steps.step("opening source and texts") as report:
-        return load_inputs(recipe, console.print, lambda what: report(what, 0, 1))
+        return load_inputs(recipe, console.print, lambda what: report(what, 0, 1), convert=convert)
 
 
 def _passages(recipe: Recipe, steps: Steps) -> Passages | None:

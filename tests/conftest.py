@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tiny import write_checkpoint, write_recipe
 
+pytest_plugins = ["hub_user"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -58,3 +58,44 @@ def test_a_step_that_was_never_published_is_refused_with_the_nearest() -> None:
         suite.check_revision("EleutherAI/pythia-160m", "step3100")
     with pytest.raises(SourceError, match="step1000"):
         suite.check_revision("EleutherAI/pythia-160m-v0", "step512")
+
+
+def test_known_faults_are_as_many_as_the_threads_count() -> None:
+    of_main, of_the_last, shards, first, second = suite.KNOWN_FAULTS
+    assert (len(of_main.steps), len(of_the_last.steps)) == (76, 9)  # and step143000 itself: 86
+    assert not of_main.steps & of_the_last.steps
+    assert (sorted(shards.steps), shards.shard) == ([50_000, 58_000], 1)
+    assert len(first.repositories) == len(second.repositories) == 20
+    for fault in suite.KNOWN_FAULTS:
+        for repo_id in fault.repositories:
+            member = suite.find(repo_id)
+            assert member is not None
+            assert fault.steps < set(member.steps)
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "revision", "serves"),
+    [
+        ("EleutherAI/pythia-2.8b", "step1", "main"),
+        ("EleutherAI/pythia-2.8b", "step53000", "main"),
+        ("EleutherAI/pythia-2.8b", "step54000", "step143000"),
+        ("EleutherAI/pythia-2.8b", "step66000", None),
+        ("EleutherAI/pythia-2.8b", "step143000", None),
+        ("EleutherAI/pythia-2.8b", "main", None),
+        ("EleutherAI/pythia-2.8b-deduped", "step53000", None),
+        ("EleutherAI/pythia-14m", "step1", "step0"),
+        ("EleutherAI/pythia-14m", "step0", None),
+        ("someone/pythia-14m", "step1", None),
+    ],
+)
+def test_whose_weights_a_revision_is_known_to_serve(repo_id: str, revision: str, serves: str | None) -> None:
+    fault = suite.known_fault(repo_id, revision)
+    assert (fault.serves if fault else None) == serves
+
+
+@pytest.mark.parametrize(
+    ("revision", "step"),
+    [("step0", 0), ("step143000", 143_000), ("main", None), ("step", None), ("step²", None), ("step-1", None)],
+)
+def test_a_step_is_read_from_its_revision(revision: str, step: int | None) -> None:
+    assert suite.step_of(revision) == step

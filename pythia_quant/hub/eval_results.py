@@ -11,8 +11,12 @@ from pythia_quant.bench.metrics import METRICS
 from pythia_quant.results import Results
 
 
+EXAMPLES = 5_153
+"""Of LAMBADA's test set: an accuracy on fewer is not the benchmark's."""
+
+
 def eval_results_yaml(results: Results, variant: str, *, dataset_id: str, task_id: str, source_url: str) -> str | None:
-    """Return a variant's LAMBADA accuracy, or None where it was not measured.
+    """Return a variant's LAMBADA accuracy, or None where it was not measured on the whole test set.
 
     Args:
         results: what was measured.
@@ -22,7 +26,7 @@ def eval_results_yaml(results: Results, variant: str, *, dataset_id: str, task_i
         source_url: where the samples can be read.
     """
     value = METRICS["lambada_accuracy"].of(results.row(variant), results)
-    if value is None or results.lambada is None:
+    if value is None or results.lambada is None or results.lambada.examples != EXAMPLES:
         return None
     protocol = results.lambada
     entry = EvalResultEntry(

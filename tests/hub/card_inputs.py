@@ -58,7 +58,7 @@ def results(of: Manifest, gate: str = "passed", *, lambada: bool = False, **row:
     if lambada:
         scores = Lambada(log_likelihood=[-1.0, -2.0] * 50, greedy=[True, True, True, False] * 25)
         run.rows[-1] = ours.model_copy(update={"lambada": scores})
-        protocol = LambadaProtocol(file="lambada.jsonl", sha256="4a" * 32, examples=100)
+        protocol = LambadaProtocol(file="lambada.jsonl", sha256="4a" * 32, examples=5_153)
         run = run.model_copy(update={"lambada": protocol})
     gates = {of.variant: GATES[gate]} if gate else {}
     return run.model_copy(update={"gates": evaluate_gates(run, gates)})

@@ -229,7 +229,7 @@ def test_what_was_not_measured_is_not_made_up(case: str, lambada: bool) -> None:
     measured = {result.metric_type for result in front(text).eval_results or []}
     assert (measured & {"kl_divergence", "perplexity_drift"} != set()) == (case in ("no weights", "no speed"))
     assert ("accuracy" in measured) == lambada
-    assert ("100 examples: accuracy 75.00 ± " in text) == lambada
+    assert ("5,153 examples: accuracy 75.00 ± " in text) == lambada
 
 
 def test_without_any_speed_there_is_no_table_of_it() -> None:

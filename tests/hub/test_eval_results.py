@@ -23,7 +23,7 @@ def test_lambada_accuracy_is_read_back_by_the_hubs_own_parser() -> None:
     assert entry.value == 75
     assert entry.verify_token is None
     assert "95 % interval 66.47 to 83.53" in str(entry.notes)
-    assert "lambada-openai v1, 100 examples" in str(entry.notes)
+    assert "lambada-openai v1, 5,153 examples" in str(entry.notes)
 
 
 def test_the_date_is_that_of_the_measurement() -> None:
@@ -35,7 +35,11 @@ def test_the_date_is_that_of_the_measurement() -> None:
 def test_what_was_not_measured_is_not_reported() -> None:
     of = manifest()
     assert eval_results_yaml(results(of), of.variant, **WHERE) is None
-    assert eval_results_yaml(results(of, lambada=True), "torch-fp16", **WHERE) is None
+    run = results(of, lambada=True)
+    assert eval_results_yaml(run, "torch-fp16", **WHERE) is None
+    assert run.lambada
+    part = run.model_copy(update={"lambada": run.lambada.model_copy(update={"examples": 100})})
+    assert eval_results_yaml(part, of.variant, **WHERE) is None
 
 
 TASK = "name: A\nevaluation_framework: inspect-ai\ntasks:\n"

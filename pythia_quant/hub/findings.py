@@ -1,0 +1,121 @@
+"""What is wrong with the published steps of a model: gaps, missing weights, and weights of another revision."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal
+
+from pythia_quant import suite
+from pythia_quant.hub.duplicates import same_models, shared_files
+from pythia_quant.hub.revisions import MAIN, Listing
+from pythia_quant.steps import printed_steps
+
+Kind = Literal["no branch", "cannot be read", "no complete weights", "the same weights", "the same file"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about revisions that a user of them should know.
+
+    Attributes:
+        kind: what it is.
+        revisions: that it is about.
+        files: those that are the same, where it is single ones.
+        differing: kinds of weights (`safetensors`, `pickle`) that differ between them, where another kind is the same.
+        why: they cannot be read.
+        known: threads on GitHub that report it.
+        unknown: those of the revisions that no thread known to us names.
+    """
+
+    kind: Kind
+    revisions: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    differing: tuple[str, ...] = ()
+    why: str = ""
+    known: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+def find_faults(listing: Listing) -> list[Finding]:
+    """Return what there is to say of a listing. That main has the weights of the last step is as it should be."""
+    return [*_absent(listing), *_duplicates(listing)]
+
+
+def described(finding: Finding, listing: Listing) -> str:
+    """Return a finding as one or two lines for people."""
+    what: str = finding.kind
+    if finding.files:
+        what = f"the same {', '.join(finding.files)}, the other files differ"
+    text = f"{what}: {_named(finding.revisions, listing)}"
+    if finding.why:
+        return f"{text}: {finding.why}"
+    if finding.differing:
+        text += f" (their {' and '.join(finding.differing)} files differ)"
+    if not finding.known:
+        return f"{text}\n  not known to us"
+    unknown = f"; not known to us: {_named(finding.unknown, listing)}" if finding.unknown else ""
+    return f"{text}\n  known: {', '.join(finding.known)}{unknown}"
+
+
+def _named(revisions: tuple[str, ...], listing: Listing) -> str:
+    steps = [step for name in revisions if (step := suite.step_of(name)) is not None]
+    parts = [MAIN] if MAIN in revisions else []
+    if steps:
+        parts.append(f"step{'s' if len(steps) > 1 else ''} {printed_steps(steps, listing.published)}")
+    return ", ".join(parts)
+
+
+def _absent(listing: Listing) -> list[Finding]:
+    findings = [Finding("no branch", listing.missing, unknown=listing.missing)] if listing.missing else []
+    problems: dict[str, list[str]] = {}
+    for revision in listing.revisions:
+        if revision.problem:
+            problems.setdefault(revision.problem, []).append(revision.name)
+    findings += [Finding("cannot be read", tuple(names), why=why) for why, names in problems.items()]
+    empty = tuple(one.name for one in listing.revisions if not (one.problem or one.models()))
+    return findings + ([Finding("no complete weights", empty, unknown=empty)] if empty else [])
+
+
+def _duplicates(listing: Listing) -> list[Finding]:
+    models = {one.name: one.models() for one in listing.revisions if one.models()}
+    held = {name: {kind: tuple(files.values()) for kind, files in kinds.items()} for name, kinds in models.items()}
+    groups = same_models({name: kinds.values() for name, kinds in held.items()})
+    findings = []
+    for group in groups:
+        if len(group) == 1 or set(group) == {MAIN, listing.last}:
+            continue
+        kinds = sorted({kind for name in group for kind in held[name]})
+        differing = tuple(k for k in kinds if len({held[name][k] for name in group if k in held[name]}) > 1)
+        known, unknown = _known(listing, group, frozenset(held), None)
+        findings.append(Finding("the same weights", group, differing=differing, known=known, unknown=unknown))
+    files = {name: list(chain.from_iterable(kinds.values())) for name, kinds in held.items()}
+    for revisions, hashes in shared_files(files, groups).items():
+        first = {digest: name for kind in models[revisions[0]].values() for name, digest in kind.items()}
+        names = tuple(sorted(first[digest] for digest in hashes))
+        shard = re.search(r"-(\d+)-of-", names[0]) if len(names) == 1 else None
+        known, unknown = _known(listing, revisions, frozenset(held), int(shard[1]) if shard else 0)
+        findings.append(Finding("the same file", revisions, files=names, known=known, unknown=unknown))
+    return findings
+
+
+def _known(
+    listing: Listing, revisions: tuple[str, ...], read: frozenset[str], shard: int | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the threads that report these revisions to be the same, and the revisions that none of them names."""
+    issues: list[str] = []
+    explained: set[str] = set()
+    for fault in suite.KNOWN_FAULTS:
+        if listing.model not in fault.repositories or fault.shard != shard:
+            continue
+        named = {name for name in revisions if suite.step_of(name) in fault.steps} - explained
+        # What they are to equal has to be among them, unless it was not asked for.
+        if named and (fault.serves in revisions or fault.serves not in read):
+            issues.append(fault.issue)
+            explained |= {*named, fault.serves}
+    if explained & {MAIN, listing.last}:
+        explained |= {MAIN, listing.last}
+    if len(explained.intersection(revisions)) < 2:
+        return (), revisions
+    return tuple(dict.fromkeys(issues)), tuple(name for name in revisions if name not in explained)

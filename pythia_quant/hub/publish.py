@@ -1,0 +1,158 @@
+"""Upload a publication in one commit, and read it back.
+
+Large files go first; nobody sees them before the commit. That names the one it follows, so that the hub refuses it when
+somebody else's came in between. A commit whose answer was lost is looked for, by content, before it is sent again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
+from huggingface_hub import errors as hub_errors
+
+from pythia_quant.callbacks import Report, silent
+from pythia_quant.errors import HubError
+from pythia_quant.hub.plan import Plan
+from pythia_quant.hub.remote import head, read_tree
+from pythia_quant.hub.uploads import uploads
+from pythia_quant.hub_client import FAILURES, WAITS, api, ask, explained, passing, retry_after, status_of
+
+_CONFLICTS = (409, 412)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where an artifact is now.
+
+    Attributes:
+        url: of the commit.
+        commit: that holds it.
+        uploaded: files that were sent; none when it was there already.
+    """
+
+    url: str
+    commit: str
+    uploaded: int
+
+
+def publish(plan: Plan, report: Report = silent) -> Published:
+    """Make the repository hold what is planned, and check that it does.
+
+    Raises:
+        HubError: what went wrong. The revision is then as it was before, unless the message says otherwise.
+    """
+    repo_id, revision = plan.publication.target.repo_id, plan.publication.target.revision
+    if plan.nothing_to_do and plan.head:
+        return Published(_url(repo_id, plan.head), plan.head, 0)
+    if constants.HF_HUB_OFFLINE:
+        raise explained(hub_errors.OfflineModeIsEnabled(), plan.where)
+    report("asking the hub who we are", 0, 1)
+    ask(api().whoami, plan.where)
+    parent = plan.head or _create(plan)
+    additions = uploads([(file.path, file.content) for file in plan.uploads], report)
+    onto = "main" if plan.create_branch else revision
+    _send(lambda: api().preupload_lfs_files(repo_id, additions, revision=onto, free_memory=False), plan.where)
+    report("committing", 0, 1)
+    if plan.create_branch:
+        ask(lambda: api().create_branch(repo_id, branch=revision, revision=parent, exist_ok=True), plan.where)
+    try:
+        commit = _commit(plan, parent, [*additions, *(CommitOperationDelete(path) for path in plan.deleted)])
+    except HubError:
+        if plan.create_branch:
+            _remove_branch(repo_id, revision, parent)
+        raise
+    report("reading it back", 0, 1)
+    _check(plan, commit)
+    return Published(_url(repo_id, commit), commit, len(plan.uploads))
+
+
+def _url(repo_id: str, commit: str) -> str:
+    return f"{constants.ENDPOINT}/{repo_id}/tree/{commit}"
+
+
+def _create(plan: Plan) -> str:
+    """Create the repository and return its first commit."""
+    repo_id = plan.publication.target.repo_id
+    # exist_ok: a repetition after a lost answer finds what the first call made.
+    ask(lambda: api().create_repo(repo_id, private=plan.private or None, exist_ok=True), repo_id)
+    return head(repo_id)
+
+
+def _send(call: Callable[[], None], where: str) -> None:
+    """Upload; huggingface_hub repeats each request itself."""
+    try:
+        call()
+    except (*FAILURES, RuntimeError, ValueError) as error:
+        failure = _refused(error, where)
+    else:
+        return
+    raise failure
+
+
+def _refused(error: BaseException, where: str) -> HubError:
+    if isinstance(error, ValueError) and status_of(error) is None:
+        return HubError(f"the hub's answer cannot be used ({type(error).__name__})", where=where, hint="see --debug")
+    return explained(error, where)
+
+
+def _commit(plan: Plan, parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> str:
+    """Commit, and return the commit. What went unheard is looked for before it is repeated."""
+    repo_id, revision = plan.publication.target.repo_id, plan.publication.target.revision
+    title = f"Publish {plan.publication.artifact.manifest.variant}"
+    failure: BaseException | None = None
+    for wait in (*WAITS, None):
+        try:
+            info = api().create_commit(
+                repo_id, operations, commit_message=title, revision=revision, parent_commit=parent
+            )
+            return str(info.oid)
+        except (*FAILURES, RuntimeError, ValueError) as error:
+            failure = error
+        if status_of(failure) in _CONFLICTS or passing(failure):
+            landed = ask(lambda: head(repo_id, revision), plan.where)
+            if landed != parent:
+                if _missing(plan, landed):
+                    raise HubError(
+                        f"somebody else committed meanwhile ({landed[:12]}); nothing of this was",
+                        where=plan.where,
+                        hint="look at what changed there, and run again",
+                    )
+                return landed
+        if wait is None or not passing(failure):
+            break
+        time.sleep(retry_after(failure) or wait)
+    assert failure is not None  # noqa: S101 - the loop ends only after a failure
+    raise _refused(failure, plan.where)
+
+
+def _missing(plan: Plan, commit: str) -> list[str]:
+    """Return what differs between a commit and the plan, as sentences."""
+    there = read_tree(plan.publication.target.repo_id, commit).files
+    said = [
+        f"{file.path} is missing" if file.path not in there else f"{file.path} has other content"
+        for file in plan.files
+        if file.path not in there or not there[file.path].holds(file.content)
+    ]
+    return said + [f"{path} is still there" for path in plan.deleted if path in there]
+
+
+def _check(plan: Plan, commit: str) -> None:
+    """Compare sizes and hashes of every file that the hub now has with those of the artifact."""
+    said = _missing(plan, commit)
+    if said:
+        raise HubError(
+            f"the hub holds something else than was sent: {'; '.join(said)}",
+            where=f"{plan.where}, commit {commit[:12]}",
+            hint="run again to mend it",
+        )
+
+
+def _remove_branch(repo_id: str, revision: str, parent: str) -> None:
+    """Remove a branch that was made for a commit which failed, unless somebody used it; a failure leaves it."""
+    with suppress(HubError, *FAILURES):
+        if head(repo_id, revision) == parent:
+            api().delete_branch(repo_id, branch=revision)

@@ -1,0 +1,82 @@
+"""Artifacts by their place on a hub, ``hf://owner/name@revision``: downloaded once, every file hashed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pythia_quant.artifact import scratch_folder
+from pythia_quant.cache import cache_folder
+from pythia_quant.callbacks import Report, silent
+from pythia_quant.errors import HubError
+from pythia_quant.hub import SCHEME
+from pythia_quant.hub_client import check_name
+from pythia_quant.hub_files import commit_of, fetch, sha256
+from pythia_quant.manifest import MANIFEST, FileRecord, Manifest
+
+
+def local_folder(artifact: str, report: Report = silent) -> Path:
+    """Return the folder of an artifact: the one that is named, or one below the cache, downloaded when it is not there.
+
+    The latter is complete or absent, and holds what the manifest lists.
+
+    Args:
+        artifact: a folder, or ``hf://owner/name``, with ``@revision`` for another than ``main``.
+        report: told of the download.
+
+    Raises:
+        HubError: the name is none, or there is no artifact of ours.
+        SourceError: the hub cannot give it, or gives something else than the manifest says.
+    """
+    if not artifact.startswith(SCHEME):
+        return Path(artifact)
+    repo_id, _, revision = artifact.removeprefix(SCHEME).rstrip("/").partition("@")
+    check_name(repo_id, artifact)
+    found = fetch(repo_id, MANIFEST, revision or "main")
+    if found is None:
+        raise HubError(f"there is no {MANIFEST}, so this is no artifact of ours", where=artifact)
+    try:
+        manifest = Manifest.model_validate_json(found.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise HubError(
+            f"{MANIFEST} cannot be read: {'.'.join(map(str, first['loc']))} {first['msg']}",
+            where=artifact,
+            hint="a newer pythia-quant may have published it",
+        ) from error
+    commit = commit_of(found)
+    folder = cache_folder("artifacts") / repo_id.replace("/", "--") / commit
+    if not folder.is_dir():
+        with scratch_folder(folder) as scratch:
+            _place(found, scratch / MANIFEST)
+            for index, (name, file) in enumerate(manifest.files.items()):
+                report(f"downloading {name}", index, len(manifest.files))
+                _place(_download(repo_id, name, commit, file, report), scratch / name)
+    return folder
+
+
+def _download(repo_id: str, name: str, commit: str, file: FileRecord, report: Report) -> Path:
+    where = f"{repo_id}@{commit}"
+    path = fetch(repo_id, name, commit, progress=lambda told: report(told, 0, 1))
+    if path is None:
+        raise HubError(f"the file {name} is missing", where=where, hint="it was published incompletely or altered")
+    if sha256(path) != file.sha256:
+        path.resolve().unlink()  # out of the hub's cache, which would give it again
+        raise HubError(
+            f"{name} is not what the manifest says",
+            where=where,
+            hint="run again: if the download was damaged, it is repeated; else the file was altered on the hub",
+        )
+    return path
+
+
+def _place(cached: Path, path: Path) -> None:
+    """Put a file of the hub's cache into a folder: under one more name for the same data where the disk can."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(cached.resolve(), path)
+    except OSError:
+        shutil.copyfile(cached, path)

@@ -1,0 +1,92 @@
+"""What a repository holds: its files by size and hash, without downloading them."""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from huggingface_hub.hf_api import RepoFile
+
+from pythia_quant.errors import HubError
+from pythia_quant.hub_client import api, ask
+from pythia_quant.hub_files import git_hash
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file of a repository is to hold: a local file, or bytes."""
+
+    data: Path | bytes
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: builtins.bytes) -> Content:
+        """Return bytes as content."""
+        return cls(data, len(data), hashlib.sha256(data).hexdigest())
+
+    @cached_property
+    def git(self) -> str:
+        """The hash that git gives it."""
+        data = self.data if isinstance(self.data, bytes) else self.data.read_bytes()
+        return git_hash(data)
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a repository.
+
+    Attributes:
+        bytes: its size.
+        git: the git hash of a small file; of a large one, that of the pointer to it, which says nothing of its content.
+        sha256: of a large file's content; None for a small one.
+    """
+
+    bytes: int
+    git: str
+    sha256: str | None
+
+    def holds(self, content: Content) -> bool:
+        """Say whether its size and hash are those of `content`."""
+        same = self.sha256 == content.sha256 if self.sha256 else self.git == content.git
+        return self.bytes == content.bytes and same
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The files of a repository at a commit."""
+
+    commit: str
+    files: dict[str, RemoteFile]
+
+
+def read_tree(repo_id: str, revision: str = "main") -> Tree:
+    """Return the files of a model repository at a revision.
+
+    Raises:
+        NoRepositoryError, NoRevisionError: there is none.
+        HubError: the hub cannot be asked.
+    """
+    commit = head(repo_id, revision)
+    return Tree(commit, files_at(repo_id, commit, f"{repo_id}@{revision}"))
+
+
+def files_at(repo_id: str, commit: str, where: str) -> dict[str, RemoteFile]:
+    """Return the files of a model repository at a commit, in one request; for what is raised see :func:`read_tree`."""
+    listed = ask(lambda: list(api().list_repo_tree(repo_id, revision=commit, recursive=True)), where)
+    return {
+        item.path: RemoteFile(item.size, item.blob_id, item.lfs.sha256 if item.lfs else None)
+        for item in listed
+        if isinstance(item, RepoFile)
+    }
+
+
+def head(repo_id: str, revision: str = "main") -> str:
+    """Return the commit at a revision; see :func:`read_tree` for what is raised."""
+    info = ask(lambda: api().repo_info(repo_id, revision=revision), f"{repo_id}@{revision}")
+    if not info.sha:
+        raise HubError("has no commit", where=f"{repo_id}@{revision}", hint="is it an empty repository?")
+    return info.sha

@@ -1,0 +1,211 @@
+"""The commands that deal with a hub: what they ask, and what they print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pythia_quant import suite
+from pythia_quant.console import out_console, progress_console
+from pythia_quant.errors import HubError
+from pythia_quant.manifest import MANIFEST
+
+if TYPE_CHECKING:
+    from pythia_quant.hub.findings import Finding
+    from pythia_quant.hub.plan import Plan
+    from pythia_quant.hub.revisions import Listing, Revision
+
+# ruff: noqa: PLC0415 - --help answers at once
+
+
+def publish(
+    artifact: Annotated[Path | None, typer.Argument(help="Folder that convert has left.", show_default=False)] = None,
+    repo_id: Annotated[
+        str,
+        typer.Option("--repo-id", metavar="OWNER/NAME", help="May hold {model}, {revision} and {variant}."),
+    ] = "",
+    revision: Annotated[
+        str, typer.Option("--revision", help="Branch; made when it is not there. May hold the same.")
+    ] = "main",
+    everything: Annotated[
+        Path | None, typer.Option("--all", metavar="DIR", help="Publish every artifact below this folder.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            "--base-model",
+            metavar="OWNER/NAME[@REVISION]",
+            help="What a source folder holds: the repository's hashes are compared. Or 'none'.",
+        ),
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option("--results", metavar="FILE", help="Instead of the latest beside the artifact.")
+    ] = None,
+    despite_gate: Annotated[
+        str,
+        typer.Option("--despite-gate", metavar="REASON", help="Publish though a gate did not pass; shown on the card."),
+    ] = "",
+) -> None:
+    """Put an artifact, its measurement and a card made from it on the Hugging Face hub, in one commit.
+
+    Refused: an artifact that does not verify, has no result for exactly these bytes, or missed a gate. What is there
+    already is not sent again.
+    """
+    from pythia_quant.hub.plan import make_plan
+    from pythia_quant.hub.publication import Target, check_distinct, prepare_publication
+    from pythia_quant.hub.publish import publish as upload
+    from pythia_quant.progress import Steps
+
+    folders = _folders(artifact, everything)
+    if not repo_id:
+        raise HubError("is not given", where="--repo-id", hint="give one such as me/pythia-160m-gptq-int4")
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise HubError(
+            "there is no terminal to ask on", where="publish", hint="add --yes, or --dry-run to see the plan"
+        )
+    target = Target(repo_id, revision)
+    with Steps(2 * len(folders), progress_console) as steps:
+        publications = []
+        for folder in folders:
+            with steps.step(f"checking {folder.name}"):
+                publications.append(
+                    prepare_publication(folder, target, results=results, base=base_model, despite_gate=despite_gate)
+                )
+        check_distinct(publications)
+        plans = []
+        for publication in publications:
+            with steps.step(f"comparing with {publication.target.repo_id}"):
+                plans.append(make_plan(publication, private=private))
+    for plan in plans:
+        show_plan(plan, out_console)
+    if len(plans) == 1 and not yes:
+        print(f"\n{plans[0].publication.card}")
+    if dry_run:
+        out_console.print("Nothing was changed: --dry-run.")
+        return
+    if not yes and not all(plan.nothing_to_do for plan in plans):
+        typer.confirm("Publish this?", abort=True)
+    with Steps(len(plans), progress_console) as steps:
+        for plan in plans:
+            with steps.step(f"publishing {plan.where}") as report:
+                done = upload(plan, report)
+            what = f"{done.uploaded} files, read back and compared" if done.uploaded else "was there already"
+            out_console.print(f"[bold]{escape(plan.where)}[/]: {what}: {escape(done.url)}", soft_wrap=True)
+
+
+def _folders(artifact: Path | None, everything: Path | None) -> list[Path]:
+    if (artifact is None) == (everything is None):
+        raise HubError("give one artifact, or --all DIR", where="publish")
+    if artifact is not None:
+        return [artifact]
+    assert everything is not None  # noqa: S101 - one of the two is given
+    found = sorted(
+        path.parent
+        for path in everything.rglob(MANIFEST)
+        if not any(part.startswith(".") for part in path.relative_to(everything).parts)
+    )
+    if not found:
+        raise HubError("there is no artifact below it", where=str(everything), hint="convert leaves them")
+    return found
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """Print what publishing would change."""
+    notes = [
+        *(["new repository"] if plan.create_repo else []),
+        *(["private"] if plan.private else []),
+        *(["new branch"] if plan.create_branch else []),
+        *(["not compared: HF_HUB_OFFLINE is set"] if plan.head is None and not plan.create_repo else []),
+        *(["nothing to upload"] if plan.nothing_to_do else []),
+    ]
+    title = plan.where + (f" ({', '.join(notes)})" if notes else "")
+    console.print(f"[bold]{escape(title)}[/] from {escape(str(plan.publication.artifact.folder))}", soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("file", "MB", ""):
+        table.add_column(heading, justify="right" if heading == "MB" else "left", overflow="fold")
+    for file in plan.files:
+        table.add_row(escape(file.path), f"{file.content.bytes / 1e6:,.3f}", file.state)
+    for path in plan.deleted:
+        table.add_row(escape(path), "", "removed: of the artifact that was there")
+    for path in plan.kept:
+        table.add_row(escape(path), "", "stays: not ours")
+    console.print(table)
+    for sentence in plan.publication.despite:
+        console.print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
+
+
+def source(
+    model: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A model on the hub.")],
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            "--steps",
+            metavar="RANGE",
+            help="Compare these revisions: step1000..step3000, step1000..step143000/10, step0,step512, or all.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Show the weights of a model on the hub by their hashes, and what is wrong with its revisions.
+
+    With --steps: steps that are not there or have no weights, and steps with the weights of another one. Hashes are
+    those the hub records; large files are not downloaded.
+    """
+    from pythia_quant.hub.findings import find_faults
+    from pythia_quant.hub.revisions import read_main, read_steps
+    from pythia_quant.hub_client import check_name
+    from pythia_quant.progress import Steps
+
+    check_name(model, "source")
+    repo_id, renamed = suite.resolve(model)
+    if renamed:
+        progress_console.print(renamed)
+    with Steps(1, progress_console) as progress, progress.step(f"reading {repo_id}") as report:
+        listing = None if steps is None else read_steps(repo_id, steps, report)
+        revisions = listing.revisions if listing else (read_main(repo_id),)
+    findings = find_faults(listing) if listing else []
+    if as_json:
+        shown = {"model": repo_id, "revisions": [asdict(one) for one in revisions]}
+        print(json.dumps(shown | ({"findings": [asdict(one) for one in findings]} if listing else {}), indent=1))
+    elif listing:
+        show_steps(listing, findings, out_console)
+    else:
+        show_main(repo_id, revisions[0], out_console)
+
+
+def show_main(repo_id: str, main: Revision, console: Console) -> None:
+    """Print the weights of main, a line each."""
+    console.print(f"[bold]{escape(repo_id)}[/] {main.name}, commit {main.commit}", soft_wrap=True)
+    for file in main.files:
+        console.print(f"{file.sha256}  {file.name}, {file.bytes / 1e6:,.1f} MB", soft_wrap=True, highlight=False)
+    if not main.files:
+        console.print("no weights")
+
+
+def show_steps(listing: Listing, findings: list[Finding], console: Console) -> None:
+    """Print the weights of every revision, and what was found."""
+    from pythia_quant.hub.findings import described
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("revision", "file", "MB", "sha256"):
+        table.add_column(heading, justify="right" if heading == "MB" else "left", no_wrap=True)
+    for one in listing.revisions:
+        for file in one.files:
+            table.add_row(one.name, file.name, f"{file.bytes / 1e6:,.1f}", f"{file.sha256[:16]}…")
+    console.print(table)
+    steps = [one for one in listing.revisions if one.name != "main"]
+    count = f"{len(steps)} of {len(steps) + len(listing.missing)} steps are on the hub; findings: {len(findings)}"
+    console.print(f"\n[bold]{escape(listing.model)}[/]: {count}", soft_wrap=True, highlight=False)
+    for finding in findings:
+        console.print(escape(described(finding, listing)), soft_wrap=True, highlight=False)

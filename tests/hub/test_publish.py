@@ -1,0 +1,337 @@
+"""Publishing against a hub on loopback: what is uploaded, what is refused, and what is left when something fails."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hub_user import SOURCE, Client
+from loopback import Fault, Hub, User
+
+from pythia_quant.hub_files import sha256
+from pythia_quant.results import load_results, save_results
+
+ONNX = ("publish", "--repo-id", "me/tiny-onnx", "--yes")
+COMMITS = "POST /api/models/me/tiny-onnx/commit/main"
+
+
+def test_one_commit_has_everything_and_the_second_time_nothing_is_sent(
+    client: Client, hub: Hub, artifacts: Path
+) -> None:
+    folder = artifacts / "onnx-int8"
+    printed = client.succeed(*ONNX, folder)
+    assert "11 files, read back and compared" in printed
+    created, published = reversed(hub.commits("me/tiny-onnx"))
+    assert (created.parent, published.parent) == (None, created.oid)
+    files = hub.files("me/tiny-onnx")
+    manifest = json.loads(files["pythia_quant.json"])
+    ours = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    del ours["pythia_quant.json"]  # less the folders of the publisher
+    assert {name: files[name] for name in ours} == ours
+    assert set(files) - set(ours) == {
+        ".gitattributes", "README.md", "pythia_quant.json", "results.json", "recipe.yaml",
+    }  # fmt: skip
+    (row,) = (row for row in json.loads(files["results.json"])["rows"] if row["quantized"])
+    assert (row["name"], row["manifest_sha256"]) == (
+        "onnx-int8",
+        hashlib.sha256(files["pythia_quant.json"]).hexdigest(),
+    )
+    assert manifest["source"]["model"] == SOURCE
+    assert hub.authorizations >= {"Bearer hf_secretsecretsecret"}
+    hub.writes.clear()
+    assert "was there already" in client.succeed(*ONNX, folder)
+    assert hub.writes == []
+    assert hub.head("me/tiny-onnx") == published.oid
+
+
+def test_nothing_published_names_a_folder_of_the_publisher(client: Client, hub: Hub, artifacts: Path) -> None:
+    client.succeed(*ONNX, artifacts / "onnx-int8")
+    for name, content in hub.files("me/tiny-onnx").items():
+        assert b"/tmp/" not in content, name
+        assert str(Path.home()).encode() + b"/" not in content, name
+
+
+def test_a_dry_run_writes_nothing_and_shows_files_and_card(client: Client, hub: Hub, artifacts: Path) -> None:
+    printed = client.succeed("publish", artifacts / "onnx-int8", "--repo-id", "me/tiny-onnx", "--dry-run")
+    assert "onnx/model_quantized.onnx_data" in printed
+    assert "base_model_relation: quantized" in printed
+    assert "## Original model description" in printed
+    assert hub.writes == []
+    assert "me/tiny-onnx" not in hub.repos
+
+
+def test_offline_a_plan_needs_no_hub_and_publishing_says_so(client: Client, hub: Hub, artifacts: Path) -> None:
+    command = ("publish", artifacts / "onnx-int8", "--repo-id", "me/tiny-onnx")
+    client.succeed(*command, "--dry-run")  # the source's card is cached then
+    hub.requests.clear()
+    assert "HF_HUB_OFFLINE is set" in client.succeed(*command, "--dry-run", HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE is set" in client.refuse(*command, "--yes", HF_HUB_OFFLINE="1")
+    assert hub.requests == []
+
+
+def test_a_plan_for_a_new_branch_leaves_main_alone(client: Client, hub: Hub, artifacts: Path) -> None:
+    client.succeed(*ONNX, artifacts / "onnx-int8")
+    before = hub.head("me/tiny-onnx")
+    client.succeed(*ONNX, artifacts / "gptq-int4", "--revision", "gptq")
+    assert hub.head("me/tiny-onnx") == before
+    assert "model.safetensors" in hub.files("me/tiny-onnx", "gptq")
+    assert not any(name.startswith("onnx/") for name in hub.files("me/tiny-onnx", "gptq"))
+    assert 'revision="gptq"' in hub.files("me/tiny-onnx", "gptq")["README.md"].decode()
+
+
+def test_another_artifact_replaces_the_former_and_leaves_what_is_not_ours(
+    client: Client, hub: Hub, artifacts: Path
+) -> None:
+    client.succeed(*ONNX, artifacts / "onnx-int8")
+    hub.put("me/tiny-onnx", "main", {"picture.png": b"png"})
+    client.succeed(*ONNX, artifacts / "gptq-int4")
+    files = hub.files("me/tiny-onnx")
+    assert files["picture.png"] == b"png"
+    assert "model.safetensors" in files
+    assert not {name for name in files if name.startswith(("onnx/", "genai"))}
+
+
+def test_a_repository_of_something_else_is_not_touched(client: Client, hub: Hub, artifacts: Path) -> None:
+    hub.users["hf_secretsecretsecret"] = User("me")
+    client.succeed(*ONNX, artifacts / "onnx-int8")
+    hub.put("me/tiny-onnx", "main", {"model.gguf": b"x"}, delete=["pythia_quant.json"])
+    hub.writes.clear()
+    assert "holds something else: config.json" in client.refuse(*ONNX, artifacts / "onnx-int8")
+    assert hub.writes == []
+
+
+def test_private_is_private_or_refused(client: Client, hub: Hub, artifacts: Path) -> None:
+    client.succeed(*ONNX, artifacts / "onnx-int8", "--private")
+    assert hub.repos["me/tiny-onnx"].private
+    client.succeed("publish", artifacts / "gptq-int4", "--repo-id", "me/open", "--yes")
+    message = client.refuse("publish", artifacts / "gptq-int4", "--repo-id", "me/open", "--yes", "--private")
+    assert "me/open: is there and is public" in message
+
+
+def test_all_artifacts_below_a_folder_go_where_the_pattern_says(client: Client, hub: Hub, artifacts: Path) -> None:
+    everything = ("publish", "--all", artifacts.parent.parent, "--yes", "--repo-id")
+    assert "would both be there" in client.refuse(*everything, "me/{model}")
+    assert hub.writes == []
+    printed = client.succeed(*everything, "me/{model}-{variant}")
+    assert printed.count("read back and compared") == 3
+    assert {"me/tiny-bnb-nf4", "me/tiny-gptq-int4", "me/tiny-onnx-int8"} < set(hub.repos)
+
+
+def test_what_does_not_verify_or_was_not_measured_is_refused(client: Client, hub: Hub, artifacts: Path) -> None:
+    altered = artifacts / "onnx-int8" / "config.json"
+    altered.write_text(altered.read_text().replace("{", "{ ", 1))
+    assert "config.json was changed since the conversion" in client.refuse(*ONNX, artifacts / "onnx-int8")
+    (artifacts / "results.json").unlink()
+    assert "there is no result for exactly these bytes" in client.refuse(*ONNX, artifacts / "gptq-int4")
+    assert "me/tiny-onnx" not in hub.repos
+
+
+def test_an_earlier_result_of_the_same_bytes_is_found(client: Client, hub: Hub, artifacts: Path) -> None:
+    results = load_results(artifacts / "results.json")
+    later = results.model_copy(update={"rows": results.rows[:3], "gates": []})
+    save_results(later, artifacts / "results.json")
+    assert "read back and compared" in client.succeed(*ONNX, artifacts / "onnx-int8")
+    message = client.refuse(*ONNX, artifacts / "onnx-int8", "--results", artifacts / "results.json")
+    assert "no result for exactly these bytes in" in message
+
+
+@pytest.mark.parametrize("outcome", ["failed", "undecided"])
+def test_a_gate_that_did_not_pass_is_refused_or_stands_on_the_card(
+    client: Client, hub: Hub, artifacts: Path, outcome: str
+) -> None:
+    results = load_results(artifacts / "results.json")
+    gates = [gate.model_copy(update={"outcome": outcome}) for gate in results.gates]
+    (artifacts / "results.json").write_text(results.model_copy(update={"gates": gates}).model_dump_json())
+    assert f"of onnx-int8 {outcome}" in client.refuse(*ONNX, artifacts / "onnx-int8")
+    reason = "a study of | what fails"
+    client.succeed(*ONNX, artifacts / "onnx-int8", "--despite-gate", reason)
+    card = hub.files("me/tiny-onnx")["README.md"].decode()
+    assert "a study of \\| what fails" in card
+    assert outcome in card
+
+
+def test_the_base_of_a_folder_is_what_holds_the_same_weights(
+    client: Client, hub: Hub, origin: Path, artifacts: Path, tmp_path: Path
+) -> None:
+    folder = artifacts / "onnx-int8"
+    rename_source(artifacts, str(origin / "tiny"))
+    assert "--base-model OWNER/NAME" in client.refuse(*ONNX, folder)
+    other = shutil.copytree(origin / "tiny", tmp_path / "other")
+    (other / "model.safetensors").write_bytes(b"other weights")
+    hub.add("someone/other", {"main": other})
+    message = client.refuse(*ONNX, folder, "--base-model", "someone/other")
+    assert "model.safetensors, from which this was made, has other content" in message
+    assert "no such repository" in client.refuse(*ONNX, folder, "--base-model", "someone/absent")
+    assert "no name of a repository" in client.refuse(*ONNX, folder, "--base-model", "tiny")
+    client.succeed(*ONNX, folder, "--base-model", SOURCE)
+    files = hub.files("me/tiny-onnx")
+    source = json.loads(files["pythia_quant.json"])["source"]
+    assert (source["model"], source["commit"]) == (SOURCE, hub.head(SOURCE))
+    assert str(origin).encode() not in b"".join(files.values())
+    assert f"model: {SOURCE}\n  revision: {hub.head(SOURCE)}" in files["recipe.yaml"].decode()
+    client.succeed("publish", folder, "--repo-id", "me/alone", "--yes", "--base-model", "none")
+    assert "base_model" not in hub.files("me/alone")["README.md"].decode().split("---")[1]
+    assert str(origin).encode() not in b"".join(hub.files("me/alone").values())
+
+
+def rename_source(artifacts: Path, folder: str) -> None:
+    """Make the artifact one of a folder, as its conversion would have recorded it."""
+    path = artifacts / "onnx-int8" / "pythia_quant.json"
+    manifest = json.loads(path.read_text())
+    manifest["source"] |= {"model": folder, "revision": "local", "commit": None}
+    manifest["recipe"]["source"] = {"model": folder, "revision": "main"}
+    before = sha256(path)
+    path.write_text(json.dumps(manifest))
+    results = (artifacts / "results.json").read_text().replace(before, sha256(path))
+    (artifacts / "results.json").write_text(results)
+
+
+@pytest.mark.parametrize(
+    ("token", "repo_id", "message"),
+    [
+        ("hf_unknownunknown", "me/tiny-onnx", "does not accept the token (401)"),
+        (None, "me/tiny-onnx", "the hub needs a token"),
+        ("hf_readreadread", "me/tiny-onnx", "does not permit this (403)"),
+        ("hf_secretsecretsecret", "someone/else", "does not permit this (403)"),
+        ("hf_secretsecretsecret", "tiny-onnx", "is no name of a repository"),
+        ("hf_secretsecretsecret", "me/two/slashes", "is no name of a repository"),
+    ],
+)
+def test_who_may_not_publish_is_told_so(
+    client: Client, hub: Hub, artifacts: Path, token: str | None, repo_id: str, message: str
+) -> None:
+    hub.users["hf_readreadread"] = User("me", "read")
+    said = client.refuse("publish", artifacts / "onnx-int8", "--repo-id", repo_id, "--yes", HF_TOKEN=token)
+    assert message in said
+    assert set(hub.repos) == {SOURCE}
+
+
+def test_without_a_terminal_nothing_is_published_unasked(client: Client, hub: Hub, artifacts: Path) -> None:
+    message = client.refuse("publish", artifacts / "onnx-int8", "--repo-id", "me/tiny-onnx")
+    assert "add --yes" in message
+    assert hub.writes == []
+
+
+QUICK = {"PYTHIA_QUANT_HUB_TIMEOUT": "1"}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("POST", "/preupload/", status=429, headers={"Retry-After": "1"}),
+        Fault("GET", "/whoami", status=429, headers={"Retry-After": "1"}),
+        Fault("POST", "/repos/create", status=503),
+        Fault("POST", "/repos/create", lose_answer=True),
+        Fault("PUT", "/lfs/", cut=1000),
+        Fault("PUT", "/lfs/", status=500, times=2),
+        Fault("PUT", "/lfs/", stall=2.5),
+        Fault("POST", "/lfs/objects/batch", lose_answer=True),
+        Fault("GET", "/tree/", status=502),
+        Fault("POST", "/commit/", status=500),
+        Fault("POST", "/commit/", lose_answer=True),
+        Fault("POST", "/commit/", stall=2.5),
+        Fault("POST", "/validate-yaml", cut=0),
+    ],
+    ids=lambda fault: (
+        f"{fault.path_regex} {fault.status or ''}{'cut' * (fault.cut is not None)}"
+        f"{'stall' * bool(fault.stall)}{'lost' * fault.lose_answer}"
+    ),
+)
+def test_what_passes_is_waited_for_and_one_commit_is_made(
+    client: Client, hub: Hub, artifacts: Path, fault: Fault
+) -> None:
+    hub.faults.append(fault)
+    printed = client.succeed("--debug", *ONNX, artifacts / "onnx-int8", **QUICK)
+    assert fault.times == 0
+    assert "read back and compared" in printed
+    assert [commit.title for commit in hub.commits("me/tiny-onnx")][:-1] == ["Publish onnx-int8"]
+
+
+def test_a_commit_whose_answer_was_lost_is_not_repeated(client: Client, hub: Hub, artifacts: Path) -> None:
+    hub.faults.append(Fault("POST", "/commit/", lose_answer=True))
+    client.succeed(*ONNX, artifacts / "onnx-int8")
+    assert hub.writes.count(COMMITS) == 1
+
+
+def test_a_conflict_in_making_the_repository_is_none(client: Client, hub: Hub, artifacts: Path, origin: Path) -> None:
+    empty = origin.parent / "empty"
+    empty.mkdir(exist_ok=True)
+    hub.faults.append(Fault("POST", "/repos/create", before=lambda hub: hub.add("me/tiny-onnx", {"main": empty})))
+    client.succeed(*ONNX, artifacts / "onnx-int8")
+
+
+def test_somebody_elses_commit_is_not_overwritten(client: Client, hub: Hub, artifacts: Path) -> None:
+    client.succeed(*ONNX, artifacts / "onnx-int8")
+    theirs = {"other.txt": b"theirs"}
+    hub.faults.append(Fault("POST", "/commit/", before=lambda hub: hub.put("me/tiny-onnx", "main", theirs)))
+    message = client.refuse(*ONNX, artifacts / "gptq-int4")
+    assert "somebody else committed meanwhile" in message
+    assert "onnx/model_quantized.onnx" in hub.files("me/tiny-onnx")
+    assert hub.commits("me/tiny-onnx")[0].title == "Put files"
+    client.succeed(*ONNX, artifacts / "gptq-int4")
+    assert {"other.txt", "model.safetensors"} < set(hub.files("me/tiny-onnx"))
+
+
+def test_a_hub_that_stays_broken_leaves_everything_as_it_was(client: Client, hub: Hub, artifacts: Path) -> None:
+    repositories = {"me/one": "/lfs/me/one", "me/two": "/me/two/commit/"}
+    for repo_id, path in repositories.items():
+        client.succeed("publish", artifacts / "onnx-int8", "--repo-id", repo_id, "--yes")
+        hub.faults.append(Fault("PUT|POST", path, status=503, times=99))
+    before = {repo_id: hub.head(repo_id) for repo_id in repositories}
+
+    def attempt(repo_id: str) -> subprocess.CompletedProcess[str]:
+        folder = artifacts / "gptq-int4"
+        return client.run("--debug", "publish", folder, "--repo-id", repo_id, "--revision", "other", "--yes")
+
+    with ThreadPoolExecutor() as at_once:  # each waits for half a minute
+        for done in at_once.map(attempt, repositories):
+            assert done.returncode == 2
+            assert "the hub has an error of its own (503)" in done.stderr
+            assert "Traceback" in done.stderr, "--debug shows where"
+    for repo_id, head in before.items():
+        assert hub.repos[repo_id].branches == {"main": head}
+
+
+def test_what_the_hub_stored_otherwise_is_found(client: Client, hub: Hub, artifacts: Path) -> None:
+    def spoil(hub: Hub) -> None:
+        repo = hub.repos["me/tiny-onnx"]
+        tree = repo.commits[repo.branches["main"]].tree
+        tree["config.json"] = type(tree["config.json"])(b"{}")
+        del tree["recipe.yaml"]
+
+    client.succeed(*ONNX, artifacts / "gptq-int4")
+    hub.faults.append(Fault("GET", "/tree/", skip=1, before=spoil))
+    message = client.refuse(*ONNX, artifacts / "onnx-int8")
+    assert "config.json has other content" in message
+    assert "recipe.yaml is missing" in message
+
+
+def test_large_files_go_in_parts(client: Client, hub: Hub, artifacts: Path) -> None:
+    hub.multipart_chunk = 50_000
+    client.succeed(*ONNX, artifacts / "onnx-int8")
+    assert sum("/parts/" in write or "part" in write for write in hub.writes) > 3
+    data = artifacts / "onnx-int8" / "onnx" / "model_quantized.onnx_data"
+    assert hub.files("me/tiny-onnx")["onnx/model_quantized.onnx_data"] == data.read_bytes()
+
+
+def test_a_card_the_hub_does_not_accept_is_not_committed(client: Client, hub: Hub, artifacts: Path) -> None:
+    said = {"errors": [{"message": "license is wrong"}], "warnings": []}
+    hub.faults.append(Fault("POST", "/validate-yaml", status=400, body=said))
+    assert "license is wrong" in client.refuse(*ONNX, artifacts / "onnx-int8")
+    assert len(hub.commits("me/tiny-onnx")) == 1
+
+
+def test_with_xet_a_refused_token_is_a_clear_error(client: Client, hub: Hub, artifacts: Path) -> None:
+    done = client.run("--debug", *ONNX, artifacts / "onnx-int8", HF_HUB_DISABLE_XET="0")
+    assert done.returncode == 2
+    assert "Xet" in done.stderr.splitlines()[-2] + done.stderr.splitlines()[-1]
+    assert any("xet-write-token" in request for request in hub.requests)
+    assert len(hub.commits("me/tiny-onnx")) == 1, "only the one that made the repository"
+
+
+def test_publishing_does_not_use_xet_unless_asked(client: Client, hub: Hub, artifacts: Path) -> None:
+    client.succeed(*ONNX, artifacts / "onnx-int8", HF_HUB_DISABLE_XET=None)
+    assert not any("xet" in request for request in hub.requests)

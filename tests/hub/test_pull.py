@@ -1,0 +1,152 @@
+"""Artifacts by their place on a hub: pulled, hashed, and the same as before they were published."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hub_user import SOURCE, Client
+from loopback import Fault, Hub
+
+LOGITS = """
+import sys
+import torch
+from tokenizers import Tokenizer
+ids = torch.arange(1, 25).reshape(1, 24)
+if sys.argv[1] == "transformers":
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_pretrained(sys.argv[2], dtype=torch.float32)
+    logits = model(ids).logits
+else:
+    import numpy as np, onnxruntime
+    from pathlib import Path
+    session = onnxruntime.InferenceSession(Path(sys.argv[2]) / "onnx" / "model_quantized.onnx")
+    past = [i for i in session.get_inputs() if "past" in i.name]
+    cache = {i.name: np.zeros([1, i.shape[1], 0, i.shape[3]], np.float32) for i in past}
+    feeds = {"input_ids": ids.numpy(), "attention_mask": np.ones([1, 24], np.int64), **cache}
+    logits = torch.from_numpy(session.run(["logits"], feeds)[0])
+print(logits.double().flatten().tolist())
+"""
+PULL = "from pythia_quant.hub.pull import local_folder; print(local_folder('{}'))"
+
+
+def publish(client: Client, folder: Path, repo_id: str) -> None:
+    client.succeed("publish", folder, "--repo-id", repo_id, "--yes")
+
+
+@pytest.mark.parametrize("cdn", [False, True])
+def test_an_onnx_artifact_comes_back_as_it_was(client: Client, hub: Hub, artifacts: Path, cdn: bool) -> None:
+    hub.cdn = cdn
+    publish(client, artifacts / "onnx-int8", "me/tiny-onnx")
+    elsewhere = client.anew("elsewhere")
+    pulled = Path(elsewhere.python("-c", PULL.format("hf://me/tiny-onnx")).stdout.strip())
+    assert pulled.is_relative_to(elsewhere.home)
+    before = client.python("-c", LOGITS, "onnxruntime", artifacts / "onnx-int8").stdout
+    assert len(json.loads(before)) == 24 * 272
+    assert elsewhere.python("-c", LOGITS, "onnxruntime", pulled).stdout == before
+    hub.requests.clear()
+    elsewhere.succeed("verify", "hf://me/tiny-onnx@main")
+    assert not any("model_quantized" in request for request in hub.requests), "it is there already"
+    elsewhere.succeed("generate", "hf://me/tiny-onnx", "--prompt", "a", "--max-new-tokens", "4", HF_HUB_OFFLINE="1")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_transformers_loads_a_published_artifact_by_its_name(client: Client, hub: Hub, artifacts: Path) -> None:
+    publish(client, artifacts / "bnb-nf4", "me/tiny-nf4")
+    before = client.python("-c", LOGITS, "transformers", artifacts / "bnb-nf4")
+    assert len(json.loads(before.stdout)) == 24 * 272, before.stderr
+    assert client.anew("elsewhere").python("-c", LOGITS, "transformers", "me/tiny-nf4").stdout == before.stdout
+
+
+def test_gptq_is_pulled_verified_and_measured_where_its_source_is_fetched(
+    client: Client, hub: Hub, artifacts: Path, origin: Path, tmp_path: Path
+) -> None:
+    publish(client, artifacts / "gptq-int4", "me/tiny-gptq")
+    elsewhere = client.anew("elsewhere")
+    assert "6 files as in the manifest" in elsewhere.succeed("verify", "hf://me/tiny-gptq")
+    message = elsewhere.refuse("bench", "hf://me/tiny-gptq", "--out", tmp_path / "out")
+    assert "evaluation.txt" in message, "the publisher's text is named, not its folder"
+    text = origin / "evaluation.txt"
+    elsewhere.succeed("bench", "hf://me/tiny-gptq", "--out", tmp_path / "out", "--text", text)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["source"]["commit"] == hub.head(SOURCE)
+    before = json.loads((artifacts / "results.json").read_text())
+    assert drift(results, "gptq-int4") == drift(before, "gptq-int4")
+
+
+def drift(results: dict[str, list[dict[str, object]]], name: str) -> object:
+    (row,) = (row for row in results["rows"] if row["name"] == name)
+    return row["as_run"]
+
+
+def test_a_flipped_byte_is_found_and_not_kept(client: Client, hub: Hub, artifacts: Path) -> None:
+    publish(client, artifacts / "onnx-int8", "me/tiny-onnx")
+    for name in ("onnx/model_quantized.onnx_data", "tokenizer.json", "pythia_quant.json"):
+        hub.damage, elsewhere = {name}, client.anew(Path(name).name)
+        assert "damaged" in elsewhere.refuse("verify", "hf://me/tiny-onnx")
+        assert not list((elsewhere.home / "own").rglob("pythia_quant.json"))
+    hub.damage = set()
+    elsewhere.succeed("verify", "hf://me/tiny-onnx")
+
+
+def test_a_file_altered_on_the_hub_is_found(client: Client, hub: Hub, artifacts: Path) -> None:
+    publish(client, artifacts / "onnx-int8", "me/tiny-onnx")
+    good = hub.head("me/tiny-onnx")
+    hub.put("me/tiny-onnx", "main", {"config.json": b"{}"})
+    assert "config.json is not what the manifest says" in client.refuse("verify", "hf://me/tiny-onnx")
+    client.succeed("verify", f"hf://me/tiny-onnx@{good}")
+    hub.put("me/tiny-onnx", "main", {}, delete=["tokenizer.json"])
+    hub.put("me/tiny-onnx", "main", {"config.json": (artifacts / "onnx-int8" / "config.json").read_bytes()})
+    assert "tokenizer.json is missing" in client.refuse("verify", "hf://me/tiny-onnx")
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside", "/tmp/outside", "a/../../outside", "a\\..\\outside", "C:/outside", "a//b"]
+)
+def test_a_manifest_cannot_write_outside_the_folder(
+    client: Client, hub: Hub, artifacts: Path, name: str, tmp_path: Path
+) -> None:
+    manifest = json.loads((artifacts / "onnx-int8" / "pythia_quant.json").read_text())
+    manifest["files"][name] = manifest["files"]["config.json"]
+    hub.put("me/evil", "main", {"pythia_quant.json": json.dumps(manifest).encode()})
+    assert "is no path within the artifact" in client.refuse("verify", "hf://me/evil")
+    assert not list(tmp_path.rglob("outside*"))
+
+
+def test_what_is_no_artifact_on_a_hub_is_told_so(client: Client, hub: Hub, tmp_path: Path) -> None:
+    said = {
+        f"hf://{SOURCE}": "so this is no artifact of ours",
+        "hf://me/absent": "no such repository",
+        f"hf://{SOURCE}@step9": "no such revision",
+        "hf://nothing": "is no name of a repository",
+    }
+    for name, message in said.items():
+        assert message in client.refuse("generate", name, "--prompt", "a")
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault("GET", "onnx_data", cut=5000), Fault("GET|HEAD", "tokenizer.json", status=503)], ids=["cut", "503"]
+)
+def test_a_download_that_breaks_off_goes_on(client: Client, hub: Hub, artifacts: Path, fault: Fault) -> None:
+    publish(client, artifacts / "onnx-int8", "me/tiny-onnx")
+    hub.faults.append(fault)
+    client.anew("elsewhere").succeed("--debug", "verify", "hf://me/tiny-onnx")
+    assert fault.times == 0
+
+
+def test_a_recipe_runs_on_a_hub_model_end_to_end(
+    client: Client, hub: Hub, artifacts: Path, tmp_path: Path, origin: Path
+) -> None:
+    """What was published says how to make it again, and that gives the same weights."""
+    publish(client, artifacts / "onnx-int8", "me/tiny-onnx")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_bytes(hub.files("me/tiny-onnx")["recipe.yaml"])
+    for text in ("calibration.txt", "evaluation.txt"):
+        (tmp_path / text).write_bytes((origin / text).read_bytes())
+    client.anew("elsewhere").succeed("convert", recipe, "--only", "onnx-int8", "--out", tmp_path / "again")
+    commit = hub.head(SOURCE)
+    again = tmp_path / "again" / "someone--tiny" / commit / "onnx-int8"
+    card = hub.files("me/tiny-onnx")["README.md"].decode()
+    for digest, name in re.findall(r"^([0-9a-f]{64})  (\S+)$", card, re.MULTILINE):
+        if name != "model.safetensors":
+            assert digest == json.loads((again / "pythia_quant.json").read_text())["files"][name]["sha256"], name
