@@ -10,7 +10,6 @@ from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 from pythia_quant.bench.metrics import METRICS
 from pythia_quant.results import Results
 
-
 EXAMPLES = 5_153
 """Of LAMBADA's test set: an accuracy on fewer is not the benchmark's."""
 

@@ -1,4 +1,4 @@
-"""The commands that deal with a hub: what they ask, and what they print."""
+"""Publishing, and what a hub holds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from pythia_quant import suite
-from pythia_quant.console import out_console, progress_console
+from pythia_quant.commands.options import AsJson
+from pythia_quant.console import example, out_console, progress_console
 from pythia_quant.errors import HubError
 from pythia_quant.manifest import MANIFEST
 
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
 
 # ruff: noqa: PLC0415 - --help answers at once
 
+commands = typer.Typer()
 
+
+@commands.command(
+    epilog=example(
+        "pythia-quant publish artifacts/demo/builtin/onnx-int8 --repo-id me/demo-onnx-int8 --dry-run",
+        "pythia-quant publish --all artifacts --repo-id 'me/{model}-{variant}' --revision '{revision}' --yes",
+    )
+)
 def publish(
     artifact: Annotated[Path | None, typer.Argument(help="Folder that convert has left.", show_default=False)] = None,
     repo_id: Annotated[
@@ -145,6 +154,12 @@ def show_plan(plan: Plan, console: Console) -> None:
         console.print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
 
 
+@commands.command(
+    epilog=example(
+        "pythia-quant source EleutherAI/pythia-160m",
+        "pythia-quant source EleutherAI/pythia-2.8b --steps all",
+    )
+)
 def source(
     model: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A model on the hub.")],
     steps: Annotated[
@@ -155,7 +170,7 @@ def source(
             help="Compare these revisions: step1000..step3000, step1000..step143000/10, step0,step512, or all.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the weights of a model on the hub by their hashes, and what is wrong with its revisions.
 

@@ -1,0 +1,97 @@
+"""Arguments that several commands take, and what they mean."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pythia_quant.console import progress_console
+from pythia_quant.errors import BenchmarkError
+from pythia_quant.hub import SCHEME
+
+if TYPE_CHECKING:
+    from pythia_quant.bench.benchmark import Options
+
+# ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
+
+
+class DeviceName(StrEnum):
+    """Where a model runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships with the package.")]
+Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only this variant; repeatable.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the artifacts.")]
+Model = Annotated[str | None, typer.Option("--model", metavar="ID|FOLDER", help="Another model than the recipe's.")]
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        "--revision",
+        help="Branch, tag or commit, such as step3000; several as step0,step512, step1000..step3000 or all.",
+    ),
+]
+TextFile = Annotated[
+    Path | None, typer.Option("--text", metavar="FILE", help="Evaluate on this text, UTF-8 or parquet.")
+]
+LambadaFile = Annotated[
+    Path | None, typer.Option("--lambada", metavar="FILE", help="Measure LAMBADA's last words on this file, too.")
+]
+CalibrationFile = Annotated[
+    Path | None, typer.Option("--calibration", metavar="FILE", help="Calibrate on this text, UTF-8 or parquet.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace artifacts that are already there.")]
+Artifacts = Annotated[
+    list[str], typer.Argument(metavar="ARTIFACT...", help="Folders that convert has left, or hf://owner/name@revision.")
+]
+Threads = Annotated[
+    list[int] | None,
+    typer.Option("--threads", metavar="N", min=1, help="Of every runtime; repeat it to measure speed with each."),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", metavar="SIZE", help="At most so much, such as 4GiB: what needs more runs layer by layer."
+    ),
+]
+Device = Annotated[DeviceName, typer.Option("--device", help="Where all but ONNX runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def local_folders(artifacts: list[str]) -> list[Path]:
+    """Return the folders of artifacts; those on a hub are downloaded."""
+    if not any(name.startswith(SCHEME) for name in artifacts):
+        return [Path(name) for name in artifacts]
+    from pythia_quant.hub.pull import local_folder
+    from pythia_quant.progress import Steps
+
+    folders = []
+    with Steps(len(artifacts), progress_console) as steps:
+        for name in artifacts:
+            with steps.step(f"opening {name}") as report:
+                folders.append(local_folder(name, report))
+    return folders
+
+
+def measuring_options(threads: list[int] | None, memory: str | None, device: DeviceName) -> Options:
+    """Return how to measure, from what the command line says."""
+    from pythia_quant.bench.benchmark import Options
+    from pythia_quant.environment import cores
+
+    # An option given twice counts once; the first is the one that all else is measured with.
+    chosen = list(dict.fromkeys(threads or [cores()]))
+    return Options(chosen, None if memory is None else _bytes(memory), device.value)
+
+
+def _bytes(size: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B?", size.strip())
+    if not match:
+        raise BenchmarkError(f"{size!r} is no size of memory", where="--memory", hint="give one such as 4GiB or 500MB")
+    number, prefix, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " "))

@@ -1,0 +1,201 @@
+"""Converting and measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from rich.markup import escape
+
+from pythia_quant import suite
+from pythia_quant.commands.options import (
+    Artifacts,
+    AsJson,
+    CalibrationFile,
+    Device,
+    DeviceName,
+    LambadaFile,
+    Memory,
+    Model,
+    Only,
+    Out,
+    Overwrite,
+    RecipeArgument,
+    Revision,
+    TextFile,
+    Threads,
+    local_folders,
+    measuring_options,
+)
+from pythia_quant.console import example, out_console, progress_console
+from pythia_quant.errors import PythiaQuantError
+from pythia_quant.hub import SCHEME
+from pythia_quant.recipe import Recipe, load_recipe
+from pythia_quant.steps import names_several, parse_revisions
+
+if TYPE_CHECKING:
+    from pythia_quant.results import Results
+
+# ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
+
+T = TypeVar("T")
+commands = typer.Typer()
+GATE_FAILED, GATE_UNDECIDED = 3, 4
+"""Exit codes of a measurement that was made, and of which a gate failed or is undecided."""
+
+
+@commands.command(
+    epilog=example(
+        "pythia-quant run demo",
+        "pythia-quant run recipes/pythia-160m.yaml --only onnx-int8",
+        "pythia-quant run pythia-160m --only onnx-int8 --revision step1000..step143000/10",
+    )
+)
+def run(
+    recipe: RecipeArgument,
+    only: Only = None,
+    out: Out = Path("artifacts"),
+    model: Model = None,
+    revision: Revision = None,
+    text: TextFile = None,
+    calibration: CalibrationFile = None,
+    lambada: LambadaFile = None,
+    overwrite: Overwrite = False,
+    threads: Threads = None,
+    memory: Memory = None,
+    device: Device = DeviceName.CPU,
+) -> None:
+    """Convert every variant of RECIPE, measure each against the fp16 baseline, and print one table.
+
+    Exits with 3 when a gate failed, with 4 when one is undecided. Of several revisions each has its table, in turn.
+    """
+    from pythia_quant.report.terminal import print_results
+    from pythia_quant.run import run as run_recipe
+
+    options = measuring_options(threads, memory, device)
+
+    def run_one(chosen: Recipe) -> Results:
+        outcome = run_recipe(chosen, out, only or [], overwrite, progress_console, options)
+        print_results(outcome.results, out_console)
+        out_console.print(f"\nArtifacts and {outcome.path.name} are in {outcome.path.parent}", soft_wrap=True)
+        return outcome.results
+
+    chosen = load_recipe(recipe).overridden(model, None, text, calibration, lambada)
+    exit_by_gates(*_in_turn(_at_revisions(chosen, revision), run_one))
+
+
+@commands.command(epilog=example("pythia-quant convert demo --only gptq-int4 --out artifacts"))
+def convert(
+    recipe: RecipeArgument,
+    only: Only = None,
+    out: Out = Path("artifacts"),
+    model: Model = None,
+    revision: Revision = None,
+    text: TextFile = None,
+    calibration: CalibrationFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert the variants of RECIPE and measure nothing. Artifacts go to DIR/<source>/<revision>/<variant>."""
+    from pythia_quant.run import convert_all
+
+    def convert_one(chosen: Recipe) -> None:
+        for artifact in convert_all(chosen, out, only or [], overwrite, progress_console):
+            manifest = artifact.manifest
+            size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
+            out_console.print(f"[bold]{manifest.variant}[/]: {size}, in {escape(str(artifact.folder))}", soft_wrap=True)
+
+    chosen = load_recipe(recipe).overridden(model, None, text, calibration)
+    _in_turn(_at_revisions(chosen, revision), convert_one)
+
+
+@commands.command(
+    epilog=example(
+        "pythia-quant bench artifacts/demo/builtin/*/",
+        "pythia-quant bench artifacts/demo/builtin/onnx-int8 --threads 1 --threads 2 --recipe mine.yaml",
+    )
+)
+def bench(
+    artifacts: Artifacts,
+    text: TextFile = None,
+    lambada: LambadaFile = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            help="Take evaluation, tasks, latency and gates from it, not from the artifacts.",
+        ),
+    ] = None,
+    threads: Threads = None,
+    memory: Memory = None,
+    device: Device = DeviceName.CPU,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="ID|FOLDER", help="Where the source is now, if elsewhere.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for results.json. [default: the artifacts'; of those from a hub, the current one]",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure artifacts against their source. results.json is written beside them; an earlier one is kept.
+
+    Exits with 3 when a gate failed, with 4 when one is undecided.
+    """
+    from pythia_quant.report.terminal import print_results
+    from pythia_quant.run import bench as bench_artifacts
+
+    measured_by = load_recipe(recipe) if recipe else None
+    options = measuring_options(threads, memory, device)
+    if out is None and any(name.startswith(SCHEME) for name in artifacts):
+        out = Path()
+    folders = local_folders(artifacts)
+    outcome = bench_artifacts(folders, text, lambada, progress_console, options, measured_by, model, out)
+    if as_json:
+        print(outcome.results.model_dump_json(indent=1))
+    else:
+        print_results(outcome.results, out_console)
+        out_console.print(f"\nWritten to {outcome.path}", soft_wrap=True)
+    exit_by_gates(outcome.results)
+
+
+def _at_revisions(recipe: Recipe, revision: str | None) -> list[Recipe]:
+    """Return the recipe at every revision that the command line names."""
+    if revision is None or not names_several(revision):
+        return [recipe.overridden(revision=revision)]
+    member = suite.find(recipe.settings.source.model)
+    return [recipe.overridden(revision=one) for one in parse_revisions(revision, member.steps if member else None)]
+
+
+def _in_turn(recipes: list[Recipe], do: Callable[[Recipe], T]) -> list[T]:
+    """Do something with the recipe at each revision; a refusal ends it, and names the revision if there are several."""
+    done: list[T] = []
+    for recipe in recipes:
+        try:
+            done.append(do(recipe))
+        except PythiaQuantError as error:
+            if len(recipes) == 1:
+                raise
+            names = [one.settings.source.revision for one in recipes[: len(done) + 1]]
+            kept = f"kept, done before it: {', '.join(names[:-1])}" if done else ""
+            raise type(error)(
+                error.what,
+                where=": ".join(filter(None, (names[-1], error.where))),
+                hint="\n  ".join(filter(None, (error.hint, kept))),
+            ) from error
+    return done
+
+
+def exit_by_gates(*results: Results) -> None:
+    """End with the exit code of the worst gate of all results; return when all passed."""
+    outcomes = {gate.outcome for one in results for gate in one.gates}
+    if "failed" in outcomes:
+        raise typer.Exit(GATE_FAILED)
+    if "undecided" in outcomes:
+        raise typer.Exit(GATE_UNDECIDED)
