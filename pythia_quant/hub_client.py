@@ -157,6 +157,8 @@ def _words(error: BaseException) -> tuple[type[HubError], str, str]:
     if status >= 500:
         what, hint = f"the hub has an error of its own ({status})", "run again later"
     said = next((text for cause in causes if (text := getattr(cause, "server_message", None))), "")
+    if "<" in said:  # a storage service's XML, in which signatures may be repeated
+        said = ""
     said = " ".join(redacted(said).split())[:200]
     return HubError, f"{what}: {said}" if said else what, hint
 

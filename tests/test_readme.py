@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from loopback import client_environment, loopback_hub
 
 from pythia_quant.recipe import load_recipe
 
@@ -23,8 +24,9 @@ COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if lin
 NEEDS_THE_HUB = [command for command in COMMANDS if "pythia-1" in command]
 
 
-def run(arguments: list[str], folder: Path) -> str:
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+def run(arguments: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (arguments, done.stderr)
     return done.stdout
 
@@ -38,9 +40,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     (folder / "recipes").symlink_to(ROOT / "recipes")
     local = [command for command in COMMANDS if command not in NEEDS_THE_HUB]
-    assert len(local) >= 7
-    for command in local:
-        assert run(["-m", "pythia_quant", *shlex.split(command)[1:]], folder)
+    assert len(local) >= 11
+    with loopback_hub() as hub:
+        for branch in ("main", "step0"):
+            hub.put("EleutherAI/pythia-2.8b", branch, {"model.safetensors": branch.encode()})
+        environment = client_environment(hub, folder / "home")
+        for command in local:
+            assert run(["-m", "pythia_quant", *shlex.split(command)[1:]], folder, environment)
+        assert "README.md" in hub.files("me/demo-onnx-int8")
+        (library,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "hub.md").read_text(), re.DOTALL)
+        assert run(["-c", library], folder, environment).startswith("[] ---"), "it was published by the command"
     return folder
 
 

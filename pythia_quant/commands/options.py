@@ -68,14 +68,14 @@ def local_folders(artifacts: list[str]) -> list[Path]:
     """Return the folders of artifacts; those on a hub are downloaded."""
     if not any(name.startswith(SCHEME) for name in artifacts):
         return [Path(name) for name in artifacts]
-    from pythia_quant.hub.pull import local_folder
+    from pythia_quant.hub.pull import pull
     from pythia_quant.progress import Steps
 
     folders = []
     with Steps(len(artifacts), progress_console) as steps:
         for name in artifacts:
             with steps.step(f"opening {name}") as report:
-                folders.append(local_folder(name, report))
+                folders.append(pull(name, report) if name.startswith(SCHEME) else Path(name))
     return folders
 
 

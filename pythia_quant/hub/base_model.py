@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from huggingface_hub import constants
+
 from pythia_quant.errors import HubError
 from pythia_quant.hub.remote import RemoteFile, Tree, read_tree
 from pythia_quant.hub_client import check_name
@@ -67,9 +69,11 @@ def original_card(source: SourceRecord) -> str | None:
     """Return the card of a hub source as it is at that commit, or, where that revision has none, on ``main``.
 
     Raises:
-        SourceError: the hub cannot be asked, and nothing is cached.
+        HubError, SourceError: the hub cannot be asked, and it is not cached.
     """
     if source.commit is None:
         return None
     path = fetch(source.model, CARD, source.commit) or fetch(source.model, CARD, "main")
+    if path is None and constants.HF_HUB_OFFLINE:  # it may have one
+        raise HubError(f"{CARD} is not in the cache", where=source.model, hint="unset HF_HUB_OFFLINE")
     return path.read_text(encoding="utf-8", errors="replace") if path else None

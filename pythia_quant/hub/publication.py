@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub import constants
+
 from pythia_quant.artifact import Artifact, open_artifact, verify_files
 from pythia_quant.bench.gates import describe
 from pythia_quant.errors import BenchmarkError, HubError
@@ -156,7 +158,7 @@ def _check_gates(results: Results, row: Row, despite_gate: str) -> list[str]:
 def _eval_results(results: Results, variant: str, target: Target) -> str | None:
     """Return the hub's own form of LAMBADA's accuracy, where the hub knows the dataset as a benchmark."""
     dataset, _, file = (results.lambada.file if results.lambada else "").partition(" ")
-    if not file or dataset.count("/") != 1:
+    if not file or dataset.count("/") != 1 or constants.HF_HUB_OFFLINE:
         return None
     definition = fetch(dataset, "eval.yaml", "main", "dataset")
     task = benchmark_task(definition.read_text(encoding="utf-8", errors="replace")) if definition else None

@@ -21,7 +21,8 @@ from pythia_quant.hub.remote import head, read_tree
 from pythia_quant.hub.uploads import uploads
 from pythia_quant.hub_client import FAILURES, WAITS, api, ask, explained, passing, retry_after, status_of
 
-_CONFLICTS = (409, 412)
+_BUSY, _OVERTAKEN = (409, 423), 412
+"""Statuses of a commit: the hub is at work on another one; the branch has moved on."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def _commit(plan: Plan, parent: str, operations: list[CommitOperationAdd | Commi
             return str(info.oid)
         except (*FAILURES, RuntimeError, ValueError) as error:
             failure = error
-        if status_of(failure) in _CONFLICTS or passing(failure):
+        later = passing(failure) or status_of(failure) in _BUSY
+        if later or status_of(failure) == _OVERTAKEN:
             landed = ask(lambda: head(repo_id, revision), plan.where)
             if landed != parent:
                 if _missing(plan, landed):
@@ -122,7 +124,7 @@ def _commit(plan: Plan, parent: str, operations: list[CommitOperationAdd | Commi
                         hint="look at what changed there, and run again",
                     )
                 return landed
-        if wait is None or not passing(failure):
+        if wait is None or not later:
             break
         time.sleep(retry_after(failure) or wait)
     assert failure is not None  # noqa: S101 - the loop ends only after a failure

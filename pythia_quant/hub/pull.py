@@ -18,21 +18,19 @@ from pythia_quant.hub_files import commit_of, fetch, sha256
 from pythia_quant.manifest import MANIFEST, FileRecord, Manifest
 
 
-def local_folder(artifact: str, report: Report = silent) -> Path:
-    """Return the folder of an artifact: the one that is named, or one below the cache, downloaded when it is not there.
+def pull(artifact: str, report: Report = silent) -> Path:
+    """Return the folder of an artifact on a hub, below the cache; it is downloaded when it is not there.
 
-    The latter is complete or absent, and holds what the manifest lists.
+    The folder is complete or absent, and holds what the manifest lists.
 
     Args:
-        artifact: a folder, or ``hf://owner/name``, with ``@revision`` for another than ``main``.
+        artifact: ``hf://owner/name``, with ``@revision`` for another than ``main``.
         report: told of the download.
 
     Raises:
         HubError: the name is none, or there is no artifact of ours.
         SourceError: the hub cannot give it, or gives something else than the manifest says.
     """
-    if not artifact.startswith(SCHEME):
-        return Path(artifact)
     repo_id, _, revision = artifact.removeprefix(SCHEME).rstrip("/").partition("@")
     check_name(repo_id, artifact)
     found = fetch(repo_id, MANIFEST, revision or "main")

@@ -30,8 +30,14 @@ class Content:
 
     @cached_property
     def git(self) -> str:
-        """The hash that git gives it."""
+        """The hash that git gives it.
+
+        Raises:
+            HubError: the file is no longer what it was when its SHA-256 was taken.
+        """
         data = self.data if isinstance(self.data, bytes) else self.data.read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise HubError("was changed while it was published", where=str(self.data), hint="run again")
         return git_hash(data)
 
 

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache, GPTNeoXForCausalLM
 
-from pythia_quant.architecture import layer_name
+from pythia_quant.architecture import layer_name, read_config
 from pythia_quant.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.bnb.library import bitsandbytes
 
@@ -97,7 +97,7 @@ def open_bnb(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
     torch.set_num_threads(threads)
     bitsandbytes()  # before transformers imports it, which would let it fetch kernels
     config = _config(folder)
-    quantization = config["quantization_config"]
+    quantization = _checked(config.get("quantization_config"), folder)
     dtype = getattr(torch, config["dtype"])
     kernel = f"bitsandbytes {version('bitsandbytes')} {quantization['bnb_4bit_quant_type']}"
     # Without a device_map transformers takes a GPU where there is one.
@@ -123,6 +123,19 @@ def open_gptq_reference(folder: Path, device: str = "cpu") -> HfRuntime:
 def _config(folder: Path) -> dict[str, Any]:
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config
+
+
+def _checked(quantization: Any, folder: Path) -> dict[str, Any]:
+    """Refuse what would have transformers load otherwise: an artifact may come from a hub."""
+    read_config(folder / "config.json", quantized=True)
+    known = ("quant_method", "load_in_", "bnb_4bit_", "llm_int8_skip_modules")
+    ours = isinstance(quantization, dict) and all(key.startswith(known) for key in quantization)
+    if not ours or quantization.get("quant_method") != "bitsandbytes":
+        raise ArtifactError(
+            f"quantization_config is not that of bitsandbytes: {quantization}"[:200], where=str(folder / "config.json")
+        )
+    found: dict[str, Any] = quantization
+    return found
 
 
 def _name(dtype: torch.dtype) -> str:

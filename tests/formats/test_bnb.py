@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import TINY, random_weights, write_checkpoint
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from pythia_quant.errors import ArtifactError, QuantizationError
+from pythia_quant.errors import ArtifactError, PythiaQuantError, QuantizationError
 from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.formats.bnb.reader import read
 from pythia_quant.formats.bnb.settings import BnbSettings
@@ -97,3 +97,24 @@ def test_bitsandbytes_is_kept_from_fetching_code() -> None:
     bitsandbytes()
     assert sys.modules.get("kernels", None) is None
     assert "kernels" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "doctored",
+    [
+        {"quantization_config": {"quant_method": "quanto", "weights": "int8"}},
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True, "modules": "else"}},
+        {"quantization_config": None},
+        {"auto_map": {"AutoModelForCausalLM": "modeling.Evil"}},
+        {"_attn_implementation": "someone/kernel"},
+        {"model_type": "llama"},
+    ],
+)
+def test_a_config_that_asks_for_other_code_is_refused(
+    checkpoint: Path, tmp_path: Path, doctored: dict[str, Any]
+) -> None:
+    make(checkpoint, tmp_path / "artifact", compute_dtype="float32")
+    path = tmp_path / "artifact" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | doctored))
+    with pytest.raises(PythiaQuantError, match=r"config\.json"):
+        open_bnb(tmp_path / "artifact", 1)

@@ -231,6 +231,7 @@ QUICK = {"PYTHIA_QUANT_HUB_TIMEOUT": "1"}
         Fault("POST", "/lfs/objects/batch", lose_answer=True),
         Fault("GET", "/tree/", status=502),
         Fault("POST", "/commit/", status=500),
+        Fault("POST", "/commit/", status=423),
         Fault("POST", "/commit/", lose_answer=True),
         Fault("POST", "/commit/", stall=2.5),
         Fault("POST", "/validate-yaml", cut=0),

@@ -27,7 +27,7 @@ else:
     logits = torch.from_numpy(session.run(["logits"], feeds)[0])
 print(logits.double().flatten().tolist())
 """
-PULL = "from pythia_quant.hub.pull import local_folder; print(local_folder('{}'))"
+PULL = "from pythia_quant import pull; print(pull('{}'))"
 
 
 def publish(client: Client, folder: Path, repo_id: str) -> None:
