@@ -16,10 +16,10 @@ from pythia_quant.hub_client import (
 
 
 def failure(
-    status: int, said: str = "", kind: type[errors.HfHubHTTPError] = errors.HfHubHTTPError, **headers: str
+    status: int, said: str = "", kind: type[errors.HfHubHTTPError] = errors.HfHubHTTPError, wait: str = ""
 ) -> errors.HfHubHTTPError:
     request = httpx2.Request("PUT", "https://host/a?X-Amz-Signature=presignedsecret")
-    response = httpx2.Response(status, request=request, headers=headers)
+    response = httpx2.Response(status, request=request, headers={"Retry-After": wait})
     return kind(f"{status} for url {request.url}", response=response, server_message=said)
 
 
@@ -64,7 +64,7 @@ def test_what_is_not_there_can_be_told_apart() -> None:
 
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("99999", 600), ("Sat, 21 Nov 2026", None), ("", None)])
 def test_a_hub_may_ask_to_wait_but_not_for_ever(header: str, seconds: float | None) -> None:
-    assert retry_after(failure(429, **{"Retry-After": header})) == seconds
+    assert retry_after(failure(429, wait=header)) == seconds
     assert retry_after(OSError()) is None
 
 

@@ -106,9 +106,14 @@ def publish(
     if not yes and not all(plan.nothing_to_do for plan in plans):
         typer.confirm("Publish this?", abort=True)
     with Steps(len(plans), progress_console) as steps:
+        changed: set[str] = set()
         for plan in plans:
             with steps.step(f"publishing {plan.where}") as report:
-                done = upload(plan, report)
+                repository = plan.publication.target.repo_id
+                # A new branch begins as main is by now.
+                fresh = make_plan(plan.publication, private=private) if repository in changed else plan
+                done = upload(fresh, report)
+                changed.add(repository)
             what = f"{done.uploaded} files, read back and compared" if done.uploaded else "was there already"
             out_console.print(f"[bold]{escape(plan.where)}[/]: {what}: {escape(done.url)}", soft_wrap=True)
 

@@ -62,7 +62,7 @@ def publish(plan: Plan, report: Report = silent) -> Published:
         ask(lambda: api().create_branch(repo_id, branch=revision, revision=parent, exist_ok=True), plan.where)
     try:
         commit = _commit(plan, parent, [*additions, *(CommitOperationDelete(path) for path in plan.deleted)])
-    except HubError:
+    except (HubError, KeyboardInterrupt):
         if plan.create_branch:
             _remove_branch(repo_id, revision, parent)
         raise
@@ -119,7 +119,7 @@ def _commit(plan: Plan, parent: str, operations: list[CommitOperationAdd | Commi
             if landed != parent:
                 if _missing(plan, landed):
                     raise HubError(
-                        f"somebody else committed meanwhile ({landed[:12]}); nothing of this was",
+                        f"somebody else committed meanwhile ({landed[:12]}), and what is there now is not this",
                         where=plan.where,
                         hint="look at what changed there, and run again",
                     )

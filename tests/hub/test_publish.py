@@ -4,8 +4,10 @@ import hashlib
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_user import SOURCE, Client
@@ -120,6 +122,21 @@ def test_all_artifacts_below_a_folder_go_where_the_pattern_says(client: Client, 
     assert {"me/tiny-bnb-nf4", "me/tiny-gptq-int4", "me/tiny-onnx-int8"} < set(hub.repos)
 
 
+def test_a_branch_made_after_main_has_nothing_of_it(client: Client, hub: Hub, artifacts: Path) -> None:
+    step = artifacts.with_name("step3000")
+    step.mkdir()
+    (artifacts / "gptq-int4").rename(step / "gptq-int4")
+    shutil.rmtree(artifacts / "bnb-nf4")
+    results = artifacts / "results.json"
+    alter_manifest(step / "gptq-int4", results, lambda manifest: manifest["source"].update(revision="step3000"))
+    shutil.copy(results, step)
+    client.succeed("publish", "--all", artifacts.parent, "--repo-id", "me/tiny", "--revision", "{revision}", "--yes")
+    assert "onnx/model_quantized.onnx" in hub.files("me/tiny")
+    files = hub.files("me/tiny", "step3000")
+    assert "model.safetensors" in files
+    assert not any(name.startswith("onnx/") for name in files)
+
+
 def test_what_does_not_verify_or_was_not_measured_is_refused(client: Client, hub: Hub, artifacts: Path) -> None:
     altered = artifacts / "onnx-int8" / "config.json"
     altered.write_text(altered.read_text().replace("{", "{ ", 1))
@@ -177,16 +194,23 @@ def test_the_base_of_a_folder_is_what_holds_the_same_weights(
     assert str(origin).encode() not in b"".join(hub.files("me/alone").values())
 
 
+def alter_manifest(folder: Path, results: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Alter what an artifact says of itself, and have its result belong to that."""
+    path = folder / "pythia_quant.json"
+    manifest, before = json.loads(path.read_text()), sha256(path)
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    results.write_text(results.read_text().replace(before, sha256(path)))
+
+
 def rename_source(artifacts: Path, folder: str) -> None:
     """Make the artifact one of a folder, as its conversion would have recorded it."""
-    path = artifacts / "onnx-int8" / "pythia_quant.json"
-    manifest = json.loads(path.read_text())
-    manifest["source"] |= {"model": folder, "revision": "local", "commit": None}
-    manifest["recipe"]["source"] = {"model": folder, "revision": "main"}
-    before = sha256(path)
-    path.write_text(json.dumps(manifest))
-    results = (artifacts / "results.json").read_text().replace(before, sha256(path))
-    (artifacts / "results.json").write_text(results)
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["source"] |= {"model": folder, "revision": "local", "commit": None}
+        manifest["recipe"]["source"] = {"model": folder, "revision": "main"}
+
+    alter_manifest(artifacts / "onnx-int8", artifacts / "results.json", change)
 
 
 @pytest.mark.parametrize(
