@@ -15,6 +15,7 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id  # type: ignore[attr-defined]
 
+from pythia_quant import environment
 from pythia_quant.errors import HubError
 from pythia_quant.redaction import Redacting, redacted
 
@@ -54,14 +55,17 @@ def prepare() -> None:
     redacting = Redacting()
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(redacting)
-    for name in ("huggingface_hub", "huggingface_hub.utils._http", "httpx2"):
-        logging.getLogger(name).addFilter(redacting)
+    # A filter of a logger does not hold for those below it.
+    for name in [*logging.root.manager.loggerDict, "httpx2"]:
+        if name.partition(".")[0] in ("huggingface_hub", "httpx2", "httpcore2"):
+            logging.getLogger(name).addFilter(redacting)
 
 
 def api() -> HfApi:
     """Return huggingface_hub's interface. Endpoint, token and cache are those of its environment variables."""
     prepare()
-    return HfApi(library_name="pythia-quant")
+    name, _, version = environment.tool_version().partition(" ")
+    return HfApi(library_name=name, library_version=version)
 
 
 def timeout() -> float:

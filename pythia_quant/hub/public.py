@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path, PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
 import yaml
@@ -46,7 +46,9 @@ def public_results(results: Results, row: Row, manifest: Manifest, public: Manif
     ]
     gates = [gate for gate in results.gates if gate.variant == row.name]
     kept = results.model_copy(update={"rows": rows, "gates": gates})
-    return _without(kept, local_paths(manifest)).model_copy(update={"source": public.source})
+    measured_on = {results.text.name, results.lambada.file if results.lambada else ""}
+    paths = local_paths(manifest) | {name for name in measured_on if _is_local(name)}
+    return _without(kept, paths).model_copy(update={"source": public.source})
 
 
 def public_recipe(manifest: Manifest) -> str:
@@ -91,7 +93,11 @@ def local_paths(manifest: Manifest) -> set[str]:
         (recipe.get("tasks", {}).get("lambada") or {}).get("file"),
     ]
     named = [manifest.source.model, recipe["source"]["model"], *files]
-    return {name for name in named if name and (Path(name).is_absolute() or PureWindowsPath(name).is_absolute())}
+    return {name for name in named if name and _is_local(name)}
+
+
+def _is_local(name: str) -> bool:
+    return PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
 
 
 def _without(record: R, paths: set[str]) -> R:

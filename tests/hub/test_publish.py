@@ -50,6 +50,9 @@ def test_one_commit_has_everything_and_the_second_time_nothing_is_sent(
 
 
 def test_nothing_published_names_a_folder_of_the_publisher(client: Client, hub: Hub, artifacts: Path) -> None:
+    results = load_results(artifacts / "results.json")
+    text = results.text.model_copy(update={"name": "/tmp/with/bench/--text.txt"})
+    save_results(results.model_copy(update={"text": text}), artifacts / "results.json")
     client.succeed(*ONNX, artifacts / "onnx-int8")
     for name, content in hub.files("me/tiny-onnx").items():
         assert b"/tmp/" not in content, name
@@ -228,8 +231,9 @@ def test_who_may_not_publish_is_told_so(
     client: Client, hub: Hub, artifacts: Path, token: str | None, repo_id: str, message: str
 ) -> None:
     hub.users["hf_readreadread"] = User("me", "read")
-    said = client.refuse("publish", artifacts / "onnx-int8", "--repo-id", repo_id, "--yes", HF_TOKEN=token)
-    assert message in said
+    command = ("publish", artifacts / "onnx-int8", "--repo-id", repo_id, "--yes")
+    assert message in client.refuse(*command, HF_TOKEN=token)
+    assert message in client.run("--debug", *command, HF_TOKEN=token, HF_DEBUG="1").stderr
     assert set(hub.repos) == {SOURCE}
 
 
@@ -239,7 +243,7 @@ def test_without_a_terminal_nothing_is_published_unasked(client: Client, hub: Hu
     assert hub.writes == []
 
 
-QUICK = {"PYTHIA_QUANT_HUB_TIMEOUT": "1"}
+QUICK = {"PYTHIA_QUANT_HUB_TIMEOUT": "1", "HF_DEBUG": "1"}
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,15 @@ def drift(results: dict[str, list[dict[str, object]]], name: str) -> object:
     return row["as_run"]
 
 
+def test_a_program_that_logs_everything_logs_no_secret(client: Client, hub: Hub, artifacts: Path) -> None:
+    hub.cdn = True
+    publish(client, artifacts / "onnx-int8", "me/tiny-onnx")
+    hub.faults.append(Fault("GET", "/cdn/", status=503))
+    script = f"import logging; logging.basicConfig(level=logging.DEBUG); {PULL.format('hf://me/tiny-onnx')}"
+    done = client.anew("elsewhere").python("-c", script, HF_DEBUG="1")
+    assert "httpcore2.http11:receive_response_headers.complete" in done.stderr, "it is logged"
+
+
 def test_a_flipped_byte_is_found_and_not_kept(client: Client, hub: Hub, artifacts: Path) -> None:
     publish(client, artifacts / "onnx-int8", "me/tiny-onnx")
     for name in ("onnx/model_quantized.onnx_data", "tokenizer.json", "pythia_quant.json"):
