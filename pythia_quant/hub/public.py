@@ -7,8 +7,10 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
-from pythia_quant.manifest import Manifest, Record, SourceRecord
+from pythia_quant.errors import RecipeError
+from pythia_quant.manifest import MANIFEST, Manifest, Record, SourceRecord
 from pythia_quant.recipe import RecipeSettings
 from pythia_quant.results import Results, Row
 
@@ -52,7 +54,11 @@ def public_results(results: Results, row: Row, manifest: Manifest, public: Manif
 
 
 def public_recipe(manifest: Manifest) -> str:
-    """Return the recipe of one published variant as YAML, at the source's very commit."""
+    """Return the recipe of one published variant as YAML, at the source's very commit.
+
+    Raises:
+        RecipeError: this version does not read it.
+    """
     recipe, variant = manifest.recipe, manifest.variant
     settings = recipe["variants"][variant]
     names = [name for name in (settings.get("codes"), variant) if name]
@@ -64,7 +70,15 @@ def public_recipe(manifest: Manifest) -> str:
         kept["source"] = {"model": manifest.source.model, "revision": manifest.source.commit}
     # What a setting's value is based on stays with those of the variants that are left out.
     data = {key: value for key, value in (recipe | kept).items() if key != "basis"}
-    RecipeSettings.model_validate(data)
+    try:
+        RecipeSettings.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise RecipeError(
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            where=f"the recipe in {variant}/{MANIFEST}",
+            hint="another version of pythia-quant made it; convert again",
+        ) from error
     text: str = yaml.dump(data, Dumper=_Quoting, sort_keys=False, allow_unicode=True)
     return text
 
