@@ -96,10 +96,10 @@ def publish(
         for publication in publications:
             with steps.step(f"comparing with {publication.target.repo_id}"):
                 plans.append(make_plan(publication, private=private))
+    if len(plans) == 1 and not yes:
+        print(plans[0].publication.card)
     for plan in plans:
         show_plan(plan, out_console)
-    if len(plans) == 1 and not yes:
-        print(f"\n{plans[0].publication.card}")
     if dry_run:
         out_console.print("Nothing was changed: --dry-run.")
         return
