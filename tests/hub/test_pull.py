@@ -27,7 +27,20 @@ else:
     logits = torch.from_numpy(session.run(["logits"], feeds)[0])
 print(logits.double().flatten().tolist())
 """
-PULL = "from pythia_quant import pull; print(pull('{}'))"
+PULL = """
+import sys
+from pythia_quant import pull
+from pythia_quant.errors import PythiaQuantError
+try:
+    print(pull(sys.argv[1]))
+except PythiaQuantError as error:
+    print(error)
+"""
+
+
+def pulled(client: Client, name: str) -> str:
+    """Return the folder of an artifact on the hub, or why there is none."""
+    return client.python("-c", PULL, name).stdout.strip()
 
 
 def publish(client: Client, folder: Path, repo_id: str) -> None:
@@ -39,15 +52,21 @@ def test_an_onnx_artifact_comes_back_as_it_was(client: Client, hub: Hub, artifac
     hub.cdn = cdn
     publish(client, artifacts / "onnx-int8", "me/tiny-onnx")
     elsewhere = client.anew("elsewhere")
-    pulled = Path(elsewhere.python("-c", PULL.format("hf://me/tiny-onnx")).stdout.strip())
-    assert pulled.is_relative_to(elsewhere.home)
+    folder = Path(pulled(elsewhere, "hf://me/tiny-onnx"))
+    assert folder.is_relative_to(elsewhere.home)
     before = client.python("-c", LOGITS, "onnxruntime", artifacts / "onnx-int8").stdout
     assert len(json.loads(before)) == 24 * 272
-    assert elsewhere.python("-c", LOGITS, "onnxruntime", pulled).stdout == before
+    assert elsewhere.python("-c", LOGITS, "onnxruntime", folder).stdout == before
+
+
+def test_what_was_pulled_is_not_fetched_again_and_works_offline(client: Client, hub: Hub, artifacts: Path) -> None:
+    publish(client, artifacts / "onnx-int8", "me/tiny-onnx")
+    pulled(client, "hf://me/tiny-onnx")
     hub.requests.clear()
-    elsewhere.succeed("verify", "hf://me/tiny-onnx@main")
-    assert not any("model_quantized" in request for request in hub.requests), "it is there already"
-    elsewhere.succeed("generate", "hf://me/tiny-onnx", "--prompt", "a", "--max-new-tokens", "4", HF_HUB_OFFLINE="1")
+    client.succeed("verify", "hf://me/tiny-onnx@main")
+    assert not any("model_quantized" in request for request in hub.requests)
+    command = ("generate", "hf://me/tiny-onnx", "--prompt", "a", "--max-new-tokens", "4")
+    client.succeed(*command, HF_HUB_OFFLINE="1")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -83,8 +102,8 @@ def test_a_program_that_logs_everything_logs_no_secret(client: Client, hub: Hub,
     hub.cdn = True
     publish(client, artifacts / "onnx-int8", "me/tiny-onnx")
     hub.faults.append(Fault("GET", "/cdn/", status=503))
-    script = f"import logging; logging.basicConfig(level=logging.DEBUG); {PULL.format('hf://me/tiny-onnx')}"
-    done = client.anew("elsewhere").python("-c", script, HF_DEBUG="1")
+    script = f"import logging; logging.basicConfig(level=logging.DEBUG)\n{PULL}"
+    done = client.anew("elsewhere").python("-c", script, "hf://me/tiny-onnx", HF_DEBUG="1")
     assert "httpcore2.http11:receive_response_headers.complete" in done.stderr, "it is logged"
 
 
@@ -92,7 +111,7 @@ def test_a_flipped_byte_is_found_and_not_kept(client: Client, hub: Hub, artifact
     publish(client, artifacts / "onnx-int8", "me/tiny-onnx")
     for name in ("onnx/model_quantized.onnx_data", "tokenizer.json", "pythia_quant.json"):
         hub.damage, elsewhere = {name}, client.anew(Path(name).name)
-        assert "damaged" in elsewhere.refuse("verify", "hf://me/tiny-onnx")
+        assert "damaged" in pulled(elsewhere, "hf://me/tiny-onnx")
         assert not list((elsewhere.home / "own").rglob("pythia_quant.json"))
     hub.damage = set()
     elsewhere.succeed("verify", "hf://me/tiny-onnx")
@@ -103,10 +122,10 @@ def test_a_file_altered_on_the_hub_is_found(client: Client, hub: Hub, artifacts:
     good = hub.head("me/tiny-onnx")
     hub.put("me/tiny-onnx", "main", {"config.json": b"{}"})
     assert "config.json is not what the manifest says" in client.refuse("verify", "hf://me/tiny-onnx")
-    client.succeed("verify", f"hf://me/tiny-onnx@{good}")
-    hub.put("me/tiny-onnx", "main", {}, delete=["tokenizer.json"])
+    assert Path(pulled(client, f"hf://me/tiny-onnx@{good}")).is_dir()
     hub.put("me/tiny-onnx", "main", {"config.json": (artifacts / "onnx-int8" / "config.json").read_bytes()})
-    assert "tokenizer.json is missing" in client.refuse("verify", "hf://me/tiny-onnx")
+    hub.put("me/tiny-onnx", "main", {}, delete=["tokenizer.json"])
+    assert "tokenizer.json is missing" in pulled(client, "hf://me/tiny-onnx")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +158,7 @@ def test_what_is_no_artifact_on_a_hub_is_told_so(client: Client, hub: Hub, tmp_p
 def test_a_download_that_breaks_off_goes_on(client: Client, hub: Hub, artifacts: Path, fault: Fault) -> None:
     publish(client, artifacts / "onnx-int8", "me/tiny-onnx")
     hub.faults.append(fault)
-    client.anew("elsewhere").succeed("--debug", "verify", "hf://me/tiny-onnx")
+    assert Path(pulled(client.anew("elsewhere"), "hf://me/tiny-onnx")).is_dir()
     assert fault.times == 0
 
 
