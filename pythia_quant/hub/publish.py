@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard, constants
 from huggingface_hub import errors as hub_errors
 
 from pythia_quant.callbacks import Report, silent
@@ -20,6 +20,7 @@ from pythia_quant.hub.plan import Plan
 from pythia_quant.hub.remote import head, read_tree
 from pythia_quant.hub.uploads import uploads
 from pythia_quant.hub_client import FAILURES, WAITS, api, ask, explained, passing, retry_after, status_of
+from pythia_quant.redaction import redacted
 
 _BUSY, _OVERTAKEN = (409, 423), 412
 """Statuses of a commit: the hub is at work on another one; the branch has moved on."""
@@ -53,6 +54,7 @@ def publish(plan: Plan, report: Report = silent) -> Published:
         raise explained(hub_errors.OfflineModeIsEnabled(), plan.where)
     report("asking the hub who we are", 0, 1)
     ask(api().whoami, plan.where)
+    _check_card(plan)
     parent = plan.head or _create(plan)
     additions = uploads([(file.path, file.content) for file in plan.uploads], report)
     onto = "main" if plan.create_branch else revision
@@ -73,6 +75,17 @@ def publish(plan: Plan, report: Report = silent) -> Published:
 
 def _url(repo_id: str, commit: str) -> str:
     return f"{constants.ENDPOINT}/{repo_id}/tree/{commit}"
+
+
+def _check_card(plan: Plan) -> None:
+    """Ask the hub whether it accepts the card, before anything is uploaded."""
+    try:
+        ask(ModelCard(plan.publication.card).validate, plan.where)
+    except ValueError as error:
+        said = " ".join(redacted(str(error)).split())[:300]
+    else:
+        return
+    raise HubError(f"the hub does not accept the card: {said}", where=plan.where, hint="this is a defect: report it")
 
 
 def _create(plan: Plan) -> str:

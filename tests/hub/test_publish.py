@@ -346,11 +346,12 @@ def test_large_files_go_in_parts(client: Client, hub: Hub, artifacts: Path) -> N
     assert hub.files("me/tiny-onnx")["onnx/model_quantized.onnx_data"] == data.read_bytes()
 
 
-def test_a_card_the_hub_does_not_accept_is_not_committed(client: Client, hub: Hub, artifacts: Path) -> None:
+def test_a_card_the_hub_does_not_accept_stops_before_the_upload(client: Client, hub: Hub, artifacts: Path) -> None:
     said = {"errors": [{"message": "license is wrong"}], "warnings": []}
     hub.faults.append(Fault("POST", "/validate-yaml", status=400, body=said))
-    assert "license is wrong" in client.refuse(*ONNX, artifacts / "onnx-int8")
-    assert len(hub.commits("me/tiny-onnx")) == 1
+    assert "does not accept the card" in (message := client.refuse(*ONNX, artifacts / "onnx-int8"))
+    assert "license is wrong" in message
+    assert "me/tiny-onnx" not in hub.repos
 
 
 def test_with_xet_a_refused_token_is_a_clear_error(client: Client, hub: Hub, artifacts: Path) -> None:
