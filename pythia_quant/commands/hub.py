@@ -140,7 +140,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         *(["new repository"] if plan.create_repo else []),
         *(["private"] if plan.private else []),
         *(["new branch"] if plan.create_branch else []),
-        *(["not compared: HF_HUB_OFFLINE is set"] if plan.head is None and not plan.create_repo else []),
+        *(["HF_HUB_OFFLINE is set"] if plan.head is None and not plan.create_repo else []),
         *(["nothing to upload"] if plan.nothing_to_do else []),
     ]
     title = plan.where + (f" ({', '.join(notes)})" if notes else "")

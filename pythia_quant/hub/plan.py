@@ -16,7 +16,7 @@ from pythia_quant.hub_client import NoRepositoryError, NoRevisionError, api, ask
 from pythia_quant.hub_files import fetch
 from pythia_quant.manifest import MANIFEST, Manifest
 
-State = Literal["new", "changed", "same"]
+State = Literal["new", "changed", "same", "not compared"]
 _NOT_OF_A_MODEL = (".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.md")
 """What a repository may hold before anything of ours is there."""
 
@@ -106,6 +106,8 @@ def _plan(
     there = tree.files if tree else {}
 
     def state(path: str, content: Content) -> State:
+        if tree is None and not create_repo:
+            return "not compared"
         if path not in there:
             return "new"
         return "same" if there[path].holds(content) else "changed"

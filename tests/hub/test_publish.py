@@ -72,7 +72,9 @@ def test_offline_a_plan_needs_no_hub_and_publishing_says_so(client: Client, hub:
     command = ("publish", artifacts / "onnx-int8", "--repo-id", "me/tiny-onnx")
     client.succeed(*command, "--dry-run")  # the source's card is cached then
     hub.requests.clear()
-    assert "HF_HUB_OFFLINE is set" in client.succeed(*command, "--dry-run", HF_HUB_OFFLINE="1")
+    planned = client.succeed(*command, "--dry-run", HF_HUB_OFFLINE="1")
+    assert "(HF_HUB_OFFLINE is set)" in planned
+    assert planned.count("not compared") == 11
     assert "HF_HUB_OFFLINE is set" in client.refuse(*command, "--yes", HF_HUB_OFFLINE="1")
     assert hub.requests == []
 
