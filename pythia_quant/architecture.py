@@ -1,50 +1,68 @@
-"""What a GPT-NeoX ``config.json`` says, read strictly: what we do not handle is refused by name, never guessed."""
+"""The shape of a GPT-NeoX model: all that decides what it computes, and the names and shapes of its tensors."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from pythia_quant.errors import SourceError
+from typing import Any, Literal
 
 EMBEDDING, HEAD = "gpt_neox.embed_in.weight", "embed_out.weight"
 FINAL_NORM = "gpt_neox.final_layer_norm"
-TRANSFORMERS_JS = "transformers.js_config"
-"""The field of config.json that only transformers.js reads: which file to load, nothing about what it computes."""
 
-# Fields of config.json that are fixed: any other value changes what the model computes.
-_REQUIRED: dict[str, Any] = {
-    "hidden_act": "gelu",
-    "use_parallel_residual": True,
-    "attention_bias": True,
-    "tie_word_embeddings": False,
-    "rope_scaling": None,
-    "add_cross_attention": False,
-    "is_encoder_decoder": False,
-    "quantization_config": None,
-}
+Activation = Literal["gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu"]
+"""The MLP's function by its name in transformers; ``gelu`` is the exact one, the next three are its tanh form."""
 
-_READ = {
-    "architectures", "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-    "vocab_size", "max_position_embeddings", "layer_norm_eps", "rotary_pct", "rotary_emb_base", "rope_parameters",
-    "rope_theta", "partial_rotary_factor", "bos_token_id", "eos_token_id",
-}  # fmt: skip
 
-# Fields without effect on inference from full-precision weights.
-_IGNORED = {
-    "_name_or_path", "attention_dropout", "attention_probs_dropout_prob", "classifier_dropout", "dtype",
-    "hidden_dropout", "hidden_dropout_prob", "id2label", "initializer_range", "label2id", "output_attentions",
-    "output_hidden_states", "pad_token_id", "return_dict", "torch_dtype", "transformers_version", "use_cache",
-    "chunk_size_feed_forward", "gradient_checkpointing", "problem_type", "sep_token_id", "cls_token_id",
-    "decoder_start_token_id", "is_decoder", TRANSFORMERS_JS,
-}  # fmt: skip
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary positions are stretched.
+
+    ``linear`` divides every position by `factor`; ``dynamic`` changes the base only beyond the context.
+    """
+
+    kind: Literal["linear", "dynamic"]
+    factor: float
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of tokens with a meaning; None, or an empty tuple, where the model has none.
+
+    Attributes:
+        begin: of a text.
+        ends: each of them ends a text; the first is the usual one.
+        pad: fills rows of a batch.
+    """
+
+    begin: int | None = 0
+    ends: tuple[int, ...] = (0,)
+    pad: int | None = None
+
+    @property
+    def end(self) -> int | None:
+        """The usual end of a text."""
+        return self.ends[0] if self.ends else None
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The shape of a GPT-NeoX model with parallel residual and exact GELU: all that decides what it computes."""
+    """The shape of a GPT-NeoX model.
+
+    Attributes:
+        layers: how many.
+        width: of the hidden states.
+        heads: of the attention.
+        mlp_width: of the MLP's inner states.
+        vocabulary: rows of both embedding matrices.
+        context: positions.
+        rotary_size: dimensions of a head that rotate.
+        rotary_base: of the rotary embedding.
+        norm_epsilon: of every LayerNorm.
+        parallel_residual: whether attention and MLP read the same hidden states; else the MLP reads attention's sum.
+        activation: of the MLP.
+        rope_scaling: None for plain positions.
+        tied: whether the source's head is its embedding matrix. Artifacts have both.
+        tokens: ids of tokens with a meaning.
+    """
 
     layers: int
     width: int
@@ -55,7 +73,11 @@ class Architecture:
     rotary_size: int
     rotary_base: float
     norm_epsilon: float
-    end_of_text: int | None = 0
+    parallel_residual: bool = True
+    activation: Activation = "gelu"
+    rope_scaling: RopeScaling | None = None
+    tied: bool = False
+    tokens: SpecialTokens = SpecialTokens()
 
     @property
     def head_size(self) -> int:
@@ -64,8 +86,8 @@ class Architecture:
 
     @property
     def parameters(self) -> int:
-        """Parameters of the whole model, both embedding matrices and all biases included."""
-        return 2 * self.vocabulary * self.width + self.non_embedding_parameters
+        """Parameters of the whole model, embedding matrices and all biases included; a tied one counts once."""
+        return (1 if self.tied else 2) * self.vocabulary * self.width + self.non_embedding_parameters
 
     @property
     def non_embedding_parameters(self) -> int:
@@ -102,8 +124,8 @@ class Architecture:
         return {
             "architectures": ["GPTNeoXForCausalLM"],
             "model_type": "gpt_neox",
-            "hidden_act": "gelu",
-            "use_parallel_residual": True,
+            "hidden_act": self.activation,
+            "use_parallel_residual": self.parallel_residual,
             "attention_bias": True,
             "tie_word_embeddings": False,
             "hidden_size": self.width,
@@ -115,17 +137,28 @@ class Architecture:
             "layer_norm_eps": self.norm_epsilon,
             "rotary_pct": self.rotary_size / self.head_size,
             "rotary_emb_base": self.rotary_base,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": self.rotary_base,
-                "partial_rotary_factor": self.rotary_size / self.head_size,
-            },
-            "bos_token_id": self.end_of_text,
-            "eos_token_id": self.end_of_text,
+            **self._rope(),
+            "bos_token_id": self.tokens.begin,
+            "eos_token_id": list(ends) if len(ends := self.tokens.ends) > 1 else self.tokens.end,
+            **({} if self.tokens.pad is None else {"pad_token_id": self.tokens.pad}),
             "initializer_range": 0.02,
             "use_cache": True,
             "torch_dtype": "float16",
             "dtype": "float16",
+        }
+
+    def _rope(self) -> dict[str, Any]:
+        scaling = self.rope_scaling
+        fields = {
+            "rope_type": scaling.kind if scaling else "default",
+            "rope_theta": self.rotary_base,
+            "partial_rotary_factor": self.rotary_size / self.head_size,
+        }
+        if scaling is None:
+            return {"rope_parameters": fields}
+        return {
+            "rope_parameters": fields | {"factor": scaling.factor},
+            "rope_scaling": {"type": scaling.kind, "factor": scaling.factor},
         }
 
 
@@ -137,90 +170,3 @@ def layer_name(index: int) -> str:
 LINEARS = ("attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
 MIXED, DENSE, EXPAND, CONTRACT = LINEARS
 """The linear layers within one layer."""
-
-
-def read_config(path: Path, *, quantized: bool = False) -> Architecture:
-    """Read a ``config.json``; `quantized` says that it is an artifact's, whose quantization_config is not our matter.
-
-    Raises:
-        SourceError: not JSON, not GPT-NeoX, or a field whose value (or name) we do not handle.
-    """
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"cannot be read as JSON ({error})", where=str(path)) from error
-    if not isinstance(fields, dict):
-        raise SourceError("is not a JSON object", where=str(path))
-    if quantized:
-        fields.pop("quantization_config", None)
-    return parse_config(fields, where=str(path))
-
-
-def parse_config(fields: dict[str, Any], where: str = "config.json") -> Architecture:
-    """Turn the fields of a ``config.json`` into an architecture; see :func:`read_config`."""
-    if fields.get("model_type") != "gpt_neox":
-        raise SourceError(
-            f"model_type is {fields.get('model_type')!r}; only gpt_neox (Pythia) is handled",
-            where=where,
-            hint="give a GPT-NeoX checkpoint, such as EleutherAI/pythia-160m",
-        )
-    if fields.get("architectures") not in (None, [], ["GPTNeoXForCausalLM"]):
-        raise SourceError(
-            f"architectures is {fields['architectures']}; only GPTNeoXForCausalLM is handled",
-            where=where,
-            hint="give a checkpoint with a language-model head",
-        )
-    for name, value in fields.items():
-        if name in _REQUIRED:
-            if value != _REQUIRED[name]:
-                raise SourceError(
-                    f"{name} is {value!r}; only {_REQUIRED[name]!r} is handled",
-                    where=where,
-                    hint="this checkpoint computes something that no format here can express",
-                )
-        elif name not in _READ | _IGNORED:
-            raise SourceError(
-                f"the field {name!r} is not handled",
-                where=where,
-                hint="if it changes nothing at inference, remove it from config.json",
-            )
-    width, heads = _integer(fields, "hidden_size", where), _integer(fields, "num_attention_heads", where)
-    if width % heads:
-        raise SourceError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}", where=where)
-    base, share = _rotary(fields, where)
-    rotary_size = int(width // heads * share)
-    if rotary_size % 2 or not 0 < rotary_size <= width // heads:
-        raise SourceError(f"rotary embedding over {rotary_size} of {width // heads} head dimensions", where=where)
-    return Architecture(
-        layers=_integer(fields, "num_hidden_layers", where),
-        width=width,
-        heads=heads,
-        mlp_width=_integer(fields, "intermediate_size", where),
-        vocabulary=_integer(fields, "vocab_size", where),
-        context=_integer(fields, "max_position_embeddings", where),
-        rotary_size=rotary_size,
-        rotary_base=base,
-        norm_epsilon=float(fields.get("layer_norm_eps", 1e-5)),
-        end_of_text=fields.get("eos_token_id", 0),
-    )
-
-
-def _integer(fields: dict[str, Any], name: str, where: str) -> int:
-    value = fields.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise SourceError(f"{name} is {value!r}; a positive integer is needed", where=where)
-    return value
-
-
-def _rotary(fields: dict[str, Any], where: str) -> tuple[float, float]:
-    """Return base and share of the head that rotates, from the names before or after transformers 5."""
-    new = fields.get("rope_parameters") or {}
-    unknown = set(new) - {"rope_type", "rope_theta", "partial_rotary_factor"}
-    if unknown or new.get("rope_type", "default") != "default":
-        raise SourceError(f"rope_parameters is {new!r}; only the default rotary embedding is handled", where=where)
-    base = new.get("rope_theta", fields.get("rotary_emb_base", fields.get("rope_theta", 10000)))
-    share = new.get("partial_rotary_factor", fields.get("rotary_pct", fields.get("partial_rotary_factor", 0.25)))
-    for name, chosen in (("rotary_emb_base", base), ("rotary_pct", share)):
-        if fields.get(name, chosen) != chosen:
-            raise SourceError(f"{name} is {fields[name]!r} but rope_parameters says {chosen!r}", where=where)
-    return float(base), float(share)

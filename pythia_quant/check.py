@@ -81,7 +81,7 @@ def check_artifact(
         runtime=runtime.description,
         run_error=run_error,
         kl_as_run=mean_kl(expected, as_run),
-        generated=[] if in_layers else generate(runtime, ids[0, : ids.shape[1] // 2], GENERATED, end=None),
+        generated=[] if in_layers else generate(runtime, ids[0, : ids.shape[1] // 2], GENERATED, ends=()),
     ).model_dump()
 
 

@@ -16,9 +16,9 @@ import torch
 from safetensors import SafetensorError
 
 from pythia_quant import environment, isolate
-from pythia_quant.architecture import read_config
 from pythia_quant.artifact import Artifact, hash_files, open_artifact, scratch_folder, verify_files, work_folder
 from pythia_quant.callbacks import Report, silent
+from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import format_of, load
 from pythia_quant.formats.job import Job, Written
@@ -213,8 +213,8 @@ def _add_tokenizer(source: Source, folder: Path) -> None:
     configuration = folder / "tokenizer_config.json"
     if not configuration.exists():  # without one, onnxruntime-genai and transformers.js find no tokenizer
         configuration.write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}) + "\n")
-    end = source.architecture.end_of_text
-    generation = {"bos_token_id": end, "eos_token_id": end, "do_sample": False}
+    config = source.architecture.config()
+    generation = {name: config[name] for name in config if name.endswith("_token_id")} | {"do_sample": False}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
 
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from tokenizers import Tokenizer
 
 from pythia_quant import environment
-from pythia_quant.architecture import read_config
 from pythia_quant.artifact import open_artifact
+from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import format_of, load
 from pythia_quant.runtimes import Runtime, generate
@@ -39,7 +39,7 @@ def continue_text(
     artifact = open_artifact(folder)
     architecture = read_config(folder / "config.json", quantized=True)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    ids: list[int] = tokenizer.encode(prompt, add_special_tokens=False).ids or [architecture.end_of_text or 0]
+    ids: list[int] = tokenizer.encode(prompt, add_special_tokens=False).ids or [architecture.tokens.begin or 0]
     if len(ids) + max_new_tokens > architecture.context:
         raise ArtifactError(
             f"the prompt's {len(ids)} tokens and {max_new_tokens} new ones exceed the context, {architecture.context}",
@@ -47,7 +47,7 @@ def continue_text(
         )
     runtime: Runtime = load(format_of(artifact.settings).run)(folder, environment.cores())
     started = time.perf_counter()
-    tokens = generate(runtime, torch.tensor(ids), max_new_tokens, architecture.end_of_text, temperature, seed)
+    tokens = generate(runtime, torch.tensor(ids), max_new_tokens, architecture.tokens.ends, temperature, seed)
     return Continuation(
         prompt=prompt,
         text=tokenizer.decode(tokens),

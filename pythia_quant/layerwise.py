@@ -1,6 +1,6 @@
 """GPT-NeoX in fp32, one layer at a time: only one layer's weights and all windows' hidden states are in memory.
 
-The arithmetic is that of ``GPTNeoXForCausalLM`` in transformers (parallel residual, exact GELU); the tests compare.
+The arithmetic is that of ``GPTNeoXForCausalLM`` in transformers; the tests compare.
 """
 
 from __future__ import annotations
@@ -56,7 +56,14 @@ def attend(architecture: Architecture, weights: LayerWeights, hidden: Tensor) ->
 def expand(architecture: Architecture, weights: LayerWeights, hidden: Tensor) -> Tensor:
     """Return what ``mlp.dense_4h_to_h`` reads, fp32 [windows, tokens, MLP width]."""
     normed = normalize(architecture, weights, "post_attention_layernorm", hidden)
-    return F.gelu(linear(weights, "mlp.dense_h_to_4h", normed))
+    return activate(architecture, linear(weights, "mlp.dense_h_to_4h", normed))
+
+
+def activate(architecture: Architecture, inputs: Tensor) -> Tensor:
+    """Apply the MLP's function, see :data:`pythia_quant.architecture.Activation`."""
+    if architecture.activation == "relu":
+        return F.relu(inputs)
+    return F.gelu(inputs, approximate="none" if architecture.activation == "gelu" else "tanh")
 
 
 def layer_forward(architecture: Architecture, weights: LayerWeights, hidden: Tensor) -> Tensor:
@@ -70,8 +77,9 @@ def layer_forward(architecture: Architecture, weights: LayerWeights, hidden: Ten
     Returns:
         fp32 [windows, tokens, width].
     """
-    attended = linear(weights, "attention.dense", attend(architecture, weights, hidden))
-    return hidden + attended + linear(weights, "mlp.dense_4h_to_h", expand(architecture, weights, hidden))
+    after_attention = hidden + linear(weights, "attention.dense", attend(architecture, weights, hidden))
+    read = hidden if architecture.parallel_residual else after_attention
+    return after_attention + linear(weights, "mlp.dense_4h_to_h", expand(architecture, weights, read))
 
 
 def _attend(architecture: Architecture, mixed: Tensor) -> Tensor:
@@ -89,7 +97,10 @@ def _attend(architecture: Architecture, mixed: Tensor) -> Tensor:
 def rotary_angles(architecture: Architecture, tokens: int) -> Tensor:
     """Return the rotation angles, fp32 [tokens, rotary_size / 2] (arXiv 2104.09864, half-split layout)."""
     exponents = torch.arange(0, architecture.rotary_size, 2, dtype=torch.float32) / architecture.rotary_size
-    return torch.outer(torch.arange(tokens, dtype=torch.float32), 1.0 / architecture.rotary_base**exponents)
+    frequencies = 1.0 / architecture.rotary_base**exponents
+    if architecture.rope_scaling and architecture.rope_scaling.kind == "linear":
+        frequencies /= architecture.rope_scaling.factor
+    return torch.outer(torch.arange(tokens, dtype=torch.float32), frequencies)
 
 
 @cache

@@ -11,7 +11,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from pythia_quant import suite
-from pythia_quant.architecture import Architecture, read_config
+from pythia_quant.architecture import Architecture
+from pythia_quant.config_file import read_config
 from pythia_quant.errors import SourceError
 from pythia_quant.hub_files import Tell, check_download, commit_of, fetch, say_nothing, sha256
 from pythia_quant.manifest import DEMO
@@ -178,10 +179,10 @@ def _check_end(tokenizer: Tokenizer, path: Path, settings: Path | None, architec
     except (OSError, ValueError, AttributeError) as error:
         raise SourceError(f"cannot be read ({error})", where=str(settings), hint="download it again") from error
     found = tokenizer.token_to_id(str(name))
-    if architecture.end_of_text is not None and found != architecture.end_of_text:
+    if architecture.tokens.end is not None and found != architecture.tokens.end:
         number = "has no token" if found is None else f"gives number {found} to"
         raise SourceError(
-            f"{number} {name!r}; in config.json the text ends with token {architecture.end_of_text}",
+            f"{number} {name!r}; in config.json the text ends with token {architecture.tokens.end}",
             where=str(path),
             hint="tokenizer and model do not belong together",
         )

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from tiny import random_weights, write_checkpoint
 
-from pythia_quant.architecture import Architecture, read_config
+from pythia_quant.architecture import Architecture
+from pythia_quant.config_file import read_config
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.gptq.writer import write
 from pythia_quant.formats.job import Job, Written

@@ -6,7 +6,7 @@ import pytest
 from tiny import TINY
 from transformers import GPTNeoXConfig
 
-from pythia_quant.architecture import parse_config, read_config
+from pythia_quant.config_file import parse_config, read_config
 from pythia_quant.errors import SourceError
 
 BEFORE_TRANSFORMERS_5: dict[str, Any] = {
@@ -35,11 +35,14 @@ def test_the_config_we_write_reads_back_and_transformers_understands_it() -> Non
     [
         ({"model_type": "llama"}, "llama"),
         ({"architectures": ["GPTNeoXForSequenceClassification"]}, "SequenceClassification"),
-        ({"hidden_act": "gelu_new"}, "gelu_new"),
-        ({"use_parallel_residual": False}, "use_parallel_residual"),
-        ({"attention_bias": False}, "attention_bias"),
-        ({"tie_word_embeddings": True}, "tie_word_embeddings"),
-        ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling"),
+        ({"hidden_act": "silu"}, "silu"),
+        ({"use_parallel_residual": "yes"}, "use_parallel_residual"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2}}, "rope_scaling"),
+        ({"rope_scaling": {"type": "linear", "factor": "x"}}, "factor"),
+        ({"layer_norm_eps": None}, "layer_norm_eps"),
+        ({"rotary_pct": float("inf")}, "rotary_pct"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
+        ({"eos_token_id": 272}, "eos_token_id"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_parameters"),
         ({"rotary_pct": 0.5, "rope_parameters": {"partial_rotary_factor": 0.25}}, "rotary_pct"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),

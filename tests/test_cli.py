@@ -216,7 +216,7 @@ def test_onnx_continues_a_text_as_transformers_does(finished: Path) -> None:
     from pythia_quant.runtimes.hf import open_model
 
     ours = continue_text(finished / "out/tiny/local/onnx-fp32", "eval 12", 8)
-    theirs = generate(open_model(finished / "tiny", torch.float32), torch.tensor(ours.prompt_tokens), 8, end=0)
+    theirs = generate(open_model(finished / "tiny", torch.float32), torch.tensor(ours.prompt_tokens), 8, ends=(0,))
     assert ours.tokens == theirs
     assert len(ours.tokens) == 8
 

@@ -26,8 +26,8 @@ from subjects import HERE, Subject
 from tables import decode, print_conditions, print_ratios, print_size
 
 from pythia_quant import environment, isolate
-from pythia_quant.architecture import read_config
 from pythia_quant.bench.others import ALLOWED, Others, wait
+from pythia_quant.config_file import read_config
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.suite import SIZES
 

@@ -15,8 +15,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from pythia_quant.architecture import Architecture, read_config
+from pythia_quant.architecture import Architecture
 from pythia_quant.bench.subject import Subject
+from pythia_quant.config_file import read_config
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.isolate import report_progress
 from pythia_quant.passages import read_passages
@@ -103,7 +104,7 @@ def measure_lambada(
     """
     likelihoods, hits = [], []
     for done, text in enumerate(passages, 1):
-        example = encode_passage(tokenizer, text, architecture.end_of_text or 0)
+        example = encode_passage(tokenizer, text, architecture.tokens.end or 0)
         likelihood, greedy = judge(predict(runtime, example, architecture.context), example.word)
         likelihoods.append(likelihood)
         hits.append(greedy)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from pythia_quant import environment, isolate
-from pythia_quant.architecture import read_config
 from pythia_quant.artifact import open_artifact
 from pythia_quant.bench.others import ALLOWED, wait
 from pythia_quant.bench.statistics import spread
 from pythia_quant.bench.subject import Subject
+from pythia_quant.config_file import read_config
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.onnx.settings import OnnxSettings

@@ -16,9 +16,9 @@ import torch
 from tokenizers import Tokenizer
 
 from pythia_quant import environment
-from pythia_quant.architecture import read_config
 from pythia_quant.artifact import open_artifact
 from pythia_quant.bench.lambada import Example, judge, predict
+from pythia_quant.config_file import read_config
 from pythia_quant.errors import BenchmarkError, PythiaQuantError, SourceError, nearest
 from pythia_quant.formats import format_of, load
 from pythia_quant.runtimes import Runtime
@@ -104,7 +104,7 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
     @property
     def eot_token_id(self) -> int:
         """The token that ends a text, and stands for an empty context."""
-        return self._shape.end_of_text or 0
+        return self._shape.tokens.end or 0
 
     @property
     def max_length(self) -> int:

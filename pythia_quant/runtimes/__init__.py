@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 import torch
@@ -39,7 +40,7 @@ class Runtime(Protocol):
 
 
 def generate(
-    runtime: Runtime, prompt: Tensor, count: int, end: int | None, temperature: float = 0.0, seed: int = 0
+    runtime: Runtime, prompt: Tensor, count: int, ends: Collection[int], temperature: float = 0.0, seed: int = 0
 ) -> list[int]:
     """Continue a prompt.
 
@@ -47,12 +48,12 @@ def generate(
         runtime: the model.
         prompt: int64 [tokens], at least one.
         count: the most tokens to add.
-        end: the token that ends the text; None to always add `count`.
+        ends: the tokens that end the text; none to always add `count`.
         temperature: 0 takes the most likely token, above 0 samples from the softmax of logits / temperature.
         seed: of the sampling.
 
     Returns:
-        The new tokens, without `end`.
+        The new tokens, without the one that ended the text.
     """
     generator = torch.Generator().manual_seed(seed)
     logits = runtime.prefill(prompt, len(prompt) + count)
@@ -62,7 +63,7 @@ def generate(
             token = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
         else:
             token = int(logits.argmax())
-        if token == end:
+        if token in ends:
             return added
         added.append(token)
         if len(added) == count:

@@ -12,7 +12,8 @@ import transformers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache, GPTNeoXForCausalLM
 
-from pythia_quant.architecture import layer_name, read_config
+from pythia_quant.architecture import layer_name
+from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.bnb.library import bitsandbytes
 

@@ -10,7 +10,8 @@ import onnxruntime as ort
 import torch
 from torch import Tensor
 
-from pythia_quant.architecture import Architecture, read_config
+from pythia_quant.architecture import Architecture
+from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.settings import Choice, OnnxSettings

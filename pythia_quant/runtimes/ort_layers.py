@@ -9,7 +9,7 @@ import torch
 from onnx import ModelProto
 from torch import Tensor
 
-from pythia_quant.architecture import read_config
+from pythia_quant.config_file import read_config
 from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.pieces import in_layers
 from pythia_quant.runtimes.layered import Stage

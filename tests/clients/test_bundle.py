@@ -10,7 +10,8 @@ import pytest
 from tiny import TINY
 from transformers import AutoConfig, GPTNeoXConfig
 
-from pythia_quant.architecture import read_config
+from pythia_quant.architecture import SpecialTokens
+from pythia_quant.config_file import read_config
 from pythia_quant.formats.onnx.bundle import write_configs
 
 
@@ -30,6 +31,10 @@ def test_config_is_still_understood_by_us_and_by_transformers(tmp_path: Path) ->
 
 @pytest.mark.parametrize("end", [None, 7])
 def test_genai_stops_where_the_model_does(tmp_path: Path, end: int | None) -> None:
-    write_configs(tmp_path, replace(TINY, end_of_text=end), tmp_path / "onnx" / "model.onnx")
+    write_configs(
+        tmp_path,
+        replace(TINY, tokens=SpecialTokens(end, () if end is None else (end,))),
+        tmp_path / "onnx" / "model.onnx",
+    )
     model = json.loads((tmp_path / "genai_config.json").read_text())["model"]
     assert [model.get(f"{name}_token_id") for name in ("bos", "eos", "pad")] == [end] * 3

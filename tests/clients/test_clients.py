@@ -100,7 +100,7 @@ def case(request: pytest.FixtureRequest, artifacts: dict[str, Path]) -> Case:
 
 def continued(runtime: OnnxRuntime, prompt: list[int]) -> list[int]:
     """Return what our runtime adds, after checking that every choice was a clear one."""
-    added = generate(runtime, torch.tensor(prompt), COUNT, end=None)
+    added = generate(runtime, torch.tensor(prompt), COUNT, ends=())
     best = runtime.logits(torch.tensor([prompt + added]))[0, len(prompt) - 1 : -1].topk(2).values
     assert (best[:, 0] - best[:, 1]).min() > CLEAR, "choose another prompt: rounding decides how this one goes on"
     return added

@@ -14,7 +14,8 @@ import torch
 from onnx_models import FP32, PROBE, SHAPE, convert, source
 from tiny import random_weights
 
-from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, read_config
+from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS
+from pythia_quant.config_file import read_config
 from pythia_quant.equalize import equalize
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.job import Job

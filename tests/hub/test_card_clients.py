@@ -135,7 +135,7 @@ def test_code_for_onnxruntime_continues_as_our_runtime_does(onnx: Path, tmp_path
     printed = run(download + code(SETTINGS["onnx"], "onnxruntime"), tmp_path)
     tokenizer = Tokenizer.from_file(str(onnx / "tokenizer.json"))
     prompt = tokenizer.encode("Once upon a time").ids
-    assert printed == tokenizer.decode(prompt + generate(open_runtime(onnx, 1), torch.tensor(prompt), 40, None))
+    assert printed == tokenizer.decode(prompt + generate(open_runtime(onnx, 1), torch.tensor(prompt), 40, ()))
 
 
 def test_code_for_bitsandbytes_continues_as_our_runtime_does(checkpoint: Path, tmp_path: Path) -> None:
@@ -149,5 +149,5 @@ def test_code_for_bitsandbytes_continues_as_our_runtime_does(checkpoint: Path, t
     printed = run(source, tmp_path)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     prompt = tokenizer.encode("Once upon a time").ids
-    added = generate(open_bnb(folder, 1), torch.tensor(prompt), 12, None)
+    added = generate(open_bnb(folder, 1), torch.tensor(prompt), 12, ())
     assert printed == tokenizer.decode(prompt + added, skip_special_tokens=False)

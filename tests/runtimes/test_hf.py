@@ -59,7 +59,7 @@ def test_prefill_and_steps_give_the_logits_of_the_whole_sequence(
 def test_greedy_text_is_that_of_transformers(weights: WeightFiles, tmp_path: Path) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     expected = model.generate(IDS[:1, :8], max_new_tokens=12, do_sample=False, eos_token_id=-1, pad_token_id=0)
-    ours = generate(open_model(tmp_path, torch.float32), IDS[0, :8], 12, end=None)
+    ours = generate(open_model(tmp_path, torch.float32), IDS[0, :8], 12, ends=())
     assert ours == expected[0, 8:].tolist()
 
 

@@ -103,7 +103,7 @@ def test_nothing_is_left_without_memory_or_unquantized(tmp_path: Path) -> None:
 def test_it_generates(tmp_path: Path) -> None:
     convert(source(tmp_path / "source"), tmp_path / "artifact")
     runtime = open_runtime(tmp_path / "artifact", threads=2)
-    assert len(generate(runtime, PROBE[0, :8], 6, end=None)) == 6
+    assert len(generate(runtime, PROBE[0, :8], 6, ends=())) == 6
     assert "int4" in runtime.description or "gptqmodel" in runtime.description
 
 

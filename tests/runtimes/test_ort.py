@@ -56,7 +56,7 @@ def test_measuring_in_between_leaves_a_generation_alone(runtime: OnnxRuntime) ->
 
 
 def test_greedy_generation_takes_the_most_likely_token(runtime: OnnxRuntime) -> None:
-    new = generate(runtime, IDS[0, :5], count=4, end=None)
+    new = generate(runtime, IDS[0, :5], count=4, ends=())
     whole = torch.cat((IDS[0, :5], torch.tensor(new)))
     assert runtime.logits(whole[None])[0, 4:-1].argmax(-1).tolist() == new
 

@@ -8,7 +8,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pythia_quant.architecture import LINEARS, Architecture, read_config
+from pythia_quant.architecture import LINEARS, Architecture
+from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.formats.shards import AGAIN, find_tensors

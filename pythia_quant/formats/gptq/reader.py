@@ -10,7 +10,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pythia_quant.architecture import HEAD, LINEARS, Architecture, read_config
+from pythia_quant.architecture import HEAD, LINEARS, Architecture
+from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.gptq.packing import PARTS, packed_layout, unpack
 from pythia_quant.formats.shards import AGAIN, find_tensors

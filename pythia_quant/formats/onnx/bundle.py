@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pythia_quant.architecture import TRANSFORMERS_JS, Architecture
+from pythia_quant.architecture import Architecture
+from pythia_quant.config_file import TRANSFORMERS_JS
 
 # transformers.js chooses a model's file by the type asked for; these are the names of ours.
 _TYPES = {"model.onnx": "fp32", "model_quantized.onnx": "q8"}
@@ -32,7 +33,7 @@ def _genai(architecture: Architecture, model: Path) -> dict[str, Any]:
 
     Rows of a batch are padded with the end of text, the only special token that every source is known to have.
     """
-    end = architecture.end_of_text
+    end = architecture.tokens.end
     special = {} if end is None else {f"{name}_token_id": end for name in ("bos", "eos", "pad")}
     return {
         "model": {

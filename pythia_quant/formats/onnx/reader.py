@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pythia_quant import architecture as checkpoint
-from pythia_quant.architecture import Architecture, read_config
+from pythia_quant.architecture import Architecture
+from pythia_quant.config_file import read_config
 from pythia_quant.formats.onnx import products, rotary
 from pythia_quant.formats.onnx.blocks import Blocks, from_stored, zeros_from_stored
 from pythia_quant.formats.onnx.external import StoredModel, find_model

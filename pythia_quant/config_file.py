@@ -1,0 +1,210 @@
+"""What a GPT-NeoX ``config.json`` says: what would change what the model computes is understood, or refused by name."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, get_args
+
+from pythia_quant.architecture import Activation, Architecture, RopeScaling, SpecialTokens
+from pythia_quant.errors import SourceError
+from pythia_quant.json_file import read_object
+
+TRANSFORMERS_JS = "transformers.js_config"
+"""The field of config.json that only transformers.js reads: which file to load, nothing about what it computes."""
+
+# Beyond these nothing of the family lies, and below them no table built from a number takes long or much memory.
+_MOST = {
+    "num_hidden_layers": 1_000, "hidden_size": 100_000, "num_attention_heads": 10_000, "intermediate_size": 1_000_000,
+    "vocab_size": 10_000_000, "max_position_embeddings": 10_000_000,
+}  # fmt: skip
+
+# Of these fields, which GPT-NeoX in transformers does not have or obeys, any other value computes something else.
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False, None),
+    "is_encoder_decoder": (False, None),
+    "pruned_heads": ({}, None),
+    "sliding_window": (None,),
+}
+
+_READ = {
+    "architectures", "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "vocab_size", "max_position_embeddings", "layer_norm_eps", "rotary_pct", "rotary_emb_base", "rope_parameters",
+    "rope_theta", "partial_rotary_factor", "bos_token_id", "eos_token_id", "pad_token_id", "hidden_act",
+    "use_parallel_residual", "attention_bias", "tie_word_embeddings", "rope_scaling", "quantization_config",
+    "head_dim", "num_key_value_heads", TRANSFORMERS_JS,
+}  # fmt: skip
+
+# Fields without effect on inference from full-precision weights.
+_IGNORED = {
+    "_name_or_path", "attention_dropout", "attention_probs_dropout_prob", "classifier_dropout", "dtype",
+    "hidden_dropout", "hidden_dropout_prob", "id2label", "initializer_range", "label2id", "output_attentions",
+    "output_hidden_states", "return_dict", "torch_dtype", "transformers_version", "use_cache",
+    "chunk_size_feed_forward", "gradient_checkpointing", "problem_type", "sep_token_id", "cls_token_id",
+    "decoder_start_token_id", "is_decoder",
+}  # fmt: skip
+
+
+def read_config(path: Path, *, quantized: bool = False) -> Architecture:
+    """Read a ``config.json``; `quantized` says that it is an artifact's, whose quantization_config is not our matter.
+
+    Raises:
+        SourceError: not JSON, not GPT-NeoX, or a field whose value we do not handle.
+    """
+    fields = read_object(path, SourceError)
+    if quantized:
+        fields.pop("quantization_config", None)
+    return parse_config(fields, where=str(path))
+
+
+def unknown_fields(fields: dict[str, Any]) -> list[str]:
+    """Return the names in a ``config.json`` that say nothing to us, sorted; a notice is due for them."""
+    return sorted(fields.keys() - _READ - _IGNORED - _FIXED.keys())
+
+
+def parse_config(fields: dict[str, Any], where: str = "config.json") -> Architecture:
+    """Turn the fields of a ``config.json`` into an architecture; see :func:`read_config`."""
+    if fields.get("model_type") != "gpt_neox":
+        raise SourceError(
+            f"model_type is {_short(fields.get('model_type'))}; only gpt_neox (Pythia) is handled",
+            where=where,
+            hint="give a GPT-NeoX checkpoint, such as EleutherAI/pythia-160m",
+        )
+    if fields.get("architectures") not in (None, [], ["GPTNeoXForCausalLM"]):
+        raise SourceError(
+            f"architectures is {_short(fields['architectures'])}; only GPTNeoXForCausalLM is handled",
+            where=where,
+            hint="give a checkpoint with a language-model head",
+        )
+    if fields.get("quantization_config") is not None:
+        raise SourceError(
+            "has a quantization_config: the checkpoint is quantized already",
+            where=where,
+            hint="give the checkpoint that it was made from, in fp16, bf16 or fp32",
+        )
+    for name, allowed in _FIXED.items():
+        if name in fields and fields[name] not in allowed:
+            raise _refused(name, fields[name], repr(allowed[0]), where)
+    width, heads = _integer(fields, "hidden_size", where), _integer(fields, "num_attention_heads", where)
+    if width % heads:
+        raise SourceError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}", where=where)
+    for name, size in (("head_dim", width // heads), ("num_key_value_heads", heads)):
+        if fields.get(name) not in (None, size):
+            raise _refused(name, fields[name], str(size), where)
+    activation = fields.get("hidden_act", "gelu")
+    if activation not in get_args(Activation):
+        raise _refused("hidden_act", activation, ", ".join(get_args(Activation)), where)
+    base, share, scaling = _rotary(fields, where)
+    rotary_size = int(width // heads * share)
+    if rotary_size % 2 or not 0 < rotary_size <= width // heads:
+        raise SourceError(f"rotary embedding over {rotary_size} of {width // heads} head dimensions", where=where)
+    vocabulary = _integer(fields, "vocab_size", where)
+    return Architecture(
+        layers=_integer(fields, "num_hidden_layers", where),
+        width=width,
+        heads=heads,
+        mlp_width=_integer(fields, "intermediate_size", where),
+        vocabulary=vocabulary,
+        context=_integer(fields, "max_position_embeddings", where),
+        rotary_size=rotary_size,
+        rotary_base=base,
+        norm_epsilon=_number(fields.get("layer_norm_eps", 1e-5), "layer_norm_eps", where),
+        parallel_residual=_flag(fields, "use_parallel_residual", default=True, where=where),
+        activation=activation,
+        rope_scaling=scaling,
+        tied=_flag(fields, "tie_word_embeddings", default=False, where=where),
+        tokens=_tokens(fields, vocabulary, where),
+    )
+
+
+def has_attention_biases(fields: dict[str, Any]) -> bool:
+    """Say whether the attention's linear layers have biases in the checkpoint; they are 0 where they have none."""
+    return fields.get("attention_bias") is not False
+
+
+def _refused(name: str, value: Any, handled: str, where: str) -> SourceError:
+    return SourceError(f"{name} is {_short(value)}; handled: {handled}", where=where)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _integer(fields: dict[str, Any], name: str, where: str) -> int:
+    value = fields.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise SourceError(f"{name} is {_short(value)}; a positive integer is needed", where=where)
+    if value > _MOST[name]:
+        raise SourceError(f"{name} is {_short(value)}; at most {_MOST[name]:,} is handled", where=where)
+    return value
+
+
+def _number(value: Any, name: str, where: str) -> float:
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not good or not 0 < value < 1e30 or not math.isfinite(value):
+        raise SourceError(f"{name} is {_short(value)}; a positive number is needed", where=where)
+    return float(value)
+
+
+def _flag(fields: dict[str, Any], name: str, *, default: bool, where: str) -> bool:
+    value = fields.get(name, default)
+    if not isinstance(value, bool):
+        raise _refused(name, value, "true or false", where)
+    return value
+
+
+def _tokens(fields: dict[str, Any], vocabulary: int, where: str) -> SpecialTokens:
+    """Return the special tokens' ids. Where config.json has none of a kind, GPT-NeoX's default, 0, holds."""
+
+    def ids(name: str, default: int | None) -> list[int]:
+        value = fields.get(name, default)
+        found = value if isinstance(value, list) else [] if value is None else [value]
+        for one in found:
+            if not isinstance(one, int) or isinstance(one, bool) or not -1 <= one < vocabulary:
+                raise SourceError(
+                    f"{name} is {_short(value)}; the vocabulary has tokens 0 to {vocabulary - 1:,}", where=where
+                )
+        return [one for one in found if one >= 0]  # some tools write -1 for none
+
+    begin, pad = ids("bos_token_id", 0), ids("pad_token_id", None)
+    for name, several in (("bos_token_id", begin), ("pad_token_id", pad)):
+        if len(several) > 1:
+            raise SourceError(f"{name} is {_short(fields[name])}; a single token is needed", where=where)
+    return SpecialTokens(
+        begin=next(iter(begin), None),
+        ends=tuple(dict.fromkeys(ids("eos_token_id", 0))),
+        pad=next(iter(pad), None),
+    )
+
+
+def _rotary(fields: dict[str, Any], where: str) -> tuple[float, float, RopeScaling | None]:
+    """Return base, share of the head that rotates, and scaling, from the names before or after transformers 5."""
+    new = fields.get("rope_parameters")
+    new = {} if new is None else new
+    if not isinstance(new, dict):
+        raise _refused("rope_parameters", new, "an object with rope_type", where)
+    unknown = set(new) - {"rope_type", "type", "rope_theta", "partial_rotary_factor", "factor"}
+    if unknown:
+        raise SourceError(f"rope_parameters has {_short(sorted(unknown)[0])}, which is not handled", where=where)
+    base = new.get("rope_theta", fields.get("rotary_emb_base", fields.get("rope_theta", 10000)))
+    share = new.get("partial_rotary_factor", fields.get("rotary_pct", fields.get("partial_rotary_factor", 0.25)))
+    for name, chosen in (("rotary_emb_base", base), ("rotary_pct", share)):
+        if fields.get(name, chosen) != chosen:
+            what = f"{name} is {_short(fields[name])} but rope_parameters says {_short(chosen)}"
+            raise SourceError(what, where=where)
+    scaling = _scaling(fields.get("rope_scaling"), "rope_scaling", where)
+    if "rope_type" in new or "type" in new:
+        scaling = _scaling(new, "rope_parameters", where) or scaling
+    return _number(base, "rotary_emb_base", where), _number(share, "rotary_pct", where), scaling
+
+
+def _scaling(value: Any, name: str, where: str) -> RopeScaling | None:
+    if value is None:
+        return None
+    kind = value.get("rope_type", value.get("type")) if isinstance(value, dict) else value
+    if kind == "default":
+        return None
+    if kind not in ("linear", "dynamic"):
+        raise _refused(name, value, "none, linear or dynamic", where)
+    return RopeScaling(kind, _number(value.get("factor"), f"{name}.factor", where))

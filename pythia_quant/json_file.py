@@ -1,0 +1,57 @@
+"""JSON that somebody else may have written: read within limits; what cannot be read is one clear error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pythia_quant.errors import PythiaQuantError
+
+MOST_BYTES = 500_000_000
+"""Larger files are refused unread: an index of the largest model has a hundredth of that."""
+
+
+def read_json(path: Path, kind: type[PythiaQuantError], hint: str = "") -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: an ordinary file: a pipe would never end.
+        kind: what is raised.
+        hint: what the user can do when it cannot be read.
+
+    Raises:
+        PythiaQuantError: of that kind; it is missing, too large, no JSON, nested without end, or no valid text.
+    """
+    try:
+        if not path.is_file():
+            raise kind("is no file" if path.exists() else "there is no such file", where=str(path), hint=hint)
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise kind(f"has {size / 1e6:,.0f} MB, too many for what it is", where=str(path), hint=hint)
+        content = path.read_bytes()
+    except OSError as error:
+        raise kind(f"cannot be read ({error.strerror})", where=str(path), hint=hint) from error
+    except ValueError as error:  # a NUL in the name
+        raise kind(f"cannot be read ({error})", where=repr(str(path)), hint=hint) from error
+    return parse_json(content, str(path), kind, hint)
+
+
+def parse_json(content: bytes, where: str, kind: type[PythiaQuantError], hint: str = "") -> Any:
+    """Parse JSON; see :func:`read_json`."""
+    try:
+        data = json.loads(content)
+        if b"\\u" in content:
+            json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair, which no file or terminal takes
+    except RecursionError as error:
+        raise kind("is nested too deeply", where=where, hint=hint) from error
+    except ValueError as error:
+        raise kind(f"is not JSON ({error})", where=where, hint=hint) from error
+    return data
+
+
+def read_object(path: Path, kind: type[PythiaQuantError], hint: str = "") -> dict[str, Any]:
+    """Read a JSON file that holds an object; see :func:`read_json`."""
+    data = read_json(path, kind, hint)
+    if not isinstance(data, dict):
+        raise kind("is not a JSON object", where=str(path), hint=hint)
+    return data
