@@ -9,16 +9,20 @@ from __future__ import annotations
 import builtins
 import hashlib
 import sysconfig
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from pythia_quant.corpus import encode, shared
+from pythia_quant.cache import cache_folder
+from pythia_quant.corpus import OVERLAP_LENGTH, encode, shared
 
 HELD_OUT_SHARE = 0.15
+_DIGEST = 64  # characters of the hash before a kept text
 
 # Absent from some builds of CPython, or tables of data rather than text.
 _SKIPPED = {
@@ -76,11 +80,30 @@ def training_text() -> str:
 def held_out_text(tokenizer: Tokenizer) -> str:
     """Return the held-out documents less every paragraph that shares 13 tokens in a row with the training text.
 
+    Finding them takes ten seconds and more, so the text is kept in the cache, by the content of all that decides it.
+
     Args:
         tokenizer: decides what a token is; a fast tokenizer, because character offsets are needed.
     """
-    training = encode(tokenizer, training_text())
-    paragraphs = "\n\n".join(d.text for d in documents() if d.held_out).split("\n\n")
+    found = documents()
+    training, held_out = ("\n\n".join(d.text for d in found if d.held_out is wanted) for wanted in (False, True))
+    parts = "\0".join((tokenizer.to_str(), str(OVERLAP_LENGTH), training, held_out))
+    kept = cache_folder("texts") / f"{hashlib.sha256(parts.encode(errors='surrogatepass')).hexdigest()[:32]}.txt"
+    with suppress(OSError, ValueError):
+        content = kept.read_bytes()
+        if hashlib.sha256(content[_DIGEST:]).hexdigest().encode() == content[:_DIGEST]:
+            return content[_DIGEST:].decode()
+    text = _without_shared(tokenizer, training, held_out)
+    with suppress(OSError):  # it can be had again
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=kept.parent, delete=False) as partial:
+            partial.write(hashlib.sha256(text.encode()).hexdigest().encode() + text.encode())
+        Path(partial.name).replace(kept)
+    return text
+
+
+def _without_shared(tokenizer: Tokenizer, training_text: str, held_out: str) -> str:
+    training, paragraphs = encode(tokenizer, training_text), held_out.split("\n\n")
     while True:
         text = "\n\n".join(paragraphs)
         encoding = tokenizer.encode(text, add_special_tokens=False)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
 import torch
 from tiny import TINY, random_weights, write_checkpoint
 from torch import Tensor
@@ -14,11 +15,22 @@ from pythia_quant.architecture import Architecture
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.formats.onnx.writer import write
+from pythia_quant.runtimes.ort_probe import exact_products
 from pythia_quant.weights import WeightFiles
 
 SHAPE = replace(TINY, context=320)
 FP32 = {"weights": "fp32", "embeddings": "fp32", "head": "fp32"}
 PROBE = torch.randint(272, (2, 24), generator=torch.Generator().manual_seed(3))
+
+
+def exact_options() -> ort.SessionOptions:
+    """Return options with which this CPU multiplies integers exactly, as our runtime sets them and a client has to."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    settings = OnnxSettings(format="onnx", weights="int8-channel")
+    for key, value in exact_products(settings, Path("model.onnx")).items():
+        options.add_session_config_entry(key, value)
+    return options
 
 
 def tokens(rows: int, count: int) -> Tensor:

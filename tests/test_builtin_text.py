@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tiny import byte_tokenizer
@@ -5,6 +7,7 @@ from tokenizers import Tokenizer
 
 from pythia_quant import builtin_text
 from pythia_quant.builtin_text import Document, documents, held_out_text
+from pythia_quant.cache import cache_folder
 from pythia_quant.corpus import encode, shared
 from pythia_quant.manifest import DEMO
 from pythia_quant.source import open_source
@@ -20,14 +23,24 @@ def test_documents_are_held_out_by_their_name_alone() -> None:
     assert 0.10 < share < 0.20
 
 
-def test_paragraphs_that_share_13_tokens_with_the_training_text_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paragraphs_that_share_13_tokens_with_the_training_text_are_dropped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHIA_QUANT_CACHE", str(tmp_path))
     kept, dropped = "a paragraph only here", "this one is in both"
     names = iter(f"document {i}" for i in range(1000))
     held_out = next(name for name in names if Document(name, "").held_out)
     training = next(name for name in names if not Document(name, "").held_out)
     texts = [Document(held_out, f"{kept}\n\n{dropped} x\n\nand a third"), Document(training, f"long ago, {dropped} y")]
     monkeypatch.setattr(builtin_text, "documents", lambda: texts)
-    assert held_out_text(byte_tokenizer()) == f"{kept}\n\nand a third"
+    right = f"{kept}\n\nand a third"
+    assert held_out_text(byte_tokenizer()) == right
+    (file,) = cache_folder("texts").iterdir()
+    content = file.read_bytes()
+    assert held_out_text(byte_tokenizer()) == right
+    file.write_bytes(content.replace(b"only", b"lost"))
+    assert held_out_text(byte_tokenizer()) == right, "what was damaged is found again"
+    assert file.read_bytes() == content
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from onnx_models import FP32, SHAPE, convert, source, tokens
+from onnx_models import FP32, SHAPE, convert, exact_options, source, tokens
 from transformers import GPTNeoXForCausalLM
 
 from pythia_quant.formats.onnx.external import StoredModel, find_model
@@ -49,9 +49,7 @@ def test_every_pythia_shape_matches_transformers(tmp_path: Path, size: Size) -> 
 
 
 def client(artifact: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    return ort.InferenceSession(find_model(artifact), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(find_model(artifact), exact_options(), providers=["CPUExecutionProvider"])
 
 
 def run_client(

@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx_models import exact_options
 
 from pythia_quant.formats.onnx.blocks import Blocks, from_quantized, quantize
 from pythia_quant.formats.onnx.nodes import GELU_OFFSET, Nodes
@@ -32,7 +33,9 @@ def run(nodes: list[NodeProto], inputs: dict[str, Array], constants: dict[str, A
     )
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
-    computed: Array = ort.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+    computed: Array = ort.InferenceSession(model, exact_options(), providers=["CPUExecutionProvider"]).run(
+        None, inputs
+    )[0]
     return computed
 
 
