@@ -44,6 +44,19 @@ class SpecialTokens:
 
 
 @dataclass(frozen=True)
+class Update:
+    """What a layer adds to the hidden states at once.
+
+    Attributes:
+        inner: the linear layers that read the hidden states, each through its norm, see :data:`NORM_OF`.
+        outer: the linear layers whose results are added to them, in the order of those that they follow.
+    """
+
+    inner: tuple[str, ...]
+    outer: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Architecture:
     """The shape of a GPT-NeoX model.
 
@@ -83,6 +96,12 @@ class Architecture:
     def head_size(self) -> int:
         """Dimensions of one attention head."""
         return self.width // self.heads
+
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        """What a layer adds, in order: all at once, or the attention's result first, which the MLP then reads."""
+        together = Update((MIXED, EXPAND), (DENSE, CONTRACT))
+        return (together,) if self.parallel_residual else (Update((MIXED,), (DENSE,)), Update((EXPAND,), (CONTRACT,)))
 
     @property
     def parameters(self) -> int:
@@ -170,3 +189,6 @@ def layer_name(index: int) -> str:
 LINEARS = ("attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
 MIXED, DENSE, EXPAND, CONTRACT = LINEARS
 """The linear layers within one layer."""
+
+NORM_OF = {MIXED: "input_layernorm", EXPAND: "post_attention_layernorm"}
+"""The norm through which a linear layer reads the hidden states."""

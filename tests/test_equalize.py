@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from onnx_models import FP32, PROBE, SHAPE, convert, outlier_channels, source
+from onnx_models import PROBE, SHAPE, convert, outlier_channels, source
 from tiny import TINY, random_weights
 from torch import Tensor
 
 from pythia_quant.architecture import Architecture
 from pythia_quant.check import mean_kl
 from pythia_quant.equalize import equalize
-from pythia_quant.errors import SourceError
 from pythia_quant.formats.onnx.rotary import interleave, separate
 from pythia_quant.layerwise import final_hidden_states, head_weight, layer_forward, layer_tensor_names
 from pythia_quant.runtimes.ort import open_runtime
@@ -35,8 +34,9 @@ def equalized(architecture: Architecture, layer: dict[str, Tensor]) -> dict[str,
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("heads", [1, 2, 4])
-def test_equalized_layer_is_equivalent(seed: int, heads: int) -> None:
-    shape = replace(TINY, heads=heads)
+@pytest.mark.parametrize("parallel", [True, False])
+def test_equalized_layer_is_equivalent(seed: int, heads: int, *, parallel: bool) -> None:
+    shape = replace(TINY, heads=heads, parallel_residual=parallel)
     layer = layer_of(shape, seed)
     hidden = 3 * torch.randn(2, 9, shape.width, generator=torch.Generator().manual_seed(seed))
     expected = layer_forward(shape, layer, hidden)
@@ -62,6 +62,21 @@ def test_norms_and_columns_are_even_afterwards() -> None:
     torch.testing.assert_close(values.norm(dim=2).flatten(), layer["attention.dense.weight"].norm(dim=0))
     assert layer["input_layernorm.bias"].eq(0).all()
     assert torch.equal(layer["input_layernorm.weight"], layer["post_attention_layernorm.weight"])
+
+
+def test_sequential_layers_keep_a_gain_for_each_norm_and_both_biases() -> None:
+    shape = replace(TINY, parallel_residual=False)
+    original = layer_of(shape)
+    layer = equalized(shape, original)
+    for linear, norm in (("attention.query_key_value", "input"), ("mlp.dense_h_to_4h", "post_attention")):
+        weight, gain = layer[f"{linear}.weight"], layer[f"{norm}_layernorm.weight"]
+        torch.testing.assert_close(weight.norm(dim=0), weight.norm(dim=0).mean().expand_as(gain))
+        assert layer[f"{norm}_layernorm.bias"].eq(0).all()
+    folded = original["mlp.dense_h_to_4h.weight"] * original["post_attention_layernorm.weight"]
+    torch.testing.assert_close(layer["mlp.dense_h_to_4h.weight"] * layer["post_attention_layernorm.weight"], folded)
+    assert not torch.allclose(layer["input_layernorm.weight"], layer["post_attention_layernorm.weight"], rtol=0.01)
+    for bias in ("attention.dense.bias", "mlp.dense_4h_to_h.bias"):
+        assert torch.equal(layer[bias], original[bias])
 
 
 def test_scaled_value_channels_make_the_same_layer() -> None:
@@ -109,9 +124,3 @@ def test_rows_are_separated_in_order_and_come_back(head_size: int, rotary_size: 
     assert torch.equal(query[pairs : pairs + half], query[:half] + half)
     assert sorted(query.tolist()) == list(range(head_size))
     assert torch.equal(interleave(rows, shape), torch.stack((part, head, channel), dim=1))
-
-
-def test_heads_too_small_for_the_operator_are_refused(tmp_path: Path) -> None:
-    shape = replace(SHAPE, width=72, heads=3, rotary_size=24)
-    with pytest.raises(SourceError, match=r"rotates 24 of 24 channels of a head; .* at least 32"):
-        convert(source(tmp_path / "source", shape), tmp_path / "artifact", **FP32)

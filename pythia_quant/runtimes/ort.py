@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import torch
+from onnx import ModelProto
 from torch import Tensor
 
 from pythia_quant.architecture import Architecture
 from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.onnx.external import StoredModel, find_model
+from pythia_quant.formats.onnx.rotary import kept_head_size
 from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
 from pythia_quant.runtimes.ort_probe import exact_products
 
@@ -33,28 +35,29 @@ def open_runtime(folder: Path, threads: int) -> OnnxRuntime:
     """
     path = find_model(folder)
     stored = StoredModel(path)  # names the file and the byte where data are missing; ONNX Runtime would not
-    session = open_session(None, stored, threads)
+    session = open_session(stored.proto, stored, threads)
     return OnnxRuntime(session, read_config(folder / "config.json"), describe(stored.settings))
 
 
-def open_session(part: bytes | None, stored: StoredModel, threads: int) -> ort.InferenceSession:
-    """Load a model, or a part of it whose external data lie where the model's do.
+def open_session(part: ModelProto, stored: StoredModel, threads: int) -> ort.InferenceSession:
+    """Load a part of a stored model, or all of it.
 
     Raises:
         ArtifactError: ONNX Runtime refuses it, or would not multiply its integers exactly on this CPU.
     """
     path = stored.path
+    model, folder = stored.detach(part)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3  # errors: it would warn that num_logits_to_keep may be overridden, which is meant
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     for key, value in exact_products(stored.settings, path).items():
         options.add_session_config_entry(key, value)
     os.environ.setdefault(_NO_TILED_ATTENTION, "1")
     try:
-        return ort.InferenceSession(part or path, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         hint = "convert again; this program is tested with onnxruntime 1.31"
         raise ArtifactError(f"ONNX Runtime refuses it ({error})", where=str(path), hint=hint) from error
@@ -89,7 +92,7 @@ class OnnxRuntime:
         """Start over with a prompt, int64 [tokens]; return the last position's logits, fp32 [vocabulary].
 
         Raises:
-            BenchmarkError: more tokens are asked for than the model has positions.
+            BenchmarkError: more tokens are asked for than the model has positions, or fewer than the prompt has.
         """
         self._sequence = None  # so that two are never in memory
         self._sequence = sequence = _Sequence(self._session, self._shape, capacity)
@@ -102,7 +105,7 @@ class OnnxRuntime:
         """Feed one more token; return fp32 [vocabulary].
 
         Raises:
-            BenchmarkError: there was no prefill.
+            BenchmarkError: there was no prefill, or it was given no room for this token.
         """
         if self._sequence is None:
             raise BenchmarkError("a token can only follow a prompt", hint="call prefill first")
@@ -124,7 +127,7 @@ class _Sequence:
         self._binding = session.io_binding()
         self._length = 0
         self._mask = np.ones((1, capacity), np.int64)
-        dims = [1, shape.heads, capacity, shape.head_size]
+        dims = [1, shape.heads, capacity, kept_head_size(shape)]
         for layer in range(shape.layers):
             for part in ("key", "value"):
                 buffer = ort.OrtValue.ortvalue_from_shape_and_type(dims, np.float32)
@@ -132,8 +135,14 @@ class _Sequence:
                 self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)
 
     def feed(self, ids: Tensor, logits: Tensor) -> None:
-        """Append tokens, int64 [tokens], and fill `logits`, fp32 [kept, vocabulary], for the last `kept` of them."""
-        total = self._length + len(ids)
+        """Append tokens, int64 [tokens], and fill `logits`, fp32 [kept, vocabulary], for the last `kept` of them.
+
+        Raises:
+            BenchmarkError: they do not fit; the attention operator would write over what stands there.
+        """
+        total, capacity = self._length + len(ids), self._mask.shape[1]
+        if total > capacity:
+            raise BenchmarkError(f"token {total} follows; prefill was given room for {capacity}")
         kept = len(logits)
         self._binding.bind_cpu_input("input_ids", ids[None].numpy())
         self._binding.bind_cpu_input("attention_mask", self._mask[:, :total])

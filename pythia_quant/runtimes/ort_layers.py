@@ -12,6 +12,7 @@ from torch import Tensor
 from pythia_quant.config_file import read_config
 from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.pieces import in_layers
+from pythia_quant.formats.onnx.rotary import kept_head_size
 from pythia_quant.runtimes.layered import Stage
 from pythia_quant.runtimes.ort import describe, open_session
 
@@ -49,14 +50,14 @@ class OnnxLayers:
         return lambda hidden: run(hidden[None])[0]
 
     def _session(self, piece: ModelProto) -> Stage:
-        session = open_session(piece.SerializeToString(), self._stored, self._threads)
+        session = open_session(piece, self._stored, self._threads)
         wanted = {entry.name for entry in session.get_inputs()}
         past = [name for name in wanted if name.startswith("past_key_values.")]
         (entered,) = wanted - {*past, "attention_mask", "num_logits_to_keep"}
 
         def run(values: Tensor) -> Tensor:
             rows, tokens = values.shape[:2]
-            empty = np.zeros((rows, self._shape.heads, 0, self._shape.head_size), np.float32)
+            empty = np.zeros((rows, self._shape.heads, 0, kept_head_size(self._shape)), np.float32)
             feeds = dict.fromkeys(past, empty) | {entered: values.numpy()}
             if "attention_mask" in wanted:
                 feeds["attention_mask"] = np.ones((rows, tokens), np.int64)

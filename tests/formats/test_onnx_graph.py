@@ -42,7 +42,7 @@ def test_every_pythia_shape_matches_transformers(tmp_path: Path, size: Size) -> 
     names = [name for node in model.graph.node for name in node.output]
     model.graph.ClearField("output")
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    inferred = open_session(model.SerializeToString(), stored, threads=1).get_outputs()
+    inferred = open_session(model, stored, threads=1).get_outputs()
     assert {info.name for info in inferred if info.shape is not None and info.type} == set(names)
     shapes = {info.name: info.shape for info in inferred}
     assert shapes["layers.1.hidden"] == ["batch_size", "sequence_length", width]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,11 @@ import pytest
 import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx_models import exact_options
+from transformers.activations import ACT2FN
 
+from pythia_quant.architecture import Activation
 from pythia_quant.formats.onnx.blocks import Blocks, from_quantized, quantize
-from pythia_quant.formats.onnx.nodes import GELU_OFFSET, Nodes
+from pythia_quant.formats.onnx.nodes import OFFSETS, Nodes
 from pythia_quant.formats.onnx.products import Product
 from pythia_quant.formats.onnx.settings import Choice
 from pythia_quant.quantizers.grid import Quantized, consecutive_groups
@@ -138,19 +140,18 @@ def spread(activations: Array) -> Array:
     return result
 
 
-def run_product(choice: Choice, blocks: Blocks, inputs: Array, *, after_gelu: bool = False) -> Array:
+def run_product(choice: Choice, blocks: Blocks, inputs: Array, offset: float | None = None) -> Array:
     """Multiply by nodes and constants as the writer and the graph make them."""
     rows, columns = blocks.codes.shape
     zero_points = blocks.stored_zeros()
     tensors = {} if zero_points is None else {"p.zero_points": zero_points.numpy()}
     nodes = Nodes(tensors)
-    product = Product("p", ("p",), choice, rows, columns)
-    result = nodes.product(product, "x", bias=False, after_gelu=after_gelu)
+    product = Product("p", ("p",), choice, rows, columns, bias=False)
+    result = nodes.product(product, "x", offset)
     constants = tensors | {constant.name: numpy_helper.to_array(constant) for constant in nodes.constants}
     if choice.in_channels:
-        shift = -GELU_OFFSET * blocks.dequantize().sum(1)
         constants |= {"p.codes": blocks.codes.t().contiguous().numpy(), "p.scales": blocks.scales.flatten().numpy()}
-        constants |= {"p.shift": shift.numpy()} if after_gelu else {}
+        constants |= {"p.shift": (-offset * blocks.dequantize().sum(1)).numpy()} if offset else {}
     else:
         stored = blocks.stored().view(*blocks.scales.shape, -1)
         constants |= {"p.codes": stored.numpy(), "p.scales": blocks.scales.numpy()}
@@ -173,14 +174,25 @@ def test_channels_multiply_activations_rounded_per_token(weight: torch.Tensor, s
     assert (result[~token] == 0).all()
 
 
-def test_channels_round_what_gelu_gave_in_255_steps(weight: torch.Tensor, spread: Array) -> None:
-    blocks = quantize(weight, 256)
-    activated = torch.nn.functional.gelu(torch.from_numpy(spread)).numpy()
-    result = run_product(Choice("int8-channel", 0, "int8"), blocks, activated, after_gelu=True)
-    lifted = activated.astype(np.float64) + GELU_OFFSET
-    step = lifted.max(axis=2, keepdims=True) / 255
-    rounded = np.rint(lifted / step) * step - GELU_OFFSET
-    assert rounded.min() >= -GELU_OFFSET - 1e-6
+@pytest.mark.parametrize("kind", get_args(Activation))
+def test_no_result_of_an_activation_is_below_its_offset(kind: Activation) -> None:
+    """And the offset is the least with four digits, so that no code is lost."""
+    inputs = torch.linspace(-3, 3, 600_001)
+    lowest = -float(ACT2FN[kind](inputs).min())
+    assert 0 <= OFFSETS[kind] - lowest < 1e-4
+
+
+@pytest.mark.parametrize("kind", get_args(Activation))
+def test_channels_round_what_an_activation_gave_in_255_steps(
+    weight: torch.Tensor, spread: Array, kind: Activation
+) -> None:
+    blocks, offset = quantize(weight, 256), OFFSETS[kind]
+    activated = ACT2FN[kind](torch.from_numpy(spread)).numpy()
+    result = run_product(Choice("int8-channel", 0, "int8"), blocks, activated, offset)
+    lifted = activated.astype(np.float64) + offset
+    step = np.maximum(lifted.max(axis=2, keepdims=True), 1e-30) / 255
+    rounded = np.rint(lifted / step) * step - offset
+    assert rounded.min() >= -offset - 1e-6
     expected = rounded @ blocks.dequantize().double().numpy().T
     np.testing.assert_allclose(result, expected, rtol=0, atol=2e-3 * float(step.max()) * 16)
 

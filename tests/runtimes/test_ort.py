@@ -66,6 +66,15 @@ def test_more_tokens_than_positions_are_refused(runtime: OnnxRuntime) -> None:
         runtime.prefill(IDS[0, :1], capacity=321)
 
 
+def test_more_tokens_than_there_is_room_for_are_refused(runtime: OnnxRuntime) -> None:
+    runtime.prefill(IDS[0, :5], capacity=6)
+    runtime.step(1)
+    with pytest.raises(BenchmarkError, match="token 7 follows; prefill was given room for 6"):
+        runtime.step(1)
+    with pytest.raises(BenchmarkError, match="token 5 follows; prefill was given room for 4"):
+        runtime.prefill(IDS[0, :5], capacity=4)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

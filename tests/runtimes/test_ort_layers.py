@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from onnx_models import FP32, SHAPE, convert, source, tokens
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.pieces import in_layers
-from pythia_quant.runtimes.layered import logits
+from pythia_quant.formats.onnx.reader import read
+from pythia_quant.layerwise import final_hidden_states, head_weight
+from pythia_quant.runtimes.layered import Layered, logits
 from pythia_quant.runtimes.ort import open_runtime
 from pythia_quant.runtimes.ort_layers import open_layers
 
@@ -47,3 +51,35 @@ def test_damaged_data_are_named(tmp_path: Path) -> None:
     (tmp_path / "artifact/onnx/model_quantized.onnx_data").unlink()
     with pytest.raises(ArtifactError, match="is missing"):
         open_layers(tmp_path / "artifact", threads=1)
+
+
+@pytest.mark.parametrize("opener", [open_runtime, open_layers], ids=["whole", "in layers"])
+def test_data_behind_the_links_of_the_hub_cache(tmp_path: Path, opener: Callable[[Path, int], Any]) -> None:
+    """As snapshot_download leaves a folder: every file a link to one named by its hash, in another folder."""
+    convert(source(tmp_path / "source"), tmp_path / "artifact")
+    snapshot = tmp_path / "snapshots" / "commit"
+    (tmp_path / "blobs").mkdir()
+    files = [path for path in (tmp_path / "artifact").rglob("*") if path.is_file()]
+    for number, path in enumerate(files):
+        link = snapshot / path.relative_to(tmp_path / "artifact")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.rename(tmp_path / "blobs" / f"{number:064x}"))
+    ids = tokens(1, 9)
+    model = opener(snapshot, 1)
+    found = logits(model, ids) if isinstance(model, Layered) else model.logits(ids)
+    expected = final_hidden_states(read(snapshot), ids) @ head_weight(read(snapshot)).T
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_data_in_two_folders_are_refused(tmp_path: Path) -> None:
+    convert(source(tmp_path / "source"), tmp_path / "artifact")
+    path = find_model(tmp_path / "artifact")
+    data = path.with_name(f"{path.name}_data")
+    (tmp_path / "elsewhere").mkdir()
+    path.with_name("more").symlink_to(shutil.copy(data, tmp_path / "elsewhere"))
+    model = onnx.load(path, load_external_data=False)
+    tensor = next(t for t in model.graph.initializer if t.name == "head.codes")
+    next(entry for entry in tensor.external_data if entry.key == "location").value = "more"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match="names data that are in several folders"):
+        open_runtime(tmp_path / "artifact", threads=1)

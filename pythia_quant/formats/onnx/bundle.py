@@ -8,6 +8,7 @@ from typing import Any
 
 from pythia_quant.architecture import Architecture
 from pythia_quant.config_file import TRANSFORMERS_JS
+from pythia_quant.formats.onnx.rotary import kept_head_size
 
 # transformers.js chooses a model's file by the type asked for; these are the names of ours.
 _TYPES = {"model.onnx": "fp32", "model_quantized.onnx": "q8"}
@@ -44,7 +45,7 @@ def _genai(architecture: Architecture, model: Path) -> dict[str, Any]:
             "decoder": {
                 "filename": model.as_posix(),
                 "hidden_size": architecture.width,
-                "head_size": architecture.head_size,
+                "head_size": kept_head_size(architecture),
                 "num_attention_heads": architecture.heads,
                 "num_key_value_heads": architecture.heads,
                 "num_hidden_layers": architecture.layers,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import TensorProto
+from onnx import ModelProto, TensorProto
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -115,6 +115,8 @@ class _Place(NamedTuple):
 class StoredModel:
     """A model's graph and its tensors at rest. Opening checks that every tensor lies within a file beside the model.
 
+    The files may be links, as in the hub's cache.
+
     Attributes:
         path: the model's.
         proto: the model without its tensors.
@@ -155,6 +157,26 @@ class StoredModel:
             raise ArtifactError(f"has no external tensor {name}", where=str(self.path), hint=_FOREIGN)
         place = self._places[name]
         return np.memmap(place.file, dtype=place.kind, mode="r", offset=place.offset, shape=place.shape)
+
+    def detach(self, part: ModelProto) -> tuple[bytes, Path]:
+        """Return a part of the model, or all of it, and the folder in which it names its data.
+
+        ONNX Runtime refuses data behind a link, so the part names the file that the link leads to.
+
+        Raises:
+            ArtifactError: the data are in several folders.
+        """
+        detached = ModelProto()
+        detached.CopyFrom(part)
+        folders = set()
+        for tensor in detached.graph.initializer:
+            if tensor.name in self._places:
+                file = self._places[tensor.name].file.resolve()
+                folders.add(file.parent)
+                next(entry for entry in tensor.external_data if entry.key == "location").value = file.name
+        if len(folders) > 1:
+            raise ArtifactError("names data that are in several folders", where=str(self.path), hint=_AGAIN)
+        return detached.SerializeToString(), folders.pop() if folders else self.path.parent
 
     def _place(self, tensor: TensorProto) -> _Place:
         entries = {entry.key: entry.value for entry in tensor.external_data}

@@ -1,9 +1,9 @@
 """GPT-NeoX as an ONNX graph of ONNX Runtime's fused operators (com.microsoft).
 
 One layer: LayerNormalization, one product for query, key, value and the MLP's first half, GroupQueryAttention with
-rotary embedding, exact Gelu, one product for the attention's output and the MLP's second half; :mod:`products` says
-when they are one. Names of inputs, outputs and dimensions are those that onnxruntime-genai, transformers.js and optimum
-expect.
+rotary embedding, Gelu, one product for the attention's output and the MLP's second half; :mod:`products` says when they
+are one. With a sequential residual: the same for attention, then for the MLP. Names of inputs, outputs and dimensions
+are those that onnxruntime-genai, transformers.js and optimum expect.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from pythia_quant.architecture import Architecture
 from pythia_quant.formats.onnx import products
 from pythia_quant.formats.onnx.external import MARK_KEY, SETTINGS_KEY
-from pythia_quant.formats.onnx.nodes import MICROSOFT, Nodes
-from pythia_quant.formats.onnx.rotary import rotary_tables
+from pythia_quant.formats.onnx.nodes import MICROSOFT, OFFSETS, Nodes
+from pythia_quant.formats.onnx.rotary import channels_of_head, kept_head_size, rotary_tables
 from pythia_quant.formats.onnx.settings import OnnxSettings
 
 # The oldest that have all these operators: Gelu came with opset 20, 8-bit MatMulNBits with onnxruntime 1.22.
@@ -36,8 +36,8 @@ def build(architecture: Architecture, settings: OnnxSettings, weights: Sequence[
         weights: the tensors, external or not. A :class:`products.Product` has, in fp32, ``.weight`` [in, out]; in
             blocks, ``.codes`` uint8 [out, blocks, bytes of a block], ``.scales`` fp32 [out, blocks] and, where some
             zero is not the middle code, ``.zero_points`` uint8 [out, bytes]; in channels, ``.codes`` int8 [in, out]
-            and ``.scales`` fp32 [out]. The first of a layer's inner and outer products, and every inner one, has
-            ``.bias`` [out]. The embedding matrix is ``.weight`` or ``.codes``, by rows.
+            and ``.scales`` fp32 [out]; ``.bias`` [out] where it has one. The embedding matrix is ``.weight`` or
+            ``.codes``, by rows.
         mark: of the file that holds them.
     """
     graph = _Graph(architecture, settings, [tensor.name for tensor in weights])
@@ -103,28 +103,52 @@ class _Graph(Nodes):
 
     def layer(self, index: int, hidden: str) -> str:
         """Add one layer."""
+        if self._shape.parallel_residual:
+            return self._parallel(index, hidden)
+        return self._sequential(index, hidden)
+
+    def _parallel(self, index: int, hidden: str) -> str:
         at, d = f"layers.{index}", self._shape.width
-        gain = products.norm_gain(index)
-        normed = self.add("LayerNormalization", [hidden, gain], f"{at}.normed", **self._epsilon())
-        first = [
-            self.product(product, normed, bias=True) for product in products.inner(self._settings, self._shape, index)
-        ]
+        normed = self._normed(index, products.NORMS[0], hidden, f"{at}.normed")
+        first = [self.product(product, normed) for product in products.inner(self._settings, self._shape, index)]
         if len(first) == 1:
             sizes = self.constant("inner_sizes", np.array([3 * d, self._shape.mlp_width]))
             parts = f"{at}.query_key_value", f"{at}.expanded"
             self.add("Split", [*first, sizes], *parts, axis=-1)
             first = list(parts)
         attended = self._attention(index, first[0])
-        activated = self.add("Gelu", [first[1]], f"{at}.activated", approximate="none")
+        activated = self._activated(index, first[1])
         last = products.outer(self._settings, self._shape, index)
         if len(last) == 1:
             both = self.add("Concat", [attended, activated], f"{at}.both", axis=-1)
-            change = self.product(last[0], both, bias=True)
+            change = self.product(last[0], both)
         else:
-            change = self.product(last[0], attended, bias=True)
+            change = self.product(last[0], attended)
             hidden = self.add("Add", [hidden, change], f"{at}.with_attention")
-            change = self.product(last[1], activated, bias=False, after_gelu=True)
+            change = self.product(last[1], activated, OFFSETS[self._shape.activation])
         return self.add("Add", [hidden, change], f"{at}.hidden")
+
+    def _sequential(self, index: int, hidden: str) -> str:
+        at = f"layers.{index}"
+        mixed, expand = products.inner(self._settings, self._shape, index)
+        dense, contract = products.outer(self._settings, self._shape, index)
+        normed = self._normed(index, products.NORMS[0], hidden, f"{at}.normed")
+        attended = self._attention(index, self.product(mixed, normed))
+        hidden = self.add("Add", [hidden, self.product(dense, attended)], f"{at}.with_attention")
+        normed = self._normed(index, products.NORMS[1], hidden, f"{at}.normed_again")
+        activated = self._activated(index, self.product(expand, normed))
+        change = self.product(contract, activated, OFFSETS[self._shape.activation])
+        return self.add("Add", [hidden, change], f"{at}.hidden")
+
+    def _normed(self, index: int, norm: str, hidden: str, result: str) -> str:
+        gain = products.norm_gain(self._shape, index, norm)
+        return self.add("LayerNormalization", [hidden, gain], result, **self._epsilon())
+
+    def _activated(self, index: int, inputs: str) -> str:
+        result, kind = f"layers.{index}.activated", self._shape.activation
+        if kind == "relu":
+            return self.add("Relu", [inputs], result)
+        return self.add("Gelu", [inputs], result, approximate="none" if kind == "gelu" else "tanh")
 
     def logits(self, hidden: str) -> None:
         """Add the end. The slice keeps the last positions, or all when `num_logits_to_keep` is 0."""
@@ -134,7 +158,7 @@ class _Graph(Nodes):
         kept = self.add("Slice", [hidden, start, self.constant("end", np.array([_END])), axis], "kept")
         parameters = [f"{products.FINAL_NORM}.weight", f"{products.FINAL_NORM}.bias"]
         normed = self.add("LayerNormalization", [kept, *parameters], "final_normed", **self._epsilon())
-        self.product(products.head(self._settings, self._shape), normed, bias=False)
+        self.product(products.head(self._settings, self._shape), normed)
         self.nodes[-1].output[0] = "logits"
 
     def _epsilon(self) -> dict[str, float]:
@@ -144,8 +168,27 @@ class _Graph(Nodes):
         past = [f"past_key_values.{index}.{part}" for part in ("key", "value")]
         results = [f"layers.{index}.attended", *(f"present.{index}.{part}" for part in ("key", "value"))]
         heads = {"num_heads": self._shape.heads, "kv_num_heads": self._shape.heads}
-        inputs = [query_key_value, "", "", *past, "seqlens_k", "total_length", "rotary_cosines", "rotary_sines"]
-        return self.add("GroupQueryAttention", inputs, *results, do_rotary=1, **heads)
+        inputs = ["", "", *past, "seqlens_k", "total_length", "rotary_cosines", "rotary_sines"]
+        size, kept = self._shape.head_size, kept_head_size(self._shape)
+        if kept == size:
+            return self.add("GroupQueryAttention", [query_key_value, *inputs], *results, do_rotary=1, **heads)
+        at, channels = f"layers.{index}", channels_of_head(self._shape)
+        widened = self._gathered(query_key_value, f"{at}.widened", 3 * self._shape.heads, size, channels)
+        results[0] = f"{at}.attended_wide"
+        scale = size**-0.5
+        wide = self.add("GroupQueryAttention", [widened, *inputs], *results, do_rotary=1, scale=scale, **heads)
+        return self._gathered(wide, f"{at}.attended", self._shape.heads, kept, [*map(channels.index, range(size))])
+
+    def _gathered(self, inputs: str, result: str, heads: int, size: int, channels: list[int]) -> str:
+        """Bring some channels of every head into another order; the one after the last is zero."""
+        apart = self.constant(f"{heads}_heads_of_{size}", np.array([0, 0, heads, size]))
+        one_more = self.constant("one_channel_more", np.array([0, 0, 0, 0, 0, 0, 0, 1]))
+        split = self.add("Reshape", [inputs, apart], f"{result}_heads")
+        padded = self.add("Pad", [split, one_more], f"{result}_padded")
+        indices = self.constant(f"channels_of_{size}", np.array(channels))
+        chosen = self.add("Gather", [padded, indices], f"{result}_channels", axis=-1)
+        together = self.constant(f"width_of_{heads}_heads", np.array([0, 0, heads * len(channels)]))
+        return self.add("Reshape", [chosen, together], result)
 
 
 def _inputs(architecture: Architecture) -> list[ValueInfoProto]:
@@ -165,7 +208,7 @@ def _outputs(architecture: Architecture) -> list[ValueInfoProto]:
 
 
 def _cache_infos(architecture: Architecture, prefix: str, length: str) -> list[ValueInfoProto]:
-    dims: list[Dimension] = ["batch_size", architecture.heads, length, architecture.head_size]
+    dims: list[Dimension] = ["batch_size", architecture.heads, length, kept_head_size(architecture)]
     return [
         helper.make_tensor_value_info(f"{prefix}.{layer}.{part}", TensorProto.FLOAT, dims)
         for layer in range(architecture.layers)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from pythia_quant.architecture import Activation
 from pythia_quant.formats.onnx.products import Product
 
 MICROSOFT = "com.microsoft"
 _MICROSOFT_OPERATORS = {"GatherBlockQuantized", "GroupQueryAttention", "MatMulIntegerToFloat", "MatMulNBits"}
 _ACCURACY_LEVELS = {"fp32": 1, "int8": 4, "int8x2": 4}
 
-GELU_OFFSET = 0.17
-"""Just above what lies below zero of the exact GELU, whose minimum is -0.16997."""
+OFFSETS: Mapping[Activation, float] = {
+    "gelu": 0.17,  # its minimum is -0.16997
+    "gelu_new": 0.1701,  # that of the tanh form is -0.17004
+    "gelu_fast": 0.1701,
+    "gelu_pytorch_tanh": 0.1701,
+    "relu": 0.0,
+}
+"""What is added to an activation's results so that none is below zero."""
 
 
 class Nodes:
@@ -45,26 +52,26 @@ class Nodes:
             self.constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def product(self, product: Product, inputs: str, *, bias: bool, after_gelu: bool = False) -> str:
+    def product(self, product: Product, inputs: str, offset: float | None = None) -> str:
         """Add a product of [batch, tokens, columns] with weights that :mod:`writer` stored.
 
         Args:
             product: which.
             inputs: fp32.
-            bias: whether there is a ``.bias`` to add.
-            after_gelu: the inputs are at least -0.17, which per-token rounding turns into one more bit.
+            offset: what the inputs lack of being 0 or more, which per-token rounding turns into one more bit; None
+                where nothing is known of their signs.
         """
         name, choice = product.name, product.choice
         result = f"{name}.result"
         if choice.in_blocks and choice.activations != "int8x2":
-            return self._blocks(product, inputs, result, bias=bias)
+            return self._blocks(product, inputs, result, bias=product.bias)
         if choice.in_blocks:
             multiplied = self._in_two_terms(product, inputs)
         elif choice.in_channels:
-            multiplied = self._channels(product, inputs, after_gelu=after_gelu)
+            multiplied = self._channels(product, inputs, offset)
         else:
             multiplied = self.add("MatMul", [inputs, f"{name}.weight"], f"{name}.product")
-        return self.add("Add", [multiplied, f"{name}.bias"], result) if bias else multiplied
+        return self.add("Add", [multiplied, f"{name}.bias"], result) if product.bias else multiplied
 
     def _blocks(self, product: Product, inputs: str, result: str, *, bias: bool = False) -> str:
         name, choice = product.name, product.choice
@@ -110,18 +117,18 @@ class Nodes:
         halves = self.add("Split", [multiplied], f"{at}.first_product", f"{at}.second_product", axis=1, num_outputs=2)
         return self.add("Add", [halves, f"{at}.second_product"], f"{at}.product")
 
-    def _channels(self, product: Product, inputs: str, *, after_gelu: bool) -> str:
+    def _channels(self, product: Product, inputs: str, offset: float | None) -> str:
         """Multiply integers by integers: the inputs with a scale per token, the weights with one per output channel."""
         at = product.name
-        if after_gelu:
-            codes, scales, zero = *self._round_after_gelu(inputs), self.constant("zero_point_0", np.uint8(0))
-        else:
+        if offset is None:
             codes, scales, zero = *self._round_around_zero(inputs), self.constant("zero_point_128", np.uint8(128))
+        else:
+            codes, scales, zero = *self._round_upwards(inputs, offset), self.constant("zero_point_0", np.uint8(0))
         one = self.constant("unit_scale", np.float32(1))
         arguments = [codes, f"{at}.codes", one, f"{at}.scales", zero]
         unscaled = self.add("MatMulIntegerToFloat", arguments, f"{at}.unscaled")
         scaled = self.add("Mul", [unscaled, scales], f"{at}.product")
-        return self.add("Add", [scaled, f"{at}.shift"], f"{at}.shifted") if after_gelu else scaled
+        return self.add("Add", [scaled, f"{at}.shift"], f"{at}.shifted") if offset else scaled
 
     def _round_around_zero(self, inputs: str) -> tuple[str, str]:
         """Round to 128 plus -127..127, unsigned, as the fast kernels want; return codes and each token's scale."""
@@ -131,11 +138,15 @@ class Nodes:
             self._rounded[inputs] = self._quantize(inputs, scale, self.constant("zero_point_128", np.uint8(128))), scale
         return self._rounded[inputs]
 
-    def _round_after_gelu(self, inputs: str) -> tuple[str, str]:
-        """Round to 0..255 from -0.17 up; return codes and each token's scale."""
-        offset = self.constant("gelu_offset", np.float32(GELU_OFFSET))
-        lifted = self.add("Add", [inputs, offset], f"{inputs}.lifted")
+    def _round_upwards(self, inputs: str, offset: float) -> tuple[str, str]:
+        """Round to 0..255 from -offset up; return codes and each token's scale."""
+        lifted = inputs
+        if offset:
+            constant = self.constant("gelu_offset", np.float32(offset))
+            lifted = self.add("Add", [inputs, constant], f"{inputs}.lifted")
         largest = self.add("ReduceMax", [lifted, self._last_axis()], f"{inputs}.largest", keepdims=1)
+        if not offset:  # all may be 0
+            largest = self._above_zero(largest, inputs)
         scale = self.add("Mul", [largest, self.constant("one_255th", np.float32(1 / 255))], f"{inputs}.scale")
         return self._quantize(lifted, scale, self.constant("zero_point_0", np.uint8(0))), scale
 
@@ -149,6 +160,9 @@ class Nodes:
         """Return the largest magnitude along the last axis, above zero so that it can be divided by."""
         magnitudes = self.add("Abs", [inputs], f"{at}.magnitudes")
         largest = self.add("ReduceMax", [magnitudes, self._last_axis()], f"{at}.largest", keepdims=1)
+        return self._above_zero(largest, at)
+
+    def _above_zero(self, largest: str, at: str) -> str:
         return self.add("Max", [largest, self.constant("smallest_peak", np.float32(1e-30))], f"{at}.peaks")
 
     def _last_axis(self) -> str:

@@ -63,7 +63,7 @@ class _Weights:
 
     def _in_layer(self, index: int, name: str) -> Tensor:
         if name.endswith("layernorm.weight"):
-            return self._array(products.norm_gain(index))
+            return self._array(products.norm_gain(self.architecture, index, name.removesuffix(".weight")))
         linear, _, part = name.rpartition(".")
         if linear.endswith("layernorm"):
             return torch.zeros(self.architecture.width)
@@ -72,7 +72,7 @@ class _Weights:
         product = next(product for product in (*inner, *outer) if linear in product.members)
         rows, columns = self._place(product, linear)
         if part == "bias":
-            if linear == "mlp.dense_4h_to_h":
+            if linear == "mlp.dense_4h_to_h" and self.architecture.parallel_residual:
                 return torch.zeros(product.rows)  # it is part of that of attention.dense
             stored = self._array(f"{product.name}.bias")[rows]
         else:

@@ -4,6 +4,10 @@ The operator takes all queries, all keys and all values, where a checkpoint has 
 turn. Within a head it pairs channel i with channel i + n for rotation, and n must be a multiple of 8; in Pythia n is 4
 for heads of 32 and 10 for heads of 80. Channels of queries and keys may stand in any order, as long as it is the same:
 so as many channels that do not rotate as are missing go between, and are rotated by nothing.
+
+A head must have a multiple of 16 channels, and room for all pairs. One that has not, such as a head of 8 or one of 88
+that rotates as a whole, is widened by zeros when the model runs: they add nothing to a product of query and key, and
+the values' are left out of the result. Keys and values are then kept that wide.
 """
 
 from __future__ import annotations
@@ -12,26 +16,31 @@ import torch
 from torch import Tensor
 
 from pythia_quant.architecture import Architecture
-from pythia_quant.errors import SourceError
 from pythia_quant.layerwise import rotary_angles
 
 
 def rotary_tables(architecture: Architecture) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines of each position, fp32 [context, n].
-
-    Raises:
-        SourceError: heads have too few channels for the operator.
-    """
-    size, room = architecture.rotary_size, 2 * _pairs(architecture)
-    if room > architecture.head_size:
-        raise SourceError(
-            f"rotates {size} of {architecture.head_size} channels of a head; the ONNX format needs at least {room}",
-            hint="no Pythia model is like this; use another format",
-        )
+    """Return cosines and sines of each position, fp32 [context, n]."""
     angles = rotary_angles(architecture, architecture.context)
     missing = _pairs(architecture) - angles.shape[1]
     angles = torch.cat((angles, torch.zeros(len(angles), missing)), dim=1)
     return angles.cos(), angles.sin()
+
+
+def kept_head_size(architecture: Architecture) -> int:
+    """Return how many channels of a head the operator sees, and keeps of keys and values."""
+    return max(-(-architecture.head_size // 16) * 16, 2 * _pairs(architecture))
+
+
+def channels_of_head(architecture: Architecture) -> list[int]:
+    """Return the channel at each of the places that the operator sees; the head's size stands for a zero.
+
+    Channels are in the order that :func:`separate` gives them.
+    """
+    size, pairs = architecture.head_size, architecture.rotary_size // 2
+    before = min(_pairs(architecture), size - pairs)  # the second half of the pairs
+    first = [*range(before), *[size] * (_pairs(architecture) - before), *range(before, size)]
+    return first + [size] * (kept_head_size(architecture) - len(first))
 
 
 def separate(mixed: Tensor, architecture: Architecture) -> Tensor:

@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pythia_quant import architecture as checkpoint
-from pythia_quant.architecture import LINEARS, Architecture, layer_name
+from pythia_quant.architecture import CONTRACT, LINEARS, Architecture, layer_name
 from pythia_quant.equalize import equalize
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.job import CodesReader, Job, Written
 from pythia_quant.formats.onnx import blocks, graph, products, rotary
 from pythia_quant.formats.onnx.bundle import write_configs
 from pythia_quant.formats.onnx.external import ExternalWriter, model_path
-from pythia_quant.formats.onnx.nodes import GELU_OFFSET
-from pythia_quant.formats.onnx.products import Product
+from pythia_quant.formats.onnx.nodes import OFFSETS
+from pythia_quant.formats.onnx.products import NORMS, Product
 from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
 from pythia_quant.layerwise import Forward, layer_tensor_names, read_layer
 from pythia_quant.weights import WeightReader
@@ -49,7 +49,6 @@ def write(job: Job[OnnxSettings]) -> Written:
         ArtifactError: the artifact of the codes is damaged, or its layers are not equalized.
     """
     source, settings, shape = job.source, job.settings, job.source.architecture
-    rotary.rotary_tables(shape)  # refuses what the graph could not have, before anything is written
     path = model_path(job.folder, quantized=settings.quantizes())
     path.parent.mkdir(parents=True)
     forward = Forward(shape, job.probe)
@@ -101,7 +100,7 @@ def _solved(codes: CodesReader, index: int) -> tuple[Layer, Weigh]:
     prefix, weights = layer_name(index), {f"{name}.weight" for name in LINEARS}
     small = (name for name in layer_tensor_names(codes.architecture) if name not in weights)
     layer = {name: codes.read(f"{prefix}.{name}").float() for name in small}
-    _require_equalized(layer, prefix)
+    _require_equalized(codes.architecture, layer, prefix)
 
     def weigh(name: str, _choice: Choice) -> Stored:
         stored = blocks.from_quantized(codes.quantized(f"{prefix}.{name}.weight"))
@@ -111,11 +110,16 @@ def _solved(codes: CodesReader, index: int) -> tuple[Layer, Weigh]:
     return layer, weigh
 
 
-def _require_equalized(layer: Layer, name: str) -> None:
-    """Refuse a layer that the graph has no place for: it has one gain for both norms, one bias for both outputs."""
-    gains = (layer[f"{norm}.weight"] for norm in ("input_layernorm", "post_attention_layernorm"))
-    none = ("input_layernorm.bias", "post_attention_layernorm.bias", "mlp.dense_4h_to_h.bias")
-    if not torch.equal(*gains) or any(layer[bias].any() for bias in none):
+def _require_equalized(shape: Architecture, layer: Layer, name: str) -> None:
+    """Refuse a layer that the graph has no place for: its norms have no bias.
+
+    With a parallel residual it has one gain for both norms, and one bias for both outputs.
+    """
+    fits = not any(layer[f"{norm}.bias"].any() for norm in NORMS)
+    if shape.parallel_residual:
+        gains = (layer[f"{norm}.weight"] for norm in NORMS)
+        fits = fits and torch.equal(*gains) and not layer[f"{CONTRACT}.bias"].any()
+    if not fits:
         raise ArtifactError(
             "the layer was not equalized before it was quantized, so its integers are of no use here",
             where=name,
@@ -131,18 +135,19 @@ def _layer(
     def stored(name: str, choice: Choice) -> Stored:
         return _in_order(weigh(name, choice), name, shape)
 
-    data.add(products.norm_gain(index), layer["input_layernorm.weight"])
+    for name, norm in {products.norm_gain(shape, index, norm): norm for norm in NORMS}.items():
+        data.add(name, layer[f"{norm}.weight"])
     for product in products.inner(settings, shape, index):
         _add_product(data, product, [stored(name, product.choice) for name in product.members], dim=0)
         biases = [_in_order(layer[f"{name}.bias"], name, shape) for name in product.members]
         data.add(f"{product.name}.bias", torch.cat(cast(list[Tensor], biases)))
     for product in products.outer(settings, shape, index):
         _add_product(data, product, [stored(name, product.choice) for name in product.members], dim=1)
-        if product.members[0] == "attention.dense":
-            data.add(f"{product.name}.bias", layer["attention.dense.bias"])
-        elif product.choice.in_channels:
+        if product.bias:
+            data.add(f"{product.name}.bias", layer[f"{product.members[0]}.bias"])
+        if product.members == (CONTRACT,) and product.choice.in_channels and (offset := OFFSETS[shape.activation]):
             # The codes of activations stand for that much more than the activations were.
-            data.add(f"{product.name}.shift", -GELU_OFFSET * layer["mlp.dense_4h_to_h.weight"].sum(1))
+            data.add(f"{product.name}.shift", -offset * layer[f"{CONTRACT}.weight"].sum(1))
 
 
 def _embeddings(data: ExternalWriter, table: Tensor, choice: Choice) -> Stored:
