@@ -18,7 +18,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from pythia_quant import environment
+from pythia_quant import environment, resources
 from pythia_quant.bench.drift import Tally
 from pythia_quant.bench.latency import peak_rss
 from pythia_quant.bench.quality import measure_drifts, whole_windows
@@ -36,7 +36,7 @@ def _main() -> None:
     parser.add_argument("--windows", type=int, default=64)
     parser.add_argument("--context", type=int, default=2048)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    parser.add_argument("--threads", type=int, default=environment.cores())
+    parser.add_argument("--threads", type=int, default=resources.cores())
     parser.add_argument("--work", type=Path, required=True, help="folder for the reference")
     parser.add_argument("--peak", action="store_true", help="only measure all windows, and print the peak memory")
     given = parser.parse_args()

@@ -1,11 +1,12 @@
 """Calibration windows at the entrance of a layer, in the original model and in the quantized one.
 
-Their hidden states are kept in files, in half precision, and mapped: while memory lasts they are in memory, and what
-has been written is what a killed conversion goes on from. fp16 suits them: Pythia was trained in it.
+Their hidden states are kept in files, in half precision, and mapped to be read: while memory lasts they are in memory,
+and what has been written is what a killed conversion goes on from. fp16 suits them: Pythia was trained in it.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -140,9 +141,31 @@ class Calibration:
     def _load(self, states: NDArray[np.float16], rows: slice) -> Tensor:
         return torch.from_numpy(states[rows]).to(self.device, torch.float32)
 
-    def _new(self, name: str) -> NDArray[np.float16]:
-        shape = self._quantized.shape
-        return np.lib.format.open_memmap(self._following / name, mode="w+", dtype=np.float16, shape=shape)
+    def _new(self, name: str) -> _Written:
+        return _Written(self._following / name, self._quantized.shape)
+
+
+class _Written:
+    """A new .npy file of states, fp16, assigned to by windows.
+
+    It is written, not mapped: where a disk is full, a store to a mapped page ends the process without a word.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self._path, self._window_bytes = path, 2 * math.prod(shape[1:])
+        with path.open("wb") as file:
+            header = {
+                "descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)),
+                "fortran_order": False,
+                "shape": shape,
+            }
+            np.lib.format.write_array_header_1_0(file, header)
+            self._start = file.tell()
+
+    def __setitem__(self, rows: slice, states: NDArray[np.float16]) -> None:
+        with self._path.open("r+b") as file:
+            file.seek(self._start + rows.start * self._window_bytes)
+            file.write(np.ascontiguousarray(states).data)
 
 
 def _open(path: Path) -> NDArray[np.float16]:

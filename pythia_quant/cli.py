@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
+from pythia_quant import environment
 from pythia_quant.commands import hub, listing, reporting, using, working
-from pythia_quant.console import print_error, progress_console
+from pythia_quant.console import finish_output, prepare_output, print_error, print_message
 from pythia_quant.errors import PythiaQuantError
-from pythia_quant.interruption import interrupt_own_code
-from pythia_quant.redaction import log_everything, redacted_traceback
+from pythia_quant.interruption import interrupt_own_code, received
+from pythia_quant.redaction import log_everything, redacted, redacted_traceback
+from pythia_quant.resources import bound_threads
+from pythia_quant.storage import refusal
 
 app = typer.Typer(
     name="pythia-quant",
@@ -24,8 +28,10 @@ app = typer.Typer(
 )
 for part in (working, reporting, using, hub, listing):
     app.add_typer(part.commands)
-INTERRUPTED = 130
-"""Exit code that typer gives to Ctrl-C, as shells do."""
+SIGNALLED = 128
+"""With the number of the signal that ended it, the exit code of a program, as shells give it: 130 for Ctrl-C."""
+CLOSED_PIPE = SIGNALLED + 13
+"""Exit code when nobody reads what is printed any more, as in ``… | head``: that of a program ended by SIGPIPE."""
 
 
 @app.callback()
@@ -42,18 +48,54 @@ def debugging(
 def main(command: Callable[[], object] = app) -> None:
     """Run the program; what the user can act on becomes one message and exit code 2."""
     interrupt_own_code()
+    prepare_output()
+    bound_threads()
+    failure: BaseException | None = None
     try:
         command()
-    except PythiaQuantError as error:
-        if logging.root.isEnabledFor(logging.DEBUG):
-            progress_console.print(redacted_traceback(error), markup=False, highlight=False, soft_wrap=True)
-        print_error(error)
-        raise SystemExit(2) from None
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED:
-            progress_console.print("interrupted; the same command goes on with what is missing")
-        raise
-    except Exception as error:
-        # A defect of ours; its traceback is for a report, and must not hold what would be secret there.
-        progress_console.print(redacted_traceback(error), markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(1) from None
+    except BaseException as error:
+        failure = error
+    if code := _exit_code(failure, finish_output()):
+        raise SystemExit(code)
+
+
+def _exit_code(failure: BaseException | None, broken: OSError | None) -> int | str | None:
+    """Say what there is to say of how a command ended, and return the program's exit code.
+
+    Args:
+        failure: what the command raised.
+        broken: why its output could not be written to the end.
+    """
+    code = failure.code if isinstance(failure, SystemExit) else int(failure is not None)
+    asked = received()
+    if code and asked:
+        how = "interrupted" if asked == signal.SIGINT else f"ended by {asked.name}"
+        print_message(f"{how}; the same command goes on with what is missing")
+        return SIGNALLED + asked
+    # typer catches it, and exits with 1.
+    if isinstance(broken, BrokenPipeError) or isinstance(failure and failure.__context__, BrokenPipeError):
+        return CLOSED_PIPE
+    refused = failure if isinstance(failure, PythiaQuantError) else None
+    if broken:
+        refused = refused or refusal(broken)
+    elif isinstance(failure, OSError):
+        refused = refusal(failure)
+    if refused:
+        if failure and logging.root.isEnabledFor(logging.DEBUG):
+            print_message(redacted_traceback(failure))
+        print_error(refused)
+        return 2
+    if isinstance(failure, Exception):
+        _report_defect(failure)
+    return code
+
+
+def _report_defect(error: Exception) -> None:
+    """Ask for a report; the traceback is for that, and does not hold what would be secret there."""
+    python = environment.library_versions()["python"]
+    print_message(
+        f"error: {redacted(repr(error))}\n"
+        f"  this is a defect of ours: please report it with the command and what follows "
+        f"({environment.tool_version()}, Python {python}, {environment.system()})"
+    )
+    print_message(redacted_traceback(error))

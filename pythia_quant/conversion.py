@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import shutil
@@ -15,11 +14,12 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from pythia_quant import environment, isolate
-from pythia_quant.artifact import Artifact, hash_files, open_artifact, scratch_folder, verify_files, work_folder
+from pythia_quant import environment, isolate, resources
+from pythia_quant.artifact import Artifact, hash_files, open_artifact, verify_files
 from pythia_quant.callbacks import Report, silent
 from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError
+from pythia_quant.folders import recover, scratch_folder, work_folder
 from pythia_quant.formats import format_of, load
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.inputs import Inputs
@@ -63,6 +63,7 @@ def convert(
     settings = inputs.recipe.variants([variant])[variant]
     entry = format_of(settings)
     target = artifact_folder(out, inputs.source, variant)
+    recover(target)
     if target.exists() and not overwrite:
         return _reuse(target, inputs, settings)
     check_space(inputs, settings, target)
@@ -89,9 +90,8 @@ def convert(
             manifest = _manifest(inputs, variant, settings, written, check, folder)
             (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
     except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        what = "the disk is full" if full else f"cannot be written ({error})"
-        raise ArtifactError(what, where=str(target), hint="nothing was left behind; choose another --out") from error
+        hint = "nothing was left behind; choose another --out"
+        raise ArtifactError(f"cannot be written ({error})", where=str(target), hint=hint) from error
     return open_artifact(target)
 
 
@@ -233,7 +233,7 @@ def check(folder: Path, settings: VariantSettings, probe: list[list[int]], inten
         "folder": str(folder),
         "settings": settings.model_dump(mode="json"),
         "probe": probe,
-        "threads": environment.cores(),
+        "threads": resources.cores(),
         "intended": str(intended) if intended else None,
     }
     return CheckRecord.model_validate(isolate.call("pythia_quant.check:check_artifact", arguments))

@@ -8,8 +8,6 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import psutil
-
 _LIBRARIES = (
     "torch", "transformers", "tokenizers", "safetensors", "bitsandbytes", "onnx", "onnxruntime", "gptqmodel", "optimum",
 )  # fmt: skip
@@ -77,8 +75,3 @@ def driver_version(text: str) -> str:
 def system() -> str:
     """Return operating system, release and architecture."""
     return f"{platform.system()} {platform.release()} {platform.machine()}"
-
-
-def cores() -> int:
-    """Return the number of processors this process may use."""
-    return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count() or 1

@@ -48,6 +48,10 @@ class BenchmarkError(PythiaQuantError):
     """A measurement could not be made or read back."""
 
 
+class StorageError(PythiaQuantError):
+    """A file or folder cannot be read or written where it is: the disk is full, read-only, somebody else's, …"""
+
+
 class HubError(PythiaQuantError):
     """The hub refuses or cannot be reached, or holds something else than it should."""
 

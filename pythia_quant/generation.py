@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
-from pythia_quant import environment
+from pythia_quant import resources
 from pythia_quant.artifact import open_artifact
 from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError
@@ -45,7 +45,7 @@ def continue_text(
             f"the prompt's {len(ids)} tokens and {max_new_tokens} new ones exceed the context, {architecture.context}",
             hint="shorten the prompt, or lower --max-new-tokens",
         )
-    runtime: Runtime = load(format_of(artifact.settings).run)(folder, environment.cores())
+    runtime: Runtime = load(format_of(artifact.settings).run)(folder, resources.cores())
     started = time.perf_counter()
     tokens = generate(runtime, torch.tensor(ids), max_new_tokens, architecture.tokens.ends, temperature, seed)
     return Continuation(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 import huggingface_hub
@@ -18,6 +19,7 @@ from huggingface_hub.utils import disable_progress_bars, validate_repo_id  # typ
 from pythia_quant import environment
 from pythia_quant.errors import HubError
 from pythia_quant.redaction import Redacting, redacted
+from pythia_quant.storage import refusal
 
 T = TypeVar("T")
 
@@ -39,6 +41,36 @@ class NoRevisionError(HubError):
     """The repository has no such branch, tag or commit."""
 
 
+class UnreachableError(hub_errors.OfflineModeIsEnabled):
+    """Nothing of a hub can be found from here; of a kind that huggingface_hub does not repeat, looking in its cache."""
+
+
+class _Client(httpx2.Client):
+    """Gives up at once where a first call finds no such name, or nobody listening: neither passes within seconds."""
+
+    heard = False
+
+    def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        try:
+            answer = super().send(request, **options)
+        except httpx2.ConnectError as error:
+            causes = [*_chain(error), *_chain(error.__context__)]
+            if _Client.heard or not any(
+                isinstance(cause, socket.gaierror | ConnectionRefusedError) for cause in causes
+            ):
+                raise
+            raise UnreachableError(f"{request.url.host}: {error}") from error
+        _Client.heard = True
+        return answer
+
+
+def _origin(error: BaseException) -> BaseException:
+    """Return what an error began with: httpcore2 names no cause, but raises while it handles it."""
+    while earlier := error.__cause__ or error.__context__:
+        error = earlier
+    return error
+
+
 @cache
 def prepare() -> None:
     """Set huggingface_hub up for this process, once.
@@ -48,10 +80,13 @@ def prepare() -> None:
     """
     # The hooks are the library's own: without them HF_HUB_OFFLINE would be ignored.
     hooks, limits = huggingface_hub.get_session().event_hooks, httpx2.Timeout(timeout(), connect=min(10.0, timeout()))
-    huggingface_hub.set_client_factory(lambda: httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=limits))
+    huggingface_hub.set_client_factory(lambda: _Client(event_hooks=hooks, follow_redirects=True, timeout=limits))
     if os.environ.get("HF_HUB_DISABLE_XET", "1").strip().upper() not in ("0", "FALSE", "NO", "OFF"):
         constants.HF_HUB_DISABLE_XET = True
     disable_progress_bars()  # progress is ours
+    if not logging.root.isEnabledFor(logging.DEBUG):
+        # It would tell of every repetition, two lines each.
+        logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     redacting = Redacting()
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(redacting)
@@ -94,6 +129,8 @@ def passing(error: BaseException) -> bool:
     """Say whether a failed call may do better later: no answer came, or the hub was busy."""
     status = status_of(error)
     if status is None:
+        if any(isinstance(cause, UnreachableError) for cause in _chain(error)):
+            return False
         return any(isinstance(cause, _ON_THE_WAY) for cause in _chain(error))
     return status in _TRANSIENT
 
@@ -145,18 +182,16 @@ def explained(error: BaseException, where: str) -> HubError:
 
 
 def _words(error: BaseException) -> tuple[type[HubError], str, str]:
-    for cause, words in _CAUSES.items():
-        if isinstance(error, cause):
+    causes = list(_chain(error))
+    if any(isinstance(cause, UnreachableError) for cause in causes):
+        host = httpx2.URL(constants.ENDPOINT).host
+        return HubError, f"the hub cannot be reached: there is no {host}, or it does not answer", _CONNECTION
+    for kind, words in _CAUSES.items():
+        if isinstance(error, kind):
             return words
-    status, causes = status_of(error), list(_chain(error))
+    status = status_of(error)
     if status is None:
-        if any(isinstance(cause, httpx2.TimeoutException) for cause in causes):
-            return HubError, f"the hub was silent for {timeout():g} s", f"run again; {TIMEOUT_VARIABLE} allows more"
-        if not constants.HF_HUB_DISABLE_XET and not passing(error):
-            what = f"Xet, which HF_HUB_DISABLE_XET=0 asks for, failed ({type(error).__name__})"
-            return HubError, what, "leave that variable out: plain uploads are the way we tested"
-        what = f"the hub cannot be reached ({type(error).__name__})"
-        return HubError, what, "check the connection and HF_ENDPOINT"
+        return HubError, *_words_without_answer(error, causes)
     what, hint = _STATUS.get(status, (f"the hub refused ({status})", "pythia-quant --debug … shows the calls"))
     if status >= 500:
         what, hint = f"the hub has an error of its own ({status})", "run again later"
@@ -167,6 +202,21 @@ def _words(error: BaseException) -> tuple[type[HubError], str, str]:
     return HubError, f"{what}: {said}" if said else what, hint
 
 
+def _words_without_answer(error: BaseException, causes: list[BaseException]) -> tuple[str, str]:
+    if not any(isinstance(cause, httpx2.HTTPError) for cause in causes):
+        for cause in causes:
+            if isinstance(cause, Exception) and (refused := refusal(cause, constants.HF_HUB_CACHE)):
+                return f"{refused.where}: {refused.what}", refused.hint
+    if any(isinstance(cause, httpx2.TimeoutException) for cause in causes):
+        return f"the hub was silent for {timeout():g} s", f"run again; {TIMEOUT_VARIABLE} allows more"
+    if not constants.HF_HUB_DISABLE_XET and not passing(error):
+        what = f"Xet, which HF_HUB_DISABLE_XET=0 asks for, failed ({type(error).__name__})"
+        return what, "leave that variable out: plain uploads are the way we tested"
+    what = f"the hub cannot be reached ({type(error).__name__})"
+    return what, _CONNECTION
+
+
+_CONNECTION = "check the connection and HF_ENDPOINT"
 _CAUSES: dict[type[Exception], tuple[type[HubError], str, str]] = {
     hub_errors.OfflineModeIsEnabled: (
         HubError, "the hub is needed and HF_HUB_OFFLINE is set", "unset it and run again",

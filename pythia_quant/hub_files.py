@@ -92,8 +92,8 @@ def _is_cached(repo_id: str, revision: str) -> bool:
 
 def commit_of(cached: Path) -> str:
     """Return the commit under which a downloaded file lies in the cache (…/snapshots/<commit>/<file>)."""
-    parts = cached.parts
-    return parts[parts.index("snapshots") + 1]
+    _repository, _snapshots, commit, *_ = cached.relative_to(huggingface_hub.constants.HF_HUB_CACHE).parts
+    return commit
 
 
 def sha256(path: Path) -> str:

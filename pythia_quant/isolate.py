@@ -6,14 +6,18 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
+import threading
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from pythia_quant import errors
 from pythia_quant.callbacks import Report, silent
+from pythia_quant.folders import replace_file, temporary_folder
 from pythia_quant.formats import load
+from pythia_quant.resources import cores, thread_limits
 
 _PROGRESS = "PYTHIA_QUANT_PROGRESS"
 _INTERVAL, _REPORTED = 0.05, 0.5  # seconds
@@ -22,24 +26,28 @@ _INTERVAL, _REPORTED = 0.05, 0.5  # seconds
 class Worker:
     """A fresh process that runs functions one after the other; what they import, they share.
 
+    It ends with this one, however that ends.
+
     Args:
-        threads: how many threads numeric libraries may use there; as many as they like unless given.
+        threads: how many threads numeric libraries may use there; as many as there are processors unless given.
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        self._threads, self._calls = threads, 0
+        self._threads, self._calls = threads or cores(), 0
         self._child: subprocess.Popen[bytes] | None = None
+        self._opened = ExitStack()
 
     def __enter__(self) -> Worker:
-        self._scratch = tempfile.TemporaryDirectory(prefix="pythia-quant-")
-        self._folder = Path(self._scratch.name)
+        self._folder = self._opened.enter_context(temporary_folder())
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._child:
-            self._child.kill()
-            self._child.wait()
-        self._scratch.cleanup()
+        with self._opened:
+            if self._child:
+                self._child.kill()
+                self._child.wait()
+                if self._child.stdin:
+                    self._child.stdin.close()
 
     def call(self, function: str, arguments: dict[str, Any], report: Report = silent) -> Any:
         """Run ``module:function`` there and return what it returns; a process that has died is replaced.
@@ -57,8 +65,9 @@ class Worker:
         answer = self._folder / f"answer-{self._calls}.json"
         assert child.stdin is not None  # noqa: S101 - it is a pipe
         request = json.dumps({"function": function, "arguments": arguments, "answer": str(answer)})
-        child.stdin.write(f"{request}\n".encode())
-        child.stdin.flush()
+        with suppress(BrokenPipeError):  # it has died already: what it left says how
+            child.stdin.write(f"{request}\n".encode())
+            child.stdin.flush()
         self._wait(child, answer, report)
         if not answer.exists():
             raise errors.BenchmarkError(f"{function} {_cause(child.returncode, self._folder / 'messages')}")
@@ -70,9 +79,8 @@ class Worker:
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
-            environment = os.environ | {_PROGRESS: str(self._folder / "progress.json")}
-            if self._threads is not None:
-                environment |= {"OMP_NUM_THREADS": str(self._threads), "MKL_NUM_THREADS": str(self._threads)}
+            environment = os.environ | thread_limits(self._threads, {})
+            environment[_PROGRESS] = str(self._folder / "progress.json")
             with (self._folder / "messages").open("wb") as log:
                 # -P: modules of the current folder, which may be a downloaded one, are not imported.
                 command = [sys.executable, "-P", "-m", "pythia_quant.isolate"]
@@ -101,22 +109,7 @@ def call(function: str, arguments: dict[str, Any], threads: int | None = None) -
 def report_progress(what: str, done: int, total: int) -> None:
     """Tell the process that called this one, if any, how far it is; see :data:`~pythia_quant.callbacks.Report`."""
     if name := os.environ.get(_PROGRESS):
-        partial = Path(f"{name}.partial")
-        partial.write_text(json.dumps([what, done, total]))
-        partial.rename(name)
-
-
-def _watch(child: subprocess.Popen[bytes], progress: Path, report: Report) -> None:
-    before = None
-    while True:
-        try:
-            child.wait(_INTERVAL)
-            return
-        except subprocess.TimeoutExpired:
-            now = progress.read_text() if progress.exists() else None
-            if now != before and now is not None:
-                report(*json.loads(now))
-            before = now
+        replace_file(Path(name), json.dumps([what, done, total]))
 
 
 def _cause(status: int, messages: Path) -> str:
@@ -127,17 +120,24 @@ def _cause(status: int, messages: Path) -> str:
 
 
 def _serve() -> None:
-    for line in sys.stdin:
-        request = json.loads(line)
+    requests: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_listen, args=[requests], daemon=True).start()
+    while True:
+        request = json.loads(requests.get())
         reply: dict[str, Any]
         try:
             reply = {"result": load(request["function"])(**request["arguments"])}
         except errors.PythiaQuantError as error:
             reply = {"error": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
-        answer = Path(request["answer"])
-        written = answer.with_suffix(".partial")
-        written.write_text(json.dumps(reply))
-        written.rename(answer)
+        replace_file(Path(request["answer"]), json.dumps(reply))
+
+
+def _listen(requests: SimpleQueue[str]) -> None:
+    """Take requests while the calling process lives; when it does not, what still runs here is for nobody."""
+    with os.fdopen(os.dup(0)) as lines:  # not sys.stdin, which Python closes when the other thread has failed
+        for line in lines:
+            requests.put(line)
+    os._exit(0)
 
 
 if __name__ == "__main__":

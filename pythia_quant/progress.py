@@ -1,4 +1,4 @@
-"""Which step runs, what is left, and about how long: on a terminal; elsewhere nothing is printed."""
+"""Which step runs, what is left, and about how long: a bar on a terminal, elsewhere a line a step, and a minute."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from rich.text import Text
 
 from pythia_quant.callbacks import Report
 
+_SILENCE = 60
+"""Seconds within a step after which another line is printed where there is no terminal."""
+
 
 class Steps:
     """Counts the named steps of a long job and shows the one that runs.
 
     Args:
         total: how many steps there will be.
-        console: where to show them; only a terminal shows anything.
+        console: where to show them.
     """
 
     def __init__(self, total: int, console: Console) -> None:
@@ -33,6 +36,7 @@ class Steps:
             transient=True,
             disable=not console.is_terminal,
         )
+        self._lines = None if console.is_terminal else console
         self._task = self._progress.add_task("", total=float(total), count="", detail="", left=None)
 
     def __enter__(self) -> Steps:
@@ -47,11 +51,13 @@ class Steps:
         """Run one step; gives a function that reports progress within it."""
         count = f"step {self._done + 1} of {self._total}"
         self._progress.update(self._task, description=name, count=count, detail="", left=None)
-        began: dict[
-            int, tuple[float, int]
-        ] = {}  # when the first of so many parts was, and which: some are done already
+        self._say(f"{count}: {name}")
+        said = monotonic()
+        # When the first of so many parts was, and which: some are done already.
+        began: dict[int, tuple[float, int]] = {}
 
         def report(what: str, done: int, total: int) -> None:
+            nonlocal said
             if done == 0:  # other parts, maybe as many as those before: layers of another variant
                 began.pop(total, None)
             start, first = began.setdefault(total, (monotonic(), done))
@@ -59,10 +65,17 @@ class Steps:
             completed = max(self._done + done / total, self._progress.tasks[0].completed)  # a step has several parts
             detail = f"{what} {done + 1}/{total}" if total > 1 else what
             self._progress.update(self._task, completed=completed, detail=detail, left=left)
+            if monotonic() > said + _SILENCE:
+                self._say(f"{count}: {name}: {detail}" + (f", about {_duration(left)} left" if left else ""))
+                said = monotonic()
 
         yield report
         self._done += 1
         self._progress.update(self._task, completed=self._done)
+
+    def _say(self, line: str) -> None:
+        if self._lines:
+            self._lines.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class _TimeLeft(ProgressColumn):

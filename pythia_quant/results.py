@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from pythia_quant.errors import BenchmarkError
+from pythia_quant.folders import held, replace_file
 from pythia_quant.manifest import Record, SourceRecord, TextRecord
 from pythia_quant.results_versions import CURRENT, upgrade
 
@@ -297,13 +298,19 @@ class Results(Record):
 
 
 def save_results(results: Results, path: Path) -> None:
-    """Write a result file; an earlier one stays beside it, under a name with the time it was made."""
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    if path.exists():
-        made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        path.rename(path.with_name(f"{path.stem}-{made:%Y%m%dT%H%M%S}{path.suffix}"))
-    scratch.rename(path)
+    """Write a result file; an earlier one stays beside it, under a name with the time it was made.
+
+    Raises:
+        ArtifactError: another process writes it.
+        StorageError: it cannot be written; the earlier one stays.
+    """
+    with held(path):
+        replace_file(path, results.model_dump_json(indent=1) + "\n", earlier=_dated)
+
+
+def _dated(path: Path) -> Path:
+    made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return path.with_name(f"{path.stem}-{made:%Y%m%dT%H%M%S}{path.suffix}")
 
 
 def load_results(path: Path) -> Results:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
 from rich.console import Console
 from rich.markup import escape
 
@@ -19,6 +18,7 @@ from pythia_quant.manifest import DEMO
 from pythia_quant.passages import Passages, load_passages
 from pythia_quant.progress import Steps
 from pythia_quant.recipe import Recipe, RecipeSettings
+from pythia_quant.resources import memory_available
 from pythia_quant.results import RESULTS, Results, save_results
 from pythia_quant.settings import VariantSettings
 
@@ -170,7 +170,7 @@ def _missing(inputs: Inputs, names: list[str], out: Path) -> dict[str, VariantSe
 def _announce(name: str, inputs: Inputs, settings: VariantSettings, console: Console) -> None:
     """Say what a conversion will take, on a terminal; elsewhere only what should give pause."""
     memory, disk = costs(inputs, settings)
-    free = psutil.virtual_memory().available
+    free = memory_available()
     needs = f"about {memory / 1e9:.1f} GB of memory, and {disk / 1e9:.1f} GB of disk while it runs"
     if memory > free:
         console.print(f"[yellow]{escape(name)}[/]: needs {needs}; {free / 1e9:.1f} GB of memory are free")

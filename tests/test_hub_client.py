@@ -1,6 +1,13 @@
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import httpx2
 import pytest
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 
 from pythia_quant.errors import HubError
 from pythia_quant.hub_client import (
@@ -13,6 +20,7 @@ from pythia_quant.hub_client import (
     retry_after,
     timeout,
 )
+from pythia_quant.hub_files import commit_of
 
 
 def failure(
@@ -79,3 +87,44 @@ def test_names_of_repositories() -> None:
     assert is_name("me/pythia-1.4b_x")
     for name in ("me", "me/", "/x", "me/x/y", "me/x..y", "me/-x", "me/x y", "me/{variant}", "hf://me/x", ""):
         assert not is_name(name), name
+
+
+@pytest.mark.parametrize(
+    ("number", "what"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission")]
+)
+def test_a_disk_that_cannot_be_written_is_not_a_hub_that_cannot_be_reached(number: int, what: str) -> None:
+    said = explained(OSError(number, os.strerror(number), "/cache/blobs/x"), "me/x")
+    assert said.what.startswith("/cache/blobs/x: ")
+    assert what in said.what
+    assert constants.HF_HUB_CACHE in explained(OSError(number, os.strerror(number)), "me/x").what
+
+
+NOBODY = """
+import sys
+from pythia_quant.errors import PythiaQuantError
+from pythia_quant.hub_client import api, ask
+from pythia_quant.hub_files import fetch
+for call in (lambda: fetch("me/x", "config.json", "main"), lambda: ask(lambda: api().repo_info("me/x"), "me/x")):
+    try:
+        call()
+    except PythiaQuantError as error:
+        print(error.what)
+"""
+
+
+@pytest.mark.parametrize("address", ["http://no-such-host.invalid", "http://127.0.0.1:9"])
+def test_a_hub_that_is_not_there_is_given_up_at_once(address: str, tmp_path: Path) -> None:
+    began = time.monotonic()
+    environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run([sys.executable, "-c", NOBODY], env=environment, capture_output=True, text=True, check=True)
+    cached, asked = done.stdout.splitlines()
+    assert cached == "config.json is not in the cache and the hub cannot be reached"
+    assert asked == f"the hub cannot be reached: there is no {address[7:].partition(':')[0]}, or it does not answer"
+    assert done.stderr == ""
+    assert time.monotonic() - began < 15, "mostly imports; repetitions took half a minute"
+
+
+def test_a_cache_below_a_folder_called_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "/disk/snapshots/of-mine/hub")
+    path = Path(constants.HF_HUB_CACHE) / "models--me--x/snapshots/0123abc/snapshots/file"
+    assert commit_of(path) == "0123abc"

@@ -16,10 +16,20 @@ def work(console: Console) -> None:
             pass
 
 
-def test_nothing_is_printed_where_there_is_no_terminal() -> None:
+def test_where_there_is_no_terminal_each_step_is_a_line() -> None:
     stream = StringIO()
     work(Console(file=stream))
-    assert stream.getvalue() == ""
+    assert stream.getvalue() == "step 1 of 2: converting x\nstep 2 of 2: drift of x\n"
+
+
+def test_a_long_step_says_once_a_minute_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, stream = 0.0, StringIO()
+    monkeypatch.setattr("pythia_quant.progress.monotonic", lambda: now)
+    with Steps(1, Console(file=stream)) as steps, steps.step("converting x") as report:
+        for layer in range(4):
+            now = 50.0 * layer
+            report("layer", layer, 4)
+    assert stream.getvalue().splitlines()[1:] == ["step 1 of 1: converting x: layer 3/4, about 2 min left"]
 
 
 def test_time_left_counts_from_where_parts_of_a_kind_began(monkeypatch: pytest.MonkeyPatch) -> None:

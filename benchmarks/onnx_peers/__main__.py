@@ -25,7 +25,7 @@ from sizes import SizeStore
 from subjects import HERE, Subject
 from tables import decode, print_conditions, print_ratios, print_size
 
-from pythia_quant import environment, isolate
+from pythia_quant import environment, isolate, resources
 from pythia_quant.bench.others import ALLOWED, Others, wait
 from pythia_quant.config_file import read_config
 from pythia_quant.errors import BenchmarkError
@@ -39,7 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python benchmarks/onnx_peers", description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["70m", "160m"], metavar="SIZE")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=environment.cores())
+    parser.add_argument("--threads", type=int, default=resources.cores())
     parser.add_argument("--work", type=Path, required=True, help="folder for environments, checkpoints and models")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="result file, JSON")
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="FILE", help="a Pythia's tokenizer.json")
@@ -143,7 +143,7 @@ def _main() -> int:
     work: Path = given.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     chosen = subjects.choose(given.recipe, given.only, work)
-    store = SizeStore(given.out, {"cpu": environment.cpu(), "cores": environment.cores(), "threads": given.threads})
+    store = SizeStore(given.out, {"cpu": environment.cpu(), "cores": resources.cores(), "threads": given.threads})
     for name in given.fresh:
         store.forget(name)
     pythons, failed = subjects.interpreters(chosen, work, console.print)

@@ -32,7 +32,7 @@ from rich.table import Table
 from subjects import Subject
 from torch import Tensor
 
-from pythia_quant import environment
+from pythia_quant import environment, resources
 from pythia_quant.bench.quality import measure_drifts
 from pythia_quant.bench.statistics import Estimate, estimate, paired
 from pythia_quant.corpus import encode, read_text, windows
@@ -99,7 +99,7 @@ def _main() -> int:
     parser.add_argument("--text", type=Path, required=True, help="UTF-8 text, unknown to the checkpoint")
     parser.add_argument("--windows", type=int, default=40)
     parser.add_argument("--context", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=environment.cores())
+    parser.add_argument("--threads", type=int, default=resources.cores())
     parser.add_argument("--work", type=Path, required=True, help="folder for environments and models")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="result file, JSON")
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="our variants; default: onnx-int8 and onnx-fp32")

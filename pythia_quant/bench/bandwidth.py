@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from statistics import median
 
-import psutil
 import torch
+
+from pythia_quant.resources import memory_available
 
 LARGEST = 4_000_000_000
 """Beyond every cache a larger buffer would be read no slower."""
@@ -54,4 +55,4 @@ def read_speeds(size: int, threads: int, device: str = "cpu", seconds: float = 0
 
 
 def _free(device: str) -> int:
-    return int(torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available)
+    return int(torch.cuda.mem_get_info()[0] if device == "cuda" else memory_available())

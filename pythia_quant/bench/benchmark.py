@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from pythia_quant import environment, isolate
-from pythia_quant.artifact import Artifact, verify_files, work_folder
+from pythia_quant import environment, isolate, resources
+from pythia_quant.artifact import Artifact, verify_files
 from pythia_quant.bench import memory
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.bench.machine import machine
@@ -25,6 +25,7 @@ from pythia_quant.bench.speed import latency_protocol, measure_speeds
 from pythia_quant.bench.speed import step_count as speed_steps
 from pythia_quant.bench.subject import SOURCE_DTYPES, Subject
 from pythia_quant.errors import BenchmarkError, PythiaQuantError
+from pythia_quant.folders import replace_file, work_folder
 from pythia_quant.inputs import Inputs
 from pythia_quant.manifest import MANIFEST, SourceRecord
 from pythia_quant.passages import Passages
@@ -43,7 +44,7 @@ class Options:
         device: ``cpu`` or ``cuda``; ONNX artifacts stay on the CPU.
     """
 
-    threads: list[int] = field(default_factory=lambda: [environment.cores()])
+    threads: list[int] = field(default_factory=lambda: [resources.cores()])
     memory: int | None = None
     device: Literal["cpu", "cuda"] = "cpu"
 
@@ -137,7 +138,7 @@ def _entries(inputs: Inputs, artifacts: list[Artifact], options: Options) -> lis
 def _why_not_whole(subject: Subject, artifact: Artifact | None, disk: int, inputs: Inputs, options: Options) -> str:
     settings = artifact.settings if artifact else None
     needed = memory.needed(subject, settings, disk, inputs.source.architecture, inputs.evaluation.shape[1])
-    allowed = memory.available() if options.memory is None else options.memory
+    allowed = resources.memory_available() if options.memory is None else options.memory
     if needed <= allowed:
         return ""
     way = "was run layer by layer" if subject.layers_runtime() else "was not run: nothing runs it layer by layer"
@@ -206,9 +207,7 @@ class _Once:
                 except BenchmarkError as error:
                     message = f"measuring {what} of {subject.name}: {error.what}"
                     raise BenchmarkError(message, where=error.where, hint=error.hint) from error
-                partial = done.with_suffix(".partial")
-                partial.write_text(json.dumps(measured))
-                partial.rename(done)
+                replace_file(done, json.dumps(measured))
         found: dict[str, Any] = json.loads(done.read_text())
         return found
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import psutil
-
-from pythia_quant import environment
+from pythia_quant import environment, resources
 from pythia_quant.results import Machine
 
 
@@ -14,8 +12,8 @@ def machine(device: str = "cpu") -> Machine:
     return Machine(
         cpu=name,
         instruction_sets=sets,
-        cores=environment.cores(),
-        memory_bytes=psutil.virtual_memory().total,
+        cores=resources.cores(),
+        memory_bytes=resources.memory_total(),
         system=environment.system(),
         accelerator=environment.accelerator() if device == "cuda" else None,
         versions=environment.library_versions(),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import psutil
 import torch
 
 from pythia_quant.architecture import Architecture
@@ -13,17 +10,6 @@ from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.settings import VariantSettings
 
 _LIBRARIES = 700_000_000  # torch, transformers and onnxruntime, imported
-_CGROUP = Path("/sys/fs/cgroup")
-
-
-def available() -> int:
-    """Return the bytes of memory that may be used now: what is free, within this process's control group."""
-    free: int = psutil.virtual_memory().available
-    try:
-        limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-    except OSError:
-        return free
-    return free if limit == "max" else max(0, min(free, int(limit) - int(used)))
 
 
 def needed(

@@ -82,7 +82,7 @@ def local_folders(artifacts: list[str]) -> list[Path]:
 def measuring_options(threads: list[int] | None, memory: str | None, device: DeviceName) -> Options:
     """Return how to measure, from what the command line says."""
     from pythia_quant.bench.benchmark import Options
-    from pythia_quant.environment import cores
+    from pythia_quant.resources import cores
 
     # An option given twice counts once; the first is the one that all else is measured with.
     chosen = list(dict.fromkeys(threads or [cores()]))

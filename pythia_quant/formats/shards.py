@@ -55,7 +55,11 @@ class ShardWriter:
         (self._folder / f"{SAFETENSORS}{INDEX_SUFFIX}").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
     def _flush(self) -> None:
-        save_file(self._pending, self._part(len(self._shards)), metadata={"format": "pt"})
+        part = self._part(len(self._shards))
+        part.touch()
+        mode = part.stat().st_mode
+        save_file(self._pending, part, metadata={"format": "pt"})
+        part.chmod(mode)  # safetensors makes files that nobody else may read, whatever the umask
         self._shards.append(list(self._pending))
         self._pending, self._pending_bytes = {}, 0
 

@@ -115,14 +115,13 @@ def _is_local(name: str) -> bool:
 
 
 def _without(record: R, paths: set[str]) -> R:
+    """Return a record in which each value that is one of `paths` is its last part; names of files are no values."""
+
     def shortened(value: Any) -> Any:
         if isinstance(value, dict):
-            return {shortened(key): shortened(inner) for key, inner in value.items()}
+            return {key: shortened(inner) for key, inner in value.items()}
         if isinstance(value, list):
             return [shortened(inner) for inner in value]
-        if isinstance(value, str):
-            for path in sorted(paths, key=len, reverse=True):
-                value = value.replace(path, PureWindowsPath(path).name)
-        return value
+        return PureWindowsPath(value).name or "local" if isinstance(value, str) and value in paths else value
 
     return type(record).model_validate(shortened(record.model_dump(mode="json"))) if paths else record

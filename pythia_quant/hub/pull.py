@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pythia_quant.artifact import scratch_folder
 from pythia_quant.cache import cache_folder
 from pythia_quant.callbacks import Report, silent
 from pythia_quant.errors import HubError
+from pythia_quant.folders import fresh_folder, held
 from pythia_quant.hub import SCHEME
 from pythia_quant.hub_client import check_name
 from pythia_quant.hub_files import commit_of, fetch, sha256
@@ -47,8 +47,12 @@ def pull(artifact: str, report: Report = silent) -> Path:
         ) from error
     commit = commit_of(found)
     folder = cache_folder("artifacts") / repo_id.replace("/", "--") / commit
-    if not folder.is_dir():
-        with scratch_folder(folder) as scratch:
+    if folder.is_dir():
+        return folder
+    with held(folder, wait=True):
+        if folder.is_dir():  # another process has brought it meanwhile
+            return folder
+        with fresh_folder(folder) as scratch:
             _place(found, scratch / MANIFEST)
             for index, (name, file) in enumerate(manifest.files.items()):
                 report(f"downloading {name}", index, len(manifest.files))

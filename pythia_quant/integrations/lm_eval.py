@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tokenizers import Tokenizer
 
-from pythia_quant import environment
+from pythia_quant import resources
 from pythia_quant.artifact import open_artifact
 from pythia_quant.bench.lambada import Example, judge, predict
 from pythia_quant.config_file import read_config
@@ -86,12 +86,12 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
                 "give either an artifact or a source", where="--model_args", hint="for example artifact=FOLDER"
             )
         folder = Path(str(artifact if source is None else source))  # lm_eval makes a number of a name of digits
-        torch.set_num_threads(threads or environment.cores())
+        torch.set_num_threads(threads or resources.cores())
         if artifact is None:
             self._runtime: Runtime = open_model(folder, _dtype(dtype))
         else:
             entry = format_of(open_artifact(folder).settings)
-            self._runtime = load(entry.run)(folder, threads or environment.cores())
+            self._runtime = load(entry.run)(folder, threads or resources.cores())
         self._shape = read_config(folder / "config.json", quantized=artifact is not None)
         self._tokenizer = _open_tokenizer(folder / "tokenizer.json")
         self._generator = torch.Generator().manual_seed(seed)

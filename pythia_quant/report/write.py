@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from pythia_quant.artifact import scratch_folder
 from pythia_quant.errors import BenchmarkError
+from pythia_quant.folders import recover, scratch_folder
 from pythia_quant.report.files import ResultFile, read_files
 from pythia_quant.report.tables import SUFFIXES, TableFormat, render_table
 from pythia_quant.report.theme import DARK, LIGHT, Look, row_styles
@@ -33,8 +33,10 @@ def write_report(paths: Sequence[Path], out: Path, formats: Collection[TableForm
 
     Raises:
         BenchmarkError: a result file cannot be read, or `out` holds something else than a report.
+        StorageError: `out` cannot be written.
     """
     files = read_files(paths)
+    recover(out)
     _check_ours(out)
     with scratch_folder(out) as scratch:
         for form in formats:

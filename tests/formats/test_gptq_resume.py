@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from gptq_models import CALIBRATION, PROBE, source
 
 from pythia_quant.artifact import hash_files
@@ -113,8 +112,6 @@ def test_an_error_leaves_nothing(inputs: Inputs, tmp_path: Path, monkeypatch: py
 
 def test_two_processes_do_not_share_a_target(inputs: Inputs, tmp_path: Path) -> None:
     def report(_what: str, done: int, _total: int) -> None:
-        lock = FileLock(next((tmp_path / "out").rglob(".lock")))
-        assert lock.is_locked is False  # this one does not hold it
         with pytest.raises(ArtifactError, match="another process is at work on it"):
             convert(inputs, VARIANT, tmp_path / "out")
         raise Stop

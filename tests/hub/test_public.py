@@ -10,7 +10,7 @@ from card_inputs import manifest, results
 
 from pythia_quant.errors import RecipeError
 from pythia_quant.hub.public import local_paths, public_manifest, public_recipe, public_results, serialized
-from pythia_quant.manifest import Manifest, SourceRecord
+from pythia_quant.manifest import FileRecord, Manifest, SourceRecord
 from pythia_quant.recipe import load_recipe
 
 
@@ -39,6 +39,19 @@ def test_local_paths_are_reduced_to_their_last_part() -> None:
     assert public.recipe["evaluation"]["text"]["file"] == "held out.txt"
     assert public.recipe["calibration"]["text"]["file"] == "train.txt"
     assert local_paths(public) == set()
+
+
+def test_a_path_that_is_part_of_other_texts_leaves_those_as_they_are() -> None:
+    """As in a container, where the source may be mounted at /model."""
+    of = with_local_files(manifest())
+    source = of.source.model_copy(update={"model": "/model"})
+    recipe = of.recipe | {"source": {"model": "/model", "revision": "main"}}
+    file = FileRecord(bytes=1, sha256="0" * 64)
+    files = {"onnx/model_quantized.onnx": file, "/model": file}
+    notes = {"said": "in /model and onnx/model_quantized.onnx"}
+    public = public_manifest(of.model_copy(update={"source": source, "recipe": recipe, "files": files, "notes": notes}))
+    assert (public.source.model, public.recipe["source"]["model"]) == ("model", "model")
+    assert (public.files, public.notes) == (files, notes)
 
 
 def test_results_are_those_of_the_variant_and_belong_to_the_public_manifest() -> None:

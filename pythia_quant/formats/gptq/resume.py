@@ -12,6 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pythia_quant.folders import replace_file
+
 _REACHED = "reached.json"
 
 
@@ -44,9 +46,7 @@ class Progress:
 
     def reach(self, index: int) -> None:
         """Record that all layers before `index`, and the windows before it, are written."""
-        partial = self._folder / f"{_REACHED}.partial"
-        partial.write_text(json.dumps(index))
-        partial.replace(self._folder / _REACHED)
+        replace_file(self._folder / _REACHED, json.dumps(index))
         self.solved = index
         shutil.rmtree(self.before(index - 1), ignore_errors=True)
 
