@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import AnyVariant
 from pythia_quant.hub_files import sha256
-from pythia_quant.manifest import MANIFEST, FileRecord, Manifest
+from pythia_quant.inside import own_file
+from pythia_quant.manifest import MANIFEST, FileRecord, Manifest, read_manifest
+from pythia_quant.printable import printable
+from pythia_quant.recipe import RecipeSettings
 from pythia_quant.settings import VariantSettings
 
 
@@ -22,52 +26,106 @@ class Artifact:
     manifest: Manifest
     settings: VariantSettings
 
+    def recipe(self) -> RecipeSettings:
+        """Return the recipe it was made by.
+
+        Raises:
+            ArtifactError: this version does not read it, or it has no such variant.
+        """
+        where = str(self.folder / MANIFEST)
+        try:
+            recipe = RecipeSettings.model_validate(self.manifest.recipe)
+        except ValidationError as error:
+            raise ArtifactError(
+                f"its recipe cannot be read: {_first(error)}",
+                where=where,
+                hint=f"{printable(self.manifest.tool)} wrote it; convert again, or use that version",
+            ) from error
+        if recipe.variants.get(self.manifest.variant) != self.settings:
+            raise ArtifactError(
+                f"its recipe has no variant {self.manifest.variant!r} with its settings",
+                where=where,
+                hint="it was edited; convert or download it again",
+            )
+        return recipe
+
 
 def open_artifact(folder: Path) -> Artifact:
     """Read an artifact's manifest. Files are compared with it by :func:`verify_files`.
 
     Raises:
-        ArtifactError: there is no manifest, or a newer version wrote it.
+        ArtifactError: there is no manifest, or it is not one that this version reads.
     """
-    path = folder / MANIFEST
-    try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-        settings: VariantSettings = TypeAdapter(AnyVariant).validate_python(manifest.settings)
-    except FileNotFoundError as error:
+    path = own_file(folder, MANIFEST, ArtifactError)
+    if path is None:
         raise ArtifactError(
             f"there is no {MANIFEST}, so this is no artifact of ours", where=str(folder), hint="give a variant's folder"
-        ) from error
-    except (OSError, ValidationError) as error:
-        reason = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else {"msg": str(error)}
+        )
+    manifest = read_manifest(path, ArtifactError)
+    try:
+        settings: VariantSettings = TypeAdapter(AnyVariant).validate_python(manifest.settings)
+    except ValidationError as error:
         raise ArtifactError(
-            f"cannot be read: {'.'.join(map(str, reason.get('loc', ())))} {reason['msg']}",
+            f"its settings cannot be read: {_first(error)}",
             where=str(path),
-            hint="a newer pythia-quant may have written it, or it was edited; convert again",
+            hint=f"{printable(manifest.tool)} wrote it; convert again, or use that version",
         ) from error
     return Artifact(folder, manifest, settings)
 
 
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return printable(f"{'.'.join(map(str, first['loc']))} {first['msg']}")[:300]
+
+
 def hash_files(folder: Path) -> dict[str, FileRecord]:
-    """Return size and SHA-256 of every file below `folder` but the manifest, by relative path."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {
-        path.relative_to(folder).as_posix(): FileRecord(bytes=path.stat().st_size, sha256=sha256(path))
-        for path in found
-    }
+    """Return size and SHA-256 of every file below `folder` but the manifest, by relative path.
+
+    Raises:
+        ArtifactError: something below it is neither a file nor a folder with files in it, or is a link that leads out.
+    """
+    files = {}
+    try:
+        for path in _entries(folder):
+            name = path.relative_to(folder).as_posix()
+            if path.is_dir():
+                what = "a link to a folder" if path.is_symlink() else "an empty folder"
+                raise ArtifactError(f"{name} is {what}", where=str(folder), hint="an artifact is files; remove it")
+            if name != MANIFEST and own_file(folder, name, ArtifactError):
+                files[name] = FileRecord(bytes=path.stat().st_size, sha256=sha256(path))
+    except OSError as error:
+        raise ArtifactError(f"{error.filename} cannot be read ({error.strerror})", where=str(folder)) from error
+    return files
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """Yield all that is below a folder, but folders with something in them; links to folders are not entered."""
+    waiting = sorted(folder.iterdir())
+    while waiting:
+        path = waiting.pop(0)
+        within = sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
+        waiting = within + waiting
+        if not within:
+            yield path
+
+
+# What a repository holds beside an artifact, and what the client leaves: none of it is read when an artifact is used.
+_PUBLISHED = ("README.md", "results.json", "recipe.yaml", ".eval_results/lambada.yaml", ".gitattributes")
+_DOWNLOADED = ".cache/huggingface/"
 
 
 def verify_files(artifact: Artifact) -> None:
-    """Compare the files with the manifest.
+    """Compare the files with the manifest. What a downloaded repository has beside an artifact's is let pass.
 
     Raises:
         ArtifactError: a file is missing, altered, or not in the manifest.
     """
     found, listed = hash_files(artifact.folder), artifact.manifest.files
-    where, again = str(artifact.folder), "convert again with --overwrite"
-    for name in listed.keys() | found.keys():
+    where, again = str(artifact.folder), "convert or download it again"
+    for name in sorted(listed.keys() | found.keys()):
         if name not in found:
             raise ArtifactError(f"the file {name} is missing", where=where, hint=again)
-        if name not in listed:
+        if name not in listed and name not in _PUBLISHED and not name.startswith(_DOWNLOADED):
             raise ArtifactError(f"the file {name} is not in the manifest", where=where, hint="move it elsewhere")
-        if found[name] != listed[name]:
+        if name in listed and found[name] != listed[name]:
             raise ArtifactError(f"the file {name} was changed since the conversion", where=where, hint=again)

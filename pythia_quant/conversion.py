@@ -18,11 +18,12 @@ from pythia_quant import environment, isolate, resources
 from pythia_quant.artifact import Artifact, hash_files, open_artifact, verify_files
 from pythia_quant.callbacks import Report, silent
 from pythia_quant.config_file import read_config
-from pythia_quant.errors import ArtifactError
+from pythia_quant.errors import ArtifactError, SourceError
 from pythia_quant.folders import recover, scratch_folder, work_folder
 from pythia_quant.formats import format_of, load
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.inputs import Inputs
+from pythia_quant.inside import own_file
 from pythia_quant.manifest import MANIFEST, CalibrationRecord, CheckRecord, Manifest, SourceRecord
 from pythia_quant.settings import VariantSettings
 from pythia_quant.source import TOKENIZER_FILES, Source
@@ -167,7 +168,7 @@ def _same_codes(artifact: Artifact, inputs: Inputs, settings: VariantSettings) -
     name, recorded = settings.takes_codes_of(), artifact.manifest.notes.get(CODES)
     if name is None or recorded is None:
         return name is None and recorded is None
-    then, now = (recipe["variants"].get(name) for recipe in (artifact.manifest.recipe, inputs.recipe.canonical()))
+    then, now = (recipe.variants.get(name) for recipe in (artifact.recipe(), inputs.recipe.settings))
     beside = artifact.folder.parent / name
     return then == now and (not beside.exists() or recorded == _codes_record(open_artifact(beside)))
 
@@ -208,8 +209,8 @@ def _probe(inputs: Inputs) -> torch.Tensor:
 
 def _add_tokenizer(source: Source, folder: Path) -> None:
     for name in TOKENIZER_FILES:
-        if (source.folder / name).is_file():
-            shutil.copyfile(source.folder / name, folder / name)
+        if found := own_file(source.folder, name, SourceError):
+            shutil.copyfile(found, folder / name)
     configuration = folder / "tokenizer_config.json"
     if not configuration.exists():  # without one, onnxruntime-genai and transformers.js find no tokenizer
         configuration.write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}) + "\n")

@@ -17,7 +17,8 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id  # type: ignore[attr-defined]
 
 from pythia_quant import environment
-from pythia_quant.errors import HubError
+from pythia_quant.errors import HubError, PythiaQuantError
+from pythia_quant.hub_answers import check_answer
 from pythia_quant.redaction import Redacting, redacted
 from pythia_quant.storage import refusal
 
@@ -80,6 +81,7 @@ def prepare() -> None:
     """
     # The hooks are the library's own: without them HF_HUB_OFFLINE would be ignored.
     hooks, limits = huggingface_hub.get_session().event_hooks, httpx2.Timeout(timeout(), connect=min(10.0, timeout()))
+    hooks = hooks | {"response": [*hooks.get("response", []), check_answer]}
     huggingface_hub.set_client_factory(lambda: _Client(event_hooks=hooks, follow_redirects=True, timeout=limits))
     if os.environ.get("HF_HUB_DISABLE_XET", "1").strip().upper() not in ("0", "FALSE", "NO", "OFF"):
         constants.HF_HUB_DISABLE_XET = True
@@ -145,13 +147,15 @@ def ask(call: Callable[[], T], where: str) -> T:
     """Make a call that does no harm when repeated, and repeat it while the hub is busy or cannot be heard.
 
     Raises:
-        HubError: what went wrong, in words for the user: see :func:`explained`.
+        HubError: what went wrong, in words for the user: see :func:`explained`. The call's own stays as it is.
     """
     failure: BaseException | None = None
     for wait in (*WAITS, None):
         try:
             return call()
-        except FAILURES as error:
+        except PythiaQuantError:
+            raise
+        except Exception as error:  # the client stumbles over answers that are not what it takes them for
             failure = error
         if wait is None or not passing(failure):
             break
@@ -191,6 +195,9 @@ def _words(error: BaseException) -> tuple[type[HubError], str, str]:
             return words
     status = status_of(error)
     if status is None:
+        if not isinstance(error, (*FAILURES, RuntimeError)) or isinstance(error, RecursionError):
+            what = f"the hub answered something that cannot be understood ({type(error).__name__})"
+            return HubError, what, "check HF_ENDPOINT; pythia-quant --debug … shows the calls"
         return HubError, *_words_without_answer(error, causes)
     what, hint = _STATUS.get(status, (f"the hub refused ({status})", "pythia-quant --debug … shows the calls"))
     if status >= 500:

@@ -12,7 +12,9 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils.tqdm import tqdm
 
 from pythia_quant.errors import PythiaQuantError, SourceError
-from pythia_quant.hub_client import FAILURES, explained, prepare, status_of
+from pythia_quant.hub_client import explained, prepare, status_of
+from pythia_quant.inside import COMMIT, own_file, snapshot_of
+from pythia_quant.json_file import MOST_BYTES
 
 _SHA1, _SHA256 = 40, 64
 """Digits of a hash."""
@@ -28,15 +30,28 @@ def say_nothing(_: str) -> None:
 
 
 def fetch(
-    repo_id: str, file: str, revision: str, repo_type: str = "model", progress: Tell = say_nothing
+    repo_id: str,
+    file: str,
+    revision: str,
+    repo_type: str = "model",
+    progress: Tell = say_nothing,
+    size: int | None = None,
 ) -> Path | None:
     """Download a file unless it is cached, and return its path; None when the repository does not have it.
 
-    `progress` is told how much of it has come. HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the cache folder are honoured
-    by huggingface_hub itself.
+    HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the cache folder are honoured by huggingface_hub itself.
+
+    Args:
+        repo_id: the repository.
+        file: its path there.
+        revision: branch, tag or commit.
+        repo_type: ``model`` or ``dataset``.
+        progress: told how much of it has come.
+        size: in bytes, where it is known; a download of another size is broken off.
 
     Raises:
         SourceError: no such repository or revision, no access, no connection and nothing cached, or a damaged download.
+        HubError: the hub's answer is not to be trusted.
     """
     where = f"{'' if repo_type == 'model' else f'{repo_type} '}{repo_id}@{revision}"
     prepare()
@@ -44,7 +59,7 @@ def fetch(
     try:
         path = Path(
             huggingface_hub.hf_hub_download(
-                repo_id, file, revision=revision, repo_type=repo_type, tqdm_class=_told(file, progress)
+                repo_id, file, revision=revision, repo_type=repo_type, tqdm_class=_told(file, progress, size)
             )
         )
     except hub_errors.LocalEntryNotFoundError as error:  # before EntryNotFoundError, of which it is a kind
@@ -61,9 +76,14 @@ def fetch(
         return None
     except hub_errors.HFValidationError:
         failure = SourceError("is neither a folder here nor the name of a hub repository", where=repo_id)
-    except FAILURES as error:
+    except PythiaQuantError:
+        raise
+    except Exception as error:  # the client stumbles over answers that are not what it takes them for
         failure = explained(error, where)
     else:
+        own_file(path.parents[file.count("/")], file, SourceError)  # the client trusts whatever the cache links to
+        if COMMIT.fullmatch(revision) and commit_of(path) != revision:
+            raise SourceError(f"the hub gave {file} of another commit, {commit_of(path)}", where=where)
         if path.stat().st_size <= _SMALL:
             check_download(path)
         return path
@@ -71,19 +91,32 @@ def fetch(
     raise SourceError(failure.what, where=failure.where, hint=failure.hint)
 
 
-def _told(file: str, progress: Tell) -> type[tqdm]:
-    """Return a progress bar that draws nothing and tells `progress` instead."""
+def _told(file: str, progress: Tell, size: int | None) -> type[tqdm]:
+    """Return a progress bar that draws nothing and tells `progress` instead.
+
+    It breaks off a download of another size than expected, or of more than was announced: that need not end.
+    """
 
     class Told(tqdm):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options | {"disable": True})  # type: ignore[no-untyped-call]
             self._size, self._come = options.get("total") or 0, options.get("initial") or 0
+            self._most = (self._size or MOST_BYTES) if size is None else size
+            if size is not None and self._size not in (0, size):
+                raise _wrong_size(file, f"has {self._size:,} bytes on the hub, {size:,} are expected")
 
         def update(self, n: float | None = 1) -> None:
             self._come += n or 0
+            if self._come > self._most:
+                raise _wrong_size(file, f"more than {self._most:,} bytes came")
             progress(f"downloading {file}: {self._come / 1e6:,.0f} of {self._size / 1e6:,.0f} MB")
 
     return Told
+
+
+def _wrong_size(file: str, what: str) -> SourceError:
+    hint = "nothing was kept; the file was altered on the hub, or is not what the hub says"
+    return SourceError(what, where=file, hint=hint)
 
 
 def _is_cached(repo_id: str, revision: str) -> bool:
@@ -92,8 +125,10 @@ def _is_cached(repo_id: str, revision: str) -> bool:
 
 def commit_of(cached: Path) -> str:
     """Return the commit under which a downloaded file lies in the cache (…/snapshots/<commit>/<file>)."""
-    _repository, _snapshots, commit, *_ = cached.relative_to(huggingface_hub.constants.HF_HUB_CACHE).parts
-    return commit
+    snapshot = snapshot_of(cached)
+    if snapshot is None:
+        raise SourceError("is not in the hub's cache", where=str(cached))
+    return snapshot.name
 
 
 def sha256(path: Path) -> str:
@@ -105,6 +140,17 @@ def sha256(path: Path) -> str:
 def git_hash(content: bytes) -> str:
     """Return the hash that git gives a file of this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def forget(cached: Path) -> None:
+    """Remove a downloaded file from the hub's cache, which would give it again.
+
+    Raises:
+        SourceError: it is not there, but somewhere that the cache links to.
+    """
+    snapshot = snapshot_of(cached)
+    if snapshot and own_file(snapshot, cached.relative_to(snapshot).as_posix(), SourceError):
+        cached.resolve().unlink()
 
 
 def check_download(cached: Path, digest: str | None = None) -> None:
@@ -126,7 +172,7 @@ def check_download(cached: Path, digest: str | None = None) -> None:
     else:
         return
     if found != announced:
-        path.unlink()
+        forget(cached)
         raise SourceError(
             f"its content has the hash {found[:12]}…, the hub announced {announced[:12]}…",
             where=cached.name,

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import datetime
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from pythia_quant.errors import PythiaQuantError
+from pythia_quant.printable import printable
 
 MANIFEST = "pythia_quant.json"
 DEMO = "builtin:demo"
 """The model that ships with the package, as a source's name."""
+
+MOST_BYTES = 50_000_000
+"""Larger manifests are refused unread; that of the largest model has a hundredth of it."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Record(BaseModel):
@@ -22,20 +34,46 @@ class Record(BaseModel):
 class FileRecord(Record):
     """One file of an artifact."""
 
-    bytes: int
-    sha256: str
+    bytes: Count
+    sha256: Sha256
+
+
+# Names of devices on Windows, whatever follows the dot.
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 
 
 def _inside(name: str) -> str:
-    """Refuse what does not stay in the artifact's folder on every system: a manifest may come from a hub."""
-    parts = PurePosixPath(name).parts
-    if not parts or name != "/".join(parts) or ".." in parts or any(sign in name for sign in '\\:\0"<>|?*\n'):
+    """Refuse what does not stay in the artifact's folder on every system, or is no plain name: a hub may say it."""
+    parts = name.split("/")
+    plain = not any(sign in name for sign in '\\:"<>|?*\n\t') and printable(name) == name
+    if not plain or len(name) > 1024 or any(not _is_plain(part) for part in parts):
         raise ValueError("is no path within the artifact")
+    if name.lower() == MANIFEST:
+        raise ValueError("is the manifest itself")
     return name
+
+
+def _is_plain(part: str) -> bool:
+    hidden = part.startswith(".")  # and "." and ".."
+    return bool(part) and not hidden and part == part.rstrip(" .") and not _RESERVED.fullmatch(part) and len(part) < 200
 
 
 FileName = Annotated[str, AfterValidator(_inside)]
 """Path of a file relative to its artifact, with forward slashes."""
+
+
+def _beside_each_other(files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+    """Refuse names that cannot stand beside each other: the same but for case, or a file where a folder is."""
+    taken: set[str] = set()
+    for name in files:
+        if name.lower() in taken:
+            raise ValueError(f"{name} is there twice, but for upper and lower case")
+        taken.add(name.lower())
+    for name in files:
+        parts = name.lower().split("/")
+        if any("/".join(parts[:end]) in taken for end in range(1, len(parts))):
+            raise ValueError(f"{name} lies in what is a file")
+    return files
 
 
 class SourceRecord(Record):
@@ -44,8 +82,8 @@ class SourceRecord(Record):
     model: str
     revision: str
     commit: str | None
-    sha256: dict[str, str]
-    parameters: int
+    sha256: dict[str, Sha256]
+    parameters: Count
 
 
 class TextRecord(Record):
@@ -53,16 +91,16 @@ class TextRecord(Record):
 
     name: str
     sha256: str
-    tokens: int
-    bytes: int
+    tokens: Count
+    bytes: Count
 
 
 class CalibrationRecord(Record):
     """The calibration windows; `None` in a manifest when the quantizer used none."""
 
     text: TextRecord
-    windows: int
-    context: int
+    windows: Count
+    context: Count
     seed: int
 
 
@@ -80,10 +118,10 @@ class CheckRecord(Record):
     """
 
     method: str
-    max_weight_error: float
+    max_weight_error: Finite
     runtime: str
-    run_error: float
-    kl_as_run: float
+    run_error: Finite
+    kl_as_run: Finite
     generated: list[int]
 
 
@@ -100,10 +138,52 @@ class Manifest(Record):
     recipe: dict[str, Any]
     source: SourceRecord
     calibration: CalibrationRecord | None
-    bits_per_weight: float
-    bytes_on_disk: int
+    bits_per_weight: Annotated[Finite, Field(ge=0)]
+    bytes_on_disk: Count
     versions: dict[str, str]
     cpu: str
     notes: dict[str, Any]
     check: CheckRecord
-    files: dict[FileName, FileRecord]
+    files: Annotated[dict[FileName, FileRecord], AfterValidator(_beside_each_other)]
+
+
+def read_manifest(path: Path, kind: type[PythiaQuantError], where: str = "") -> Manifest:
+    """Read a manifest, which may come from anywhere.
+
+    Args:
+        path: a file that is there.
+        kind: what is raised.
+        where: the place to name in messages; the path unless given.
+
+    Raises:
+        PythiaQuantError: of that kind; it cannot be read, is no manifest, or another version wrote it.
+    """
+    where = where or str(path)
+    try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise kind(f"has {size / 1e6:,.0f} MB, too many for a manifest", where=where, hint=_ANEW)
+        content = path.read_bytes()
+    except OSError as error:
+        raise kind(f"cannot be read ({error.strerror})", where=where, hint=_ANEW) from error
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part)[:80] for part in first["loc"])
+    what = f"cannot be read: {place} {first['msg']}" if place else f"cannot be read: {first['msg']}"
+    raise kind(printable(what)[:500], where=where, hint=_what_to_do(content))
+
+
+_ANEW = "it is damaged or was edited; convert or download it again"
+
+
+def _what_to_do(content: bytes) -> str:
+    """Name the version that wrote a manifest which this one does not understand, where it says so."""
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        return _ANEW
+    tool = data.get("tool") if isinstance(data, dict) else None
+    if not isinstance(tool, str):
+        return _ANEW
+    return f"{printable(tool)[:80]} wrote it; read it with that version, or convert again with this one"

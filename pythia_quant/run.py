@@ -17,7 +17,7 @@ from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.manifest import DEMO
 from pythia_quant.passages import Passages, load_passages
 from pythia_quant.progress import Steps
-from pythia_quant.recipe import Recipe, RecipeSettings
+from pythia_quant.recipe import Recipe
 from pythia_quant.resources import memory_available
 from pythia_quant.results import RESULTS, Results, save_results
 from pythia_quant.settings import VariantSettings
@@ -94,7 +94,7 @@ def bench(
         _check_beside(artifacts)
     _check_names(artifacts)
     manifest = first.manifest
-    settings = RecipeSettings.model_validate(manifest.recipe)
+    settings = first.recipe()
     recipe = Recipe(manifest.recipe_name, first.folder / "recipe", settings)
     if measured_by:
         ours = measured_by.overridden().settings

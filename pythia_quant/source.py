@@ -15,6 +15,7 @@ from pythia_quant.architecture import Architecture
 from pythia_quant.config_file import read_config
 from pythia_quant.errors import SourceError
 from pythia_quant.hub_files import Tell, check_download, commit_of, fetch, say_nothing, sha256
+from pythia_quant.inside import own_file
 from pythia_quant.manifest import DEMO
 from pythia_quant.weights import INDEX_SUFFIX, PICKLE, SAFETENSORS, WeightFiles, weight_file_names
 
@@ -106,8 +107,7 @@ def open_weights(folder: Path) -> WeightFiles:
 
 
 def _local(folder: Path, name: str) -> Path | None:
-    path = folder / name
-    return path if path.is_file() else None
+    return own_file(folder, name, SourceError)
 
 
 def _open(

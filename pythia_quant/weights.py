@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from pythia_quant.architecture import HEAD, Architecture
 from pythia_quant.errors import SourceError
+from pythia_quant.json_file import read_object
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
@@ -130,8 +130,8 @@ def weight_file_names(index: Path) -> list[str]:
         SourceError: the index is damaged, or names a file outside its folder.
     """
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        names = sorted(set(read_object(index, SourceError)["weight_map"].values()))
+    except (KeyError, AttributeError, TypeError) as error:
         raise SourceError("is not an index of weight files", where=str(index)) from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:

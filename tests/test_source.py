@@ -250,3 +250,16 @@ def test_passages_come_from_dataset_repositories(hub: Hub, tmp_path: Path) -> No
     assert in_client(hub, tmp_path, PASSAGES, "test.jsonl") == f"some/passages test.jsonl 2 {digest}\n"
     assert "broken.jsonl:4: is not JSON" in in_client(hub, tmp_path, PASSAGES, "broken.jsonl")
     assert "CorpusError dataset some/passages@main: has no file absent" in in_client(hub, tmp_path, PASSAGES, "absent")
+
+
+def test_a_link_that_leaves_the_folder_is_not_followed(checkpoint: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("my key")
+    link = checkpoint / "special_tokens_map.json"
+    link.symlink_to(secret)
+    with pytest.raises(SourceError, match=r"special_tokens_map\.json is a link that leads out"):
+        open_source(str(checkpoint))
+    link.unlink()
+    (checkpoint / "model.safetensors").rename(checkpoint / "moved")
+    (checkpoint / "model.safetensors").symlink_to(checkpoint / "moved")  # within, by an absolute path
+    assert open_source(str(checkpoint)).sha256

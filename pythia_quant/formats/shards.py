@@ -1,19 +1,16 @@
-"""Safetensors in shards: written so that no more than one is ever in memory, and found again."""
+"""Safetensors in shards: written so that no more than one is ever in memory."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pythia_quant.errors import ArtifactError, SourceError
-from pythia_quant.weights import INDEX_SUFFIX, SAFETENSORS, weight_file_names
+from pythia_quant.weights import INDEX_SUFFIX, SAFETENSORS
 
 SHARD_BYTES = 2 * 10**9
-AGAIN = "the artifact is damaged: convert or download it again"
 
 
 class ShardWriter:
@@ -65,24 +62,3 @@ class ShardWriter:
 
     def _part(self, index: int) -> Path:
         return self._folder / f"part-{index}.safetensors"
-
-
-def find_tensors(folder: Path) -> dict[str, Path]:
-    """Return the file that holds each tensor of a folder's safetensors.
-
-    Raises:
-        ArtifactError: a file is missing or damaged.
-    """
-    index = folder / f"{SAFETENSORS}{INDEX_SUFFIX}"
-    try:
-        names = weight_file_names(index) if index.exists() else [SAFETENSORS]
-    except SourceError as error:
-        raise ArtifactError(error.what, where=error.where, hint=AGAIN) from error
-    file_of: dict[str, Path] = {}
-    for file in (folder / name for name in names):
-        try:
-            with safe_open(file, framework="pt") as opened:
-                file_of |= dict.fromkeys(opened.keys(), file)
-        except (SafetensorError, OSError) as error:
-            raise ArtifactError(f"cannot be read ({error})", where=str(file), hint=AGAIN) from error
-    return file_of

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from huggingface_hub import constants
-from pydantic import ValidationError
 
 from pythia_quant.errors import HubError
 from pythia_quant.hub.base_model import CARD
@@ -14,7 +13,7 @@ from pythia_quant.hub.publication import OURS, Publication
 from pythia_quant.hub.remote import Content, Tree, read_tree
 from pythia_quant.hub_client import NoRepositoryError, NoRevisionError, api, ask, check_name
 from pythia_quant.hub_files import fetch
-from pythia_quant.manifest import MANIFEST, Manifest
+from pythia_quant.manifest import MANIFEST, read_manifest
 
 State = Literal["new", "changed", "same", "not compared"]
 _NOT_OF_A_MODEL = (".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.md")
@@ -88,7 +87,7 @@ def make_plan(publication: Publication, *, private: bool = False) -> Plan:
     except NoRepositoryError:
         missing = target.revision != "main"
         return _plan(publication, None, private=private, create_repo=True, create_branch=missing)
-    if private and not ask(lambda: api().repo_info(target.repo_id), target.repo_id).private:
+    if private and ask(lambda: api().repo_info(target.repo_id).private, target.repo_id) is not True:
         raise HubError(
             "is there and is public", where=target.repo_id, hint="choose another --repo-id, or leave out --private"
         )
@@ -136,10 +135,5 @@ def _former(publication: Publication, tree: Tree) -> set[str]:
             raise HubError(f"holds something else: {named}", where=repo_id, hint="choose another --repo-id")
         return set()
     path = fetch(repo_id, MANIFEST, tree.commit)
-    try:
-        listed = set(Manifest.model_validate_json(path.read_bytes()).files) if path else set()
-    except ValidationError as error:
-        raise HubError(
-            f"holds a {MANIFEST} that cannot be read", where=repo_id, hint="a newer pythia-quant may have published it"
-        ) from error
+    listed = set(read_manifest(path, HubError, f"{repo_id}/{MANIFEST}").files) if path else set()
     return listed | set(OURS)

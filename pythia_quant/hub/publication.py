@@ -86,11 +86,12 @@ def prepare_publication(
         despite_gate: why it is published though a gate did not pass.
 
     Raises:
-        ArtifactError: it does not verify.
+        ArtifactError: it does not verify, or its recipe cannot be read.
         HubError: it has no result for exactly these bytes, a gate did not pass, or the source is not known.
     """
     artifact = open_artifact(folder)
     verify_files(artifact)
+    artifact.recipe()  # which is published, too
     measured, row = find_result(artifact, results)
     despite = _check_gates(measured, row, despite_gate)
     target = target.of(artifact)

@@ -15,10 +15,11 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard
 from huggingface_hub import errors as hub_errors
 
 from pythia_quant.callbacks import Report, silent
-from pythia_quant.errors import HubError
+from pythia_quant.errors import HubError, PythiaQuantError
 from pythia_quant.hub.plan import Plan
 from pythia_quant.hub.remote import head, read_tree
 from pythia_quant.hub.uploads import uploads
+from pythia_quant.hub_answers import commit_id
 from pythia_quant.hub_client import FAILURES, WAITS, api, ask, explained, passing, retry_after, status_of
 from pythia_quant.redaction import redacted
 
@@ -79,11 +80,16 @@ def _url(repo_id: str, commit: str) -> str:
 
 def _check_card(plan: Plan) -> None:
     """Ask the hub whether it accepts the card, before anything is uploaded."""
-    try:
-        ask(ModelCard(plan.publication.card).validate, plan.where)
-    except ValueError as error:
-        said = " ".join(redacted(str(error)).split())[:300]
-    else:
+
+    def refusal() -> str:
+        try:
+            ModelCard(plan.publication.card).validate()
+        except ValueError as error:
+            return " ".join(redacted(str(error)).split())[:300] or "no reason given"
+        return ""
+
+    said = ask(refusal, plan.where)
+    if not said:
         return
     raise HubError(f"the hub does not accept the card: {said}", where=plan.where, hint="this is a defect: report it")
 
@@ -100,17 +106,13 @@ def _send(call: Callable[[], None], where: str) -> None:
     """Upload; huggingface_hub repeats each request itself."""
     try:
         call()
-    except (*FAILURES, RuntimeError, ValueError) as error:
-        failure = _refused(error, where)
+    except PythiaQuantError:
+        raise
+    except Exception as error:  # the client stumbles over answers that are not what it takes them for
+        failure = explained(error, where)
     else:
         return
     raise failure
-
-
-def _refused(error: BaseException, where: str) -> HubError:
-    if isinstance(error, ValueError) and status_of(error) is None:
-        return HubError(f"the hub's answer cannot be used ({type(error).__name__})", where=where, hint="see --debug")
-    return explained(error, where)
 
 
 def _commit(plan: Plan, parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> str:
@@ -123,8 +125,10 @@ def _commit(plan: Plan, parent: str, operations: list[CommitOperationAdd | Commi
             info = api().create_commit(
                 repo_id, operations, commit_message=title, revision=revision, parent_commit=parent
             )
-            return str(info.oid)
-        except (*FAILURES, RuntimeError, ValueError) as error:
+            return commit_id(info.oid)
+        except PythiaQuantError:
+            raise
+        except Exception as error:
             failure = error
         later = passing(failure) or status_of(failure) in _BUSY
         if later or status_of(failure) == _OVERTAKEN:
@@ -141,7 +145,7 @@ def _commit(plan: Plan, parent: str, operations: list[CommitOperationAdd | Commi
             break
         time.sleep(retry_after(failure) or wait)
     assert failure is not None  # noqa: S101 - the loop ends only after a failure
-    raise _refused(failure, plan.where)
+    raise explained(failure, plan.where)
 
 
 def _missing(plan: Plan, commit: str) -> list[str]:

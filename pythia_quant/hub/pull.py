@@ -6,16 +6,14 @@ import os
 import shutil
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from pythia_quant.cache import cache_folder
 from pythia_quant.callbacks import Report, silent
 from pythia_quant.errors import HubError
 from pythia_quant.folders import fresh_folder, held
 from pythia_quant.hub import SCHEME
 from pythia_quant.hub_client import check_name
-from pythia_quant.hub_files import commit_of, fetch, sha256
-from pythia_quant.manifest import MANIFEST, FileRecord, Manifest
+from pythia_quant.hub_files import commit_of, fetch, forget, sha256
+from pythia_quant.manifest import MANIFEST, FileRecord, read_manifest
 
 
 def pull(artifact: str, report: Report = silent) -> Path:
@@ -36,15 +34,7 @@ def pull(artifact: str, report: Report = silent) -> Path:
     found = fetch(repo_id, MANIFEST, revision or "main")
     if found is None:
         raise HubError(f"there is no {MANIFEST}, so this is no artifact of ours", where=artifact)
-    try:
-        manifest = Manifest.model_validate_json(found.read_bytes())
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise HubError(
-            f"{MANIFEST} cannot be read: {'.'.join(map(str, first['loc']))} {first['msg']}",
-            where=artifact,
-            hint="a newer pythia-quant may have published it",
-        ) from error
+    manifest = read_manifest(found, HubError, f"{artifact}/{MANIFEST}")
     commit = commit_of(found)
     folder = cache_folder("artifacts") / repo_id.replace("/", "--") / commit
     if folder.is_dir():
@@ -62,11 +52,11 @@ def pull(artifact: str, report: Report = silent) -> Path:
 
 def _download(repo_id: str, name: str, commit: str, file: FileRecord, report: Report) -> Path:
     where = f"{repo_id}@{commit}"
-    path = fetch(repo_id, name, commit, progress=lambda told: report(told, 0, 1))
+    path = fetch(repo_id, name, commit, progress=lambda told: report(told, 0, 1), size=file.bytes)
     if path is None:
         raise HubError(f"the file {name} is missing", where=where, hint="it was published incompletely or altered")
-    if sha256(path) != file.sha256:
-        path.resolve().unlink()  # out of the hub's cache, which would give it again
+    if path.stat().st_size != file.bytes or sha256(path) != file.sha256:
+        forget(path)
         raise HubError(
             f"{name} is not what the manifest says",
             where=where,

@@ -6,13 +6,17 @@ import builtins
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from huggingface_hub.hf_api import RepoFile
 
 from pythia_quant.errors import HubError
+from pythia_quant.hub_answers import byte_count, commit_id, git_id, sha256_digest, text
 from pythia_quant.hub_client import api, ask
 from pythia_quant.hub_files import git_hash
+
+_MOST_FILES = 1_000_000  # a listing in pages need not end
 
 
 @dataclass(frozen=True)
@@ -82,17 +86,27 @@ def read_tree(repo_id: str, revision: str = "main") -> Tree:
 
 def files_at(repo_id: str, commit: str, where: str) -> dict[str, RemoteFile]:
     """Return the files of a model repository at a commit, in one request; for what is raised see :func:`read_tree`."""
-    listed = ask(lambda: list(api().list_repo_tree(repo_id, revision=commit, recursive=True)), where)
-    return {
-        item.path: RemoteFile(item.size, item.blob_id, item.lfs.sha256 if item.lfs else None)
-        for item in listed
-        if isinstance(item, RepoFile)
-    }
+
+    def listed() -> dict[str, RemoteFile]:
+        items = api().list_repo_tree(repo_id, revision=commit, recursive=True)
+        return {text(item.path): _remote(item) for item in islice(items, _MOST_FILES) if isinstance(item, RepoFile)}
+
+    return ask(listed, where)
+
+
+def _remote(item: RepoFile) -> RemoteFile:
+    digest = None if item.lfs is None else sha256_digest(item.lfs.sha256)
+    return RemoteFile(byte_count(item.size), git_id(item.blob_id), digest)
 
 
 def head(repo_id: str, revision: str = "main") -> str:
     """Return the commit at a revision; see :func:`read_tree` for what is raised."""
-    info = ask(lambda: api().repo_info(repo_id, revision=revision), f"{repo_id}@{revision}")
-    if not info.sha:
+
+    def asked() -> str | None:
+        sha = api().repo_info(repo_id, revision=revision).sha
+        return commit_id(sha) if sha else None
+
+    found = ask(asked, f"{repo_id}@{revision}")
+    if found is None:
         raise HubError("has no commit", where=f"{repo_id}@{revision}", hint="is it an empty repository?")
-    return info.sha
+    return found

@@ -11,6 +11,7 @@ from pythia_quant import suite
 from pythia_quant.callbacks import Report, silent
 from pythia_quant.errors import HubError, PythiaQuantError, SourceError
 from pythia_quant.hub.remote import RemoteFile, files_at, read_tree
+from pythia_quant.hub_answers import commit_id, text
 from pythia_quant.hub_client import api, ask
 from pythia_quant.hub_files import fetch, sha256
 from pythia_quant.steps import parse_revisions
@@ -108,9 +109,12 @@ def read_steps(repo_id: str, steps: str, report: Report = silent) -> Listing:
         SourceError: `steps` names none, or one that never was.
         HubError: there is no such repository, or the hub cannot be asked for its branches.
     """
-    branches = {
-        branch.name: branch.target_commit for branch in ask(lambda: api().list_repo_refs(repo_id), repo_id).branches
-    }
+
+    def listed() -> dict[str, str]:
+        found = api().list_repo_refs(repo_id).branches
+        return {text(branch.name): commit_id(branch.target_commit) for branch in found}
+
+    branches = ask(listed, repo_id)
     member = suite.find(repo_id)
     ours = member.steps if member else ()
     published = tuple(sorted({*ours, *(step for name in branches if (step := suite.step_of(name)) is not None)}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, DynamicCache, GPTNeoXForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from pythia_quant.architecture import layer_name
-from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.bnb.library import bitsandbytes
+from pythia_quant.formats.bnb.quantization import quantization_config
+from pythia_quant.formats.bnb.reader import read
 
 transformers.logging.disable_progress_bar()
 
@@ -93,16 +93,18 @@ def open_bnb(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
         device: ``cpu`` or ``cuda``.
 
     Raises:
-        ArtifactError: it cannot be loaded, or lacks tensors.
+        ArtifactError: it cannot be loaded, or is not one of ours.
     """
     torch.set_num_threads(threads)
     bitsandbytes()  # before transformers imports it, which would let it fetch kernels
-    config = _config(folder)
-    quantization = _checked(config.get("quantization_config"), folder)
-    dtype = getattr(torch, config["dtype"])
-    kernel = f"bitsandbytes {version('bitsandbytes')} {quantization['bnb_4bit_quant_type']}"
+    stored = read(folder)  # checks all that transformers and bitsandbytes will rely on
+    settings, dtype = stored.settings, getattr(torch, stored.settings.compute_dtype)
+    kernel = f"bitsandbytes {version('bitsandbytes')} {settings.quant_type}"
+    fields = stored.architecture.config() | {"quantization_config": quantization_config(settings)}
+    # Not the file's own configuration: an artifact may come from anywhere, and transformers obeys much.
+    config = GPTNeoXConfig(**fields | {"dtype": settings.compute_dtype, "torch_dtype": settings.compute_dtype})
     # Without a device_map transformers takes a GPU where there is one.
-    model = _load(folder, dtype, use_safetensors=True, device_map={"": device})
+    model = _load(folder, dtype, use_safetensors=True, config=config, device_map={"": device})
     return HfRuntime(model, f"{kernel}, {_name(dtype)}")
 
 
@@ -121,24 +123,6 @@ def open_gptq_reference(folder: Path, device: str = "cpu") -> HfRuntime:
     return HfRuntime(model, f"gptqmodel {version('gptqmodel')} {linear}, {_name(torch.float16)}")
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return config
-
-
-def _checked(quantization: Any, folder: Path) -> dict[str, Any]:
-    """Refuse what would have transformers load otherwise: an artifact may come from a hub."""
-    read_config(folder / "config.json", quantized=True)
-    known = ("quant_method", "load_in_", "bnb_4bit_", "llm_int8_skip_modules")
-    ours = isinstance(quantization, dict) and all(key.startswith(known) for key in quantization)
-    if not ours or quantization.get("quant_method") != "bitsandbytes":
-        raise ArtifactError(
-            f"quantization_config is not that of bitsandbytes: {quantization}"[:200], where=str(folder / "config.json")
-        )
-    found: dict[str, Any] = quantization
-    return found
-
-
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
@@ -148,8 +132,8 @@ def _load(folder: Path, dtype: torch.dtype, **options: Any) -> GPTNeoXForCausalL
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, attn_implementation="sdpa", output_loading_info=True, **options
         )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise ArtifactError(f"transformers cannot load it ({error})", where=str(folder)) from error
+    except Exception as error:  # whatever it stumbles over
+        raise ArtifactError(f"transformers cannot load it ({error})"[:500], where=str(folder)) from error
     model: GPTNeoXForCausalLM
     model, info = loaded
     # transformers only warns, and gives what is missing random values.

@@ -12,9 +12,9 @@ from onnx import ModelProto
 from torch import Tensor
 
 from pythia_quant.architecture import Architecture
-from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError, BenchmarkError
-from pythia_quant.formats.onnx.external import StoredModel, find_model
+from pythia_quant.formats.onnx.external import StoredModel
+from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.rotary import kept_head_size
 from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
 from pythia_quant.runtimes.ort_probe import exact_products
@@ -33,10 +33,9 @@ def open_runtime(folder: Path, threads: int) -> OnnxRuntime:
         ArtifactError: files are missing, truncated, or ONNX Runtime refuses the model.
         SourceError: ``config.json`` is missing or not understood.
     """
-    path = find_model(folder)
-    stored = StoredModel(path)  # names the file and the byte where data are missing; ONNX Runtime would not
+    stored, architecture = open_model(folder)  # names the file and the byte where data are missing, and runs no other
     session = open_session(stored.proto, stored, threads)
-    return OnnxRuntime(session, read_config(folder / "config.json"), describe(stored.settings))
+    return OnnxRuntime(session, architecture, describe(stored.settings))
 
 
 def open_session(part: ModelProto, stored: StoredModel, threads: int) -> ort.InferenceSession:

@@ -9,8 +9,7 @@ import torch
 from onnx import ModelProto
 from torch import Tensor
 
-from pythia_quant.config_file import read_config
-from pythia_quant.formats.onnx.external import StoredModel, find_model
+from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.pieces import in_layers
 from pythia_quant.formats.onnx.rotary import kept_head_size
 from pythia_quant.runtimes.layered import Stage
@@ -30,8 +29,8 @@ class OnnxLayers:
     """
 
     def __init__(self, folder: Path, threads: int) -> None:
-        self._stored, self._threads = StoredModel(find_model(folder)), threads
-        self._shape = read_config(folder / "config.json")
+        self._stored, self._shape = open_model(folder)
+        self._threads = threads
         self.description = f"{describe(self._stored.settings)}, layer by layer"
         self.dtype, self.width, self.stages = torch.float32, self._shape.width, self._shape.layers
         self._pieces = in_layers(self._stored.proto, self._shape.layers)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from loopback.exchange import Answer
+
 if TYPE_CHECKING:
     from loopback.hub import Hub
 
@@ -28,6 +30,7 @@ class Fault:
             connection is closed.
         lose_answer: do the work, then close the connection instead of answering.
         before: called before the work is done, to change the hub under the request.
+        alter: called with the answer, returns what is sent instead; a length in its headers is sent as it is.
     """
 
     method: str
@@ -41,6 +44,7 @@ class Fault:
     cut: int | None = None
     lose_answer: bool = False
     before: Callable[[Hub], object] | None = None
+    alter: Callable[[Answer], Answer] | None = None
 
     def strikes(self, method: str, path: str) -> bool:
         """Say whether it happens to this request, and count that it does."""

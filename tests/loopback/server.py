@@ -61,6 +61,7 @@ class _Connection(BaseHTTPRequestHandler):
             self._send(in_json(error | fault.body, fault.status, fault.headers))
         else:
             done = answer(hub, request, url.path, body)
+            done = fault.alter(done) if fault.alter else done
             if fault.lose_answer:
                 self.close_connection = True
             else:
@@ -70,9 +71,8 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _send(self, answer: Answer, cut: int | None = None) -> None:
         self.send_response(answer.status)
-        for name, text in answer.headers.items():
+        for name, text in ({"Content-Length": str(len(answer.body))} | answer.headers).items():
             self.send_header(name, text)
-        self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(answer.body[:cut])

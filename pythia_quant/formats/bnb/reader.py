@@ -9,24 +9,51 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pythia_quant.architecture import LINEARS, Architecture
-from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError
+from pythia_quant.formats.artifact_config import AGAIN, read_artifact_config
 from pythia_quant.formats.bnb.library import bitsandbytes
-from pythia_quant.formats.shards import AGAIN, find_tensors
+from pythia_quant.formats.bnb.quant_state import check_fields, fields_name, is_fields, layout
+from pythia_quant.formats.bnb.quantization import settings_of
+from pythia_quant.formats.bnb.settings import BnbSettings
+from pythia_quant.formats.tensor_files import check_tensors, find_tensors
 
 
 class BnbWeights:
-    """The dequantized weights of an artifact folder; one tensor is in memory at a time."""
+    """The dequantized weights of an artifact folder; one tensor is in memory at a time.
 
-    def __init__(self, folder: Path, architecture: Architecture, file_of: dict[str, Path]) -> None:
-        self.architecture, self._folder, self._file_of = architecture, folder, file_of
+    Opening checks every name, shape and dtype, and what is said of each quantized weight.
+
+    Attributes:
+        architecture: of the model.
+        settings: how its weights are stored.
+    """
+
+    def __init__(self, folder: Path, architecture: Architecture, settings: BnbSettings) -> None:
+        self.architecture, self.settings, self._folder = architecture, settings, folder
+        self._stored = find_tensors(folder)
+        expected: dict[str, tuple[str, tuple[int, ...]]] = {}
+        quantized = {name: shape for name, shape in architecture.tensor_shapes().items() if _is_quantized(name)}
+        for name, shape in architecture.tensor_shapes().items():
+            if name in quantized:
+                expected |= {f"{name}{suffix}": found for suffix, found in layout(shape, settings).items()}
+                fields = f"{name}{fields_name(settings)}"
+                if fields in self._stored and is_fields(*self._stored[fields][1:]):
+                    expected[fields] = self._stored[fields][1:]
+                else:
+                    raise ArtifactError(f"{fields} is missing or no JSON", where=str(folder), hint=AGAIN)
+            else:
+                expected[name] = (_DTYPES[settings.compute_dtype], shape)
+        check_tensors(self._stored, expected, folder)
+        for name, shape in quantized.items():
+            fields = f"{name}{fields_name(settings)}"
+            check_fields(self._tensor(fields), fields, shape, settings, str(self._stored[fields].file))
 
     def read(self, name: str) -> Tensor:
         stored = self._tensor(name)
-        if not name.removesuffix(".weight").endswith(LINEARS) or not name.endswith(".weight"):
+        if not _is_quantized(name):
             return stored.float()
         prefix = f"{name}."
-        parts = {key.removeprefix(prefix): self._tensor(key) for key in self._file_of if key.startswith(prefix)}
+        parts = {key.removeprefix(prefix): self._tensor(key) for key in self._stored if key.startswith(prefix)}
         functional = bitsandbytes().functional
         state = functional.QuantState.from_dict(parts, device=stored.device)
         state.dtype = torch.float32
@@ -34,18 +61,24 @@ class BnbWeights:
         return weight
 
     def _tensor(self, name: str) -> Tensor:
-        if name not in self._file_of:
-            raise ArtifactError(f"the tensor {name} is missing", where=str(self._folder), hint=AGAIN)
-        with safe_open(self._file_of[name], framework="pt") as opened:
+        with safe_open(self._stored[name].file, framework="pt") as opened:
             tensor: Tensor = opened.get_tensor(name)
         return tensor
+
+
+def _is_quantized(name: str) -> bool:
+    return name.endswith(".weight") and name.removesuffix(".weight").endswith(LINEARS)
+
+
+_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 
 
 def read(folder: Path) -> BnbWeights:
     """Open an artifact's weights.
 
     Raises:
-        ArtifactError: a file is missing or damaged.
-        SourceError: ``config.json`` is missing or not GPT-NeoX.
+        ArtifactError: a file is missing or damaged, or a tensor is not what ``config.json`` says.
+        SourceError: ``config.json`` is not that of a GPT-NeoX.
     """
-    return BnbWeights(folder, read_config(folder / "config.json", quantized=True), find_tensors(folder))
+    config = read_artifact_config(folder)
+    return BnbWeights(folder, config.architecture, settings_of(config, folder))

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
 from pythia_quant.formats.bnb.library import bitsandbytes
+from pythia_quant.formats.bnb.quant_state import BLOCK_SIZE
+from pythia_quant.formats.bnb.quantization import quantization_config
 from pythia_quant.formats.bnb.settings import BnbSettings
 from pythia_quant.formats.floats import to_dtype
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.shards import ShardWriter
 from pythia_quant.layerwise import Forward, layer_tensor_names
-
-BLOCK_SIZE = 64
 
 
 @torch.no_grad()
@@ -53,7 +53,7 @@ def write(job: Job[BnbSettings]) -> Written:
     config = architecture.config() | {
         "dtype": settings.compute_dtype,
         "torch_dtype": settings.compute_dtype,
-        "quantization_config": _quantization_config(settings),
+        "quantization_config": quantization_config(settings),
     }
     (job.folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     return Written(writer.tensor_bytes, logits)
@@ -75,16 +75,3 @@ def quantize(weight: Tensor, settings: BnbSettings) -> tuple[dict[str, Tensor], 
     meant: Tensor = functional.dequantize_4bit(codes, state)
     state.dtype = getattr(torch, settings.compute_dtype)  # what it is dequantized to when it runs
     return {"": codes} | {f".{key}": tensor for key, tensor in state.as_dict(packed=True).items()}, meant
-
-
-def _quantization_config(settings: BnbSettings) -> dict[str, object]:
-    return {
-        "quant_method": "bitsandbytes",
-        "load_in_4bit": True,
-        "load_in_8bit": False,
-        "bnb_4bit_quant_type": settings.quant_type,
-        "bnb_4bit_use_double_quant": settings.double_quant,
-        "bnb_4bit_compute_dtype": settings.compute_dtype,
-        "bnb_4bit_quant_storage": "uint8",
-        "llm_int8_skip_modules": ["embed_out", "lm_head"],
-    }

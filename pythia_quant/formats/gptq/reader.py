@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pythia_quant.architecture import HEAD, LINEARS, Architecture
-from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError
+from pythia_quant.formats.artifact_config import AGAIN, NAME, read_artifact_config
 from pythia_quant.formats.gptq.packing import PARTS, packed_layout, unpack
-from pythia_quant.formats.shards import AGAIN, find_tensors
+from pythia_quant.formats.tensor_files import check_tensors, find_tensors
 from pythia_quant.quantizers.grid import Quantized
 
 
@@ -32,20 +31,25 @@ class GptqWeights:
     def __init__(self, folder: Path, architecture: Architecture, bits: int, group_size: int, *, head: bool) -> None:
         self.architecture = architecture
         self._folder, self._bits, self._head = folder, bits, head
-        self._file_of = find_tensors(folder)
+        self._stored = find_tensors(folder)
+        expected: dict[str, tuple[str, tuple[int, ...]]] = {}
         for name, shape in architecture.tensor_shapes().items():
             if self.is_quantized(name):
                 size = shape[1] if group_size == -1 else group_size
+                if shape[0] * bits % 32 or shape[1] * bits % 32 or shape[1] % size:
+                    what = f"{name}, {list(shape)}, cannot be packed in {bits} bits and groups of {size}"
+                    raise ArtifactError(what, where=str(folder / NAME), hint=AGAIN)
                 for part, (packed, dtype) in packed_layout(shape, bits, size).items():
-                    self._check(f"{_prefix(name)}.{part}", packed, dtype)
+                    expected[f"{_prefix(name)}.{part}"] = _DTYPE_NAMES[dtype], packed
             else:
-                self._check(name, shape, torch.float16)
+                expected[name] = "F16", shape
+        check_tensors(self._stored, expected, folder)
 
     def read(self, name: str) -> Tensor:
         """Return a checkpoint's tensor by its name there, dequantized, fp32.
 
         Raises:
-            ArtifactError: its stored values are not finite, or its groups out of range.
+            ArtifactError: its stored values are not finite, or its groups not of the same size.
         """
         return self.quantized(name).dequantize() if self.is_quantized(name) else self._load(name).float()
 
@@ -53,9 +57,11 @@ class GptqWeights:
         """Return the integers of a linear layer's weight, by its name in a checkpoint; raises like :meth:`read`."""
         prefix = _prefix(name)
         parts = {part: self._load(f"{prefix}.{part}") for part in PARTS}
-        groups = parts["g_idx"]
-        if groups.min() < 0 or groups.max() >= len(parts["scales"]):
-            raise ArtifactError(f"{prefix}.g_idx names a group that has no scale", where=self._where(f"{prefix}.g_idx"))
+        groups, count = parts["g_idx"], len(parts["scales"])
+        in_range = groups.min() >= 0 and groups.max() < count
+        if not in_range or (torch.bincount(groups, minlength=count) != len(groups) // count).any():
+            what = f"{prefix}.g_idx does not give each of {count} groups as many inputs"
+            raise ArtifactError(what, where=self._where(f"{prefix}.g_idx"), hint=AGAIN)
         return unpack(parts, self._bits)
 
     def is_quantized(self, name: str) -> bool:
@@ -63,28 +69,14 @@ class GptqWeights:
         return name.endswith(_QUANTIZED) or (self._head and name == HEAD)
 
     def _load(self, name: str) -> Tensor:
-        with safe_open(self._file_of[name], framework="pt") as opened:
+        with safe_open(self._stored[name].file, framework="pt") as opened:
             tensor: Tensor = opened.get_tensor(name)
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ArtifactError(f"{name} holds values that are not finite", where=self._where(name), hint=AGAIN)
         return tensor
 
-    def _check(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        if name not in self._file_of:
-            raise ArtifactError(f"the tensor {name} is missing", where=str(self._folder), hint=AGAIN)
-        with safe_open(self._file_of[name], framework="pt") as opened:
-            stored = opened.get_slice(name)
-            found = (tuple(stored.get_shape()), stored.get_dtype())
-        wanted = (shape, _DTYPE_NAMES[dtype])
-        if found != wanted:
-            raise ArtifactError(
-                f"{name} is {found[1]} {list(found[0])}; {wanted[1]} {list(shape)} is expected",
-                where=self._where(name),
-                hint="weights and config.json do not belong together",
-            )
-
     def _where(self, name: str) -> str:
-        return str(self._file_of[name])
+        return str(self._stored[name].file)
 
 
 _QUANTIZED = tuple(f"{linear}.weight" for linear in LINEARS)
@@ -97,10 +89,9 @@ def read(folder: Path) -> GptqWeights:
     Raises:
         ArtifactError: a file is missing or damaged, a tensor is not what ``config.json`` says, or that names a layout
             other than GPTQ version 1.
-        SourceError: ``config.json`` is missing or not GPT-NeoX.
+        SourceError: ``config.json`` is not that of a GPT-NeoX.
     """
-    architecture = read_config(folder / "config.json", quantized=True)
-    fields = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
+    architecture, _, fields = read_artifact_config(folder)
     _require(fields, folder, "quant_method", ("gptq",))
     _require(fields, folder, "checkpoint_format", ("gptq",))
     _require(fields, folder, "bits", (2, 3, 4, 8))
@@ -114,10 +105,11 @@ def _prefix(name: str) -> str:
 
 
 def _require(fields: dict[str, Any], folder: Path, key: str, values: tuple[object, ...]) -> None:
-    if fields.get(key) not in values:
+    value = fields.get(key)
+    if value not in values or type(value) not in map(type, values):  # 4.0 and True are equal to 4 and 1
         allowed = " or ".join(map(repr, values))
         raise ArtifactError(
-            f"quantization_config.{key} is {fields.get(key)!r}; only {allowed} is handled",
+            f"quantization_config.{key} is {value!r:.80}; only {allowed} is handled",
             where=str(folder / "config.json"),
             hint="open an artifact that pythia-quant wrote",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.onnx.settings import OnnxSettings
+from pythia_quant.inside import own_file
 
 PAGE = 4096
 """Alignment of every tensor in bytes: what the ONNX specification recommends for memory-mapping."""
@@ -29,11 +31,15 @@ MARK_KEY = "pythia_quant.data"
 
 _MARKED_VALUES = 16_384
 
-_TYPES = {
+_TYPES: dict[np.dtype[Any], int] = {
     np.dtype(np.float32): TensorProto.FLOAT,
     np.dtype(np.uint8): TensorProto.UINT8,
     np.dtype(np.int8): TensorProto.INT8,
 }
+_KINDS = {number: kind for kind, number in _TYPES.items()}
+_OFFSET = re.compile(r"[0-9]{1,15}")
+_MOST_BYTES = 2**31 - 1
+"""Of a graph with its constants: more is no protobuf message."""
 
 
 def model_path(folder: Path, *, quantized: bool) -> Path:
@@ -48,7 +54,8 @@ def find_model(folder: Path) -> Path:
         ArtifactError: there is none.
     """
     for quantized in (True, False):
-        if (path := model_path(folder, quantized=quantized)).is_file():
+        name = model_path(folder, quantized=quantized).relative_to(folder).as_posix()
+        if path := own_file(folder, name, ArtifactError):
             return path
     raise ArtifactError("holds no onnx/model.onnx and no onnx/model_quantized.onnx", where=str(folder), hint=_AGAIN)
 
@@ -130,6 +137,8 @@ class StoredModel:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            if path.stat().st_size > _MOST_BYTES:
+                raise DecodeError("too large for a graph without its tensors")
             self.proto = onnx.load(path, load_external_data=False)
         except (OSError, DecodeError) as error:
             raise ArtifactError(f"cannot be read as an ONNX model ({error})", where=str(path), hint=_AGAIN) from error
@@ -179,20 +188,30 @@ class StoredModel:
         return detached.SerializeToString(), folders.pop() if folders else self.path.parent
 
     def _place(self, tensor: TensorProto) -> _Place:
-        entries = {entry.key: entry.value for entry in tensor.external_data}
+        # Text that is no UTF-8 comes as bytes.
+        entries = {str(entry.key): str(entry.value) for entry in tensor.external_data}
         location, offset = entries.get("location", ""), entries.get("offset", "0")
-        if Path(location).name != location or location in ("", "..") or not offset.isdecimal():
+        if Path(location).name != location or location in ("", "..") or not _OFFSET.fullmatch(offset):
+            place = f"{location!r:.100}, byte {offset!r:.20}"
             raise ArtifactError(
-                f"{tensor.name} is said to be at {location!r}, byte {offset}, not within a file beside the model",
+                f"{tensor.name!s:.200} is said to be at {place}, not within a file beside the model",
                 where=str(self.path),
                 hint="do not use this file: a model has no business outside its folder",
             )
-        file = self.path.with_name(location)
-        if not file.is_file():
-            raise ArtifactError(f"is missing; {tensor.name} is to be read from it", where=str(file), hint=_AGAIN)
+        file = own_file(self.path.parent, location, ArtifactError)
+        if file is None:
+            missing = str(self.path.with_name(location))
+            raise ArtifactError(f"is missing; {tensor.name} is to be read from it", where=missing, hint=_AGAIN)
         self._check_mark(file)
-        kind, shape = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)), tuple(tensor.dims)
-        end = int(offset) + math.prod(shape) * kind.itemsize
+        kind, shape = _KINDS.get(tensor.data_type), tuple(tensor.dims)
+        if kind is None or min(shape, default=0) < 0:
+            what = f"{tensor.name!r:.200} is of type {tensor.data_type} and shape {list(shape)!s:.80}"
+            raise ArtifactError(what, where=str(self.path), hint=_FOREIGN)
+        length = math.prod(shape) * kind.itemsize
+        if entries.get("length") != str(length):
+            what = f"{tensor.name!r:.200} is said to have {entries.get('length')!r:.40} bytes; its shape has {length:,}"
+            raise ArtifactError(what, where=str(self.path), hint=_FOREIGN)
+        end = int(offset) + length
         if end > (size := file.stat().st_size):
             what = f"is truncated: {tensor.name} ends at byte {end:,}, the file at {size:,}"
             raise ArtifactError(what, where=str(file), hint=_AGAIN)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from pythia_quant import architecture as checkpoint
 from pythia_quant.architecture import Architecture
-from pythia_quant.config_file import read_config
 from pythia_quant.formats.onnx import products, rotary
 from pythia_quant.formats.onnx.blocks import Blocks, from_stored, zeros_from_stored
-from pythia_quant.formats.onnx.external import StoredModel, find_model
+from pythia_quant.formats.onnx.external import StoredModel
+from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.products import Product
 from pythia_quant.formats.onnx.settings import Choice
 from pythia_quant.weights import WeightReader
@@ -27,9 +27,10 @@ def read(folder: Path) -> WeightReader:
 
     Raises:
         ArtifactError: files are missing, truncated, or not written by this program.
-        SourceError: ``config.json`` is missing or not understood.
+        SourceError: ``config.json`` is not understood.
     """
-    return _Weights(read_config(folder / "config.json"), StoredModel(find_model(folder)))
+    model, architecture = open_model(folder)
+    return _Weights(architecture, model)
 
 
 class _Weights:

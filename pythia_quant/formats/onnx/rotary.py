@@ -22,14 +22,14 @@ from pythia_quant.layerwise import rotary_angles
 def rotary_tables(architecture: Architecture) -> tuple[Tensor, Tensor]:
     """Return cosines and sines of each position, fp32 [context, n]."""
     angles = rotary_angles(architecture, architecture.context)
-    missing = _pairs(architecture) - angles.shape[1]
+    missing = rotated_pairs(architecture) - angles.shape[1]
     angles = torch.cat((angles, torch.zeros(len(angles), missing)), dim=1)
     return angles.cos(), angles.sin()
 
 
 def kept_head_size(architecture: Architecture) -> int:
     """Return how many channels of a head the operator sees, and keeps of keys and values."""
-    return max(-(-architecture.head_size // 16) * 16, 2 * _pairs(architecture))
+    return max(-(-architecture.head_size // 16) * 16, 2 * rotated_pairs(architecture))
 
 
 def channels_of_head(architecture: Architecture) -> list[int]:
@@ -38,8 +38,8 @@ def channels_of_head(architecture: Architecture) -> list[int]:
     Channels are in the order that :func:`separate` gives them.
     """
     size, pairs = architecture.head_size, architecture.rotary_size // 2
-    before = min(_pairs(architecture), size - pairs)  # the second half of the pairs
-    first = [*range(before), *[size] * (_pairs(architecture) - before), *range(before, size)]
+    before = min(rotated_pairs(architecture), size - pairs)  # the second half of the pairs
+    first = [*range(before), *[size] * (rotated_pairs(architecture) - before), *range(before, size)]
     return first + [size] * (kept_head_size(architecture) - len(first))
 
 
@@ -53,15 +53,16 @@ def interleave(separated: Tensor, architecture: Architecture) -> Tensor:
     return separated[_order(architecture).argsort()]
 
 
-def _pairs(architecture: Architecture) -> int:
+def rotated_pairs(architecture: Architecture) -> int:
+    """Return how many pairs of channels the operator rotates in a head, some of them by nothing."""
     return -(-architecture.rotary_size // 16) * 8
 
 
 def _order(architecture: Architecture) -> Tensor:
     """Return where each row of the operator's order stands in the checkpoint, int64 [3 * width]."""
-    size, heads, pairs = architecture.head_size, architecture.heads, architecture.rotary_size // 2
-    missing = _pairs(architecture) - pairs
-    still = torch.arange(2 * pairs, size)
-    turning = torch.cat((torch.arange(pairs), still[:missing], torch.arange(pairs, 2 * pairs), still[missing:]))
+    size, heads, turned = architecture.head_size, architecture.heads, architecture.rotary_size // 2
+    missing = rotated_pairs(architecture) - turned
+    still = torch.arange(2 * turned, size)
+    turning = torch.cat((torch.arange(turned), still[:missing], torch.arange(turned, 2 * turned), still[missing:]))
     places = torch.arange(3 * heads * size).view(heads, 3, size)
     return torch.cat((places[:, 0, turning].flatten(), places[:, 1, turning].flatten(), places[:, 2].flatten()))

@@ -1,0 +1,87 @@
+"""The safetensors of an artifact: which file holds each tensor, and what each is said to be, before any is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from pythia_quant.errors import ArtifactError, SourceError
+from pythia_quant.formats.artifact_config import AGAIN
+from pythia_quant.inside import own_file
+from pythia_quant.weights import INDEX_SUFFIX, SAFETENSORS, weight_file_names
+
+
+class Stored(NamedTuple):
+    """A tensor at rest.
+
+    Attributes:
+        file: that holds it.
+        dtype: as safetensors abbreviates it, such as ``F16``.
+        shape: of the tensor.
+    """
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def find_tensors(folder: Path) -> dict[str, Stored]:
+    """Return every tensor of a folder's safetensors by its name.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or two have a tensor of the same name.
+    """
+    index = f"{SAFETENSORS}{INDEX_SUFFIX}"
+    try:
+        found = own_file(folder, index, ArtifactError)
+        names = weight_file_names(found) if found else [SAFETENSORS]
+    except SourceError as error:
+        raise ArtifactError(error.what, where=error.where, hint=AGAIN) from error
+    tensors: dict[str, Stored] = {}
+    for name in names:
+        file = own_file(folder, name, ArtifactError)
+        if file is None:
+            raise ArtifactError(f"{name} is missing", where=str(folder), hint=AGAIN)
+        for tensor, stored in _contents(file).items():
+            if tensor in tensors:
+                raise ArtifactError(
+                    f"{tensor:.200} is in {tensors[tensor].file.name}, too", where=str(file), hint=AGAIN
+                )
+            tensors[tensor] = stored
+    return tensors
+
+
+def _contents(file: Path) -> dict[str, Stored]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            return {name: Stored(file, part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+    except (SafetensorError, OSError, ValueError, TypeError, OverflowError) as error:
+        raise ArtifactError(f"cannot be read ({error})"[:300], where=str(file), hint=AGAIN) from error
+
+
+def check_tensors(found: dict[str, Stored], expected: dict[str, tuple[str, tuple[int, ...]]], folder: Path) -> None:
+    """Compare the tensors of a folder with those that there should be.
+
+    Args:
+        found: see :func:`find_tensors`.
+        expected: dtype and shape of each by name.
+        folder: of the artifact.
+
+    Raises:
+        ArtifactError: one is missing, or of another dtype or shape, or is not to be there.
+    """
+    for name, (dtype, shape) in expected.items():
+        if name not in found:
+            raise ArtifactError(f"the tensor {name} is missing", where=str(folder), hint=AGAIN)
+        file, its_dtype, its_shape = found[name]
+        if (its_dtype, its_shape) != (dtype, shape):
+            raise ArtifactError(
+                f"{name} is {its_dtype} {list(its_shape)!s:.80}; {dtype} {list(shape)} is expected",
+                where=str(file),
+                hint="weights and config.json do not belong together",
+            )
+    for name in found.keys() - expected.keys():
+        raise ArtifactError(f"the tensor {name!r:.200} does not belong there", where=str(found[name].file), hint=AGAIN)
