@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from pythia_quant.cache import cache_folder
 from pythia_quant.corpus import OVERLAP_LENGTH, encode, shared
+from pythia_quant.tokenizer import tokenize
 
 HELD_OUT_SHARE = 0.15
 _DIGEST = 64  # characters of the hash before a kept text
@@ -106,7 +107,7 @@ def _without_shared(tokenizer: Tokenizer, training_text: str, held_out: str) -> 
     training, paragraphs = encode(tokenizer, training_text), held_out.split("\n\n")
     while True:
         text = "\n\n".join(paragraphs)
-        encoding = tokenizer.encode(text, add_special_tokens=False)
+        encoding = tokenize(tokenizer, text)
         overlapping = shared(np.array(encoding.ids, dtype=np.int64), training)
         if not overlapping.any():
             return text

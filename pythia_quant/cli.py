@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -12,8 +13,9 @@ import typer
 from pythia_quant import environment
 from pythia_quant.commands import hub, listing, reporting, using, working
 from pythia_quant.console import finish_output, prepare_output, print_error, print_message
-from pythia_quant.errors import PythiaQuantError
+from pythia_quant.errors import ArgumentError, PythiaQuantError
 from pythia_quant.interruption import interrupt_own_code, received
+from pythia_quant.printable import printable
 from pythia_quant.redaction import log_everything, redacted, redacted_traceback
 from pythia_quant.resources import bound_threads
 from pythia_quant.storage import refusal
@@ -45,6 +47,17 @@ def debugging(
         log_everything()
 
 
+def check_arguments(arguments: list[str]) -> None:
+    """Refuse a prompt, name or path whose bytes are not UTF-8: no tokenizer, manifest or result file can hold it.
+
+    Raises:
+        ArgumentError: naming the argument, with the bytes as escapes.
+    """
+    for argument in arguments:
+        if any("\ud800" <= sign <= "\udfff" for sign in argument):
+            raise ArgumentError("is not UTF-8", where=printable(argument)[-80:], hint="give it in that encoding")
+
+
 def main(command: Callable[[], object] = app) -> None:
     """Run the program; what the user can act on becomes one message and exit code 2."""
     interrupt_own_code()
@@ -52,6 +65,7 @@ def main(command: Callable[[], object] = app) -> None:
     bound_threads()
     failure: BaseException | None = None
     try:
+        check_arguments(sys.argv[1:])
         command()
     except BaseException as error:
         failure = error

@@ -113,7 +113,7 @@ def parse_config(fields: dict[str, Any], where: str = "config.json") -> Architec
         activation=activation,
         rope_scaling=scaling,
         tied=_flag(fields, "tie_word_embeddings", default=False, where=where),
-        tokens=_tokens(fields, vocabulary, where),
+        tokens=special_tokens(fields, vocabulary, where),
     )
 
 
@@ -154,27 +154,47 @@ def _flag(fields: dict[str, Any], name: str, *, default: bool, where: str) -> bo
     return value
 
 
-def _tokens(fields: dict[str, Any], vocabulary: int, where: str) -> SpecialTokens:
-    """Return the special tokens' ids. Where config.json has none of a kind, GPT-NeoX's default, 0, holds."""
+GPT_NEOX_TOKENS = SpecialTokens(begin=0, ends=(2,), pad=None)
+"""What transformers' GPTNeoXConfig takes where config.json says nothing of a special token."""
 
-    def ids(name: str, default: int | None) -> list[int]:
-        value = fields.get(name, default)
+
+def special_tokens(
+    fields: dict[str, Any], vocabulary: int, where: str, default: SpecialTokens = GPT_NEOX_TOKENS
+) -> SpecialTokens:
+    """Return the ids of special tokens in a ``config.json`` or ``generation_config.json``.
+
+    A padding token beyond the vocabulary is let pass: whoever would use it must look.
+
+    Args:
+        fields: the file's.
+        vocabulary: tokens that the model has.
+        where: the file's name, for errors.
+        default: of kinds that the file does not name.
+
+    Raises:
+        SourceError: an id is no token of the model.
+    """
+
+    def ids(name: str, default: tuple[int, ...], limit: float = vocabulary) -> tuple[int, ...]:
+        value = fields.get(name, list(default))
         found = value if isinstance(value, list) else [] if value is None else [value]
         for one in found:
-            if not isinstance(one, int) or isinstance(one, bool) or not -1 <= one < vocabulary:
+            if not isinstance(one, int) or isinstance(one, bool) or not -1 <= one < limit:
                 raise SourceError(
                     f"{name} is {_short(value)}; the vocabulary has tokens 0 to {vocabulary - 1:,}", where=where
                 )
-        return [one for one in found if one >= 0]  # some tools write -1 for none
+        return tuple(dict.fromkeys(one for one in found if one >= 0))  # some tools write -1 for none
 
-    begin, pad = ids("bos_token_id", 0), ids("pad_token_id", None)
-    for name, several in (("bos_token_id", begin), ("pad_token_id", pad)):
-        if len(several) > 1:
+    def single(name: str, default: int | None, limit: float = vocabulary) -> int | None:
+        found = ids(name, () if default is None else (default,), limit)
+        if len(found) > 1:
             raise SourceError(f"{name} is {_short(fields[name])}; a single token is needed", where=where)
+        return next(iter(found), None)
+
     return SpecialTokens(
-        begin=next(iter(begin), None),
-        ends=tuple(dict.fromkeys(ids("eos_token_id", 0))),
-        pad=next(iter(pad), None),
+        begin=single("bos_token_id", default.begin),
+        ends=ids("eos_token_id", default.ends),
+        pad=single("pad_token_id", default.pad, math.inf),
     )
 
 

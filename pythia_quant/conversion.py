@@ -18,15 +18,16 @@ from pythia_quant import environment, isolate, resources
 from pythia_quant.artifact import Artifact, hash_files, open_artifact, verify_files
 from pythia_quant.callbacks import Report, silent
 from pythia_quant.config_file import read_config
-from pythia_quant.errors import ArtifactError, SourceError
+from pythia_quant.errors import ArtifactError
 from pythia_quant.folders import recover, scratch_folder, work_folder
 from pythia_quant.formats import format_of, load
 from pythia_quant.formats.job import Job, Written
+from pythia_quant.generation_config import GENERATION_CONFIG, settings_to_write
 from pythia_quant.inputs import Inputs
-from pythia_quant.inside import own_file
 from pythia_quant.manifest import MANIFEST, CalibrationRecord, CheckRecord, Manifest, SourceRecord
 from pythia_quant.settings import VariantSettings
-from pythia_quant.source import TOKENIZER_FILES, Source
+from pythia_quant.source import Source, companions
+from pythia_quant.tokenizer import TOKENIZER, write_uncut
 
 PROBE_TOKENS = 64
 CODES = "codes"
@@ -67,6 +68,9 @@ def convert(
     recover(target)
     if target.exists() and not overwrite:
         return _reuse(target, inputs, settings)
+    if inputs.calibration_record is None and inputs.recipe.calibrates([variant]):
+        hint = f"load_inputs(recipe, only=[{variant!r}])"
+        raise ArtifactError("needs calibration text, and the inputs were loaded without", where=variant, hint=hint)
     check_space(inputs, settings, target)
     solved = _convert_codes(inputs, settings, out, report)
     try:
@@ -81,6 +85,7 @@ def convert(
                     report=report,
                     work=work,
                     codes=None if solved is None else load(format_of(solved.settings).read)(solved.folder),
+                    generation=settings_to_write(inputs.source.generation, inputs.source.architecture),
                 )
             )
             _add_tokenizer(inputs.source, folder)
@@ -208,15 +213,16 @@ def _probe(inputs: Inputs) -> torch.Tensor:
 
 
 def _add_tokenizer(source: Source, folder: Path) -> None:
-    for name in TOKENIZER_FILES:
-        if found := own_file(source.folder, name, SourceError):
-            shutil.copyfile(found, folder / name)
+    """Copy all that belongs to the tokenizer, and write how to generate; nothing of it is executed."""
+    for name in companions(source.folder):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source.folder / name, folder / name)
+    write_uncut(source.folder / TOKENIZER, folder / TOKENIZER)
     configuration = folder / "tokenizer_config.json"
     if not configuration.exists():  # without one, onnxruntime-genai and transformers.js find no tokenizer
         configuration.write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}) + "\n")
-    config = source.architecture.config()
-    generation = {name: config[name] for name in config if name.endswith("_token_id")} | {"do_sample": False}
-    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    generation = settings_to_write(source.generation, source.architecture)
+    (folder / GENERATION_CONFIG).write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
 
 
 def _check(folder: Path, settings: VariantSettings, probe: torch.Tensor, written: Written) -> CheckRecord:

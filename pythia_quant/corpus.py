@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from pythia_quant.errors import CorpusError
+from pythia_quant.text_files import read_text as read_text  # noqa: PLC0414 - users of this module want it, too
+from pythia_quant.tokenizer import tokenize
 
 Tokens = NDArray[np.int64]
 T = TypeVar("T", bound=np.generic)
@@ -41,45 +42,9 @@ class Text:
         return len(self.content.encode())
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 text file, line ends as they are.
-
-    Raises:
-        CorpusError: it is not there, or not UTF-8.
-    """
-    try:
-        return path.read_bytes().decode("utf-8")
-    except FileNotFoundError as error:
-        hint = "correct the recipe, or name the file with --text, --calibration or --lambada"
-        raise CorpusError("there is no such file", where=str(path), hint=hint) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"cannot be read as UTF-8 text ({error})", where=str(path)) from error
-
-
-def read_column(path: Path, column: str, join: str) -> str:
-    """Join the rows of one text column of a parquet file.
-
-    Raises:
-        CorpusError: pyarrow is not installed, the file is damaged, or the column is missing.
-    """
-    try:
-        from pyarrow import ArrowException, parquet  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise CorpusError(
-            "a parquet file needs pyarrow, not installed here",
-            where=str(path),
-            hint="pip install 'pythia-quant[parquet]'",
-        ) from error
-    try:
-        rows = parquet.read_table(path, columns=[column]).column(column).to_pylist()
-    except (ArrowException, OSError, KeyError) as error:
-        raise CorpusError(f"has no readable column {column!r}", where=str(path)) from error
-    return join.join(row or "" for row in rows)
-
-
 def encode(tokenizer: Tokenizer, text: str) -> Tokens:
     """Tokenize `text` once, without a BOS token. Returns int64 [tokens]."""
-    return np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+    return np.array(tokenize(tokenizer, text).ids, dtype=np.int64)
 
 
 def windows(tokens: NDArray[T], length: int, limit: int | None = None) -> NDArray[T]:

@@ -24,6 +24,10 @@ class PythiaQuantError(Exception):
         return f"{message}\n  {self.hint}" if self.hint else message
 
 
+class ArgumentError(PythiaQuantError):
+    """What the command line gives cannot be used, whichever command it is for."""
+
+
 class RecipeError(PythiaQuantError):
     """The recipe file, or a setting given instead of one in it, is not usable."""
 

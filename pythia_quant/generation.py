@@ -7,14 +7,15 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel
-from tokenizers import Tokenizer
 
 from pythia_quant import resources
+from pythia_quant.architecture import SpecialTokens
 from pythia_quant.artifact import open_artifact
-from pythia_quant.config_file import read_config
-from pythia_quant.errors import ArtifactError
+from pythia_quant.errors import ArtifactError, CorpusError
 from pythia_quant.formats import format_of, load
+from pythia_quant.generation_config import read_model
 from pythia_quant.runtimes import Runtime, generate
+from pythia_quant.tokenizer import TOKENIZER, open_tokenizer, tokenize
 
 
 class Continuation(BaseModel):
@@ -34,12 +35,14 @@ def continue_text(
     """Continue `prompt`, greedily at temperature 0; see :func:`pythia_quant.runtimes.generate`.
 
     Raises:
-        ArtifactError: this is no artifact, or prompt and continuation exceed the model's context.
+        ArtifactError: this is no artifact, its tokenizer is damaged, or prompt and continuation exceed the model's
+            context.
+        CorpusError: the prompt is not UTF-8, or it is empty and the model has no token to begin with.
     """
     artifact = open_artifact(folder)
-    architecture = read_config(folder / "config.json", quantized=True)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    ids: list[int] = tokenizer.encode(prompt, add_special_tokens=False).ids or [architecture.tokens.begin or 0]
+    architecture = read_model(folder, quantized=True)
+    tokenizer = open_tokenizer(folder / TOKENIZER, architecture.vocabulary, ArtifactError)
+    ids: list[int] = tokenize(tokenizer, prompt).ids or _start(architecture.tokens)
     if len(ids) + max_new_tokens > architecture.context:
         raise ArtifactError(
             f"the prompt's {len(ids)} tokens and {max_new_tokens} new ones exceed the context, {architecture.context}",
@@ -56,3 +59,11 @@ def continue_text(
         seconds=time.perf_counter() - started,
         runtime=runtime.description,
     )
+
+
+def _start(tokens: SpecialTokens) -> list[int]:
+    """Return the token that stands for an empty prompt."""
+    start = tokens.end if tokens.begin is None else tokens.begin
+    if start is None:
+        raise CorpusError("is empty, and the model has no token that begins a text", where="the prompt")
+    return [start]

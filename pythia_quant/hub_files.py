@@ -91,6 +91,24 @@ def fetch(
     raise SourceError(failure.what, where=failure.where, hint=failure.hint)
 
 
+def file_names(repo_id: str, commit: str) -> frozenset[str] | None:
+    """Return the names of all files that a model's repository has at a commit; None when the hub cannot be asked.
+
+    Asked once: huggingface_hub keeps the list beside the files. Of the call that makes it do so, config.json is the
+    smallest that it can be asked for.
+    """
+    prepare()
+    try:
+        try:
+            found = huggingface_hub.get_cached_repo_tree(repo_id, revision=commit)
+        except hub_errors.CachedRepoTreeNotFoundError:
+            huggingface_hub.snapshot_download(repo_id, revision=commit, allow_patterns="config.json")
+            found = huggingface_hub.get_cached_repo_tree(repo_id, revision=commit)
+    except Exception:  # a hub may answer anything: then each file is asked for, and what is wrong is said there
+        return None
+    return frozenset(file.path for file in found)
+
+
 def _told(file: str, progress: Tell, size: int | None) -> type[tqdm]:
     """Return a progress bar that draws nothing and tells `progress` instead.
 

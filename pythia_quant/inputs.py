@@ -8,9 +8,9 @@ import numpy as np
 
 from pythia_quant.corpus import Text, Tokens, calibration_windows, encode, windows
 from pythia_quant.errors import CorpusError
-from pythia_quant.formats import FORMATS
 from pythia_quant.hub_files import Tell, say_nothing
 from pythia_quant.manifest import CalibrationRecord, TextRecord
+from pythia_quant.overriding import with_context_of
 from pythia_quant.recipe import Recipe
 from pythia_quant.source import Source, open_source
 from pythia_quant.texts import load_text
@@ -25,7 +25,7 @@ class Inputs:
     Attributes:
         evaluation: int64 [windows, context].
         evaluation_text: the text they were cut from, with the tokens of all of it.
-        calibration: int64 [windows, context]; no rows when no variant calibrates.
+        calibration: int64 [windows, context]; no rows when no chosen variant calibrates.
         calibration_record: where they came from.
     """
 
@@ -38,7 +38,12 @@ class Inputs:
 
 
 def load_inputs(
-    recipe: Recipe, notice: Tell = say_nothing, progress: Tell = say_nothing, *, convert: bool = True
+    recipe: Recipe,
+    notice: Tell = say_nothing,
+    progress: Tell = say_nothing,
+    *,
+    convert: bool = True,
+    only: list[str] | None = None,
 ) -> Inputs:
     """Open the source and the texts of a recipe; the callbacks are those of :func:`~pythia_quant.source.open_source`.
 
@@ -46,14 +51,16 @@ def load_inputs(
         recipe: which.
         notice: told what the user should know.
         progress: told how much of a download has come.
-        convert: load what variants are calibrated on, too; measuring does not need it.
+        convert: check the variants and load what they are calibrated on, too; measuring does not need it.
+        only: the variants that will be converted; all unless given. Nothing that only others need is looked at.
 
     Raises:
         PythiaQuantError: the settings do not fit the model, a text is missing or too short, or they overlap.
     """
+    source = open_source(recipe.settings.source.model, recipe.settings.source.revision, notice, progress)
+    recipe = with_context_of(recipe, source.architecture, notice)
+    recipe.check_fits(source.architecture, only if convert else [])
     settings = recipe.settings
-    source = open_source(settings.source.model, settings.source.revision, notice, progress)
-    recipe.check_fits(source.architecture)
 
     def tokenized(text: Text) -> tuple[Tokens, TextRecord]:
         tokens = encode(source.tokenizer, text.content)
@@ -70,8 +77,11 @@ def load_inputs(
             hint="give a longer text, or lower evaluation.context",
         )
     calibration, record = np.empty((0, context), dtype=np.int64), None
-    if convert and any(FORMATS[type(variant)].calibrates for variant in settings.variants.values()):
+    if convert and recipe.calibrates(only):
         wanted = settings.calibration
+        if wanted is None:
+            solved = ", ".join(name for name in recipe.needed(only) if recipe.calibrates([name]))
+            raise recipe.error(("calibration",), f"is missing, and {solved} needs it; add it, or give --calibration")
         length = wanted.context or source.architecture.context
         text_tokens, text = tokenized(load_text(wanted.text, source.tokenizer, folder, progress))
         calibration = calibration_windows(text_tokens, tokens, length, wanted.windows, wanted.seed)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pythia_quant.corpus import read_text
 from pythia_quant.errors import CorpusError
 from pythia_quant.hub_files import Tell, fetch, say_nothing, sha256
+from pythia_quant.json_file import parse_json
 from pythia_quant.measuring import LambadaSettings
+from pythia_quant.text_files import read_utf8
 
 _HINT = 'a line is {"text": "…"}, as in data/lambada_test.jsonl of the dataset EleutherAI/lambada_openai'
 
@@ -56,7 +56,7 @@ def read_passages(path: Path) -> list[str]:
             two words.
     """
     # Not splitlines: JSON may hold a line separator such as U+2028 as it is.
-    lines = enumerate(read_text(path).split("\n"), 1)
+    lines = enumerate(read_utf8(path).split("\n"), 1)
     passages = [_passage(line, f"{path}:{number}") for number, line in lines if line.strip()]
     if len(passages) < 2:
         raise CorpusError(f"has {len(passages)} rows, an error bar takes two", where=str(path), hint=_HINT)
@@ -64,10 +64,7 @@ def read_passages(path: Path) -> list[str]:
 
 
 def _passage(line: str, where: str) -> str:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise CorpusError(f"is not JSON ({error})", where=where, hint=_HINT) from error
+    row = parse_json(line.encode(), where, CorpusError, _HINT)
     text = row.get("text") if isinstance(row, dict) else None
     if not isinstance(text, str):
         raise CorpusError("the row has no text", where=where, hint=_HINT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,11 +16,11 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pythia_quant import suite
 from pythia_quant.architecture import Architecture
 from pythia_quant.errors import RecipeError, nearest
-from pythia_quant.formats import AnyVariant
+from pythia_quant.formats import FORMATS, AnyVariant
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.located_yaml import Keys, load_located
-from pythia_quant.measuring import DECODED, GateSettings, LambadaSettings, LatencySettings, TaskSettings
+from pythia_quant.measuring import DECODED, GateSettings, LatencySettings, TaskSettings
 from pythia_quant.settings import Misfit, Settings, VariantSettings
 
 SOURCE_ROWS = ("torch-fp16", "torch-bf16", "torch-fp32")
@@ -75,7 +75,7 @@ class RecipeSettings(Settings):
 
     schema_version: Literal[1] = Field(alias="schema")
     source: SourceSettings
-    calibration: CalibrationSettings
+    calibration: CalibrationSettings | None = None
     evaluation: EvaluationSettings
     tasks: TaskSettings = TaskSettings()
     latency: LatencySettings = LatencySettings()
@@ -162,43 +162,18 @@ class Recipe:
         path: the file; local text files in it are relative to its folder.
         settings: the content.
         lines: the line of every key.
+        options: of the command line, by the keys whose settings are theirs and not the file's.
     """
 
     name: str
     path: Path
     settings: RecipeSettings
     lines: dict[Keys, int] = field(default_factory=dict, repr=False)
+    options: Mapping[Keys, str] = field(default_factory=dict)
 
     def canonical(self) -> dict[str, Any]:
         """Return the content as plain data with every default filled in: what a manifest records."""
         return self.settings.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-    def overridden(
-        self,
-        model: str | None = None,
-        revision: str | None = None,
-        text: Path | None = None,
-        calibration: Path | None = None,
-        lambada: Path | None = None,
-    ) -> Recipe:
-        """Return the recipe with what the command line says instead, and with local files as absolute paths."""
-        settings = self.settings
-        source = settings.source.model_copy(
-            update={key: value for key, value in (("model", model), ("revision", revision)) if value}
-        )
-        given = {"evaluation": text, "calibration": calibration}
-        update: dict[str, Any] = {"source": source}
-        for part, path in given.items():
-            before = getattr(settings, part)
-            after = TextSettings(file=str(path.resolve())) if path else before.text
-            if after.file and not after.dataset:
-                after = after.model_copy(update={"file": str((self.path.parent / after.file).resolve())})
-            update[part] = before.model_copy(update={"text": after})
-        wanted = LambadaSettings(file=str(lambada.resolve())) if lambada else settings.tasks.lambada
-        if wanted and not wanted.dataset:
-            wanted = wanted.model_copy(update={"file": str((self.path.parent / wanted.file).resolve())})
-        update["tasks"] = TaskSettings(lambada=wanted)
-        return replace(self, settings=settings.model_copy(update=update))
 
     @property
     def id(self) -> str:
@@ -219,18 +194,36 @@ class Recipe:
         chosen = only or list(self.settings.variants)
         return {name: settings for name, settings in self.settings.variants.items() if name in chosen}
 
-    def check_fits(self, architecture: Architecture) -> None:
+    def needed(self, only: list[str] | None = None) -> dict[str, VariantSettings]:
+        """Return the variants, or those named in `only` with those whose integers they take.
+
+        Raises:
+            RecipeError: a name in `only` is not in the recipe.
+        """
+        chosen = self.variants(only)
+        taken = [codes for variant in chosen.values() if (codes := variant.takes_codes_of())]
+        return self.variants([*chosen, *taken])
+
+    def calibrates(self, only: list[str] | None = None) -> bool:
+        """Say whether the variants, or those named in `only`, take calibration text, themselves or for their codes."""
+        return any(FORMATS[type(variant)].calibrates for variant in self.needed(only).values())
+
+    def check_fits(self, architecture: Architecture, only: list[str] | None = None) -> None:
         """Refuse settings that do not suit the model's shape, such as a group size that does not divide its width.
+
+        Args:
+            architecture: the model's.
+            only: the variants to look at, with those whose integers they take; all unless given, none when empty.
 
         Raises:
             RecipeError: naming file, key, line and the choices that fit.
         """
-        for name, variant in self.settings.variants.items():
+        for name, variant in ({} if only == [] else self.needed(only)).items():
             misfit = variant.fits(architecture.width, architecture.mlp_width, architecture.layers)
             if misfit:
                 raise self.error(("variants", name, *misfit.keys), misfit.why)
         for part in ("calibration", "evaluation"):
-            context = getattr(self.settings, part).context
+            context = getattr(getattr(self.settings, part), "context", None)
             if context is not None and context > architecture.context:
                 raise self.error((part, "context"), f"{context} exceeds the model's context {architecture.context}")
         for part, room in (("prompts", 0), ("contexts", DECODED)):
@@ -255,7 +248,9 @@ class Recipe:
             suite.check_revision(self.settings.source.model, self.settings.source.revision)
 
     def error(self, keys: Keys, message: str) -> RecipeError:
-        """Make an error that points at a key of this file, or at the nearest key above it that the file has."""
+        """Make an error that points at a key of this file, the nearest above it that the file has, or an option."""
+        if keys in self.options:
+            return RecipeError(message, where=self.options[keys])
         return _error_at(self.path, self.lines, keys, message)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.manifest import DEMO
+from pythia_quant.overriding import MODEL, override, without_fetched_passages
 from pythia_quant.passages import Passages, load_passages
+from pythia_quant.printable import printable
 from pythia_quant.progress import Steps
 from pythia_quant.recipe import Recipe
 from pythia_quant.resources import memory_available
@@ -53,6 +56,7 @@ def run(
         PythiaQuantError: see :func:`convert_all`; no result file is written.
     """
     names, options = list(recipe.variants(only)), options or Options()
+    recipe = without_fetched_passages(recipe, names, _notices(console))
     with Steps(1 + len(names) + step_count(recipe, len(names), options), console) as steps:
         passages = _passages(recipe, steps)
         inputs = _inputs(recipe, names, out, steps, console)
@@ -66,24 +70,26 @@ def run(
 def bench(
     folders: list[Path],
     text: Path | None,
-    lambada: Path | None,
+    lambada: Path | bool | None,
     console: Console,
     options: Options | None = None,
     measured_by: Recipe | None = None,
     model: str | None = None,
     out: Path | None = None,
+    context: int | None = None,
 ) -> Outcome:
     """Measure artifacts of one source again, as the recipe in their manifest says.
 
     Args:
         folders: the artifacts'.
         text: to evaluate on, instead of the recipe's.
-        lambada: its passages, instead of the recipe's.
+        lambada: its passages, instead of the recipe's; False for none.
         console: where to show progress.
         options: how to measure.
         measured_by: a recipe whose evaluation, tasks, latency and gates are taken instead.
         model: where the source is now, a folder or a repository; its weights must be those of the manifest.
         out: folder for the result file; the artifacts' own unless given.
+        context: tokens in a window of evaluation.
 
     Raises:
         PythiaQuantError: an artifact was altered, or they are of different sources; no result file is written.
@@ -97,12 +103,12 @@ def bench(
     settings = first.recipe()
     recipe = Recipe(manifest.recipe_name, first.folder / "recipe", settings)
     if measured_by:
-        ours = measured_by.overridden().settings
+        ours = override(measured_by).settings
         update = {part: getattr(ours, part) for part in ("evaluation", "tasks", "latency", "gates")}
-        recipe = replace(recipe, settings=settings.model_copy(update=update))
+        recipe = replace(recipe, settings=settings.model_copy(update=update), options={MODEL: "the artifact's"})
     _check_source(first, model)
     revision = "main" if model else manifest.source.commit
-    recipe = recipe.overridden(model=model, revision=revision, text=text, lambada=lambada)
+    recipe = override(recipe, model=model, revision=revision, text=text, lambada=lambada, context=context)
     options = options or Options()
     path = (out or first.folder.parent) / RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +154,7 @@ def _check_names(artifacts: list[Artifact]) -> None:
 def _inputs(recipe: Recipe, names: list[str], out: Path, steps: Steps, console: Console) -> Inputs:
     for settings in recipe.variants(names).values():
         format_of(settings)
-    inputs = _open(recipe, steps, console)
+    inputs = _open(recipe, steps, console, only=names)
     for name, settings in _missing(inputs, names, out).items():
         check_space(inputs, settings, artifact_folder(out, inputs.source, name))
         _announce(name, inputs, settings, console)
@@ -180,9 +186,16 @@ def _announce(name: str, inputs: Inputs, settings: VariantSettings, console: Con
         console.print(f"[yellow]{escape(name)}[/]: {caveat}")
 
 
-def _open(recipe: Recipe, steps: Steps, console: Console, *, convert: bool = True) -> Inputs:
+def _open(
+    recipe: Recipe, steps: Steps, console: Console, *, convert: bool = True, only: list[str] | None = None
+) -> Inputs:
     with steps.step("opening source and texts") as report:
-        return load_inputs(recipe, console.print, lambda what: report(what, 0, 1), convert=convert)
+        return load_inputs(recipe, _notices(console), lambda what: report(what, 0, 1), convert=convert, only=only)
+
+
+def _notices(console: Console) -> Callable[[str], None]:
+    """Return how to show sentences that may quote a file: no sign in them is an order to the terminal."""
+    return lambda sentence: console.print(printable(sentence), markup=False, highlight=False, soft_wrap=True)
 
 
 def _passages(recipe: Recipe, steps: Steps) -> Passages | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -14,13 +15,15 @@ from pythia_quant import suite
 from pythia_quant.architecture import Architecture
 from pythia_quant.config_file import read_config
 from pythia_quant.errors import SourceError
-from pythia_quant.hub_files import Tell, check_download, commit_of, fetch, say_nothing, sha256
+from pythia_quant.generation_config import GENERATION_CONFIG, read_model, read_settings, tokens_of_config
+from pythia_quant.hub_files import Tell, check_download, commit_of, fetch, file_names, say_nothing, sha256
 from pythia_quant.inside import own_file
-from pythia_quant.manifest import DEMO
+from pythia_quant.manifest import DEMO, MANIFEST
+from pythia_quant.source_name import folder_name, parse_model
+from pythia_quant.tokenizer import TEMPLATES, TOKENIZER, TOKENIZER_FILES, check_belongs, open_tokenizer
 from pythia_quant.weights import INDEX_SUFFIX, PICKLE, SAFETENSORS, WeightFiles, weight_file_names
 
-END_OF_TEXT = "<|endoftext|>"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_OPTIONAL = (MANIFEST, GENERATION_CONFIG, *TOKENIZER_FILES[1:])
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,11 @@ class Source:
         revision: the revision asked for; ``local`` for a folder.
         commit: the hub commit it resolved to, None for a folder.
         folder: where its files lie.
-        architecture: what config.json says.
-        weights: its tensors.
+        architecture: what config.json says, with the special tokens that the model generates with.
+        weights: its tensors; their architecture has the special tokens of config.json.
         tokenizer: its tokenizer.
         sha256: of each weight file, by name.
+        generation: the content of its generation_config.json, as it is.
     """
 
     model: str
@@ -46,6 +50,7 @@ class Source:
     weights: WeightFiles
     tokenizer: Tokenizer
     sha256: dict[str, str]
+    generation: dict[str, Any] = field(default_factory=dict)
 
     @property
     def slug(self) -> str:
@@ -55,14 +60,17 @@ class Source:
     @property
     def name(self) -> str:
         """The last part of the model's name, for people."""
-        return "demo" if self.model == DEMO else Path(self.model).name
+        if self.commit or self.model == DEMO:
+            return self.model.rpartition("/")[2].rpartition(":")[2]
+        return folder_name(Path(self.model))
 
 
 def open_source(model: str, revision: str = "main", notice: Tell = say_nothing, progress: Tell = say_nothing) -> Source:
     """Open a checkpoint; weights are hashed and every tensor's shape is checked, but none is loaded.
 
     Args:
-        model: a folder, ``builtin:demo``, or the name of a hub repository.
+        model: a folder or a file in it, ``builtin:demo``, or a hub repository by name or address; see
+            :func:`pythia_quant.source_name.parse_model`.
         revision: branch, tag or commit of a hub repository.
         notice: told what the user should know, such as that an old name was resolved.
         progress: told how much of a download has come.
@@ -70,15 +78,16 @@ def open_source(model: str, revision: str = "main", notice: Tell = say_nothing, 
     Raises:
         SourceError: it is not there, damaged, or not a GPT-NeoX that we handle.
     """
-    folder = Path(model).expanduser()
-    if (model == DEMO or folder.is_dir()) and revision != "main":
-        raise SourceError(f"is not a hub repository, so it has no revision {revision!r}", where=model)
-    if model == DEMO:
-        return _open(DEMO, "builtin", None, Path(str(files("pythia_quant") / "demo" / "model")), _local)
-    if folder.is_dir():
-        return _open(str(folder.resolve()), "local", None, folder.resolve(), _local)
-    if model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise SourceError("there is no such folder", where=model)
+    named = parse_model(model, revision)
+    if named is None:
+        if revision != "main":
+            raise SourceError(f"is not a hub repository, so it has no revision {revision!r}", where=model)
+        return _open(DEMO, "builtin", None, Path(str(files("pythia_quant") / "demo" / "model")), _local, notice)
+    if isinstance(named, Path):
+        return _open(str(named), "local", None, named, _local, notice)
+    if named.revision and revision not in ("main", named.revision):
+        raise SourceError(f"names the revision {named.revision!r}, and {revision!r} is asked for", where=model)
+    model, revision = named.repo_id, named.revision or revision
     repo_id, renamed = suite.resolve(model)
     if renamed:
         notice(renamed)
@@ -90,11 +99,18 @@ def open_source(model: str, revision: str = "main", notice: Tell = say_nothing, 
     if config is None:
         raise SourceError("has no config.json", where=f"{repo_id}@{revision}", hint="is it a transformers checkpoint?")
     commit = commit_of(config)
+    listed = file_names(repo_id, commit)
 
-    def hub_file(_: Path, name: str) -> Path | None:
-        return fetch(repo_id, name, commit, progress=progress)
+    def hub_file(folder: Path, name: str) -> Path | None:
+        if listed is None and name in _OPTIONAL:  # what is in the cache has to do
+            return _local(folder, name)
+        absent = listed is not None and name not in listed
+        return None if absent else fetch(repo_id, name, commit, progress=progress)
 
-    return _open(repo_id, revision, commit, config.parent, hub_file)
+    for name in listed or ():
+        if re.fullmatch(rf"{TEMPLATES}/[\w.-]+\.jinja", name, re.ASCII):
+            hub_file(config.parent, name)
+    return _open(repo_id, revision, commit, config.parent, hub_file, notice)
 
 
 def open_weights(folder: Path) -> WeightFiles:
@@ -111,24 +127,35 @@ def _local(folder: Path, name: str) -> Path | None:
 
 
 def _open(
-    model: str, revision: str, commit: str | None, folder: Path, get: Callable[[Path, str], Path | None]
+    model: str, revision: str, commit: str | None, folder: Path, get: Callable[[Path, str], Path | None], notice: Tell
 ) -> Source:
+    _refuse_artifact(folder, get)
     config = get(folder, "config.json")
     if config is None:
         raise SourceError("has no config.json", where=str(folder), hint="give a folder as the hub serves it")
-    architecture = read_config(config)
+    get(folder, GENERATION_CONFIG)
+    architecture = read_model(folder, notice)
     member = suite.find(model)
     if member and (member.size.width, member.size.layers) != (architecture.width, architecture.layers):
         raise SourceError(f"is not the shape of {member.repo_id}", where=str(config))
+    tokenizer = _tokenizer(folder, get, architecture, notice)
     paths = _weight_files(folder, get)
-    weights = WeightFiles(paths, architecture)
+    own = read_config(config)
+    weights = WeightFiles(paths, replace(own, tokens=tokens_of_config(own.tokens, architecture.tokens)))
     digests = {path.name: sha256(path) for path in paths}
     if commit:
         for path in paths:
             check_download(path, digests[path.name])
-    return Source(
-        model, revision, commit, folder, architecture, weights, _tokenizer(folder, get, architecture), digests
-    )
+    return Source(model, revision, commit, folder, architecture, weights, tokenizer, digests, read_settings(folder))
+
+
+def _refuse_artifact(folder: Path, get: Callable[[Path, str], Path | None]) -> None:
+    if get(folder, MANIFEST) is not None:
+        raise SourceError(
+            "is an artifact of ours, quantized already",
+            where=str(folder),
+            hint="bench, verify and generate take it; to quantize, give the checkpoint that it was made from",
+        )
 
 
 def _weight_files(folder: Path, get: Callable[[Path, str], Path | None]) -> list[Path]:
@@ -149,40 +176,24 @@ def _weight_files(folder: Path, get: Callable[[Path, str], Path | None]) -> list
     raise SourceError(f"has neither {SAFETENSORS} nor {PICKLE}, in one file or in shards", where=str(folder))
 
 
-def _tokenizer(folder: Path, get: Callable[[Path, str], Path | None], architecture: Architecture) -> Tokenizer:
-    paths = {name: get(folder, name) for name in TOKENIZER_FILES}
-    path = paths["tokenizer.json"]
-    if path is None:
+def _tokenizer(
+    folder: Path, get: Callable[[Path, str], Path | None], architecture: Architecture, notice: Tell
+) -> Tokenizer:
+    found = [get(folder, name) for name in TOKENIZER_FILES]
+    if found[0] is None:
         raise SourceError(
-            "has no tokenizer.json", where=str(folder), hint="every Pythia repository has one; copy it here"
+            f"has no {TOKENIZER}",
+            where=str(folder),
+            hint="every Pythia repository has one: copy it here; of other files transformers makes one: "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
         )
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise SourceError(f"is not a tokenizer ({str(error)[:120]})", where=str(path)) from error
-    if tokenizer.get_vocab_size() > architecture.vocabulary:
-        raise SourceError(
-            f"has {tokenizer.get_vocab_size():,} tokens, the model's vocabulary is {architecture.vocabulary:,}",
-            where=str(path),
-            hint="tokenizer and model do not belong together",
-        )
-    _check_end(tokenizer, path, paths["tokenizer_config.json"], architecture)
+    tokenizer = open_tokenizer(found[0], architecture.vocabulary, notice=notice)
+    check_belongs(tokenizer, folder, architecture.tokens, notice)
     return tokenizer
 
 
-def _check_end(tokenizer: Tokenizer, path: Path, settings: Path | None, architecture: Architecture) -> None:
-    """Compare the end of a text in the tokenizer with the model's: another tokenizer may well have fewer tokens."""
-    try:
-        fields = json.loads(settings.read_text(encoding="utf-8")) if settings else {}
-        name = fields.get("eos_token", END_OF_TEXT)
-        name = name.get("content") if isinstance(name, dict) else name
-    except (OSError, ValueError, AttributeError) as error:
-        raise SourceError(f"cannot be read ({error})", where=str(settings), hint="download it again") from error
-    found = tokenizer.token_to_id(str(name))
-    if architecture.tokens.end is not None and found != architecture.tokens.end:
-        number = "has no token" if found is None else f"gives number {found} to"
-        raise SourceError(
-            f"{number} {name!r}; in config.json the text ends with token {architecture.tokens.end}",
-            where=str(path),
-            hint="tokenizer and model do not belong together",
-        )
+def companions(folder: Path) -> list[str]:
+    """Return the files that belong to a checkpoint's tokenizer, chat templates too, relative to its folder."""
+    templates = sorted((folder / TEMPLATES).glob("*.jinja"))
+    names = [*TOKENIZER_FILES, *(f"{TEMPLATES}/{path.name}" for path in templates)]
+    return [name for name in names if own_file(folder, name, SourceError)]

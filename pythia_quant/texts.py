@@ -8,10 +8,11 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from pythia_quant.builtin_text import held_out_text, training_text
-from pythia_quant.corpus import Text, read_column, read_text
+from pythia_quant.corpus import Text
 from pythia_quant.errors import CorpusError
 from pythia_quant.hub_files import Tell, fetch, say_nothing
 from pythia_quant.recipe import TextSettings
+from pythia_quant.text_files import read_text
 
 
 def load_text(settings: TextSettings, tokenizer: Tokenizer, folder: Path, progress: Tell = say_nothing) -> Text:
@@ -37,6 +38,4 @@ def load_text(settings: TextSettings, tokenizer: Tokenizer, folder: Path, progre
         if cached is None:
             raise CorpusError(f"has no file {settings.file}", where=f"dataset {settings.dataset}@{settings.revision}")
         name, path = f"{settings.dataset} {settings.file}", cached
-    if path.suffix == ".parquet":
-        return Text(name, read_column(path, settings.column, settings.join))
-    return Text(name, read_text(path))
+    return Text(name, read_text(path, settings.column, settings.join))

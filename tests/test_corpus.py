@@ -1,13 +1,9 @@
-from pathlib import Path
-
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_quant.corpus import calibration_windows, read_column, read_text, shared, windows
+from pythia_quant.corpus import calibration_windows, shared, windows
 from pythia_quant.errors import CorpusError
 
 SMALL = st.lists(st.integers(0, 2), max_size=60)
@@ -46,23 +42,3 @@ def test_calibration_text_that_overlaps_the_evaluation_text_is_refused() -> None
     tokens = np.arange(1000)
     with pytest.raises(CorpusError, match="25 of 25 calibration windows share 13 tokens in a row"):
         calibration_windows(tokens, tokens, 40, 4, seed=0)
-
-
-def test_rows_of_a_parquet_column_are_joined(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"text": ["a\n", "", None, "b"]}), tmp_path / "t.parquet")
-    assert read_column(tmp_path / "t.parquet", "text", "\n\n") == "a\n\n\n\n\n\n\nb"
-    with pytest.raises(CorpusError, match="'page'"):
-        read_column(tmp_path / "t.parquet", "page", "\n\n")
-    (tmp_path / "t.parquet").write_bytes(b"PAR1")
-    with pytest.raises(CorpusError, match=r"t\.parquet"):
-        read_column(tmp_path / "t.parquet", "text", "\n\n")
-
-
-def test_text_is_read_byte_for_byte(tmp_path: Path) -> None:
-    (tmp_path / "t.txt").write_bytes("ä\r\nb".encode())
-    assert read_text(tmp_path / "t.txt") == "ä\r\nb"
-    (tmp_path / "t.txt").write_bytes(b"\xff")
-    with pytest.raises(CorpusError, match="UTF-8"):
-        read_text(tmp_path / "t.txt")
-    with pytest.raises(CorpusError, match="no such file"):
-        read_text(tmp_path / "missing.txt")

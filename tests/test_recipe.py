@@ -7,6 +7,7 @@ import yaml
 from tiny import TINY
 
 from pythia_quant.errors import RecipeError
+from pythia_quant.overriding import override
 from pythia_quant.recipe import load_recipe, shipped_recipes
 from pythia_quant.source import open_source
 from pythia_quant.suite import SIZES
@@ -88,8 +89,9 @@ def test_the_id_follows_the_content_and_not_the_layout(recipe_file: Path) -> Non
 
 
 def test_the_command_line_overrides_and_local_files_become_absolute(recipe_file: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(recipe_file).overridden(model="x/y", revision="step1", calibration=tmp_path / "other.txt")
+    recipe = override(load_recipe(recipe_file), model="x/y", revision="step1", calibration=tmp_path / "other.txt")
     assert (recipe.settings.source.model, recipe.settings.source.revision) == ("x/y", "step1")
+    assert recipe.settings.calibration is not None
     assert recipe.settings.calibration.text.file == str(tmp_path / "other.txt")
     assert recipe.settings.evaluation.text.file == str(tmp_path / "evaluation.txt")
     assert recipe.settings.evaluation.windows == 6

@@ -211,7 +211,7 @@ def test_texts_come_from_dataset_repositories(hub: Hub, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("end", "message"),
     [
-        (5, r"gives number 0 to '<\|endoftext\|>'; in config.json the text ends with token 5"),
+        (5, r"ends a text with token 0 \('<\|endoftext\|>'\), the model with 5"),
         (0, "has no token '</s>'"),
     ],
 )

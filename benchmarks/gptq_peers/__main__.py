@@ -27,6 +27,7 @@ from pythia_quant import environment, resources
 from pythia_quant.errors import PythiaQuantError
 from pythia_quant.formats import FORMATS
 from pythia_quant.inputs import Inputs, load_inputs
+from pythia_quant.overriding import override
 from pythia_quant.recipe import Recipe, load_recipe
 
 RECIPE = Path(__file__).parent / "recipe.yaml"
@@ -109,7 +110,7 @@ def _measure(given: argparse.Namespace, console: Console) -> Store:
     work: Path = given.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     model = str(given.time.resolve()) if given.time else given.source
-    recipe = load_recipe(given.recipe).overridden(model=model, text=given.text, calibration=given.calibration)
+    recipe = override(load_recipe(given.recipe), model=model, text=given.text, calibration=given.calibration)
     if given.time:
         recipe = load_recipe(with_windows(recipe, given.windows, work))
     rows = _choose(recipe, given.only or (_timed(recipe) if given.time else None))

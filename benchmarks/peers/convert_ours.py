@@ -21,6 +21,7 @@ from peers.process import forget_peak, memory
 from pythia_quant.conversion import convert
 from pythia_quant.formats import format_of, load
 from pythia_quant.inputs import load_inputs
+from pythia_quant.overriding import override
 from pythia_quant.recipe import Recipe, load_recipe
 
 
@@ -62,7 +63,7 @@ def _main() -> None:
     parser.add_argument("variant")
     parser.add_argument("--model", help="instead of the recipe's")
     given = parser.parse_args()
-    recipe = load_recipe(given.recipe).overridden(model=given.model)
+    recipe = override(load_recipe(given.recipe), model=given.model)
     load(format_of(recipe.variants([given.variant])[given.variant]).write)  # imports what it needs
     print(json.dumps(phases(recipe, given.variant)))
 

@@ -23,6 +23,7 @@ from pythia_quant.isolate import report_progress
 from pythia_quant.passages import read_passages
 from pythia_quant.results import Lambada
 from pythia_quant.runtimes import Runtime
+from pythia_quant.tokenizer import TOKENIZER, open_tokenizer, tokenize
 
 Advanced = Callable[[int, int], None]
 """Called with the number of passages done and of all."""
@@ -44,9 +45,9 @@ def encode_passage(tokenizer: Tokenizer, text: str, end_of_text: int) -> Example
         end_of_text: the token that stands for an empty context.
     """
     before, _, word = text.rpartition(" ")
-    whole: list[int] = tokenizer.encode(f"{before} {word}", add_special_tokens=False).ids
+    whole: list[int] = tokenize(tokenizer, f"{before} {word}").ids
     # White space before the last space is part of the continuation: tokens may span it.
-    size = len(tokenizer.encode(before.rstrip(), add_special_tokens=False).ids)
+    size = len(tokenize(tokenizer, before.rstrip()).ids)
     if size == 0 and whole[:1] != [end_of_text]:
         return Example([end_of_text], whole)
     return Example(whole[: size or 1], whole[size or 1 :])
@@ -125,7 +126,7 @@ def measure_row(subject: dict[str, Any], file: str, examples: int | None, source
     Returns:
         A :class:`~pythia_quant.results.Lambada` as data.
     """
-    tokenizer = Tokenizer.from_file(str(Path(source) / "tokenizer.json"))
     passages, shape = read_passages(Path(file))[:examples], read_config(Path(source) / "config.json")
+    tokenizer = open_tokenizer(Path(source) / TOKENIZER, shape.vocabulary)
     runtime = Subject.model_validate(subject).open_runtime(threads)
     return measure_lambada(runtime, tokenizer, passages, shape, partial(report_progress, "passage")).model_dump()

@@ -29,7 +29,10 @@ class DeviceName(StrEnum):
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships with the package.")]
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only this variant; repeatable.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the artifacts.")]
-Model = Annotated[str | None, typer.Option("--model", metavar="ID|FOLDER", help="Another model than the recipe's.")]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="ID|FOLDER", help="Another model than the recipe's, by name, address or folder."),
+]
 Revision = Annotated[
     str | None,
     typer.Option(
@@ -38,13 +41,19 @@ Revision = Annotated[
     ),
 ]
 TextFile = Annotated[
-    Path | None, typer.Option("--text", metavar="FILE", help="Evaluate on this text, UTF-8 or parquet.")
+    Path | None, typer.Option("--text", metavar="FILE", help="Evaluate on this text: UTF-8, JSON lines or parquet.")
 ]
 LambadaFile = Annotated[
     Path | None, typer.Option("--lambada", metavar="FILE", help="Measure LAMBADA's last words on this file, too.")
 ]
+NoLambada = Annotated[bool, typer.Option("--no-lambada", help="Do not measure LAMBADA, whatever the recipe says.")]
+Context = Annotated[
+    int | None,
+    typer.Option("--context", metavar="N", min=2, help="Tokens in a window of evaluation and of calibration."),
+]
 CalibrationFile = Annotated[
-    Path | None, typer.Option("--calibration", metavar="FILE", help="Calibrate on this text, UTF-8 or parquet.")
+    Path | None,
+    typer.Option("--calibration", metavar="FILE", help="Calibrate on this text: UTF-8, JSON lines or parquet."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace artifacts that are already there.")]
 Artifacts = Annotated[
@@ -77,6 +86,13 @@ def local_folders(artifacts: list[str]) -> list[Path]:
             with steps.step(f"opening {name}") as report:
                 folders.append(pull(name, report) if name.startswith(SCHEME) else Path(name))
     return folders
+
+
+def passages(lambada: Path | None, no_lambada: bool) -> Path | bool | None:
+    """Return LAMBADA's passages that the command line names, False where it wants none, None for the recipe's."""
+    if lambada is not None and no_lambada:
+        raise BenchmarkError("contradict each other", where="--lambada and --no-lambada", hint="give one of them")
+    return False if no_lambada else lambada
 
 
 def measuring_options(threads: list[int] | None, memory: str | None, device: DeviceName) -> Options:

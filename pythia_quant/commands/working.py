@@ -14,11 +14,13 @@ from pythia_quant.commands.options import (
     Artifacts,
     AsJson,
     CalibrationFile,
+    Context,
     Device,
     DeviceName,
     LambadaFile,
     Memory,
     Model,
+    NoLambada,
     Only,
     Out,
     Overwrite,
@@ -28,11 +30,14 @@ from pythia_quant.commands.options import (
     Threads,
     local_folders,
     measuring_options,
+    passages,
 )
 from pythia_quant.console import example, out_console, progress_console
 from pythia_quant.errors import PythiaQuantError
 from pythia_quant.hub import SCHEME
+from pythia_quant.overriding import override
 from pythia_quant.recipe import Recipe, load_recipe
+from pythia_quant.source_name import repository_of
 from pythia_quant.steps import names_several, parse_revisions
 
 if TYPE_CHECKING:
@@ -62,6 +67,8 @@ def run(
     text: TextFile = None,
     calibration: CalibrationFile = None,
     lambada: LambadaFile = None,
+    no_lambada: NoLambada = False,
+    context: Context = None,
     overwrite: Overwrite = False,
     threads: Threads = None,
     memory: Memory = None,
@@ -82,7 +89,14 @@ def run(
         out_console.print(f"\nArtifacts and {outcome.path.name} are in {outcome.path.parent}", soft_wrap=True)
         return outcome.results
 
-    chosen = load_recipe(recipe).overridden(model, None, text, calibration, lambada)
+    chosen = override(
+        load_recipe(recipe),
+        model=model,
+        text=text,
+        calibration=calibration,
+        lambada=passages(lambada, no_lambada),
+        context=context,
+    )
     exit_by_gates(*_in_turn(_at_revisions(chosen, revision), run_one))
 
 
@@ -95,6 +109,7 @@ def convert(
     revision: Revision = None,
     text: TextFile = None,
     calibration: CalibrationFile = None,
+    context: Context = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Convert the variants of RECIPE and measure nothing. Artifacts go to DIR/<source>/<revision>/<variant>."""
@@ -106,7 +121,7 @@ def convert(
             size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
             out_console.print(f"[bold]{manifest.variant}[/]: {size}, in {escape(str(artifact.folder))}", soft_wrap=True)
 
-    chosen = load_recipe(recipe).overridden(model, None, text, calibration)
+    chosen = override(load_recipe(recipe), model=model, text=text, calibration=calibration, context=context)
     _in_turn(_at_revisions(chosen, revision), convert_one)
 
 
@@ -120,6 +135,8 @@ def bench(
     artifacts: Artifacts,
     text: TextFile = None,
     lambada: LambadaFile = None,
+    no_lambada: NoLambada = False,
+    context: Context = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -156,7 +173,8 @@ def bench(
     if out is None and any(name.startswith(SCHEME) for name in artifacts):
         out = Path()
     folders = local_folders(artifacts)
-    outcome = bench_artifacts(folders, text, lambada, progress_console, options, measured_by, model, out)
+    lambada_file = passages(lambada, no_lambada)
+    outcome = bench_artifacts(folders, text, lambada_file, progress_console, options, measured_by, model, out, context)
     if as_json:
         print(outcome.results.model_dump_json(indent=1))
     else:
@@ -168,9 +186,9 @@ def bench(
 def _at_revisions(recipe: Recipe, revision: str | None) -> list[Recipe]:
     """Return the recipe at every revision that the command line names."""
     if revision is None or not names_several(revision):
-        return [recipe.overridden(revision=revision)]
-    member = suite.find(recipe.settings.source.model)
-    return [recipe.overridden(revision=one) for one in parse_revisions(revision, member.steps if member else None)]
+        return [override(recipe, revision=revision)]
+    member = suite.find(repository_of(recipe.settings.source.model))
+    return [override(recipe, revision=one) for one in parse_revisions(revision, member.steps if member else None)]
 
 
 def _in_turn(recipes: list[Recipe], do: Callable[[Recipe], T]) -> list[T]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ class Job(Generic[S]):
         work: a folder that outlives a killed conversion, for the next one like it to go on from; None for one that
             begins anew each time.
         codes: the artifact whose integers the layers take, for settings that take another variant's.
+        generation: the content of the artifact's ``generation_config.json``, which is not the writer's to write.
     """
 
     source: WeightReader
@@ -53,6 +55,7 @@ class Job(Generic[S]):
     report: Report = silent
     work: Path | None = None
     codes: CodesReader | None = None
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tokenizers import Tokenizer
 
 from pythia_quant import resources
 from pythia_quant.artifact import open_artifact
 from pythia_quant.bench.lambada import Example, judge, predict
-from pythia_quant.config_file import read_config
-from pythia_quant.errors import BenchmarkError, PythiaQuantError, SourceError, nearest
+from pythia_quant.errors import ArtifactError, BenchmarkError, PythiaQuantError, SourceError, nearest
 from pythia_quant.formats import format_of, load
+from pythia_quant.generation_config import read_model
 from pythia_quant.runtimes import Runtime
 from pythia_quant.runtimes.hf import open_model
+from pythia_quant.tokenizer import TOKENIZER, open_tokenizer, tokenize
 
 try:
+    import lm_eval.models  # it adds its own models only to an empty table, and ours would make it none  # noqa: F401
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -92,8 +93,9 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         else:
             entry = format_of(open_artifact(folder).settings)
             self._runtime = load(entry.run)(folder, threads or resources.cores())
-        self._shape = read_config(folder / "config.json", quantized=artifact is not None)
-        self._tokenizer = _open_tokenizer(folder / "tokenizer.json")
+        self._shape = read_model(folder, quantized=artifact is not None)
+        kind = ArtifactError if artifact else SourceError
+        self._tokenizer = open_tokenizer(folder / TOKENIZER, self._shape.vocabulary, kind)
         self._generator = torch.Generator().manual_seed(seed)
 
     @property
@@ -103,8 +105,14 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
 
     @property
     def eot_token_id(self) -> int:
-        """The token that ends a text, and stands for an empty context."""
+        """The token that usually ends a text."""
         return self._shape.tokens.end or 0
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The token that stands for an empty context: as in lm_eval's own model, what begins a text."""
+        begin = self._shape.tokens.begin
+        return self.eot_token_id if begin is None else begin
 
     @property
     def max_length(self) -> int:
@@ -118,7 +126,7 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         **_: Any,
     ) -> list[int]:
         """Tokenize a text, without special tokens."""
-        ids: list[int] = self._tokenizer.encode(string, add_special_tokens=False).ids
+        ids: list[int] = tokenize(self._tokenizer, string).ids
         return ids
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
@@ -185,7 +193,7 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         text = ""
         while len(added) < count:
             token = self._choose(logits, temperature)
-            if token == self.eot_token_id:
+            if token in self._shape.tokens.ends:
                 break
             added.append(token)
             text = self._tokenizer.decode(added)
@@ -208,13 +216,6 @@ def _dtype(name: str) -> torch.dtype:
         raise BenchmarkError(f"the dtype {name!r} is not handled", where="--model_args", hint=nearest(name, _DTYPES))
     dtype: torch.dtype = getattr(torch, name)
     return dtype
-
-
-def _open_tokenizer(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise SourceError(f"is no tokenizer ({str(error)[:120]})", where=str(path)) from error
 
 
 def _generation(settings: dict[str, Any]) -> dict[str, Any]:

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pythia_quant.architecture import Architecture
-from pythia_quant.config_file import TRANSFORMERS_JS
+from pythia_quant.config_file import TRANSFORMERS_JS, special_tokens
 from pythia_quant.formats.onnx.rotary import kept_head_size
 
 # transformers.js chooses a model's file by the type asked for; these are the names of ours.
 _TYPES = {"model.onnx": "fp32", "model_quantized.onnx": "q8"}
 
 
-def write_configs(folder: Path, architecture: Architecture, model: Path) -> None:
+# What onnxruntime-genai calls as transformers does, and of which type it takes it.
+_SEARCH: dict[str, tuple[type, ...]] = {
+    "do_sample": (bool,), "temperature": (int, float), "top_k": (int,), "top_p": (int, float),
+    "repetition_penalty": (int, float),
+}  # fmt: skip
+
+
+def write_configs(
+    folder: Path, architecture: Architecture, model: Path, generation: Mapping[str, Any] | None = None
+) -> None:
     """Write what programs read to find and run `model`, a file within `folder`.
 
     ``config.json`` serves transformers, optimum and transformers.js, ``genai_config.json`` onnxruntime-genai.
+    `generation` is the content of ``generation_config.json``: where a text ends, and how tokens are chosen.
     """
     config = architecture.config() | {TRANSFORMERS_JS: _transformers_js(model)}
     _write_json(folder / "config.json", config)
-    _write_json(folder / "genai_config.json", _genai(architecture, model.relative_to(folder)))
+    _write_json(folder / "genai_config.json", _genai(architecture, model.relative_to(folder), generation or {}))
 
 
 def _transformers_js(model: Path) -> dict[str, Any]:
@@ -29,17 +40,26 @@ def _transformers_js(model: Path) -> dict[str, Any]:
     return {"dtype": _TYPES[model.name], "use_external_data_format": {model.name: 1}}
 
 
-def _genai(architecture: Architecture, model: Path) -> dict[str, Any]:
+def _genai(architecture: Architecture, model: Path, generation: Mapping[str, Any]) -> dict[str, Any]:
     """Return onnxruntime-genai's configuration; it allocates keys and values once, for as many tokens as asked for.
 
-    Rows of a batch are padded with the end of text, the only special token that every source is known to have.
+    It wants a token for padding where there is an end; a model without one pads rows of a batch with the end.
     """
-    end = architecture.tokens.end
-    special = {} if end is None else {f"{name}_token_id": end for name in ("bos", "eos", "pad")}
+    tokens = special_tokens(dict(generation), architecture.vocabulary, "generation_config.json", architecture.tokens)
+    special = {
+        "bos_token_id": tokens.begin,
+        "eos_token_id": list(tokens.ends) if len(tokens.ends) > 1 else tokens.end,
+        "pad_token_id": tokens.end if tokens.pad is None else tokens.pad,
+    }
+    search = {
+        name: generation[name]
+        for name, types in _SEARCH.items()
+        if type(generation.get(name)) in types  # not isinstance: True is no number here
+    }
     return {
         "model": {
             "type": "decoder",
-            **special,
+            **{name: value for name, value in special.items() if value is not None},
             "vocab_size": architecture.vocabulary,
             "context_length": architecture.context,
             "decoder": {
@@ -62,7 +82,7 @@ def _genai(architecture: Architecture, model: Path) -> dict[str, Any]:
                 },
             },
         },
-        "search": {"do_sample": False, "max_length": architecture.context, "past_present_share_buffer": True},
+        "search": {"do_sample": False, "max_length": architecture.context, "past_present_share_buffer": True} | search,
     }
 
 

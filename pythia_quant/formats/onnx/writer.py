@@ -75,7 +75,7 @@ def write(job: Job[OnnxSettings]) -> Written:
         logits = torch.cat([F.linear(hidden, _rows(head, rows)) for rows in pieces], dim=-1)
         mark = data.finish()
     path.write_bytes(graph.build(shape, settings, data.tensors, mark).SerializeToString())
-    write_configs(job.folder, shape, path)
+    write_configs(job.folder, shape, path, job.generation)
     return Written(data.tensor_bytes, logits)
 
 

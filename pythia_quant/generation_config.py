@@ -1,0 +1,77 @@
+"""How a model is used to generate: ``generation_config.json``, which transformers obeys before ``config.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pythia_quant.architecture import Architecture, SpecialTokens
+from pythia_quant.config_file import read_config, special_tokens
+from pythia_quant.errors import SourceError
+from pythia_quant.json_file import read_object
+
+GENERATION_CONFIG = "generation_config.json"
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+Tell = Callable[[str], None]
+
+# Says that the file was made from config.json: ours is made from both.
+_ORIGIN = "_from_model_config"
+
+
+def read_model(folder: Path, notice: Tell = lambda _: None, *, quantized: bool = False) -> Architecture:
+    """Read the ``config.json`` of a checkpoint or an artifact, with the special tokens that it generates with.
+
+    transformers stops where ``generation_config.json`` says. What that file does not name is as in ``config.json``.
+
+    Args:
+        folder: where the files are.
+        notice: told of a padding token that the model does not have; it has none then.
+        quantized: it is an artifact's; see :func:`~pythia_quant.config_file.read_config`.
+
+    Raises:
+        SourceError: one of the files is damaged, or of a model that is not handled.
+    """
+    architecture = read_config(folder / "config.json", quantized=quantized)
+    where, vocabulary = str(folder / GENERATION_CONFIG), architecture.vocabulary
+    tokens = special_tokens(read_settings(folder), vocabulary, where, architecture.tokens)
+    if tokens.pad is not None and tokens.pad >= vocabulary:
+        notice(f"the model has {vocabulary:,} tokens, and pad_token_id is {tokens.pad}: not used")
+        tokens = replace(tokens, pad=None)
+    return replace(architecture, tokens=tokens)
+
+
+def tokens_of_config(config: SpecialTokens, generation: SpecialTokens) -> SpecialTokens:
+    """Return the special tokens for an artifact's ``config.json``: the source's, and those it generates with.
+
+    Args:
+        config: by the source's ``config.json``.
+        generation: that it generates with; where its ends are others than `config`'s, each file keeps its own.
+    """
+    return SpecialTokens(
+        begin=generation.begin if config.begin is None else config.begin,
+        ends=generation.ends if set(config.ends) <= set(generation.ends) else config.ends,
+        pad=generation.pad,
+    )
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the content of ``generation_config.json``; empty where there is none.
+
+    Raises:
+        SourceError: it is no JSON object.
+    """
+    path = folder / GENERATION_CONFIG
+    return read_object(path, SourceError, "download it again, or remove it") if path.exists() else {}
+
+
+def settings_to_write(settings: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
+    """Return an artifact's ``generation_config.json``: the source's, with the special tokens of `architecture`.
+
+    Where the source does not say whether to sample, the most likely token is taken.
+    """
+    kept = {name: value for name, value in settings.items() if name not in (_ORIGIN, *TOKEN_IDS)}
+    config = architecture.config()
+    return {"do_sample": False} | kept | {name: config[name] for name in TOKEN_IDS if name in config}

@@ -1,0 +1,111 @@
+"""Text in files: plain, as JSON lines, or a column of a parquet file; what is none of them is refused by what it is."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pythia_quant.errors import CorpusError, nearest
+from pythia_quant.json_file import parse_json
+from pythia_quant.printable import printable
+
+_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}  # fmt: skip
+"""By the marks that such a file begins with; that of UTF-32 begins with UTF-16's."""
+_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_ROWS = (".jsonl", ".ndjson", ".jsonlines")
+_HINT = "give UTF-8 text, JSON lines (.jsonl) or parquet (.parquet)"
+
+
+def read_text(path: Path, column: str = "text", join: str = "\n\n") -> str:
+    """Read a text; a file's ending says of which kind it is.
+
+    Args:
+        path: of a file.
+        column: whose rows are the text, in JSON lines and parquet files.
+        join: what is put between rows.
+
+    Raises:
+        CorpusError: it is not there, of no such kind, damaged, or has no such column.
+    """
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        _check_file(path)
+        return join.join(_texts(_parquet_rows(path, column), column, path))
+    if ending in _ROWS:
+        lines = enumerate(read_utf8(path).split("\n"), 1)
+        return join.join(_json_row(line, column, f"{path}:{number}") for number, line in lines if line.strip())
+    if ending == ".json":
+        raise CorpusError("is JSON, not text", where=str(path), hint=_HINT)
+    return read_utf8(path)
+
+
+def read_utf8(path: Path) -> str:
+    """Read a UTF-8 file, line ends as they are; a byte order mark is not part of the text.
+
+    Raises:
+        CorpusError: it is not there, not a file, or not UTF-8.
+    """
+    _check_file(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CorpusError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    for marks, what in ((_ENCODINGS, "is text in {}"), (_PACKED, "is compressed with {}")):
+        if kind := next((kind for mark, kind in marks.items() if content.startswith(mark)), None):
+            hint = "convert it to UTF-8" if marks is _ENCODINGS else f"unpack it first; {_HINT}"
+            raise CorpusError(what.format(kind), where=str(path), hint=hint)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"cannot be read as UTF-8 text ({error})", where=str(path), hint=_HINT) from error
+    if "\0" in text:
+        raise CorpusError("is not text: it holds zero bytes", where=str(path), hint=_HINT)
+    return text
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no ordinary file: a pipe could be read only once, and a text is read again for its hash."""
+    if path.is_file():
+        return
+    what = "is a folder" if path.is_dir() else "is no ordinary file" if path.exists() else "there is no such file"
+    hint = "correct the recipe, or name the file with --text, --calibration or --lambada"
+    raise CorpusError(what, where=printable(str(path)), hint=hint if what.startswith("there") else _HINT)
+
+
+def _json_row(line: str, column: str, where: str) -> str:
+    row = parse_json(line.encode(), where, CorpusError, _HINT)
+    if not isinstance(row, dict):
+        raise CorpusError("is no row: a JSON object", where=where, hint=_HINT)
+    if column not in row:
+        hint = f"column: in the recipe names another; {nearest(column, map(str, row))}" if row else _HINT
+        raise CorpusError(f"the row has no column {column!r}", where=where, hint=hint)
+    return next(iter(_texts([row[column]], column, where)))
+
+
+def _parquet_rows(path: Path, column: str) -> list[Any]:
+    try:
+        from pyarrow import ArrowException, parquet  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise CorpusError(
+            "a parquet file needs pyarrow, not installed here",
+            where=str(path),
+            hint="pip install 'pythia-quant[parquet]'",
+        ) from error
+    try:
+        rows: list[Any] = parquet.read_table(path, columns=[column]).column(column).to_pylist()
+    except (ArrowException, OSError, KeyError) as error:
+        raise CorpusError(f"has no readable column {column!r}", where=str(path)) from error
+    return rows
+
+
+def _texts(rows: Iterable[Any], column: str, where: Path | str) -> Iterable[str]:
+    """Yield rows that are text; one that is missing is an empty one."""
+    for row in rows:
+        if row is not None and not isinstance(row, str):
+            raise CorpusError(f"column {column!r} holds {type(row).__name__}, not text", where=str(where), hint=_HINT)
+        yield row or ""

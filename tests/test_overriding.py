@@ -1,0 +1,73 @@
+"""What the command line says instead of a recipe, and what of a recipe is looked at."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny import TINY, write_checkpoint
+
+from pythia_quant.errors import RecipeError
+from pythia_quant.inputs import load_inputs
+from pythia_quant.overriding import override, with_context_of, without_fetched_passages
+from pythia_quant.recipe import load_recipe
+
+
+def test_only_what_is_chosen_is_checked_and_loaded(recipe_file: Path) -> None:
+    """Width 48 has no groups of 32; the calibration text that bnb-nf4 does not take is not there."""
+    write_checkpoint(recipe_file.parent / "tiny", replace(TINY, width=48, mlp_width=192))
+    recipe = override(load_recipe(recipe_file), calibration=recipe_file.parent / "missing.txt")
+    inputs = load_inputs(recipe, only=["bnb-nf4", "onnx-fp32"])
+    assert (len(inputs.evaluation), inputs.calibration_record) == (6, None)
+    assert load_inputs(recipe, convert=False).calibration_record is None
+    with pytest.raises(RecipeError, match=r"variants\.gptq-int4\.group_size"):
+        load_inputs(recipe, only=["gptq-int4"])
+
+
+def test_a_recipe_needs_no_calibration_unless_a_chosen_variant_does(recipe_file: Path) -> None:
+    lines = recipe_file.read_text().splitlines(keepends=True)
+    start = lines.index("calibration:\n")
+    recipe_file.write_text("".join(lines[:start] + lines[start + 3 :]))
+    recipe = load_recipe(recipe_file)
+    assert "calibration" not in recipe.canonical()
+    assert load_inputs(recipe, only=["onnx-int8"]).calibration_record is None
+    with pytest.raises(RecipeError, match="calibration: is missing, and gptq-int4 needs it"):
+        load_inputs(recipe)
+    given = override(recipe, calibration=recipe_file.parent / "calibration.txt", context=16)
+    assert given.settings.calibration is not None
+    assert (given.settings.calibration.context, given.settings.evaluation.context) == (16, 16)
+
+
+def test_the_context_of_another_model_is_taken_with_a_notice() -> None:
+    told: list[str] = []
+    recipe = override(load_recipe("pythia-14m"), model="me/mine")
+    fitted = with_context_of(recipe, replace(TINY, context=512), told.append)
+    assert fitted.settings.calibration is not None
+    assert (fitted.settings.evaluation.context, fitted.settings.calibration.context) == (512, 512)
+    assert told == ["the model has a context of 512 tokens, the recipe asks for more: 512 is taken"]
+    fitted.check_fits(replace(TINY, context=512), [])
+    own = load_recipe("pythia-14m")  # of its own model it is an error
+    assert with_context_of(own, replace(TINY, context=512), told.append) == own
+    with pytest.raises(RecipeError, match=r"pythia-14m\.yaml:\d+: .*2048 exceeds the model's context 512"):
+        own.check_fits(replace(TINY, context=512), [])
+    asked = with_context_of(override(recipe, context=600), replace(TINY, context=512), told.append)
+    with pytest.raises(RecipeError, match="--context: 600 exceeds the model's context 512"):
+        asked.check_fits(replace(TINY, context=512), [])
+
+
+def test_passages_are_not_fetched_when_all_texts_are_files(tmp_path: Path) -> None:
+    recipe, told = load_recipe("pythia-14m"), list[str]()
+    text = override(recipe, text=tmp_path / "a.txt")
+    both = override(text, calibration=tmp_path / "b.txt")
+
+    def fetches(one: object, names: list[str]) -> bool:
+        return without_fetched_passages(one, names, told.append).settings.tasks.lambada is not None  # type: ignore[arg-type]
+
+    assert recipe.settings.tasks.lambada
+    assert fetches(recipe, ["onnx-int8"])
+    assert fetches(text, ["gptq-int4"])
+    assert fetches(text, ["onnx-int4"])  # in the integers of gptq-int4
+    assert not fetches(text, ["onnx-int8"])
+    assert not fetches(both, ["gptq-int4"])
+    assert fetches(override(both, lambada=tmp_path / "c.jsonl"), ["gptq-int4"])
+    assert not override(recipe, lambada=False).settings.tasks.lambada
+    assert len(told) == 2
