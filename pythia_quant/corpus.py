@@ -47,11 +47,11 @@ def encode(tokenizer: Tokenizer, text: str) -> Tokens:
     return np.array(tokenize(tokenizer, text).ids, dtype=np.int64)
 
 
-def windows(tokens: NDArray[T], length: int, limit: int | None = None) -> NDArray[T]:
+def windows(tokens: NDArray[T], length: int) -> NDArray[T]:
     """Cut `tokens` into consecutive, non-overlapping windows; the incomplete last one is dropped.
 
     Returns:
-        [windows, length], at most `limit` rows.
+        [windows, length].
 
     Raises:
         CorpusError: the text is shorter than one window.
@@ -59,7 +59,24 @@ def windows(tokens: NDArray[T], length: int, limit: int | None = None) -> NDArra
     count = len(tokens) // length
     if count == 0:
         raise CorpusError(f"the text has {len(tokens):,} tokens, a window takes {length:,}", hint="give a longer text")
-    return tokens[: count * length].reshape(count, length)[:limit]
+    return tokens[: count * length].reshape(count, length)
+
+
+def spread_windows(tokens: NDArray[T], length: int, count: int | None = None) -> NDArray[T]:
+    """Take `count` of a text's windows, spread evenly over it: the middle one of each of `count` equal parts.
+
+    Of M windows these are the ones at (2 i + 1) M / (2 count), rounded down, for i from 0: always the same.
+
+    Returns:
+        [windows, length], in the text's order; all windows where `count` is None or the text has no more.
+
+    Raises:
+        CorpusError: the text is shorter than one window.
+    """
+    rows = windows(tokens, length)
+    if count is None or count >= len(rows):
+        return rows
+    return rows[(2 * np.arange(count) + 1) * len(rows) // (2 * count)]
 
 
 def calibration_windows(tokens: Tokens, evaluation: Tokens, length: int, count: int, seed: int) -> Tokens:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pythia_quant.corpus import Text, Tokens, calibration_windows, encode, windows
+from pythia_quant.corpus import Text, Tokens, calibration_windows, encode, spread_windows
 from pythia_quant.errors import CorpusError
 from pythia_quant.hub_files import Tell, say_nothing
 from pythia_quant.manifest import CalibrationRecord, TextRecord
@@ -69,7 +69,7 @@ def load_inputs(
     folder = recipe.path.parent
     tokens, evaluation_text = tokenized(load_text(settings.evaluation.text, source.tokenizer, folder, progress))
     context = settings.evaluation.context or source.architecture.context
-    evaluation = windows(tokens, context, settings.evaluation.windows)
+    evaluation = spread_windows(tokens, context, settings.evaluation.windows)
     if len(evaluation) < MIN_WINDOWS:
         raise CorpusError(
             f"the evaluation text gives {len(evaluation)} windows of {context:,} tokens; {MIN_WINDOWS} are the least "

@@ -20,12 +20,19 @@ CONFIDENCES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 class Protocol(Record):
-    """The exact way drift was measured; see docs/protocols.md for each name and version."""
+    """The exact way drift was measured; see docs/protocols.md for each name and version.
+
+    Attributes:
+        context: tokens of a window.
+        windows: measured: all of the text's, or so many spread evenly over it; in version 1, its first.
+        text_windows: how many the whole text has; None in version 1.
+    """
 
     name: Literal["windows"] = "windows"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     context: int
     windows: int
+    text_windows: int | None = None
 
 
 class LatencyProtocol(Record):
@@ -277,7 +284,7 @@ class Machine(Record):
 class Results(Record):
     """Everything one benchmark run measured."""
 
-    schema_version: Literal[2] = CURRENT
+    schema_version: Literal[3] = CURRENT
     tool: str
     created: datetime
     source: SourceRecord

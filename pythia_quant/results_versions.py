@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-CURRENT: Any = 2
+CURRENT: Any = 3
 """The schema version that is written."""
 
 
@@ -58,4 +58,9 @@ def _speed_1(speed: dict[str, Any]) -> dict[str, Any]:
     return {"threads": speed["threads"], "weight_bytes": None, "processes": [process]}
 
 
-_STEPS = {1: _to_2}
+def _to_3(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 knew protocol ``windows`` in version 1 only, the first windows of a text."""
+    return data | {"schema_version": 3, "protocol": {"version": 1} | data["protocol"]}
+
+
+_STEPS = {1: _to_2, 2: _to_3}

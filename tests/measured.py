@@ -18,11 +18,12 @@ from pythia_quant.results import (
 )
 
 REFERENCE = [3.0, 3.1, 2.9, 3.0] * 10
+SIGNS = [1, 1, 1, 1, -1, -1, -1, -1] * 5  # of noise: alternates from batch to batch, within one it is all alike
 
 
 def row(name: str, shift: float, noise: float = 0.0, top1: float = 0.99, decode: float = 0.01) -> Row:
-    nll = [value + shift + noise * (-1) ** i for i, value in enumerate(REFERENCE)]
-    drift = Drift(nll=nll, kl=[0.01] * 40, top1=[top1 + 0.001 * (-1) ** i for i in range(40)])
+    nll = [value + shift + noise * sign for sign, value in zip(SIGNS, REFERENCE, strict=True)]
+    drift = Drift(nll=nll, kl=[0.01] * 40, top1=[top1 + 0.001 * sign for sign in SIGNS])
     process = SpeedProcess(
         load_seconds=1, first_token_seconds=0.1, prefill=[Samples(tokens=8, seconds=[1.0])],
         decode=[Samples(tokens=8, seconds=[decode * (1 + 0.01 * i) for i in range(11)])],

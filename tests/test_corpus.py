@@ -1,9 +1,11 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_quant.corpus import calibration_windows, shared, windows
+from pythia_quant.corpus import calibration_windows, shared, spread_windows, windows
 from pythia_quant.errors import CorpusError
 
 SMALL = st.lists(st.integers(0, 2), max_size=60)
@@ -22,7 +24,6 @@ def test_shared_equals_a_plain_comparison_of_all_runs(tokens: list[int], other: 
 def test_windows_drop_the_incomplete_last_one() -> None:
     tokens = np.arange(11)
     assert windows(tokens, 4).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert windows(tokens, 4, limit=1).tolist() == [[0, 1, 2, 3]]
     with pytest.raises(CorpusError, match="11 tokens, a window takes 12"):
         windows(tokens, 12)
 
@@ -42,3 +43,19 @@ def test_calibration_text_that_overlaps_the_evaluation_text_is_refused() -> None
     tokens = np.arange(1000)
     with pytest.raises(CorpusError, match="25 of 25 calibration windows share 13 tokens in a row"):
         calibration_windows(tokens, tokens, 40, 4, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("count", "firsts"),
+    [
+        (1, [10]),
+        (3, [2, 10, 16]),
+        (4, [2, 6, 12, 16]),
+        (10, range(0, 20, 2)),
+        (99, range(0, 20, 2)),
+        (None, range(0, 20, 2)),
+    ],
+)
+def test_fewer_windows_are_the_middles_of_equal_parts_of_the_text(count: int | None, firsts: Sequence[int]) -> None:
+    chosen = spread_windows(np.arange(21), 2, count)
+    assert chosen.tolist() == [[first, first + 1] for first in firsts]

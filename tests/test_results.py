@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from measured import results, row
 
-from pythia_quant.bench.metrics import METRICS
+from pythia_quant.bench.metrics import METRICS, outdated
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.results import GateOutcome, Results, load_results, save_results
 
@@ -15,7 +15,7 @@ VERSION_1 = Path(__file__).parent / "data" / "results-1.json"
 
 def test_a_file_of_version_1_loads_and_gives_the_values_it_gave() -> None:
     before, after = json.loads(VERSION_1.read_text()), load_results(VERSION_1)
-    assert after.schema_version == 2
+    assert after.schema_version == 3
     assert (after.machine.cpu, after.machine.cores) == ("AMD EPYC", before["cores"])
     assert "avx512_vnni" in after.machine.instruction_sets
     row = after.row("onnx-int8")
@@ -23,6 +23,7 @@ def test_a_file_of_version_1_loads_and_gives_the_values_it_gave() -> None:
     decode = METRICS["decode"].of(row, after)
     assert decode is not None
     assert decode.value == 1e3 * sorted(speed["decode_seconds"])[5]
+    assert "protocol windows v1" in outdated(after)
     assert METRICS["kl_median"].of(row, after) is None
 
 
@@ -34,9 +35,9 @@ def changed(tmp_path: Path, **change: Any) -> Path:
 
 
 def test_a_newer_version_and_an_unknown_field_are_refused_with_the_version_named(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"schema version 3, written by pythia-quant 9.*reads up to 2"):
-        load_results(changed(tmp_path, schema_version=3, tool="pythia-quant 9"))
-    with pytest.raises(BenchmarkError, match=r"the field colour is unknown \(schema version 2, written by pq"):
+    with pytest.raises(BenchmarkError, match=r"schema version 4, written by pythia-quant 9.*reads up to 3"):
+        load_results(changed(tmp_path, schema_version=4, tool="pythia-quant 9"))
+    with pytest.raises(BenchmarkError, match=r"the field colour is unknown \(schema version 3, written by pq"):
         load_results(changed(tmp_path, colour="red", tool="pq"))
 
 

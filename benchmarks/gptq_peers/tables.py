@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pythia_quant.bench.others import ALLOWED
-from pythia_quant.bench.statistics import Estimate, estimate, paired
+from pythia_quant.bench.statistics import Estimate, differences, of_windows
 
 
 def print_all(data: Record, console: Console) -> None:
@@ -44,12 +44,12 @@ def _print_drift(title: str, rows: dict[str, Record], reference: list[float], co
         if drift["non_finite"]:
             table.add_row(name, f"{drift['non_finite']:,} logits are not finite")
             continue
-        top1 = estimate([100 * share for share in drift["top1"]])
+        top1 = of_windows([100 * share for share in drift["top1"]])
         seconds = row.get("phases", {}).get("quantize", row.get("seconds"))
         table.add_row(
             name,
-            _thousandths(paired(drift["nll"], reference)),
-            _thousandths(estimate(drift["kl"])),
+            _thousandths(of_windows(differences(drift["nll"], reference))),
+            _thousandths(of_windows(drift["kl"])),
             f"{top1.value:.2f} ± {top1.error:.2f}",
             row.get("dtype", ""),
             "" if seconds is None else f"{seconds:.0f}",
@@ -66,7 +66,7 @@ def _print_differences(title: str, rows: dict[str, Record], field: str, console:
         return
     table = _table(title, *mine)
     for other in others:
-        table.add_row(other, *(_thousandths(paired(samples[name], samples[other])) for name in mine))
+        table.add_row(other, *(_thousandths(of_windows(differences(samples[name], samples[other]))) for name in mine))
     console.print(table)
 
 

@@ -34,8 +34,8 @@ from torch import Tensor
 
 from pythia_quant import environment, resources
 from pythia_quant.bench.quality import measure_drifts
-from pythia_quant.bench.statistics import Estimate, estimate, paired
-from pythia_quant.corpus import encode, read_text, windows
+from pythia_quant.bench.statistics import Estimate, differences, of_windows
+from pythia_quant.corpus import encode, read_text, spread_windows
 from pythia_quant.results import Drift
 from pythia_quant.source import open_source
 
@@ -114,7 +114,7 @@ def _main() -> int:
 
     source = open_source(str(given.source))
     tokens = encode(source.tokenizer, read_text(given.text))
-    ids = torch.from_numpy(windows(tokens, given.context, given.windows))
+    ids = torch.from_numpy(spread_windows(tokens, given.context, given.windows))
     reference = fp32_reference(source, ids, work)
     conditions = {
         "cpu": environment.cpu(),
@@ -161,11 +161,13 @@ def _print(drifts: dict[str, Drift], reference: list[float], mine: list[str], co
         if drift.non_finite:
             table.add_row(name, f"{drift.non_finite:,} logits are not finite")
             continue
-        against = [_thousandths(paired(drift.kl, drifts[each].kl)) if each != name else "" for each in mine]
-        top1 = estimate([100 * share for share in drift.top1])
-        differences = _thousandths(paired(drift.nll, reference))
-        kl = _thousandths(estimate(drift.kl))
-        table.add_row(name, differences, kl, f"{top1.value:.2f} ± {top1.margin:.2f}", *against)
+        against = [
+            _thousandths(of_windows(differences(drift.kl, drifts[each].kl))) if each != name else "" for each in mine
+        ]
+        top1 = of_windows([100 * share for share in drift.top1])
+        perplexity = _thousandths(of_windows(differences(drift.nll, reference)))
+        kl = _thousandths(of_windows(drift.kl))
+        table.add_row(name, perplexity, kl, f"{top1.value:.2f} ± {top1.margin:.2f}", *against)
     console.print(table)
     count = len(reference)
     console.print(f"{count} windows of one text; intervals from window means, of differences of KL from paired ones.")

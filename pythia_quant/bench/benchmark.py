@@ -255,7 +255,11 @@ def _results(inputs: Inputs, kept: Reference, rows: list[Row], options: Options)
             parameters=source.architecture.parameters,
         ),
         text=inputs.evaluation_text,
-        protocol=Protocol(context=inputs.evaluation.shape[1], windows=len(inputs.evaluation)),
+        protocol=Protocol(
+            context=inputs.evaluation.shape[1],
+            windows=len(inputs.evaluation),
+            text_windows=inputs.evaluation_text.tokens // inputs.evaluation.shape[1],
+        ),
         latency=None,
         machine=machine(options.device),
         reference_nll=kept.nll,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from pythia_quant.bench.metrics import METRICS, PER_PROCESS, Metric, Value
-from pythia_quant.bench.statistics import estimate, paired
+from pythia_quant.bench.metrics import METRICS, PER_PROCESS, Metric, Value, outdated
+from pythia_quant.bench.statistics import differences, estimate, of_windows
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.results import Results, Row
 
@@ -76,6 +76,13 @@ def compare_results(before: Results, after: Results) -> Comparison:
 
 
 def _check_comparable(before: Results, after: Results) -> None:
+    versions = before.protocol.version, after.protocol.version
+    if versions[0] != versions[1]:
+        raise BenchmarkError(
+            f"drift was measured by versions {versions[0]} and {versions[1]} of the protocol windows, which take "
+            "other windows of the text",
+            hint="measure the older one again: bench takes its artifacts",
+        )
     for what, first, second in (
         ("text", before.text.sha256, after.text.sha256),
         ("protocol", before.protocol.model_dump_json(), after.protocol.model_dump_json()),
@@ -91,7 +98,7 @@ def _check_comparable(before: Results, after: Results) -> None:
 
 def _notes(before: Results, after: Results) -> tuple[list[str], set[str]]:
     """Return what differs around the numbers, and the protocols whose values cannot be compared for it."""
-    notes, left_out = [], set()
+    notes, left_out = [note for note in dict.fromkeys((outdated(before), outdated(after))) if note], set()
     if before.source.sha256 != after.source.sha256:
         notes.append(f"The sources' weights differ: {before.source.model}, {after.source.model}.")
     if before.machine != after.machine:
@@ -138,7 +145,8 @@ def _paired(key: str, row: Row, other: Row, first: Value, second: Value) -> Valu
         samples, scale = _SAMPLES[key]
         one, two = samples(row), samples(other)
         if one and len(one) == len(two):
-            found = paired(two, one)
+            estimated = of_windows if METRICS[key].protocol == "windows" else estimate
+            found = estimated(differences(two, one))
             size, margin = second.value - first.value, abs(scale * found.margin)
             return Value(size, size - margin, size + margin)
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pythia_quant.bench.comparison import Compared
-from pythia_quant.bench.statistics import estimate
+from pythia_quant.bench.statistics import of_windows
 from pythia_quant.results import CONFIDENCES, ConfidenceBin, Drift, Quantile
 
 QUANTILES = (0.5, 0.9, 0.99)
@@ -70,7 +69,7 @@ def quantile(values: Array, share: float) -> Quantile:
     error, and the quantiles at the ends of that mean's interval are the ends of this one.
     """
     middle = float(np.quantile(values, share))
-    margin = estimate((values <= middle).mean(1).tolist()).margin
+    margin = of_windows((values <= middle).mean(1)).margin
     low, high = np.quantile(values, [max(share - margin, 0.0), min(share + margin, 1.0)])
     # Rounding leaves some of the smallest divergences just below 0.
     return Quantile(share=share, value=max(middle, 0.0), low=max(float(low), 0.0), high=max(float(high), 0.0))
@@ -88,8 +87,8 @@ def histogram(values: Array) -> list[int]:
 def by_confidence(kl: Array, top1: Array, confidence: Array) -> list[ConfidenceBin]:
     """Return the mean divergence and agreement by the reference's confidence, all [windows, tokens].
 
-    The standard error is that of a ratio of sums over windows, in which the tokens of a bin vary too (Cochran, Sampling
-    Techniques, 6.3). A bin with fewer than two tokens is left out.
+    The tokens of a bin vary from window to window, which the standard error takes into account. A bin
+    with fewer than two tokens is left out.
     """
     bins = []
     for low, high in pairwise(CONFIDENCES):
@@ -98,9 +97,9 @@ def by_confidence(kl: Array, top1: Array, confidence: Array) -> list[ConfidenceB
         if tokens < 2:
             continue
         sums, counts = (kl * inside).sum(1, dtype=np.float64), inside.sum(1)
-        mean = float(sums.sum() / tokens)
-        windows = len(kl)
-        error = math.sqrt(windows / (windows - 1) * float(((sums - mean * counts) ** 2).sum())) / tokens
+        mean = of_windows(sums, counts)
         agreement = float((top1 * inside).sum(dtype=np.float64) / tokens)
-        bins.append(ConfidenceBin(low=low, high=high, tokens=tokens, kl=mean, kl_error=error, top1=agreement))
+        bins.append(
+            ConfidenceBin(low=low, high=high, tokens=tokens, kl=mean.value, kl_error=mean.error, top1=agreement)
+        )
     return bins

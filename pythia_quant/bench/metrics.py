@@ -12,7 +12,15 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal, NamedTuple
 
-from pythia_quant.bench.statistics import Estimate, estimate, paired, perplexity, spread
+from pythia_quant.bench.statistics import (
+    BATCHES,
+    Estimate,
+    differences,
+    estimate,
+    of_windows,
+    perplexity,
+    spread,
+)
 from pythia_quant.results import CONFIDENCES, Drift, Lambada, Results, Row, Speed
 
 
@@ -47,21 +55,38 @@ class Metric:
 
 def bits_per_byte(results: Results, nll: Sequence[float]) -> Value:
     """Return the mean bits a token of `nll`, nats a token, times the text's tokens a byte."""
-    return _scaled(estimate(nll), results.text.tokens / results.text.bytes / math.log(2))
+    return _scaled(of_windows(nll), results.text.tokens / results.text.bytes / math.log(2))
 
 
 def reference_perplexity(results: Results) -> Value:
     """Return the reference's perplexity."""
-    return _value(perplexity(results.reference_nll))
+    return _value(perplexity(of_windows(results.reference_nll)))
 
 
 def ppl_drift_percent(drift: Drift, results: Results) -> Estimate:
     """Return by how many percent a perplexity differs from the reference's; infinite when it is not finite."""
     if drift.non_finite:
-        return Estimate(math.inf, 0.0, len(results.reference_nll))
-    log_ratio = paired(drift.nll, results.reference_nll)
-    ratio = math.exp(log_ratio.value)
-    return Estimate(100 * math.expm1(log_ratio.value), 100 * ratio * log_ratio.error, log_ratio.count)
+        return Estimate(math.inf, 0.0, BATCHES)
+    log_ratio = of_windows(differences(drift.nll, results.reference_nll))
+    ratio = perplexity(log_ratio)
+    if math.isinf(ratio.value):
+        return ratio
+    return Estimate(100 * math.expm1(log_ratio.value), 100 * ratio.error, ratio.count)
+
+
+def plus_minus(value: Value) -> str:
+    """Return a value and half its interval, to two digits; ``infinite`` where it is beyond a float's range."""
+    return f"{value.value:.2f} ± {value.high - value.value:.2f}" if math.isfinite(value.value) else "infinite"
+
+
+def outdated(results: Results) -> str:
+    """Return what is wrong with windows and intervals of a result of protocol version 1; empty for later ones."""
+    if results.protocol.version > 1:
+        return ""
+    return (
+        f"Drift was measured by protocol windows v1, on the text's first {results.protocol.windows} windows: the "
+        "intervals are too narrow for the whole text, and no result of v2 is compared with it."
+    )
 
 
 def fp16_floor(results: Results) -> Drift | None:
@@ -128,7 +153,7 @@ def last_word_accuracy(measured: Lambada) -> Estimate:
 
 def last_word_perplexity(measured: Lambada) -> Estimate:
     """Return exp of the mean negative log-likelihood of a last word, not of a token."""
-    return perplexity([-value for value in measured.log_likelihood])
+    return perplexity(estimate([-value for value in measured.log_likelihood]))
 
 
 def lambada_accuracy(row: Row, results: Results) -> Value | None:  # noqa: ARG001
@@ -172,7 +197,7 @@ def _of_windows(
     def of(row: Row, _: Results) -> Value | None:
         drift: Drift | None = getattr(row, which)
         values: list[float] = getattr(drift, field) if drift else []
-        return _scaled(estimate(values), scale) if values else None
+        return _scaled(of_windows(values), scale) if values else None
 
     return of
 
@@ -196,14 +221,14 @@ def _quantile(share: float) -> Callable[[Row, Results], Value | None]:
 def _sure(low: float) -> Callable[[Row, Results], Value | None]:
     def of(row: Row, results: Results) -> Value | None:
         found = (part for part in row.as_run.by_confidence if part.low == low) if row.as_run else ()
-        windows = results.protocol.windows
-        return next((_value(Estimate(1e3 * part.kl, 1e3 * part.kl_error, windows)) for part in found), None)
+        batches = min(BATCHES, results.protocol.windows)
+        return next((_value(Estimate(1e3 * part.kl, 1e3 * part.kl_error, batches)) for part in found), None)
 
     return of
 
 
 def _perplexity(row: Row, _: Results) -> Value | None:
-    return _value(perplexity(row.as_run.nll)) if row.as_run and row.as_run.nll else None
+    return _value(perplexity(of_windows(row.as_run.nll))) if row.as_run and row.as_run.nll else None
 
 
 def _bits_per_byte(row: Row, results: Results) -> Value | None:

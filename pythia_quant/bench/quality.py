@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,10 +118,16 @@ def layer_errors(source: WeightReader, weights: WeightReader, ids: Tensor) -> li
         right, other = original.stage(index), quantized.stage(index)
         after, alone, drifted = right(before), other(before), other(drifted)
         errors.append(
-            LayerError(alone=_norm(alone - after) / _norm(after - before), after=_norm(drifted - after) / _norm(after))
+            LayerError(alone=_relative(alone - after, after - before), after=_relative(drifted - after, after))
         )
         before = after
     return errors
+
+
+def _relative(error: Tensor, expected: Tensor) -> float:
+    """Return the error's share of what was expected; of nothing expected, 0 without an error, else infinite."""
+    size, reference = _norm(error), _norm(expected)
+    return size / reference if reference else math.inf if size else 0.0
 
 
 def _norm(states: Tensor) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pythia_quant.bench.metrics import bits_per_byte, reference_perplexity
+from pythia_quant.bench.metrics import bits_per_byte, outdated, plus_minus, reference_perplexity
 from pythia_quant.report.files import ResultFile
 from pythia_quant.results import Results
 
@@ -62,7 +62,7 @@ def reference_line(results: Results) -> str:
     """Return the reference's perplexity and bits a byte."""
     reference = reference_perplexity(results)
     return (
-        f"perplexity {reference.value:.2f} ± {reference.high - reference.value:.2f}, "
+        f"perplexity {plus_minus(reference)}, "
         f"{bits_per_byte(results, results.reference_nll).value:.3f} bits a byte, by the source's weights in fp32"
     )
 
@@ -83,7 +83,7 @@ def facts(file: ResultFile) -> list[Fact]:
         Fact(
             "Protocol of drift",
             f"{results.protocol.name}, version {results.protocol.version}: {results.protocol.windows} windows of "
-            f"{results.protocol.context:,} tokens; intervals are of 95 %, from the windows' means",
+            f"{results.protocol.context:,} tokens; intervals are of 95 %, from means of neighbouring windows",
         ),
     ]
     if latency:
@@ -118,7 +118,8 @@ def facts(file: ResultFile) -> list[Fact]:
 
 def remarks(results: Results) -> list[tuple[str, str]]:
     """Return what a reader of the numbers should know, each with its row's name, or the source's."""
-    said = [(results.source.model, note.rstrip(".")) for note in results.notes]
+    notes = [note for note in (outdated(results), *results.notes) if note]
+    said = [(results.source.model, note.rstrip(".")) for note in notes]
     said += [(row.name, note.rstrip(".")) for row in results.rows for note in row.notes]
     for row in results.rows:
         said += [

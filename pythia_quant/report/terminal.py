@@ -13,6 +13,8 @@ from pythia_quant.bench.metrics import (
     bits_per_byte,
     fastest_unquantized,
     fp16_floor,
+    outdated,
+    plus_minus,
     reference_perplexity,
 )
 from pythia_quant.results import Results, Row
@@ -30,7 +32,7 @@ def results_table(results: Results) -> RenderableType:
     title = (
         f"{results.source.model} ({results.source.commit or results.source.revision}): "
         f"{results.source.parameters:,} parameters\n"
-        f"fp32 reference: perplexity {reference.value:.2f} ± {reference.high - reference.value:.2f}, "
+        f"fp32 reference: perplexity {plus_minus(reference)}, "
         f"{bits_per_byte(results, results.reference_nll).value:.3f} bits a byte, on "
         f"{results.protocol.windows} windows of {results.protocol.context}"
     )
@@ -128,5 +130,5 @@ def _legend(results: Results) -> list[str]:
         lines.append("Memory: peak of a fresh process above what it held before the model was loaded.")
     lines += [f"{row.name}: {speed.disturbed}." for row in results.rows for speed in row.speeds if speed.disturbed]
     lines += [f"{row.name}: {note}." for row in results.rows for note in row.notes]
-    lines += results.notes
+    lines += [note for note in (outdated(results), *results.notes) if note]
     return lines + [describe(gate) for gate in results.gates if gate.outcome != "passed"]

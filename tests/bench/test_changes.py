@@ -67,8 +67,13 @@ def with_fewer_windows(other: Results) -> Results:
     return other.model_copy(update={"protocol": other.protocol.model_copy(update={"windows": 39})})
 
 
+def of_version_1(other: Results) -> Results:
+    return other.model_copy(update={"protocol": other.protocol.model_copy(update={"version": 1})})
+
+
 @pytest.mark.parametrize(
-    ("change_it", "message"), [(on_another_text, "another text"), (with_fewer_windows, "protocol")]
+    ("change_it", "message"),
+    [(on_another_text, "another text"), (with_fewer_windows, "protocol"), (of_version_1, "versions 2 and 1")],
 )
 def test_results_on_other_texts_or_protocols_are_refused(change_it: Callable[[Results], Results], message: str) -> None:
     one = results(row("variant", 0))
@@ -86,3 +91,8 @@ def test_what_is_not_comparable_is_said() -> None:
     assert {"Only the first result has variant.", "Only the second result has new."} < set(found.notes)
     assert any("different protocols" in note for note in found.notes)
     assert "decode" not in {change.metric for change in found.changes}
+
+
+def test_two_results_of_version_1_are_compared_and_marked() -> None:
+    one = of_version_1(results(row("variant", 0)))
+    assert sum("intervals are too narrow" in note for note in compare_results(one, one).notes) == 1

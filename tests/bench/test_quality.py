@@ -152,6 +152,16 @@ def test_errors_of_layers_are_where_they_were_made(checkpoint: Path, tmp_path: P
     assert 0 < second.after < second.alone
 
 
+def test_a_layer_that_adds_nothing_has_no_error_or_an_infinite_one(checkpoint: Path, tmp_path: Path) -> None:
+    weights = random_weights(TINY)
+    for part in ("attention.dense", "mlp.dense_4h_to_h"):
+        for kind in ("weight", "bias"):
+            weights[f"gpt_neox.layers.1.{part}.{kind}"] *= 0
+    without = open_weights(write_checkpoint(tmp_path / "without", weights=weights))
+    assert layer_errors(without, without, IDS)[1].alone == 0
+    assert layer_errors(without, open_weights(checkpoint), IDS)[1].alone == float("inf")
+
+
 def test_a_row_is_measured_whole_layer_by_layer_or_not_at_all(checkpoint: Path, tmp_path: Path) -> None:
     kept = made(checkpoint, tmp_path / "kept")
     subject = Subject(name="torch-fp32", folder=checkpoint, dtype="float32").model_dump(mode="json")

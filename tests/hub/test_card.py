@@ -102,7 +102,7 @@ def test_the_front_matter_is_read_back_as_it_was_meant(variant: str) -> None:
     written = values["perplexity_drift"]
     assert written.metric_value == pytest.approx(drift.value, rel=1e-5)
     assert written.metric_args["interval_95"] == pytest.approx([drift.low, drift.high], rel=1e-5)
-    assert written.metric_args["protocol"] == "windows v1"
+    assert written.metric_args["protocol"] == "windows v2"
     assert written.dataset_args["sha256"] == run.text.sha256
     assert values["accuracy"].metric_value == pytest.approx(75)
     for result in values.values():
