@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pythia_quant.architecture import Activation, Architecture, RopeScaling, SpecialTokens
 from pythia_quant.errors import SourceError
 from pythia_quant.json_file import read_object
+from pythia_quant.printable import short
 
 TRANSFORMERS_JS = "transformers.js_config"
 """The field of config.json that only transformers.js reads: which file to load, nothing about what it computes."""
@@ -66,13 +67,13 @@ def parse_config(fields: dict[str, Any], where: str = "config.json") -> Architec
     """Turn the fields of a ``config.json`` into an architecture; see :func:`read_config`."""
     if fields.get("model_type") != "gpt_neox":
         raise SourceError(
-            f"model_type is {_short(fields.get('model_type'))}; only gpt_neox (Pythia) is handled",
+            f"model_type is {short(fields.get('model_type'))}; only gpt_neox (Pythia) is handled",
             where=where,
             hint="give a GPT-NeoX checkpoint, such as EleutherAI/pythia-160m",
         )
     if fields.get("architectures") not in (None, [], ["GPTNeoXForCausalLM"]):
         raise SourceError(
-            f"architectures is {_short(fields['architectures'])}; only GPTNeoXForCausalLM is handled",
+            f"architectures is {short(fields['architectures'])}; only GPTNeoXForCausalLM is handled",
             where=where,
             hint="give a checkpoint with a language-model head",
         )
@@ -123,27 +124,22 @@ def has_attention_biases(fields: dict[str, Any]) -> bool:
 
 
 def _refused(name: str, value: Any, handled: str, where: str) -> SourceError:
-    return SourceError(f"{name} is {_short(value)}; handled: {handled}", where=where)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
+    return SourceError(f"{name} is {short(value)}; handled: {handled}", where=where)
 
 
 def _integer(fields: dict[str, Any], name: str, where: str) -> int:
     value = fields.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise SourceError(f"{name} is {_short(value)}; a positive integer is needed", where=where)
+        raise SourceError(f"{name} is {short(value)}; a positive integer is needed", where=where)
     if value > _MOST[name]:
-        raise SourceError(f"{name} is {_short(value)}; at most {_MOST[name]:,} is handled", where=where)
+        raise SourceError(f"{name} is {short(value)}; at most {_MOST[name]:,} is handled", where=where)
     return value
 
 
 def _number(value: Any, name: str, where: str) -> float:
     good = isinstance(value, int | float) and not isinstance(value, bool)
     if not good or not 0 < value < 1e30 or not math.isfinite(value):
-        raise SourceError(f"{name} is {_short(value)}; a positive number is needed", where=where)
+        raise SourceError(f"{name} is {short(value)}; a positive number is needed", where=where)
     return float(value)
 
 
@@ -181,14 +177,14 @@ def special_tokens(
         for one in found:
             if not isinstance(one, int) or isinstance(one, bool) or not -1 <= one < limit:
                 raise SourceError(
-                    f"{name} is {_short(value)}; the vocabulary has tokens 0 to {vocabulary - 1:,}", where=where
+                    f"{name} is {short(value)}; the vocabulary has tokens 0 to {vocabulary - 1:,}", where=where
                 )
         return tuple(dict.fromkeys(one for one in found if one >= 0))  # some tools write -1 for none
 
     def single(name: str, default: int | None, limit: float = vocabulary) -> int | None:
         found = ids(name, () if default is None else (default,), limit)
         if len(found) > 1:
-            raise SourceError(f"{name} is {_short(fields[name])}; a single token is needed", where=where)
+            raise SourceError(f"{name} is {short(fields[name])}; a single token is needed", where=where)
         return next(iter(found), None)
 
     return SpecialTokens(
@@ -206,12 +202,12 @@ def _rotary(fields: dict[str, Any], where: str) -> tuple[float, float, RopeScali
         raise _refused("rope_parameters", new, "an object with rope_type", where)
     unknown = set(new) - {"rope_type", "type", "rope_theta", "partial_rotary_factor", "factor"}
     if unknown:
-        raise SourceError(f"rope_parameters has {_short(sorted(unknown)[0])}, which is not handled", where=where)
+        raise SourceError(f"rope_parameters has {short(sorted(unknown)[0])}, which is not handled", where=where)
     base = new.get("rope_theta", fields.get("rotary_emb_base", fields.get("rope_theta", 10000)))
     share = new.get("partial_rotary_factor", fields.get("rotary_pct", fields.get("partial_rotary_factor", 0.25)))
     for name, chosen in (("rotary_emb_base", base), ("rotary_pct", share)):
         if fields.get(name, chosen) != chosen:
-            what = f"{name} is {_short(fields[name])} but rope_parameters says {_short(chosen)}"
+            what = f"{name} is {short(fields[name])} but rope_parameters says {short(chosen)}"
             raise SourceError(what, where=where)
     scaling = _scaling(fields.get("rope_scaling"), "rope_scaling", where)
     if "rope_type" in new or "type" in new:

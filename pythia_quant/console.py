@@ -5,19 +5,31 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from pythia_quant.errors import PythiaQuantError
+from pythia_quant.printable import printable
+
+
+class PrintableConsole(Console):
+    """A console on which text is text: what names and messages hold of control characters is shown as escapes."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 # Tables take up to 100 columns: on a narrower terminal a wrapped line is better than a number cut short.
-out_console = Console(width=max(100, Console().width))
-progress_console = Console(stderr=True)
+out_console = PrintableConsole(width=max(100, Console().width))
+progress_console = PrintableConsole(stderr=True)
 
 
 def example(*commands: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pythia_quant.errors import PythiaQuantError
+from pythia_quant.ordinary_file import read_ordinary
 
 MOST_BYTES = 500_000_000
 """Larger files are refused unread: an index of the largest model has a hundredth of that."""
@@ -23,25 +24,17 @@ def read_json(path: Path, kind: type[PythiaQuantError], hint: str = "") -> Any:
     Raises:
         PythiaQuantError: of that kind; it is missing, too large, no JSON, nested without end, or no valid text.
     """
-    try:
-        if not path.is_file():
-            raise kind("is no file" if path.exists() else "there is no such file", where=str(path), hint=hint)
-        if (size := path.stat().st_size) > MOST_BYTES:
-            raise kind(f"has {size / 1e6:,.0f} MB, too many for what it is", where=str(path), hint=hint)
-        content = path.read_bytes()
-    except OSError as error:
-        raise kind(f"cannot be read ({error.strerror})", where=str(path), hint=hint) from error
-    except ValueError as error:  # a NUL in the name
-        raise kind(f"cannot be read ({error})", where=repr(str(path)), hint=hint) from error
+    content = read_ordinary(path, MOST_BYTES, kind, hint)
     return parse_json(content, str(path), kind, hint)
 
 
 def parse_json(content: bytes, where: str, kind: type[PythiaQuantError], hint: str = "") -> Any:
     """Parse JSON; see :func:`read_json`."""
     try:
-        data = json.loads(content)
-        if b"\\u" in content:
-            json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair, which no file or terminal takes
+        text = content.decode("utf-8-sig")  # not left to json, which lets half surrogate pairs through
+        data = json.loads(text)
+        if "\\u" in text:
+            json.dumps(data, ensure_ascii=False).encode()  # as escapes, too: no file takes them
     except RecursionError as error:
         raise kind("is nested too deeply", where=where, hint=hint) from error
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""YAML that remembers on which line each key stands, so that an error can point at it."""
+"""YAML of plain data that knows its lines, so that an error can point at them; what else YAML offers is refused."""
 
 from __future__ import annotations
 
@@ -8,48 +8,132 @@ from typing import Any
 import yaml
 
 from pythia_quant.errors import RecipeError
+from pythia_quant.ordinary_file import read_ordinary
+from pythia_quant.printable import short
 
 Keys = tuple[str | int, ...]
 
+MOST_BYTES = 250_000
+"""A hundred times the longest recipe that ships with the package."""
+MOST_LEVELS = 20
+_LONGEST_NUMBER = 40
+"""Characters. More are no setting of anything, and take long to read: a number may be written in base 60."""
+_STRING = "tag:yaml.org,2002:str"
+
 
 def load_located(path: Path) -> tuple[Any, dict[Keys, int]]:
-    """Parse a YAML file of plain data; nothing in it is executed.
+    """Parse a YAML file of plain data: mappings with text as keys, lists, texts, numbers, booleans and nulls.
+
+    Tags, aliases and merge keys are refused before anything is built of them: a tag may name any type, and few aliases
+    can stand for more data than memory holds. A date is text.
 
     Returns:
         The data, and for every key (as the path of keys leading to it) its line, counted from 1.
 
     Raises:
-        RecipeError: the file cannot be read, is not YAML, or says a key twice.
+        RecipeError: the file cannot be read, is not YAML of that kind, or says a key twice.
     """
+    content = read_ordinary(path, MOST_BYTES, RecipeError)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise RecipeError("there is no such file", where=str(path)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot be read ({error})", where=str(path)) from error
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=str(path)) from error
     lines: dict[Keys, int] = {}
+    loader: _PlainLoader | None = None
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _PlainLoader(text)
         node = loader.get_single_node()
         if node is None:
             raise RecipeError("is empty", where=str(path))
         _locate(node, (), lines, path)
         return loader.construct_document(node), lines
+    except _RefusedError as refused:
+        raise RecipeError(refused.what, where=f"{path}:{refused.line}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise RecipeError(f"is not valid YAML: {error.problem}", where=where) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError(f"is not valid YAML: {error}", where=str(path)) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"is not valid YAML: the character {ascii(text[error.position])[1:-1]} is not allowed"
+        raise RecipeError(what, where=f"{path}:{line}") from error
+    except (ValueError, OverflowError) as error:  # an escape in quotes beyond the last character of Unicode
+        line = loader.get_mark().line + 1 if loader else 1
+        raise RecipeError(f"is not valid YAML: {error}", where=f"{path}:{line}") from error
+
+
+class _RefusedError(Exception):
+    """What YAML has and a recipe does not."""
+
+    def __init__(self, what: str, mark: Any) -> None:
+        super().__init__(what)
+        self.what, self.line = what, mark.line + 1
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Builds plain data and nothing else."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._level = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs have it without types
+        if isinstance(event, yaml.AliasEvent):
+            raise _RefusedError("aliases (*name) are not part of a recipe; write the values out", event.start_mark)
+        if event.tag is not None:
+            raise _RefusedError(f"tags such as {short(event.tag)} are no part of a recipe", event.start_mark)
+        if self._level == MOST_LEVELS:
+            raise _RefusedError(f"more than {MOST_LEVELS} levels are no recipe", event.start_mark)
+        self._level += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._level -= 1
+        return node
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        if len(node.value) <= _LONGEST_NUMBER:
+            try:
+                whole = node.tag.endswith(":int")
+                number: int | float = self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+            except (ValueError, OverflowError):
+                pass
+            else:
+                return number
+        raise _RefusedError(f"{short(node.value)} is no number", node.start_mark)
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        text = str(node.value)
+        hidden = next((sign for sign in text if _is_control(sign)), None)
+        if hidden is not None:
+            raise _RefusedError(f"a text holds the control character {ascii(hidden)[1:-1]}", node.start_mark)
+        return text
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_number)
+_PlainLoader.add_constructor("tag:yaml.org,2002:float", _PlainLoader.construct_number)
+_PlainLoader.add_constructor(_STRING, _PlainLoader.construct_text)
+# Dates, "=" and "<<" are text: no setting is a date, and the other two mean something to YAML alone.
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":value", ":merge"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _is_control(sign: str) -> bool:
+    return (sign < " " and sign not in "\t\n\r") or "\x7f" <= sign <= "\x9f" or "\ud800" <= sign <= "\udfff"
 
 
 def _locate(node: yaml.Node, keys: Keys, lines: dict[Keys, int], path: Path) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            here = (*keys, str(key.value))
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode) or key.tag != _STRING:
+                what = short(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
+                raise RecipeError(f"{what} is no key; a key is text, a number in quotes", where=f"{path}:{line}")
+            here = (*keys, str(key.value))
             if here in lines:
-                raise RecipeError(f"the key '{key.value}' stands on line {lines[here]} already", where=f"{path}:{line}")
+                what = f"the key {short(key.value)} stands on line {lines[here]} already"
+                raise RecipeError(what, where=f"{path}:{line}")
             lines[here] = line
             _locate(value, here, lines, path)
     elif isinstance(node, yaml.SequenceNode):

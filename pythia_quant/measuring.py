@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from pythia_quant.settings import Settings
+from pythia_quant.printable import short
+from pythia_quant.settings import MOST_TOKENS, MOST_WINDOWS, Name, Settings
 
 DECODED = 66
 """Tokens decoded after each context of a latency measurement, the two that warm up included."""
@@ -16,10 +17,10 @@ DECODED = 66
 class LambadaSettings(Settings):
     """LAMBADA's rows: a local file, or one in a hub dataset repository; `examples` are the first so many."""
 
-    file: str
-    dataset: str | None = None
-    revision: str = "main"
-    examples: int | None = Field(default=None, ge=2)
+    file: Name
+    dataset: Name | None = None
+    revision: Name = "main"
+    examples: int | None = Field(default=None, ge=2, le=MOST_WINDOWS)
 
 
 class TaskSettings(Settings):
@@ -34,16 +35,17 @@ class LatencySettings(Settings):
     Without rounds, no speed is measured.
     """
 
-    prompts: list[int] | None = Field(default=None, min_length=1)
-    contexts: list[int] | None = Field(default=None, min_length=1)
-    rounds: int = Field(default=3, ge=0)
+    prompts: list[int] | None = Field(default=None, min_length=1, max_length=100)
+    contexts: list[int] | None = Field(default=None, min_length=1, max_length=100)
+    rounds: int = Field(default=3, ge=0, le=1000)
 
     @field_validator("prompts", "contexts")
     @classmethod
     def _positive(cls, lengths: list[int] | None) -> list[int] | None:
         for length in lengths or ():
-            if length < 1:
-                raise PydanticCustomError("length", "{length} is no length; give tokens, 1 or more", {"length": length})
+            if not 1 <= length <= MOST_TOKENS:
+                wanted = {"length": short(length), "most": f"{MOST_TOKENS:,}"}
+                raise PydanticCustomError("length", "{length} is no length; give tokens, 1 to {most}", wanted)
         return lengths
 
 
@@ -60,10 +62,10 @@ class GateSettings(Settings):
         min_speedup: ratio of decode speeds, to the fastest unquantized row.
     """
 
-    max_ppl_drift: float | None = Field(default=None, ge=0)
-    max_kl: float | None = Field(default=None, ge=0)
-    min_top1: float | None = Field(default=None, ge=0, le=100)
-    min_speedup: float | None = Field(default=None, ge=0)
+    max_ppl_drift: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    max_kl: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    min_top1: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
+    min_speedup: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
     @field_validator(*_UNITS, mode="before")
     @classmethod
@@ -74,5 +76,5 @@ class GateSettings(Settings):
         try:
             return float(value.removesuffix(unit))
         except ValueError:
-            limit = {"value": value, "unit": unit}
-            raise PydanticCustomError("limit", "'{value}' is no limit; give a number, of {unit}", limit) from None
+            limit = {"value": short(value), "unit": unit}
+            raise PydanticCustomError("limit", "{value} is no limit; give a number, of {unit}", limit) from None

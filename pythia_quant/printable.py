@@ -1,4 +1,4 @@
-"""Text from files and hubs made safe to show: nothing in it moves a cursor, colours a line or turns its direction."""
+"""What files and hubs say made safe to show: short, and without what moves a cursor, colours or turns a line."""
 
 from __future__ import annotations
 
@@ -13,3 +13,17 @@ _UNSAFE = re.compile(
 def printable(text: str) -> str:
     """Return `text` with every control character as an escape such as ``\\x1b``; tabs and line feeds stay."""
     return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def printable_json(text: str) -> str:
+    """Return a JSON text that means the same, with every control character as JSON's own escape."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def short(value: object, most: int = 80) -> str:
+    """Return the `repr` of any value, cut to `most` characters; one that has none is named by its type."""
+    try:
+        text = repr(value[: most + 1] if isinstance(value, str) else value)
+    except (ValueError, RecursionError):  # an integer of more digits than Python writes; lists in lists without end
+        return f"a very large {type(value).__name__}"
+    return text if len(text) <= most else f"{text[: most - 1]}…"

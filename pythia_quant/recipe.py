@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from pathlib import Path
-from typing import Any, Literal, cast
+from pathlib import Path, PurePath
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from pythia_quant import suite
 from pythia_quant.architecture import Architecture
@@ -19,31 +21,37 @@ from pythia_quant.errors import RecipeError, nearest
 from pythia_quant.formats import FORMATS, AnyVariant
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.onnx.settings import OnnxSettings
+from pythia_quant.located_error import error_at, located_error
 from pythia_quant.located_yaml import Keys, load_located
 from pythia_quant.measuring import DECODED, GateSettings, LatencySettings, TaskSettings
-from pythia_quant.settings import Misfit, Settings, VariantSettings
+from pythia_quant.printable import short
+from pythia_quant.settings import MOST_TOKENS, MOST_WINDOWS, Misfit, Name, Settings, VariantSettings
 
 SOURCE_ROWS = ("torch-fp16", "torch-bf16", "torch-fp32")
 """Rows of the source as transformers runs it, measured beside the variants."""
 
 BASES = ("measured", "derived", "assumed")
 
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}[A-Za-z0-9_-]|[A-Za-z0-9_]")
+# Devices to Windows, with any ending; and what stands beside the artifacts.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|results.*\.json|.*\.lock", re.IGNORECASE)
+
 
 class SourceSettings(Settings):
     """Which checkpoint: a hub repository, a folder, or ``builtin:demo``."""
 
-    model: str
-    revision: str = "main"
+    model: Name
+    revision: Name = "main"
 
 
 class TextSettings(Settings):
     """Which text: exactly one of a built-in one, a local file, or a file in a hub dataset repository."""
 
     builtin: Literal["training", "held-out"] | None = None
-    file: str | None = None
-    dataset: str | None = None
-    revision: str = "main"
-    column: str = "text"
+    file: Name | None = None
+    dataset: Name | None = None
+    revision: Name = "main"
+    column: Name = "text"
     join: str = "\n\n"
 
     @model_validator(mode="after")
@@ -57,17 +65,17 @@ class CalibrationSettings(Settings):
     """Text for quantizers that solve against inputs, drawn as windows of the model's context."""
 
     text: TextSettings
-    windows: int = Field(default=128, ge=1)
-    context: int | None = Field(default=None, ge=2)
-    seed: int = 0
+    windows: int = Field(default=128, ge=1, le=MOST_WINDOWS)
+    context: int | None = Field(default=None, ge=2, le=MOST_TOKENS)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 class EvaluationSettings(Settings):
     """Text to measure on. `context` defaults to the model's, `windows` to all of them."""
 
     text: TextSettings
-    context: int | None = Field(default=None, ge=2)
-    windows: int | None = Field(default=None, ge=2)
+    context: int | None = Field(default=None, ge=2, le=MOST_TOKENS)
+    windows: int | None = Field(default=None, ge=2, le=MOST_WINDOWS)
 
 
 class RecipeSettings(Settings):
@@ -86,14 +94,10 @@ class RecipeSettings(Settings):
     @field_validator("variants")
     @classmethod
     def _names_are_folder_names(cls, variants: dict[str, AnyVariant]) -> dict[str, AnyVariant]:
+        taken: dict[str, str] = {}
         for name in variants:
-            if name in SOURCE_ROWS:
-                message = "'{key}' is the name of the source's own row in every table; choose another"
-                raise PydanticCustomError("name", message, {"key": name})
-            if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
-                raise PydanticCustomError(
-                    "name", "the variant name '{key}' may hold letters, digits, '-', '_' and '.'", {"key": name}
-                )
+            if problem := _name_problem(name, taken.setdefault(name.casefold(), name)):
+                raise PydanticCustomError("name", "{problem}", {"key": name, "problem": problem})
         return variants
 
     @model_validator(mode="after")
@@ -125,6 +129,20 @@ class RecipeSettings(Settings):
             if problem:
                 raise PydanticCustomError("basis", "{problem}", {"under": "basis", "key": name, "problem": problem})
         return self
+
+
+def _name_problem(name: str, first: str) -> str:
+    """Say why a variant cannot be called `name`, where `first` is the first one so called but for case; or nothing."""
+    if name in SOURCE_ROWS:
+        return f"'{name}' is the name of the source's own row in every table; choose another"
+    if not _FOLDER_NAME.fullmatch(name):
+        return (
+            f"the variant name {short(name)} becomes a folder's: up to 64 letters, digits, '-', '_' and '.', with no "
+            "'-' or '.' in front and no '.' at the end"
+        )
+    if _RESERVED.fullmatch(name):
+        return f"'{name}' is the name of something else in a folder; choose another"
+    return f"'{name}' and '{first}' are one folder on some systems; choose another" if name != first else ""
 
 
 def _codes_misfits(variant: OnnxSettings, codes: str, variants: Mapping[str, VariantSettings]) -> Iterator[Misfit]:
@@ -251,7 +269,7 @@ class Recipe:
         """Make an error that points at a key of this file, the nearest above it that the file has, or an option."""
         if keys in self.options:
             return RecipeError(message, where=self.options[keys])
-        return _error_at(self.path, self.lines, keys, message)
+        return error_at(self.path, self.lines, keys, message)
 
 
 def load_recipe(name: str | Path) -> Recipe:
@@ -260,24 +278,27 @@ def load_recipe(name: str | Path) -> Recipe:
     Raises:
         RecipeError: what is wrong, in which file, at which key and line.
     """
-    path = Path(name)
-    if not path.exists():
-        shipped = shipped_recipes()
-        stem = path.name.removesuffix(".yaml")  # not .stem: a name such as pythia-1.4b has a dot
-        if stem in shipped:
-            path = shipped[stem]
-        elif path.suffix not in (".yaml", ".yml"):
-            raise RecipeError(
-                f"there is no recipe {str(name)!r}", hint=f"give a file; by name, {nearest(stem, shipped)}"
-            )
+    path = _recipe_path(str(name))
     data, lines = load_located(path)
     if not isinstance(data, dict):
         raise RecipeError("a recipe is a mapping of keys", where=f"{path}:1", hint="see pythia-quant recipes show demo")
     try:
         settings = RecipeSettings.model_validate(data)
     except ValidationError as error:
-        raise _located(path, lines, error.errors(include_url=False)[0]) from error
+        raise located_error(path, lines, error.errors(include_url=False)[0]) from error
     return Recipe(path.name.removesuffix(path.suffix), path, settings, lines)
+
+
+def _recipe_path(name: str) -> Path:
+    if os.path.exists(name):  # noqa: PTH110 - Path's raises where a name is too long
+        return Path(name)
+    shipped = shipped_recipes()
+    stem = PurePath(name).name.removesuffix(".yaml")  # not .stem: a name such as pythia-1.4b has a dot
+    if stem in shipped:
+        return shipped[stem]
+    if not name.endswith((".yaml", ".yml")):
+        raise RecipeError(f"there is no recipe {short(name)}", hint=f"give a file; by name, {nearest(stem, shipped)}")
+    return Path(name)
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -298,39 +319,3 @@ def _leaf_paths(data: Any, prefix: str = "") -> list[str]:
     if not isinstance(data, dict):
         return [prefix]
     return [leaf for key, value in data.items() for leaf in _leaf_paths(value, f"{prefix}.{key}" if prefix else key)]
-
-
-def _located(path: Path, lines: dict[Keys, int], details: ErrorDetails) -> RecipeError:
-    context = details.get("ctx", {})
-    # pydantic adds the chosen format to the path of a variant's settings; the file has no such key.
-    keys = list(details["loc"])
-    if keys[:1] == ["variants"] and len(keys) > 2:
-        del keys[2]
-    keys += context.get("keys", ())
-    if "under" in context:
-        keys.append(context["under"])
-    if "key" in context:
-        keys.append(context["key"])
-    message = details["msg"]
-    if details["type"] == "literal_error":
-        choices = [choice.strip("'") for choice in context["expected"].replace(" or ", ", ").split(", ")]
-        given = details["input"]
-        quoted = isinstance(given, str) and given in choices
-        remedy = "write it without quotes" if quoted else nearest(str(given), choices)
-        message = f"{given!r} is not possible; {remedy}"
-    elif details["type"] == "missing":
-        message = "is required and missing"
-    elif details["type"].endswith("_type"):
-        message = f"{details['input']!r} is of the wrong type: {message.lower()}"
-    elif details["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        tags = [tag.strip("' ") for tag in context.get("expected_tags", "'bnb', 'gptq', 'onnx'").split(",")]
-        tag = str(context.get("tag", ""))
-        message = f"'{tag}' is no format; {nearest(tag, tags)}" if tag else f"say format: one of {', '.join(tags)}"
-        keys.append("format")
-    return _error_at(path, lines, cast(Keys, tuple(keys)), message)
-
-
-def _error_at(path: Path, lines: dict[Keys, int], keys: Keys, message: str) -> RecipeError:
-    line = next((lines[keys[:length]] for length in range(len(keys), 0, -1) if keys[:length] in lines), 1)
-    key = ".".join(str(part) for part in keys)
-    return RecipeError(f"{key}: {message}" if key else message, where=f"{path}:{line}")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.folders import held, replace_file
+from pythia_quant.json_file import read_object
 from pythia_quant.manifest import Record, SourceRecord, TextRecord
+from pythia_quant.printable import short
+from pythia_quant.results_check import first_fault
 from pythia_quant.results_versions import CURRENT, upgrade
 
 RESULTS = "results.json"
+_EDITED = "it was edited, or a newer version wrote it"
 CONFIDENCES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Edges of the bins of the reference's confidence."""
 
@@ -326,31 +329,22 @@ def load_results(path: Path) -> Results:
     Raises:
         BenchmarkError: it is not there, damaged, or written by a newer version.
     """
-    where, data = str(path), _load_json(path)
+    where, data = str(path), read_object(path, BenchmarkError)
     version = data.get("schema_version")
-    if not isinstance(version, int) or version < 1 or "tool" not in data:
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1 or "tool" not in data:
         raise BenchmarkError("is no result file of ours", where=where, hint="give a results.json that bench wrote")
-    made = f"schema version {version}, written by {data['tool']}"
+    made = f"schema version {short(version)}, written by {str(data['tool'])[:80]}"
     if version > CURRENT:
         raise BenchmarkError(f"has {made}; this program reads up to {CURRENT}", where=where, hint="update pythia-quant")
     try:
-        return Results.model_validate(upgrade(data))
-    except (ValidationError, KeyError, TypeError, AttributeError) as error:
-        reason = repr(error)
+        results = Results.model_validate(upgrade(data))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        reason = f"is not as that version wrote it: {short(error)}"
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False)[0]
-            key = ".".join(map(str, first["loc"]))
+            key = ".".join(str(part)[:80] for part in first["loc"])
             reason = f"the field {key} is unknown" if first["type"] == "extra_forbidden" else f"{key}: {first['msg']}"
-        raise BenchmarkError(
-            f"{reason} ({made})", where=where, hint="it was edited, or a newer version wrote it"
-        ) from error
-
-
-def _load_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise BenchmarkError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    except ValueError as error:
-        raise BenchmarkError(f"is not JSON ({error})", where=str(path)) from error
-    return data if isinstance(data, dict) else {}
+        raise BenchmarkError(f"{reason} ({made})", where=where, hint=_EDITED) from error
+    if fault := first_fault(results):
+        raise BenchmarkError(f"{fault.key}: {fault.why} ({made})", where=where, hint=_EDITED)
+    return results

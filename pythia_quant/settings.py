@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from pythia_quant.errors import nearest
+from pythia_quant.printable import short
+
+MOST_TOKENS = 10_000_000
+"""No context is longer, and no prompt."""
+MOST_WINDOWS = 1_000_000
+"""As many fill a machine's disk many times over; also of passages and other samples."""
+
+
+def _without_nul(name: str) -> str:
+    if "\0" in name:
+        raise PydanticCustomError("name", "{name} holds a NUL character, which no name has", {"name": short(name)})
+    return name
+
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
+"""Of a file, a repository, a revision or a column."""
 
 
 class Settings(BaseModel):
@@ -23,7 +39,7 @@ class Settings(BaseModel):
             known = {field.alias or name for name, field in cls.model_fields.items()}
             for key in data:
                 if key not in known:
-                    hint = nearest(str(key), known)
+                    hint = nearest(short(key), known)
                     raise PydanticCustomError("unknown_key", "unknown key '{key}'; {hint}", {"key": key, "hint": hint})
         return data
 

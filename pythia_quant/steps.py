@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 from pythia_quant.errors import SourceError
+from pythia_quant.printable import short
 from pythia_quant.suite import closest, step_of
 
-_RANGE = re.compile(r"(?:all|step(\d+)\.\.step(\d+))(?:/([1-9]\d*))?", re.ASCII)
+_RANGE = re.compile(r"(?:all|step(\d{1,9})\.\.step(\d{1,9}))(?:/([1-9]\d{0,8}))?", re.ASCII)
 _FORMS = "give one such as step1000..step3000, step1000..step143000/10 (every tenth of them), or all"
 
 
@@ -62,10 +63,10 @@ def _revisions(item: str, published: Sequence[int] | None) -> list[str]:
         return [item]
     parts = _RANGE.fullmatch(item)
     if parts is None:
-        raise SourceError(f"{item!r} is no range of revisions", hint=_FORMS)
+        raise SourceError(f"{short(item)} is no range of revisions", hint=_FORMS)
     if published is None:
         raise SourceError(
-            f"{item!r} needs to know which steps there are, and the model is not of the suite",
+            f"{short(item)} needs to know which steps there are, and the model is not of the suite",
             hint="give a list such as step0,step512; pythia-quant source MODEL --steps all shows what a hub has",
         )
     first, last = (int(end) if end else None for end in parts.group(1, 2))
@@ -75,7 +76,7 @@ def _revisions(item: str, published: Sequence[int] | None) -> list[str]:
         _check(first, published)
         _check(last, published)
         if first > last:
-            raise SourceError(f"{item!r} ends before it begins", hint=_FORMS)
+            raise SourceError(f"{short(item)} ends before it begins", hint=_FORMS)
         within = [step for step in published if first <= step <= last]
     return [f"step{step}" for step in within[:: int(parts[3] or 1)]]
 

@@ -116,7 +116,7 @@ def find(repo_id: str) -> Member | None:
 
 def step_of(revision: str) -> int | None:
     """Return N of a revision ``step<N>``, None for any other."""
-    step = re.fullmatch("step([0-9]+)", revision)
+    step = re.fullmatch("step([0-9]{1,9})", revision)
     return int(step[1]) if step else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Protocol
 
@@ -13,9 +14,11 @@ from torch import Tensor
 from pythia_quant.architecture import HEAD, Architecture
 from pythia_quant.errors import SourceError
 from pythia_quant.json_file import read_object
+from pythia_quant.printable import short
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.(?:safetensors|bin)")
 
 # Buffers that old checkpoints carry: a causal mask and rotary frequencies, both recomputed at run time.
 _BUFFERS = (".attention.bias", ".attention.masked_bias", ".attention.rotary_emb.inv_freq")
@@ -129,14 +132,13 @@ def weight_file_names(index: Path) -> list[str]:
     Raises:
         SourceError: the index is damaged, or names a file outside its folder.
     """
-    try:
-        names = sorted(set(read_object(index, SourceError)["weight_map"].values()))
-    except (KeyError, AttributeError, TypeError) as error:
-        raise SourceError("is not an index of weight files", where=str(index)) from error
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
-            raise SourceError(f"names {name!r}, which is not a file beside it", where=str(index))
-    return names
+    shards = read_object(index, SourceError).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise SourceError("is not an index of weight files", where=str(index))
+    for name in shards.values():
+        if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+            raise SourceError(f"names {short(name)}, which is not a weight file beside it", where=str(index))
+    return sorted(set(shards.values()))
 
 
 def _first_line(error: Exception) -> str:

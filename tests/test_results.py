@@ -43,7 +43,7 @@ def test_a_newer_version_and_an_unknown_field_are_refused_with_the_version_named
 
 def test_infinite_values_survive_the_file(tmp_path: Path) -> None:
     gate = GateOutcome(
-        variant="v", gate="max_kl", limit=1, value=math.inf, low=-math.inf, high=math.inf, outcome="failed"
+        variant="torch-fp16", gate="max_kl", limit=1, value=math.inf, low=-math.inf, high=math.inf, outcome="failed"
     )
     path = tmp_path / "results.json"
     kept: Results = results(row("torch-fp16", 0)).model_copy(update={"gates": [gate]})

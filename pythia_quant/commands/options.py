@@ -61,7 +61,7 @@ Artifacts = Annotated[
 ]
 Threads = Annotated[
     list[int] | None,
-    typer.Option("--threads", metavar="N", min=1, help="Of every runtime; repeat it to measure speed with each."),
+    typer.Option("--threads", metavar="N", min=1, max=4096, help="Of every runtime; repeat it to time each."),
 ]
 Memory = Annotated[
     str | None,
@@ -106,7 +106,7 @@ def measuring_options(threads: list[int] | None, memory: str | None, device: Dev
 
 
 def _bytes(size: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B?", size.strip())
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kKMGT]?)(i?)B?", size.strip())
     if not match:
         raise BenchmarkError(f"{size!r} is no size of memory", where="--memory", hint="give one such as 4GiB or 500MB")
     number, prefix, binary = match.groups()

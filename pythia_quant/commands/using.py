@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from pythia_quant.commands.options import Artifacts, AsJson, local_folders
 from pythia_quant.console import example, out_console
+from pythia_quant.printable import printable, printable_json
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
@@ -36,9 +37,9 @@ def verify(artifacts: Artifacts) -> None:
 def generate(
     artifact: Annotated[str, typer.Argument(help="Folder that convert has left, or hf://owner/name@revision.")],
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The most tokens to add.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely token.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the sampling, at a temperature above 0.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=10_000_000, help="The most tokens to add.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0.0, max=1000.0, help="0 takes the most likely token.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the sampling, at a temperature above 0.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Continue a text with an artifact, in the runtime that bench measures."""
@@ -47,6 +48,8 @@ def generate(
 
     continuation = continue_text(folder, prompt, max_new_tokens, temperature, seed)
     if as_json:
-        print(continuation.model_dump_json(indent=1))
+        print(printable_json(continuation.model_dump_json(indent=1)))
     else:
-        print(prompt + continuation.text)
+        text = prompt + continuation.text
+        # A model may write anything; on a terminal that must not be obeyed.
+        print(printable(text) if out_console.is_terminal else text)

@@ -36,6 +36,7 @@ from pythia_quant.console import example, out_console, progress_console
 from pythia_quant.errors import PythiaQuantError
 from pythia_quant.hub import SCHEME
 from pythia_quant.overriding import override
+from pythia_quant.printable import printable_json
 from pythia_quant.recipe import Recipe, load_recipe
 from pythia_quant.source_name import repository_of
 from pythia_quant.steps import names_several, parse_revisions
@@ -176,7 +177,7 @@ def bench(
     lambada_file = passages(lambada, no_lambada)
     outcome = bench_artifacts(folders, text, lambada_file, progress_console, options, measured_by, model, out, context)
     if as_json:
-        print(outcome.results.model_dump_json(indent=1))
+        print(printable_json(outcome.results.model_dump_json(indent=1)))
     else:
         print_results(outcome.results, out_console)
         out_console.print(f"\nWritten to {outcome.path}", soft_wrap=True)

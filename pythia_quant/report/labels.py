@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
+from pythia_quant.printable import printable
 from pythia_quant.report.theme import Look, Theme
 
 LONGEST = 24
@@ -52,6 +53,7 @@ class _Box(NamedTuple):
 
 def shortened(text: str) -> str:
     """Return a name that fits in a plot: a long one without its middle."""
+    text = printable(" ".join(text.split()))
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[1 - LONGEST // 2 :]}"
 
 

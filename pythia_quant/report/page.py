@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from pythia_quant.bench.gates import describe
 from pythia_quant.bench.metrics import METRICS, Metric
+from pythia_quant.printable import printable
 from pythia_quant.report.facts import facts, latency_line, machine_line, remarks, source_line, text_line
 from pythia_quant.report.files import ResultFile
 from pythia_quant.report.numbers import lacking, shown
@@ -83,6 +84,7 @@ def render_page(
     environment = Environment(
         loader=PackageLoader("pythia_quant.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )  # fmt: skip
     css, script = _palette() + _packaged("page.css"), _packaged("page.js")
     groups = _groups(files)

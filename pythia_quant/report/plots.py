@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pythia_quant.bench.metrics import METRICS, Metric, Value, fp16_floor
+from pythia_quant.printable import printable
 from pythia_quant.report.canvas import WIDTH, drawing, dress, fixed_ticks, log_scale, margins, new_figure
 from pythia_quant.report.files import letter
 from pythia_quant.report.labels import MOST, Line, Name, legend, legend_height, name_points, shortened
@@ -60,7 +61,7 @@ def plot_results(results: Results, path: Path) -> None:
         windows = f"{results.protocol.windows} windows of {results.protocol.context} tokens"
         bars = "bars: 95 % of the divergence, 10th to 90th percentile of the times"
         figure.text(
-            0.5, 0.985, f"{results.source.model}: drift as run on {windows}; {bars}", ha="center", va="top",
+            0.5, 0.985, f"{printable(results.source.model)}: drift as run on {windows}; {bars}", ha="center", va="top",
             color=look.theme.ink, fontsize=10,
         )  # fmt: skip
         figure.savefig(path, dpi=144)

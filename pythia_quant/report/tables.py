@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pythia_quant.bench.gates import describe
 from pythia_quant.bench.metrics import METRICS, Metric
+from pythia_quant.printable import printable, printable_json
 from pythia_quant.report.facts import (
     PERCENTILES,
     latency_line,
@@ -45,7 +46,8 @@ def render_table(files: Sequence[ResultFile], form: TableFormat) -> str:
         return "\n".join(_markdown(file) for file in files)
     records = [record for file in files for record in _records(file)]
     if form == "json":
-        return json.dumps([_without_infinity(record) for record in records], indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps([_without_infinity(record) for record in records], indent=1, ensure_ascii=False)
+        return printable_json(text) + "\n"
     stream = StringIO()
     writer = csv.DictWriter(stream, _FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -105,7 +107,7 @@ def _guarded(value: object) -> object:
     """Keep a spreadsheet from taking a text for a formula, and a record on one line; numbers stay as they are."""
     if not isinstance(value, str):
         return value
-    text = " ".join(value.splitlines())
+    text = printable(" ".join(value.splitlines()))
     return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
 
 
@@ -180,5 +182,5 @@ def _gates(row: Row, results: Results) -> str:
 
 def escaped(text: str) -> str:
     """Return text that Markdown shows as it is, in a table too."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    plain = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKUP.sub(r"\\\1", plain)

@@ -23,7 +23,7 @@ _IN_LAYERS = {  # and each one's share of a layer's weights, for an MLP four tim
     "mlp.dense_h_to_4h": 4 / 12,
     "mlp.dense_4h_to_h": 4 / 12,
 }
-_PATTERN = re.compile(r"(?:layers\.(\d{1,4})\.)?(.+)")
+_PATTERN = re.compile(r"(?:layers\.([0-9]{1,4})\.)?(.+)")
 
 
 class TensorSettings(Settings):
