@@ -74,6 +74,7 @@ class Architecture:
         activation: of the MLP.
         rope_scaling: None for plain positions.
         tied: whether the source's head is its embedding matrix. Artifacts have both.
+        attention_biases: whether the source's attention has biases. Artifacts have them, and they may be 0.
         tokens: ids of tokens with a meaning.
     """
 
@@ -90,6 +91,7 @@ class Architecture:
     activation: Activation = "gelu"
     rope_scaling: RopeScaling | None = None
     tied: bool = False
+    attention_biases: bool = True
     tokens: SpecialTokens = SpecialTokens()
 
     @property
@@ -112,7 +114,7 @@ class Architecture:
     def non_embedding_parameters(self) -> int:
         """Parameters without the two embedding matrices."""
         d, m = self.width, self.mlp_width
-        attention = 4 * d * d + 4 * d
+        attention = 4 * d * d + (4 * d if self.attention_biases else 0)
         mlp = 2 * d * m + m + d
         return self.layers * (attention + mlp + 4 * d) + 2 * d
 

@@ -1,4 +1,4 @@
-"""Calibration windows at the entrance of a layer, in the original model and in the quantized one.
+"""Calibration windows before an update of a layer, in the original model and in the quantized one.
 
 Their hidden states are kept in files, in half precision, and mapped to be read: while memory lasts they are in memory,
 and what has been written is what a killed conversion goes on from. fp16 suits them: Pythia was trained in it.
@@ -7,6 +7,7 @@ and what has been written is what a killed conversion goes on from. fp16 suits t
 from __future__ import annotations
 
 import math
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pythia_quant.architecture import CONTRACT, DENSE, Architecture
-from pythia_quant.layerwise import LayerWeights, attend, expand, layer_forward, linear, normalize, parts
+from pythia_quant.architecture import Architecture, Update
+from pythia_quant.layerwise import LayerWeights, linear, normalize, outer_input, parts, update_forward
 from pythia_quant.quantizers.moments import Moments
 from pythia_quant.quantizers.products import rounded_products
 
@@ -52,13 +53,13 @@ def in_bf16(weights: LayerWeights) -> LayerWeights:
 
 
 class Calibration:
-    """The windows before one layer; what its linear layers see is summed up, and the states after it are written.
+    """The windows before one update of a layer: what its linear layers see is summed up, the states after it written.
 
-    Both norms of the layer must be equal, as :func:`pythia_quant.equalize.equalize` makes them.
+    Norms that read the same states must be equal, as :func:`pythia_quant.equalize.equalize` makes them.
 
     Args:
         architecture: the model's shape.
-        folder: holds the states before the layer.
+        folder: holds the states before the update.
         following: an empty folder for those after it.
     """
 
@@ -67,14 +68,14 @@ class Calibration:
         self._quantized = _open(folder / _QUANTIZED)
         self._original = _open(folder / _ORIGINAL) if (folder / _ORIGINAL).exists() else None
         self._following = following
-        self._both: list[Tensor] = []  # what the last products read, kept for advance() while it is little
+        self._outer: list[Tensor] = []  # what the last products read, kept for advance() while it is little
 
     @rounded_products()
     def normalized(self, norm: str, layer: LayerWeights, quantized: LayerWeights, *, centered: bool) -> Moments:
         """Sum up what a norm gives in the quantized model, and its errors: in the original model, less that.
 
         Args:
-            norm: ``input_layernorm`` for what the layer reads, ``final_layer_norm`` for what the head does.
+            norm: the one through which the states are read.
             layer: holds the original norm, fp32.
             quantized: holds it as it will be stored.
             centered: whether to take moments about the mean.
@@ -90,44 +91,46 @@ class Calibration:
         return moments
 
     @rounded_products()
-    def outer(self, layer: LayerWeights, quantized: LayerWeights, *, centered: bool) -> Moments:
-        """Sum up the inputs of ``attention.dense`` and ``mlp.dense_4h_to_h``, side by side, in the quantized model.
+    def outer(self, update: Update, layer: LayerWeights, quantized: LayerWeights, *, centered: bool) -> Moments:
+        """Sum up what the update's outer linear layers read in the quantized model, side by side.
 
-        Their errors are those of the layer's result: the original model's hidden states after the layer, less those
-        that the quantized model would have with the original weights here. The former are written as well.
+        Their errors are those of the result: the original model's hidden states after the update, less those that the
+        quantized model would have with the original weights here. The former are written as well.
         """
         width, after = self.architecture.width, None
         if self._original is not None:
             after = self._new(_ORIGINAL)
-        both = width + self.architecture.mlp_width
-        moments = Moments(both, width if after is not None else 0, self.device, centered=centered)
+        size = sum(layer[f"{name}.weight"].shape[1] for name in update.outer)
+        moments = Moments(size, width if after is not None else 0, self.device, centered=centered)
         layer, quantized = in_bf16(layer), in_bf16(quantized)
         for rows in self._parts():
             hidden = self._load(self._quantized, rows)
-            attended = attend(self.architecture, quantized, hidden)
-            expanded = expand(self.architecture, quantized, hidden)
+            read = [outer_input(self.architecture, quantized, name, hidden) for name in update.outer]
             errors = None
             if self._original is not None and after is not None:
-                wanted = layer_forward(self.architecture, layer, self._load(self._original, rows))
+                wanted = update_forward(self.architecture, layer, update, self._load(self._original, rows))
                 after[rows] = wanted.half().cpu().numpy()
-                errors = wanted - hidden - linear(layer, DENSE, attended) - linear(layer, CONTRACT, expanded)
-            inputs = torch.cat((attended, expanded), dim=-1)
-            moments.add(inputs, errors)
-            if self._tokens * both * 2 <= KEPT_BYTES:
-                self._both.append(inputs.bfloat16())
+                errors = wanted - hidden
+                for name, inputs in zip(update.outer, read, strict=True):
+                    errors -= linear(layer, name, inputs)
+            together = torch.cat(read, dim=-1)
+            moments.add(together, errors)
+            if self._tokens * size * 2 <= KEPT_BYTES:
+                self._outer.append(together.bfloat16())
         return moments
 
     @rounded_products()
-    def advance(self, quantized: LayerWeights) -> None:
-        """Write the quantized model's states after the layer, its weights as they are stored."""
+    def advance(self, update: Update, quantized: LayerWeights) -> None:
+        """Write the quantized model's states after the update, the weights of it as they are stored."""
         after, quantized = self._new(_QUANTIZED), in_bf16(quantized)
+        sizes = [quantized[f"{name}.weight"].shape[1] for name in update.outer]
         for index, rows in enumerate(self._parts()):
             hidden = self._load(self._quantized, rows)
-            if self._both:
-                attended, expanded = self._both[index].split((self.architecture.width, self.architecture.mlp_width), -1)
-                hidden += linear(quantized, DENSE, attended) + linear(quantized, CONTRACT, expanded)
+            if self._outer:
+                read = zip(update.outer, self._outer[index].split(sizes, -1), strict=True)
+                hidden += reduce(torch.add, (linear(quantized, name, inputs) for name, inputs in read))
             else:
-                hidden = layer_forward(self.architecture, quantized, hidden)
+                hidden = update_forward(self.architecture, quantized, update, hidden)
             after[rows] = hidden.half().cpu().numpy()
 
     @property

@@ -114,13 +114,9 @@ def parse_config(fields: dict[str, Any], where: str = "config.json") -> Architec
         activation=activation,
         rope_scaling=scaling,
         tied=_flag(fields, "tie_word_embeddings", default=False, where=where),
+        attention_biases=_flag(fields, "attention_bias", default=True, where=where),
         tokens=special_tokens(fields, vocabulary, where),
     )
-
-
-def has_attention_biases(fields: dict[str, Any]) -> bool:
-    """Say whether the attention's linear layers have biases in the checkpoint; they are 0 where they have none."""
-    return fields.get("attention_bias") is not False
 
 
 def _refused(name: str, value: Any, handled: str, where: str) -> SourceError:
@@ -196,29 +192,44 @@ def special_tokens(
 
 def _rotary(fields: dict[str, Any], where: str) -> tuple[float, float, RopeScaling | None]:
     """Return base, share of the head that rotates, and scaling, from the names before or after transformers 5."""
-    new = fields.get("rope_parameters")
-    new = {} if new is None else new
-    if not isinstance(new, dict):
-        raise _refused("rope_parameters", new, "an object with rope_type", where)
-    unknown = set(new) - {"rope_type", "type", "rope_theta", "partial_rotary_factor", "factor"}
+    old, new = (_rope_object(fields, name, where) for name in ("rope_scaling", "rope_parameters"))
+    scaling = _scaling(new, "rope_parameters", where)
+    if old:  # transformers 5 takes it in place of rope_parameters, which may then be the default
+        before, scaling = scaling, _scaling(old, "rope_scaling", where)
+        if before not in (None, scaling):
+            raise SourceError("rope_scaling and rope_parameters say different things", where=where)
+    base = _agreed((old, new, fields), ("rope_theta", "rotary_emb_base"), 10000.0, where)
+    share = _agreed((old, new, fields), ("partial_rotary_factor", "rotary_pct"), 0.25, where)
+    return base, share, scaling
+
+
+def _agreed(places: tuple[dict[str, Any], ...], names: tuple[str, str], default: float, where: str) -> float:
+    """Return the number that all places which have it agree on, the last of which is the whole config.
+
+    There GPT-NeoX in transformers obeys the second name only; what is under the first must not say otherwise.
+    """
+    new, old = names
+    said = {_number(place[name], name, where) for place in places for name in names if name in place}
+    if old not in places[-1] and not any(new in place for place in places[:-1]):
+        said.add(default)
+    if len(said) > 1:
+        numbers = " and ".join(f"{number:g}" for number in sorted(said))
+        raise SourceError(f"{new} and {old} say {numbers}; {old} is what counts", where=where)
+    return said.pop()
+
+
+def _rope_object(fields: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    value = fields.get(name) or {}
+    if not isinstance(value, dict):
+        raise _refused(name, value, "an object with rope_type", where)
+    unknown = set(value) - {"rope_type", "type", "rope_theta", "partial_rotary_factor", "factor"}
     if unknown:
-        raise SourceError(f"rope_parameters has {short(sorted(unknown)[0])}, which is not handled", where=where)
-    base = new.get("rope_theta", fields.get("rotary_emb_base", fields.get("rope_theta", 10000)))
-    share = new.get("partial_rotary_factor", fields.get("rotary_pct", fields.get("partial_rotary_factor", 0.25)))
-    for name, chosen in (("rotary_emb_base", base), ("rotary_pct", share)):
-        if fields.get(name, chosen) != chosen:
-            what = f"{name} is {short(fields[name])} but rope_parameters says {short(chosen)}"
-            raise SourceError(what, where=where)
-    scaling = _scaling(fields.get("rope_scaling"), "rope_scaling", where)
-    if "rope_type" in new or "type" in new:
-        scaling = _scaling(new, "rope_parameters", where) or scaling
-    return _number(base, "rotary_emb_base", where), _number(share, "rotary_pct", where), scaling
+        raise SourceError(f"{name} has {short(sorted(unknown)[0])}, which is not handled", where=where)
+    return value
 
 
-def _scaling(value: Any, name: str, where: str) -> RopeScaling | None:
-    if value is None:
-        return None
-    kind = value.get("rope_type", value.get("type")) if isinstance(value, dict) else value
+def _scaling(value: dict[str, Any], name: str, where: str) -> RopeScaling | None:
+    kind = value.get("rope_type", value.get("type", "default"))
     if kind == "default":
         return None
     if kind not in ("linear", "dynamic"):

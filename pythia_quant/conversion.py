@@ -263,6 +263,7 @@ def _manifest(
 ) -> Manifest:
     files = hash_files(folder)
     source, parameters = inputs.source, inputs.source.architecture.parameters
+    noted = {"caveats": settings.caveats(), "unknown_config_fields": source.unknown_fields}
     return Manifest(
         tool=environment.tool_version(),
         created=datetime.now(UTC),
@@ -283,7 +284,7 @@ def _manifest(
         bytes_on_disk=sum(file.bytes for file in files.values()),
         versions=environment.library_versions(),
         cpu=environment.cpu(),
-        notes=written.notes | ({"caveats": settings.caveats()} if settings.caveats() else {}),
+        notes=written.notes | {name: note for name, note in noted.items() if note},
         check=check,
         files=files,
     )

@@ -12,7 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, Architecture, layer_name
+from pythia_quant.architecture import (
+    CONTRACT,
+    DENSE,
+    EMBEDDING,
+    EXPAND,
+    FINAL_NORM,
+    HEAD,
+    MIXED,
+    NORM_OF,
+    Architecture,
+    Update,
+    layer_name,
+)  # fmt: skip
 from pythia_quant.quantizers.products import exact_products
 from pythia_quant.weights import WeightReader
 
@@ -49,14 +61,13 @@ def linear(weights: LayerWeights, name: str, inputs: Tensor) -> Tensor:
 
 def attend(architecture: Architecture, weights: LayerWeights, hidden: Tensor) -> Tensor:
     """Return what ``attention.dense`` reads, fp32 [windows, tokens, width]."""
-    mixed = linear(weights, "attention.query_key_value", normalize(architecture, weights, "input_layernorm", hidden))
-    return _attend(architecture, mixed)
+    return _attend(architecture, linear(weights, MIXED, normalize(architecture, weights, NORM_OF[MIXED], hidden)))
 
 
 def expand(architecture: Architecture, weights: LayerWeights, hidden: Tensor) -> Tensor:
     """Return what ``mlp.dense_4h_to_h`` reads, fp32 [windows, tokens, MLP width]."""
-    normed = normalize(architecture, weights, "post_attention_layernorm", hidden)
-    return activate(architecture, linear(weights, "mlp.dense_h_to_4h", normed))
+    normed = normalize(architecture, weights, NORM_OF[EXPAND], hidden)
+    return activate(architecture, linear(weights, EXPAND, normed))
 
 
 def activate(architecture: Architecture, inputs: Tensor) -> Tensor:
@@ -77,9 +88,22 @@ def layer_forward(architecture: Architecture, weights: LayerWeights, hidden: Ten
     Returns:
         fp32 [windows, tokens, width].
     """
-    after_attention = hidden + linear(weights, "attention.dense", attend(architecture, weights, hidden))
-    read = hidden if architecture.parallel_residual else after_attention
-    return after_attention + linear(weights, "mlp.dense_4h_to_h", expand(architecture, weights, read))
+    for update in architecture.updates:
+        hidden = update_forward(architecture, weights, update, hidden)
+    return hidden
+
+
+def update_forward(architecture: Architecture, weights: LayerWeights, update: Update, hidden: Tensor) -> Tensor:
+    """Apply one update of a layer; see :func:`layer_forward`."""
+    after = hidden
+    for name in update.outer:
+        after = after + linear(weights, name, outer_input(architecture, weights, name, hidden))
+    return after
+
+
+def outer_input(architecture: Architecture, weights: LayerWeights, name: str, hidden: Tensor) -> Tensor:
+    """Return what one of the two linear layers whose results are added reads, of the hidden states before it."""
+    return {DENSE: attend, CONTRACT: expand}[name](architecture, weights, hidden)
 
 
 def _attend(architecture: Architecture, mixed: Tensor) -> Tensor:

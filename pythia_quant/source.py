@@ -13,12 +13,15 @@ from tokenizers import Tokenizer
 
 from pythia_quant import suite
 from pythia_quant.architecture import Architecture
-from pythia_quant.config_file import read_config
+from pythia_quant.config_file import read_config, unknown_fields
 from pythia_quant.errors import SourceError
+from pythia_quant.found_instead import ADAPTER, found_instead
 from pythia_quant.generation_config import GENERATION_CONFIG, read_model, read_settings, tokens_of_config
 from pythia_quant.hub_files import Tell, check_download, commit_of, fetch, file_names, say_nothing, sha256
 from pythia_quant.inside import own_file
+from pythia_quant.json_file import read_object
 from pythia_quant.manifest import DEMO, MANIFEST
+from pythia_quant.printable import printable
 from pythia_quant.source_name import folder_name, parse_model
 from pythia_quant.tokenizer import TEMPLATES, TOKENIZER, TOKENIZER_FILES, check_belongs, open_tokenizer
 from pythia_quant.weights import INDEX_SUFFIX, PICKLE, SAFETENSORS, WeightFiles, weight_file_names
@@ -40,6 +43,7 @@ class Source:
         tokenizer: its tokenizer.
         sha256: of each weight file, by name.
         generation: the content of its generation_config.json, as it is.
+        unknown_fields: names in config.json that say nothing to us.
     """
 
     model: str
@@ -51,6 +55,7 @@ class Source:
     tokenizer: Tokenizer
     sha256: dict[str, str]
     generation: dict[str, Any] = field(default_factory=dict)
+    unknown_fields: list[str] = field(default_factory=list)
 
     @property
     def slug(self) -> str:
@@ -97,7 +102,9 @@ def open_source(model: str, revision: str = "main", notice: Tell = say_nothing, 
         notice(f"{repo_id}@{revision} is known to serve {part}the weights of {fault.serves} ({fault.issue})")
     config = fetch(repo_id, "config.json", revision)
     if config is None:
-        raise SourceError("has no config.json", where=f"{repo_id}@{revision}", hint="is it a transformers checkpoint?")
+        adapter = fetch(repo_id, ADAPTER, revision)
+        what, hint = (adapter and found_instead(adapter.parent)) or ("", "is it a transformers checkpoint?")
+        raise SourceError(what or "has no config.json", where=f"{repo_id}@{revision}", hint=hint)
     commit = commit_of(config)
     listed = file_names(repo_id, commit)
 
@@ -132,9 +139,14 @@ def _open(
     _refuse_artifact(folder, get)
     config = get(folder, "config.json")
     if config is None:
-        raise SourceError("has no config.json", where=str(folder), hint="give a folder as the hub serves it")
+        what, hint = found_instead(folder) or ("has no config.json", "give a folder as the hub serves it")
+        raise SourceError(what, where=str(folder), hint=hint)
     get(folder, GENERATION_CONFIG)
     architecture = read_model(folder, notice)
+    unknown = unknown_fields(read_object(config, SourceError))
+    if unknown:
+        names = printable(", ".join(unknown))
+        notice(f"config.json has fields that say nothing to GPT-NeoX in transformers, and are not used: {names[:500]}")
     member = suite.find(model)
     if member and (member.size.width, member.size.layers) != (architecture.width, architecture.layers):
         raise SourceError(f"is not the shape of {member.repo_id}", where=str(config))
@@ -146,7 +158,9 @@ def _open(
     if commit:
         for path in paths:
             check_download(path, digests[path.name])
-    return Source(model, revision, commit, folder, architecture, weights, tokenizer, digests, read_settings(folder))
+    return Source(
+        model, revision, commit, folder, architecture, weights, tokenizer, digests, read_settings(folder), unknown
+    )
 
 
 def _refuse_artifact(folder: Path, get: Callable[[Path, str], Path | None]) -> None:
@@ -173,7 +187,9 @@ def _weight_files(folder: Path, get: Callable[[Path, str], Path | None]) -> list
                     )
                 shards.append(shard)
             return shards
-    raise SourceError(f"has neither {SAFETENSORS} nor {PICKLE}, in one file or in shards", where=str(folder))
+    what, hint = found_instead(folder) or ("", "")
+    neither = f"has neither {SAFETENSORS} nor {PICKLE}, in one file or in shards"
+    raise SourceError(f"{neither}: it {what}" if what else neither, where=str(folder), hint=hint)
 
 
 def _tokenizer(

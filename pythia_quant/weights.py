@@ -11,22 +11,22 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pythia_quant.architecture import HEAD, Architecture
+from pythia_quant.architecture import DENSE, EMBEDDING, HEAD, MIXED, Architecture
 from pythia_quant.errors import SourceError
 from pythia_quant.json_file import read_object
+from pythia_quant.pickled import read_pickle
 from pythia_quant.printable import short
+from pythia_quant.tensor_names import UNQUANTIZED, foreign, is_buffer, known_to_transformers, plain_name
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.(?:safetensors|bin)")
 
-# Buffers that old checkpoints carry: a causal mask and rotary frequencies, both recomputed at run time.
-_BUFFERS = (".attention.bias", ".attention.masked_bias", ".attention.rotary_emb.inv_freq")
-
-
 # The dtypes weights may have, by safetensors' names.
-_DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
-_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
+_DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
+_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
+_DAMAGED = "download the file again; it is truncated or was not written completely"
+_ATTENTION_BIASES = (f".{MIXED}.bias", f".{DENSE}.bias")
 
 
 class WeightReader(Protocol):
@@ -36,7 +36,7 @@ class WeightReader(Protocol):
     def architecture(self) -> Architecture: ...
 
     def read(self, name: str) -> Tensor:
-        """Return one tensor, in the dtype it is stored in.
+        """Return one tensor in the dtype it is stored in, but fp64 as fp32.
 
         Raises:
             SourceError: it is missing, damaged or not finite.
@@ -47,34 +47,54 @@ class WeightReader(Protocol):
 class WeightFiles:
     """A folder's weights. Opening checks every name and shape against the architecture; tensors are read on demand.
 
+    Names may be those that other programs leave, see :mod:`pythia_quant.tensor_names`. The biases that a checkpoint has
+    not, because its attention has none, are 0; the head or embedding matrix that it has not, because they are tied, is
+    the other of the two.
+
     Attributes:
         architecture: the shape they must have.
         tensor_bytes: bytes of all weights, without the buffers that old checkpoints carry.
+        plain: whether transformers finds the same tensors by itself.
     """
 
     def __init__(self, files: list[Path], architecture: Architecture) -> None:
         self.architecture = architecture
         self._pickled: dict[Path, dict[str, Tensor]] = {}
-        self._file_of: dict[str, Path] = {}
+        self._stored: dict[str, tuple[Path, str]] = {}
         shapes: dict[str, tuple[int, ...]] = {}
-        self.tensor_bytes = 0
+        self.tensor_bytes, self.plain = 0, True
         for file in files:
-            for name, (shape, dtype) in self._contents(file).items():
-                if name.endswith(_BUFFERS):
+            for stored, (shape, dtype) in self._contents(file).items():
+                name = plain_name(stored)
+                if is_buffer(name):
                     continue
+                if other := foreign(stored):
+                    raise SourceError(f"{other[0]} (its tensor {stored})", where=str(file), hint=other[1])
                 if dtype not in _BYTES:
-                    raise SourceError(f"{name} is {dtype}; only {', '.join(_BYTES)} are handled", where=str(file))
-                self._file_of[name], shapes[name] = file, shape
+                    what = f"{stored} is {dtype}; only {', '.join(_BYTES)} are handled"
+                    raise SourceError(what, where=str(file), hint=UNQUANTIZED)
+                if name in self._stored:
+                    before, earlier = self._stored[name]
+                    both = f"{earlier} and {stored}" if stored != earlier else f"{stored}, in {before.name} too,"
+                    raise SourceError(f"holds {name} twice: as {both}", where=str(file), hint="keep the right one")
+                self._stored[name], shapes[name] = (file, stored), shape
                 self.tensor_bytes += math.prod(shape) * _BYTES[dtype]
+                self.plain &= known_to_transformers(stored)
         self._check(shapes, files)
 
     def read(self, name: str) -> Tensor:
-        file = self._file_of[name]
+        if name not in self._stored:
+            if name.endswith(_ATTENTION_BIASES):
+                return torch.zeros(self.architecture.tensor_shapes()[name])
+            name = EMBEDDING if name == HEAD else HEAD
+        file, stored = self._stored[name]
         if file in self._pickled:
-            tensor = self._pickled[file][name]
+            tensor = self._pickled[file][stored]
         else:
             with safe_open(file, framework="pt") as opened:
-                tensor = opened.get_tensor(name)
+                tensor = opened.get_tensor(stored)
+        if tensor.dtype == torch.float64:
+            tensor = tensor.float()
         if not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor)).sum())
             raise SourceError(
@@ -86,44 +106,42 @@ class WeightFiles:
 
     def _contents(self, file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
         """Return shape and dtype of each tensor of a file, dtypes as safetensors abbreviates them."""
-        damaged = "download the file again; it is truncated or was not written completely"
+        if file.suffix == ".bin":
+            self._pickled[file], alone = read_pickle(file)
+            self.plain &= alone
+            return {
+                name: (tuple(tensor.shape), _DTYPES.get(tensor.dtype, str(tensor.dtype)))
+                for name, tensor in self._pickled[file].items()
+            }
         try:
-            if file.suffix == ".bin":
-                # weights_only: a pickle from a hub may hold code, and this loader refuses to run any.
-                self._pickled[file] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-                return {
-                    name: (tuple(t.shape), _DTYPES.get(t.dtype, str(t.dtype)))
-                    for name, t in self._pickled[file].items()
-                }
             with safe_open(file, framework="pt") as opened:
                 slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
                 return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-        except (SafetensorError, OSError, RuntimeError, ValueError, AttributeError, EOFError) as error:
-            raise SourceError(f"cannot be read ({_first_line(error)})", where=str(file), hint=damaged) from error
-        except Exception as error:  # pickle.UnpicklingError carries the advice to turn the protection off
-            raise SourceError(
-                "is not a plain file of tensors, and nothing else is loaded from a pickle",
-                where=str(file),
-                hint="use a checkpoint in safetensors",
-            ) from error
+        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise SourceError(f"cannot be read ({reason})", where=str(file), hint=_DAMAGED) from error
 
     def _check(self, shapes: dict[str, tuple[int, ...]], files: list[Path]) -> None:
         where = str(files[0].parent)
-        if "lm_head.weight" in shapes:  # what native gptqmodel writes; on the hub the head is embed_out.weight
-            raise SourceError("the head is called lm_head.weight", where=where, hint=f"rename the tensor to {HEAD}")
         expected = self.architecture.tensor_shapes()
         for name, shape in expected.items():
-            if name not in shapes:
+            if name not in shapes and not self._may_lack(name):
                 raise SourceError(f"the tensor {name} is missing", where=where, hint="is a shard missing?")
-            if shapes[name] != shape:
+            if shapes.get(name, shape) != shape:
                 raise SourceError(
                     f"{name} has shape {list(shapes[name])}; config.json says {list(shape)}",
-                    where=str(self._file_of[name]),
+                    where=str(self._stored[name][0]),
                     hint="config.json and weights do not belong together",
                 )
         for name in shapes:
             if name not in expected:
-                raise SourceError(f"the tensor {name} is not handled", where=str(self._file_of[name]))
+                file, stored = self._stored[name]
+                raise SourceError(f"the tensor {stored} is not handled", where=str(file))
+
+    def _may_lack(self, name: str) -> bool:
+        if self.architecture.tied and name in (HEAD, EMBEDDING):
+            return HEAD in self._stored or EMBEDDING in self._stored
+        return not self.architecture.attention_biases and name.endswith(_ATTENTION_BIASES)
 
 
 def weight_file_names(index: Path) -> list[str]:
@@ -132,14 +150,10 @@ def weight_file_names(index: Path) -> list[str]:
     Raises:
         SourceError: the index is damaged, or names a file outside its folder.
     """
-    shards = read_object(index, SourceError).get("weight_map")
+    shards = read_object(index, SourceError, "download the model again").get("weight_map")
     if not isinstance(shards, dict) or not shards:
-        raise SourceError("is not an index of weight files", where=str(index))
+        raise SourceError("is not an index of weight files", where=str(index), hint="download the model again")
     for name in shards.values():
         if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
             raise SourceError(f"names {short(name)}, which is not a weight file beside it", where=str(index))
     return sorted(set(shards.values()))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -20,6 +20,8 @@ from pythia_quant.weights import WeightFiles
 
 IDS = torch.randint(TINY.vocabulary, (5, 32), generator=torch.Generator().manual_seed(0))
 
+UPDATE = TINY.updates[0]
+
 
 def equalized(reader: WeightFiles, index: int) -> dict[str, Tensor]:
     layer = read_layer(reader, index)
@@ -74,7 +76,7 @@ def test_inputs_are_those_that_transformers_sees(reader: WeightFiles, tmp_path: 
     for name in ("attention.query_key_value", "mlp.dense_h_to_4h"):
         assert_alike(windows.normalized("input_layernorm", layer, layer, centered=True), expected(seen[name]))
     both = torch.cat([seen["attention.dense"], seen["mlp.dense_4h_to_h"]], dim=-1)
-    assert_alike(windows.outer(layer, layer, centered=True), expected(both))
+    assert_alike(windows.outer(UPDATE, layer, layer, centered=True), expected(both))
 
 
 @torch.no_grad()
@@ -86,7 +88,7 @@ def test_errors_are_what_the_quantized_model_lacks(reader: WeightFiles, tmp_path
         for name, tensor in layer.items()
     }
     windows = states(tmp_path, reader)
-    outer = windows.outer(layer, worse, centered=True)
+    outer = windows.outer(UPDATE, layer, worse, centered=True)
     hidden = torch.nn.functional.embedding(IDS, reader.read(EMBEDDING)).float()
     kept = {name: layer[name] for name in layer if "dense.weight" in name or "dense.bias" in name or "4h_to_h" in name}
     errors = layer_forward(TINY, layer, hidden) - layer_forward(TINY, worse | kept, hidden)
@@ -94,7 +96,7 @@ def test_errors_are_what_the_quantized_model_lacks(reader: WeightFiles, tmp_path
     for found, exact in ((outer.mean_error, wanted.mean_error), (outer.cross(), wanted.cross())):
         assert (found - exact).norm() < 0.02 * exact.norm()  # the layer's products may be in bf16
 
-    windows.advance(worse)
+    windows.advance(UPDATE, worse)
     following = Calibration(TINY, tmp_path / "after", tmp_path / "before")
     inner = following.normalized("input_layernorm", equalized(reader, 1), equalized(reader, 1), centered=True)
     after, original = (torch.nn.functional.layer_norm(layer_forward(TINY, w, hidden), (64,)) for w in (worse, layer))
@@ -106,6 +108,6 @@ def test_errors_are_what_the_quantized_model_lacks(reader: WeightFiles, tmp_path
 def test_without_the_original_there_are_no_errors(reader: WeightFiles, tmp_path: Path) -> None:
     windows, layer = states(tmp_path, reader, original=False), equalized(reader, 0)
     assert windows.normalized("input_layernorm", layer, layer, centered=False).cross().shape == (0, 64)
-    assert windows.outer(layer, layer, centered=False).cross().shape == (0, 320)
-    windows.advance(layer)
+    assert windows.outer(UPDATE, layer, layer, centered=False).cross().shape == (0, 320)
+    windows.advance(UPDATE, layer)
     assert [path.name for path in (tmp_path / "after").iterdir()] == ["quantized.npy"]

@@ -1,7 +1,9 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -9,8 +11,11 @@ import torch
 from safetensors.torch import save_file
 from tiny import TINY, random_weights, write_checkpoint
 
+from pythia_quant.architecture import EMBEDDING, HEAD
 from pythia_quant.errors import SourceError
 from pythia_quant.weights import WeightFiles, weight_file_names
+
+ATTENTION_BIASES = ("attention.dense.bias", "attention.query_key_value.bias")
 
 
 def write(folder: Path, **changed: torch.Tensor | None) -> Path:
@@ -67,7 +72,7 @@ def test_a_missing_a_misshapen_and_an_unknown_tensor_are_named(tmp_path: Path) -
         WeightFiles([write(tmp_path, embed_out__weight=torch.ones(3, 3))], TINY)
     with pytest.raises(SourceError, match="surprise"):
         WeightFiles([write(tmp_path, surprise=torch.ones(1))], TINY)
-    with pytest.raises(SourceError, match=r"(?s)lm_head.*rename"):
+    with pytest.raises(SourceError, match=r"embed_out\.weight twice: as embed_out\.weight and lm_head\.weight"):
         WeightFiles([write(tmp_path, lm_head__weight=torch.ones(272, 64))], TINY)
 
 
@@ -116,3 +121,94 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
 
 def test_a_checkpoint_written_by_the_tests_is_complete(tmp_path: Path) -> None:
     WeightFiles([write_checkpoint(tmp_path) / "model.safetensors"], TINY)
+
+
+PREFIXES = ["_orig_mod.", "module.", "base_model.model.", "module._orig_mod.", "base_model.model._orig_mod."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_wrappers_in_names_are_left_out(tmp_path: Path, prefix: str) -> None:
+    weights = random_weights(TINY)
+    save_file({prefix + name: tensor for name, tensor in weights.items()}, tmp_path / "model.safetensors")
+    reader = WeightFiles([tmp_path / "model.safetensors"], TINY)
+    assert all(torch.equal(reader.read(name), tensor) for name, tensor in weights.items())
+    assert not reader.plain
+
+
+def test_lm_head_names_without_gpt_neox_and_buffers_at_the_top_are_understood(tmp_path: Path) -> None:
+    weights = random_weights(TINY)
+    renamed = {name.removeprefix("gpt_neox.").replace("embed_out", "lm_head"): part for name, part in weights.items()}
+    buffers = {
+        "gpt_neox.rotary_emb.inv_freq": torch.ones(4),
+        "layers.0.attention.bias": torch.ones(1, dtype=torch.bool),
+    }
+    save_file(renamed | buffers, tmp_path / "model.safetensors")
+    reader = WeightFiles([tmp_path / "model.safetensors"], TINY)
+    assert all(torch.equal(reader.read(name), tensor) for name, tensor in weights.items())
+    assert reader.plain
+
+
+def test_fp64_is_read_as_fp32_and_overflow_refused(tmp_path: Path) -> None:
+    weights = {name: tensor.double() for name, tensor in random_weights(TINY).items()}
+    weights["gpt_neox.final_layer_norm.bias"][0] = 1e300
+    save_file(weights, tmp_path / "model.safetensors")
+    reader = WeightFiles([tmp_path / "model.safetensors"], TINY)
+    assert reader.tensor_bytes == 8 * TINY.parameters
+    assert torch.equal(reader.read("embed_out.weight"), weights["embed_out.weight"].float())
+    with pytest.raises(SourceError, match="1 of 64 values"):
+        reader.read("gpt_neox.final_layer_norm.bias")
+
+
+def pickled(tmp_path: Path, content: object, *, zipped: bool = True) -> WeightFiles:
+    path = Path(mkdtemp(dir=tmp_path)) / "pytorch_model.bin"  # each of its own: the files are mapped
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    return WeightFiles([path], TINY)
+
+
+def test_every_form_of_pickled_state_dict_gives_the_tensors(tmp_path: Path) -> None:
+    weights = random_weights(TINY)
+    forms = [
+        pickled(tmp_path, weights, zipped=False),
+        pickled(tmp_path, {"state_dict": weights, "epoch": 3}),
+        pickled(tmp_path, {"model": weights, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}),
+        pickled(tmp_path, weights | {"step": 3}),
+    ]
+    for reader in forms:
+        assert all(torch.equal(reader.read(name), tensor) for name, tensor in weights.items())
+    assert [reader.plain for reader in forms] == [True, False, False, False]
+
+
+def test_pickles_without_one_set_of_tensors_say_what_they_hold(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"several sets of tensors \(ema, model\)"):
+        pickled(tmp_path, {"model": random_weights(TINY), "ema": random_weights(TINY)})
+    with pytest.raises(SourceError, match="no tensors by their names"):
+        pickled(tmp_path, {"step": 3})
+    with pytest.raises(SourceError, match="holds a list"):
+        pickled(tmp_path, [torch.ones(1)])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("base_model.model.gpt_neox.layers.0.mlp.dense_h_to_4h.lora_A.weight", "adapter.*merge it first"),
+        ("gpt_neox.layers.0.mlp.dense_h_to_4h.qweight", "quantized already"),
+        ("gpt_neox.layers.0.mlp.dense_h_to_4h.weight.absmax", "quantized already"),
+    ],
+)
+def test_adapters_and_quantized_checkpoints_are_named(tmp_path: Path, name: str, message: str) -> None:
+    save_file({name: torch.ones(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(SourceError, match=f"(?s){message}"):
+        WeightFiles([tmp_path / "model.safetensors"], TINY)
+
+
+def test_what_is_tied_is_read_from_the_other_and_missing_attention_biases_are_0(tmp_path: Path) -> None:
+    shape = replace(TINY, tied=True, attention_biases=False)
+    weights = {name: part for name, part in random_weights(TINY).items() if not name.endswith(ATTENTION_BIASES)}
+    for missing, present in ((HEAD, EMBEDDING), (EMBEDDING, HEAD)):
+        save_file({name: part for name, part in weights.items() if name != missing}, tmp_path / "model.safetensors")
+        reader = WeightFiles([tmp_path / "model.safetensors"], shape)
+        assert torch.equal(reader.read(missing), weights[present])
+        assert reader.read("gpt_neox.layers.0.attention.dense.bias").equal(torch.zeros(64))
+        assert reader.tensor_bytes == 2 * shape.parameters
+    save_file(weights, tmp_path / "model.safetensors")  # as in transformers: what is there is used
+    assert torch.equal(WeightFiles([tmp_path / "model.safetensors"], shape).read(HEAD), weights[HEAD])

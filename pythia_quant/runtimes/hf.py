@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, GPTNeoXConfig, GPTNeoXForCausalLM
 
-from pythia_quant.architecture import layer_name
+from pythia_quant.architecture import HEAD, layer_name
 from pythia_quant.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.formats.bnb.quantization import quantization_config
 from pythia_quant.formats.bnb.reader import read
+from pythia_quant.source import open_weights
+from pythia_quant.weights import WeightReader
 
 transformers.logging.disable_progress_bar()
 
@@ -77,7 +79,11 @@ def open_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> HfRunti
 
     Raises:
         ArtifactError: it cannot be loaded, or lacks tensors.
+        SourceError: its tensors are not those that its ``config.json`` says.
     """
+    weights = open_weights(folder)
+    if not weights.plain:
+        return HfRuntime(_built(weights, dtype).to(device), _name(dtype))
     # Where both exist: the pickle is not opened at all. Where only it exists, weights_only refuses code in it.
     safe = next(folder.glob("*.safetensors"), None) is not None
     model: Any = _load(folder, dtype, use_safetensors=safe, weights_only=True)
@@ -121,6 +127,19 @@ def open_gptq_reference(folder: Path, device: str = "cpu") -> HfRuntime:
     model = _load(folder, torch.float16, use_safetensors=True, device_map={"": device})
     linear = type(model.get_submodule(f"{layer_name(0)}.attention.dense")).__name__
     return HfRuntime(model, f"gptqmodel {version('gptqmodel')} {linear}, {_name(torch.float16)}")
+
+
+def _built(weights: WeightReader, dtype: torch.dtype) -> Any:
+    """Build the model around tensors that transformers would not find by their stored names."""
+    config = GPTNeoXConfig(**weights.architecture.config())
+    with torch.device("meta"):  # no memory and no random values for what is replaced
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype)
+    model.gpt_neox.rotary_emb = type(model.gpt_neox.rotary_emb)(config)  # its frequencies are computed, not stored
+    for name in weights.architecture.tensor_shapes():
+        module, _, part = ("lm_head.weight" if name == HEAD else name).rpartition(".")
+        tensor = nn.Parameter(weights.read(name).to(dtype), requires_grad=False)
+        setattr(model.get_submodule(module), part, tensor)
+    return model.eval()
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,19 +1,23 @@
 """Solve one layer: integers for its four linear layers, and biases that make up for what the integers leave.
 
-query_key_value and dense_h_to_4h read the same normalized input, so their rows are solved as one matrix. The results of
-dense and dense_4h_to_h are added, so their columns are: each makes up for errors of the other.
+Linear layers that read the same normalized input are solved as one matrix, their rows below each other; those whose
+results are added at once, with their columns side by side: each makes up for errors of the other. Which they are,
+:class:`pythia_quant.architecture.Update` says.
 """
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pythia_quant.architecture import CONTRACT, DENSE, EXPAND, MIXED
-from pythia_quant.calibration import Calibration
+from pythia_quant.architecture import NORM_OF, Architecture, Update
+from pythia_quant.calibration import Calibration, device
 from pythia_quant.errors import QuantizationError
 from pythia_quant.formats.floats import to_dtype
 from pythia_quant.formats.gptq.settings import GptqSettings
@@ -58,33 +62,42 @@ def options(settings: GptqSettings) -> gptq.Options:
     )
 
 
-def solve_layer(settings: GptqSettings, calibration: Calibration, layer: LayerWeights, where: str) -> SolvedLayer:
+def solve_layer(
+    settings: GptqSettings, architecture: Architecture, before: Path, following: Path, layer: LayerWeights, where: str
+) -> SolvedLayer:
     """Solve a layer and take the calibration windows through it.
 
     Args:
         settings: how.
-        calibration: the windows before the layer.
+        architecture: the model's shape.
+        before: holds the windows before the layer.
+        following: an empty folder for those after it.
         layer: the layer's fp32 tensors, equalized.
         where: the layer's name, for errors.
 
     Raises:
         QuantizationError: inputs are not finite, no damping helps, or a bias or scale does not fit fp16.
     """
-    solver = _Solver(settings, calibration, layer, where)
-    solver.inner()
-    solver.outer()
-    solved = SolvedLayer(solver.integers, solver.kept, solver.notes)
-    calibration.advance(solver.on_device(solved.weights()))
-    return solved
+    solver = _Solver(settings, layer, where)
+    between = [following / f"after-update-{number}" for number in range(1, len(architecture.updates))]
+    for update, (start, end) in zip(architecture.updates, pairwise((before, *between, following)), strict=True):
+        end.mkdir(exist_ok=True)
+        windows = Calibration(architecture, start, end)
+        solver.inner(update, windows)
+        solver.outer(update, windows)
+        windows.advance(update, solver.so_far())
+    for folder in between:
+        shutil.rmtree(folder)
+    return SolvedLayer(solver.integers, solver.kept, solver.notes)
 
 
 class _Solver:
     """The steps of :func:`solve_layer`, and what they find."""
 
-    def __init__(self, settings: GptqSettings, calibration: Calibration, layer: LayerWeights, where: str) -> None:
-        self._settings, self._calibration, self._where = settings, calibration, where
+    def __init__(self, settings: GptqSettings, layer: LayerWeights, where: str) -> None:
+        self._settings, self._where = settings, where
         self._centered = settings.correction != "none"
-        self._layer = self.on_device(layer)
+        self._layer = _on_device(layer)
         self.integers: dict[str, Quantized] = {}
         self.notes: dict[str, dict[str, Any]] = {}
         self.kept: dict[str, Tensor] = {}
@@ -92,15 +105,13 @@ class _Solver:
             if "layernorm" in name:
                 self._keep(name, tensor)
 
-    def on_device(self, weights: LayerWeights) -> dict[str, Tensor]:
-        return {name: tensor.to(self._calibration.device) for name, tensor in weights.items()}
-
-    def inner(self) -> None:
-        moments = self._calibration.normalized("input_layernorm", self._layer, self._so_far(), centered=self._centered)
-        rows = {name: len(self._layer[f"{name}.weight"]) for name in (MIXED, EXPAND)}
+    def inner(self, update: Update, calibration: Calibration) -> None:
+        norm = NORM_OF[update.inner[0]]
+        moments = calibration.normalized(norm, self._layer, self.so_far(), centered=self._centered)
+        rows = {name: len(self._layer[f"{name}.weight"]) for name in update.inner}
         weight = torch.cat([self._layer[f"{name}.weight"] for name in rows])
         errors = self._settings.correction == "full"
-        solution = self._solve(weight, moments, weight @ moments.cross() if errors else None, (MIXED, EXPAND))
+        solution = self._solve(weight, moments, weight @ moments.cross() if errors else None, update.inner)
         shift = self._shift(solution, weight, moments, weight @ moments.mean_error if errors else None)
         start = 0
         for name, count in rows.items():
@@ -109,31 +120,31 @@ class _Solver:
             self._keep(f"{name}.bias", self._layer[f"{name}.bias"] + shift[part])
             start += count
 
-    def outer(self) -> None:
-        moments = self._calibration.outer(self._layer, self._so_far(), centered=self._centered)
-        widths = {name: self._layer[f"{name}.weight"].shape[1] for name in (DENSE, CONTRACT)}
+    def outer(self, update: Update, calibration: Calibration) -> None:
+        moments = calibration.outer(update, self._layer, self.so_far(), centered=self._centered)
+        widths = {name: self._layer[f"{name}.weight"].shape[1] for name in update.outer}
         weight = torch.cat([self._layer[f"{name}.weight"] for name in widths], dim=1)
         errors = self._settings.correction == "full"
         cross = moments.cross() if errors else None
-        solution = self._solve(weight, moments, cross, (DENSE, CONTRACT), tuple(widths.values()))
+        solution = self._solve(weight, moments, cross, update.outer, tuple(widths.values()))
         shift = self._shift(solution, weight, moments, moments.mean_error if errors else None)
         start = 0
         for name, count in widths.items():
             self._store(name, solution.quantized.columns(slice(start, start + count)), solution, slice(None))
+            # The first bias takes the shift of all: equalizing has added the other biases to it.
+            self._keep(f"{name}.bias", self._layer[f"{name}.bias"] + (0 if start else shift))
             start += count
-        self._keep(f"{DENSE}.bias", self._layer[f"{DENSE}.bias"] + shift)
-        self._keep(f"{CONTRACT}.bias", self._layer[f"{CONTRACT}.bias"])  # added to the former when equalized
 
-    def _so_far(self) -> dict[str, Tensor]:
+    def so_far(self) -> dict[str, Tensor]:
         """Return the layer with what is solved as it will be read, and the rest as it was."""
-        return self._layer | self.on_device(SolvedLayer(self.integers, self.kept, {}).weights())
+        return self._layer | _on_device(SolvedLayer(self.integers, self.kept, {}).weights())
 
     def _solve(
         self,
         weight: Tensor,
         moments: Moments,
         cross: Tensor | None,
-        names: tuple[str, str],
+        names: tuple[str, ...],
         parts: tuple[int, ...] = (),
     ) -> gptq.Solution:
         where = f"{self._where}.{' and '.join(names)}"
@@ -153,6 +164,10 @@ class _Solver:
 
     def _keep(self, name: str, tensor: Tensor) -> None:
         self.kept[name] = to_dtype(f"{self._where}.{name}", tensor.cpu(), torch.float16)
+
+
+def _on_device(weights: LayerWeights) -> dict[str, Tensor]:
+    return {name: tensor.to(device()) for name, tensor in weights.items()}
 
 
 def solve_head(

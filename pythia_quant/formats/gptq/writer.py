@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pythia_quant import calibration
-from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, Architecture, layer_name
+from pythia_quant.architecture import CONTRACT, DENSE, EMBEDDING, FINAL_NORM, HEAD, LINEARS, Architecture, layer_name
 from pythia_quant.calibration import Calibration
 from pythia_quant.equalize import equalize
 from pythia_quant.errors import QuantizationError
@@ -55,7 +55,7 @@ def check_calibration(job: Job[GptqSettings]) -> None:
         QuantizationError: with both numbers.
     """
     architecture, tokens = job.source.architecture, job.calibration.numel()
-    needed = architecture.width + architecture.mlp_width
+    needed = _inputs(architecture)
     if tokens < needed:
         raise QuantizationError(
             f"GPTQ was given {tokens:,} calibration tokens; a layer with {needed:,} inputs needs at least as many",
@@ -83,16 +83,23 @@ def costs(architecture: Architecture, tokens: int) -> tuple[int, int]:
 
     In memory are, while a layer is solved, the layer in fp32 as it was, as it becomes and three times in the solver,
     four matrices of the size of the larger Hessian, and states of the windows; at the end, a shard and the head. On
-    disk are the windows before and after a layer, each in two models, and the solved layers. Measured in the 1.4b
-    shape: 3.2 GB of memory where this says 3.4.
+    disk are the windows before and after each update of a layer, each in two models, and the solved layers. Measured in
+    the 1.4b shape: 3.2 GB of memory where this says 3.4.
     """
-    inputs = architecture.width + architecture.mlp_width
+    inputs = _inputs(architecture)
     layer = 4 * architecture.width**2 + 2 * architecture.width * architecture.mlp_width
     kept = min(calibration.KEPT_BYTES, 2 * tokens * inputs)
     solving = 4 * (5 * layer + 4 * inputs**2 + 2048 * 4 * inputs) + kept
     head = architecture.vocabulary * architecture.width
     assembling = min(SHARD_BYTES, architecture.layers * layer + 4 * head) + 8 * head
-    return max(solving, assembling), 2 * 4 * tokens * architecture.width + architecture.layers * layer
+    states = (1 + len(architecture.updates)) * 2 * 2 * tokens * architecture.width
+    return max(solving, assembling), states + architecture.layers * layer
+
+
+def _inputs(architecture: Architecture) -> int:
+    """Return the most inputs that are solved together: of the linear layers whose results are added at once."""
+    size = {DENSE: architecture.width, CONTRACT: architecture.mlp_width}
+    return max(sum(size[name] for name in update.outer) for update in architecture.updates)
 
 
 def _solve(job: Job[GptqSettings], progress: Progress) -> None:
@@ -112,9 +119,9 @@ def _solve(job: Job[GptqSettings], progress: Progress) -> None:
         layer = read_layer(job.source, index)
         equalize(architecture, layer)
         following = progress.fresh(index + 1)
-        windows = Calibration(architecture, progress.before(index), following)
-        solved = solve_layer(job.settings, windows, layer, layer_name(index))
-        probe = torch.from_numpy(np.load(progress.before(index) / _PROBE))
+        before = progress.before(index)
+        solved = solve_layer(job.settings, architecture, before, following, layer, layer_name(index))
+        probe = torch.from_numpy(np.load(before / _PROBE))
         np.save(following / _PROBE, layer_forward(architecture, solved.weights(), probe).numpy())
         progress.save_layer(index, _stored(solved, layer_name(index)), solved.notes)
         progress.reach(index + 1)

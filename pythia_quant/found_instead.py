@@ -1,0 +1,30 @@
+"""What a folder is that is not a checkpoint in safetensors or ``pytorch_model.bin``, by the names of its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pythia_quant.printable import printable
+from pythia_quant.tensor_names import MERGE
+
+ADAPTER = "adapter_config.json"
+_SAVE = "load it with the program that wrote it and save it with transformers' save_pretrained()"
+_KINDS = (
+    (ADAPTER, "is an adapter (LoRA), not a whole model", MERGE),
+    ("*.gguf", "holds GGUF", "give the checkpoint that it was made from, in safetensors"),
+    ("tf_model*.h5", "holds TensorFlow weights", _SAVE),
+    ("flax_model*.msgpack", "holds Flax weights", _SAVE),
+    ("*.onnx", "holds an ONNX graph", "give the checkpoint that it was made from, in safetensors"),
+    ("*.safetensors", "holds safetensors under another name", "call the file model.safetensors, or give it an index"),
+    ("*.pth", "holds a file of torch", _SAVE),
+    ("*.pt", "holds a file of torch", _SAVE),
+    ("*.ckpt", "holds a training checkpoint", _SAVE),
+)
+
+
+def found_instead(folder: Path) -> tuple[str, str] | None:
+    """Return what lies in a folder in place of a checkpoint, and what the user can do; None if nothing known does."""
+    for pattern, what, hint in _KINDS:
+        if name := min((path.name for path in folder.glob(pattern)), default=None):
+            return f"{what} ({printable(name)})", hint
+    return None

@@ -1,0 +1,70 @@
+"""Pickled state dicts, as ``torch.save`` has written them in all its versions; nothing but tensors is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pythia_quant.errors import SourceError
+
+_ZIP = b"PK\x03\x04"
+_DAMAGED = "download the file again; it is truncated or was not written completely"
+
+
+def read_pickle(file: Path) -> tuple[dict[str, Tensor], bool]:
+    """Read a state dict, on its own or as one entry of what a training program saved.
+
+    Returns:
+        Its tensors, mapped where the file is a zip archive, as torch writes since 1.6; and whether the file holds
+        nothing else. A step count or an optimizer's state beside them is left out.
+
+    Raises:
+        SourceError: it is damaged, holds code, or no tensors, or several sets of them.
+    """
+    content = _load(file)
+    if not isinstance(content, Mapping):
+        raise SourceError(f"holds {_kind(content)}, not tensors by their names", where=str(file))
+    if found := _tensors(content):
+        return found, len(found) == len(content)
+    nested = {str(name): tensors for name, part in content.items() if (tensors := _tensors(part))}
+    if len(nested) != 1:
+        several = f"several sets of tensors ({', '.join(sorted(nested))})" if nested else "no tensors by their names"
+        raise SourceError(
+            f"holds {several}", where=str(file), hint="save the model's state_dict() alone, or save_pretrained()"
+        )
+    return next(iter(nested.values())), False
+
+
+def _load(file: Path) -> Any:
+    try:
+        with file.open("rb") as opened:
+            mapped = opened.read(len(_ZIP)) == _ZIP
+        # weights_only: a pickle from a hub may hold code, and this loader refuses to run any.
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except (OSError, RuntimeError, ValueError, AttributeError, EOFError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise SourceError(f"cannot be read ({reason})", where=str(file), hint=_DAMAGED) from error
+    except Exception as error:  # pickle.UnpicklingError carries the advice to turn the protection off
+        raise SourceError(
+            "is not a plain file of tensors, and nothing else is loaded from a pickle",
+            where=str(file),
+            hint="use a checkpoint in safetensors",
+        ) from error
+
+
+def _tensors(content: Any) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping):
+        return {}
+    return {
+        name: part.detach()
+        for name, part in content.items()
+        if isinstance(name, str) and isinstance(part, Tensor) and part.layout == torch.strided
+    }
+
+
+def _kind(content: Any) -> str:
+    return f"a {type(content).__name__}"
