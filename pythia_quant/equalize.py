@@ -66,5 +66,6 @@ def _level(layer: dict[str, Tensor], linears: tuple[str, ...]) -> None:
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
-    """Return above / below, and 1 where either is 0: nothing reads such a channel, or nothing writes it."""
-    return (above / below).where((above > 0) & (below > 0), 1.0)
+    """Return above / below, and 1 where either is 0 or beyond fp32: nothing reads such a channel, or writes it."""
+    ratio = above / below
+    return ratio.where((ratio > 0) & ratio.isfinite(), 1.0)

@@ -36,6 +36,13 @@ class Inputs:
     calibration: Tokens
     calibration_record: CalibrationRecord | None
 
+    def fewer_windows(self) -> str:
+        """Say that the text has fewer windows than the recipe asks for; empty where it has enough."""
+        wanted, found = self.recipe.settings.evaluation.windows, len(self.evaluation)
+        if wanted is None or found >= wanted:
+            return ""
+        return f"The evaluation text has {found:,} windows; the recipe asks for {wanted:,}."
+
 
 def load_inputs(
     recipe: Recipe,
@@ -86,4 +93,7 @@ def load_inputs(
         text_tokens, text = tokenized(load_text(wanted.text, source.tokenizer, folder, progress))
         calibration = calibration_windows(text_tokens, tokens, length, wanted.windows, wanted.seed)
         record = CalibrationRecord(text=text, windows=wanted.windows, context=length, seed=wanted.seed)
-    return Inputs(recipe, source, evaluation, evaluation_text, calibration, record)
+    inputs = Inputs(recipe, source, evaluation, evaluation_text, calibration, record)
+    if fewer := inputs.fewer_windows():
+        notice(fewer)
+    return inputs

@@ -9,13 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from pythia_quant import suite
 from pythia_quant.artifact import Artifact, open_artifact
 from pythia_quant.bench.benchmark import Options, benchmark, step_count
 from pythia_quant.conversion import artifact_folder, check_space, convert, costs
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs, load_inputs
-from pythia_quant.manifest import DEMO
+from pythia_quant.manifest import DEMO, SourceRecord
 from pythia_quant.overriding import MODEL, override, without_fetched_passages
 from pythia_quant.passages import Passages, load_passages
 from pythia_quant.printable import printable
@@ -114,9 +115,18 @@ def bench(
     path.parent.mkdir(parents=True, exist_ok=True)
     with Steps(1 + step_count(recipe, len(artifacts), options), console) as steps:
         passages, inputs = _passages(recipe, steps), _open(recipe, steps, console, convert=False)
+        if model is None:
+            inputs = _at_revision(inputs, manifest.source, console)
         results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
     save_results(results, path)
     return Outcome(artifacts, results, path)
+
+
+def _at_revision(inputs: Inputs, recorded: SourceRecord, console: Console) -> Inputs:
+    """Call the source by the revision that was converted: a commit opened it, and says nothing to a reader."""
+    if recorded.commit and (notice := suite.fault_notice(recorded.model, recorded.revision)):
+        console.print(notice, markup=False, soft_wrap=True)
+    return replace(inputs, source=replace(inputs.source, revision=recorded.revision))
 
 
 def _check_source(artifact: Artifact, model: str | None) -> None:

@@ -97,9 +97,8 @@ def open_source(model: str, revision: str = "main", notice: Tell = say_nothing, 
     if renamed:
         notice(renamed)
     suite.check_revision(repo_id, revision)
-    if fault := suite.known_fault(repo_id, revision):
-        part = f"shard {fault.shard} of " if fault.shard else ""
-        notice(f"{repo_id}@{revision} is known to serve {part}the weights of {fault.serves} ({fault.issue})")
+    if fault := suite.fault_notice(repo_id, revision):
+        notice(fault)
     config = fetch(repo_id, "config.json", revision)
     if config is None:
         adapter = fetch(repo_id, ADAPTER, revision)

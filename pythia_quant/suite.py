@@ -190,3 +190,12 @@ def known_fault(repo_id: str, revision: str) -> KnownFault | None:
     """Return what is known to be wrong with the weights of a revision, None when nothing is."""
     step = step_of(revision)
     return next((fault for fault in KNOWN_FAULTS if repo_id in fault.repositories and step in fault.steps), None)
+
+
+def fault_notice(repo_id: str, revision: str) -> str:
+    """Return one sentence about :func:`known_fault`; empty when nothing is known."""
+    fault = known_fault(repo_id, revision)
+    if fault is None:
+        return ""
+    part = f"shard {fault.shard} of " if fault.shard else ""
+    return f"{repo_id}@{revision} is known to serve {part}the weights of {fault.serves} ({fault.issue})"

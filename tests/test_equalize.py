@@ -52,6 +52,16 @@ def test_channels_without_a_reader_or_a_writer_stay_finite() -> None:
     assert all(torch.isfinite(tensor).all() for tensor in equalized(TINY, layer).values())
 
 
+@pytest.mark.parametrize("magnitude", [1e-45, 1e-40, 1e-30, 1e25])
+def test_channels_whose_norm_fp32_cannot_hold_stay_as_they_are(magnitude: float) -> None:
+    layer = layer_of(TINY)
+    layer["attention.dense.weight"][:, 3] = magnitude
+    layer["attention.query_key_value.weight"][2 * 32 + 5] = magnitude
+    done = equalized(TINY, layer)
+    assert all(torch.isfinite(tensor).all() for tensor in done.values())
+    assert torch.equal(done["attention.dense.weight"][:, 3], layer["attention.dense.weight"][:, 3])
+
+
 def test_norms_and_columns_are_even_afterwards() -> None:
     layer = equalized(TINY, layer_of(TINY))
     mixed, expand = layer["attention.query_key_value.weight"], layer["mlp.dense_h_to_4h.weight"]

@@ -178,3 +178,12 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path, old: str, new: str, 
     with pytest.raises(RecipeError, match=message) as refused:
         load_recipe(path).check_fits(open_source("builtin:demo").architecture)
     assert f"{path}:" in str(refused.value)
+
+
+def test_every_quantized_variant_of_every_shipped_recipe_has_a_limit_on_divergence_with_a_reason() -> None:
+    for name in shipped_recipes():
+        settings = load_recipe(name).settings
+        for variant, quantized in settings.variants.items():
+            if min(quantized.stored_bits()) < 16:
+                assert settings.gates[variant].max_kl is not None, (name, variant)
+                assert f"gates.{variant}.max_kl" in settings.basis, (name, variant)

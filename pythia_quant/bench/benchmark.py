@@ -238,7 +238,7 @@ def _results(inputs: Inputs, kept: Reference, rows: list[Row], options: Options)
     fp16 = rows[0].as_run
     finite = fp16 is not None and not fp16.non_finite
     vocabulary = source.architecture.vocabulary
-    notes = []
+    notes = [fewer] if (fewer := inputs.fewer_windows()) else []
     if fmean(kept.nll) >= math.log(vocabulary):
         notes.append(
             f"The model predicts this text worse than a guess among its {vocabulary:,} tokens would: it is untrained, "

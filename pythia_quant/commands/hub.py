@@ -190,7 +190,7 @@ def source(
     check_name(model, "source")
     repo_id, renamed = suite.resolve(model)
     if renamed:
-        progress_console.print(renamed)
+        progress_console.print(renamed, markup=False, soft_wrap=True)
     with Steps(1, progress_console) as progress, progress.step(f"reading {repo_id}") as report:
         listing = None if steps is None else read_steps(repo_id, steps, report)
         revisions = listing.revisions if listing else (read_main(repo_id),)
@@ -208,7 +208,9 @@ def show_main(repo_id: str, main: Revision, console: Console) -> None:
     """Print the weights of main, a line each."""
     console.print(f"[bold]{escape(repo_id)}[/] {main.name}, commit {main.commit}", soft_wrap=True)
     for file in main.files:
-        console.print(f"{file.sha256}  {file.name}, {file.bytes / 1e6:,.1f} MB", soft_wrap=True, highlight=False)
+        console.print(
+            f"{file.sha256}  {file.name}, {file.bytes / 1e6:,.1f} MB", markup=False, soft_wrap=True, highlight=False
+        )
     if not main.files:
         console.print("no weights")
 
@@ -222,7 +224,7 @@ def show_steps(listing: Listing, findings: list[Finding], console: Console) -> N
         table.add_column(heading, justify="right" if heading == "MB" else "left", no_wrap=True)
     for one in listing.revisions:
         for file in one.files:
-            table.add_row(one.name, file.name, f"{file.bytes / 1e6:,.1f}", f"{file.sha256[:16]}…")
+            table.add_row(escape(one.name), escape(file.name), f"{file.bytes / 1e6:,.1f}", f"{file.sha256[:16]}…")
     console.print(table)
     steps = [one for one in listing.revisions if one.name != "main"]
     count = f"{len(steps)} of {len(steps) + len(listing.missing)} steps are on the hub; findings: {len(findings)}"

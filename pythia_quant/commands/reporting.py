@@ -65,7 +65,8 @@ def report(
         return
     from pythia_quant.report.write import write_report
 
-    out_console.print(f"Written to {write_report(results, out or Path('report'), forms)}", soft_wrap=True)
+    written = write_report(results, out or Path("report"), forms)
+    out_console.print(f"Written to {written}", markup=False, soft_wrap=True)
 
 
 @commands.command(epilog=example("pythia-quant compare last-week.json artifacts/demo/builtin/results.json"))

@@ -31,6 +31,10 @@ def verify(artifacts: Artifacts) -> None:
             f"{record.runtime} runs them, KL from the weights in fp32 {record.kl_as_run:.1e} nat",
             soft_wrap=True,
         )
+    out_console.print(
+        "This proves integrity, not origin: whoever changes an artifact can write a manifest that agrees.",
+        soft_wrap=True,
+    )
 
 
 @commands.command(epilog=example('pythia-quant generate artifacts/demo/builtin/onnx-int8 --prompt "def main("'))

@@ -87,7 +87,9 @@ def run(
     def run_one(chosen: Recipe) -> Results:
         outcome = run_recipe(chosen, out, only or [], overwrite, progress_console, options)
         print_results(outcome.results, out_console)
-        out_console.print(f"\nArtifacts and {outcome.path.name} are in {outcome.path.parent}", soft_wrap=True)
+        out_console.print(
+            f"\nArtifacts and {outcome.path.name} are in {outcome.path.parent}", markup=False, soft_wrap=True
+        )
         return outcome.results
 
     chosen = override(
@@ -180,7 +182,7 @@ def bench(
         print(printable_json(outcome.results.model_dump_json(indent=1)))
     else:
         print_results(outcome.results, out_console)
-        out_console.print(f"\nWritten to {outcome.path}", soft_wrap=True)
+        out_console.print(f"\nWritten to {outcome.path}", markup=False, soft_wrap=True)
     exit_by_gates(outcome.results)
 
 

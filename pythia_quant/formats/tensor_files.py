@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from pythia_quant.errors import ArtifactError, SourceError
 from pythia_quant.formats.artifact_config import AGAIN
@@ -85,3 +87,24 @@ def check_tensors(found: dict[str, Stored], expected: dict[str, tuple[str, tuple
             )
     for name in found.keys() - expected.keys():
         raise ArtifactError(f"the tensor {name!r:.200} does not belong there", where=str(found[name].file), hint=AGAIN)
+
+
+def check_finite(name: str, tensor: Tensor, file: Path) -> None:
+    """Refuse a stored tensor with values that are not finite.
+
+    Raises:
+        ArtifactError: it has some; `file` is where it is stored.
+    """
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise ArtifactError(f"{name} holds values that are not finite", where=str(file), hint=AGAIN)
+
+
+def check_all_finite(folder: Path) -> None:
+    """Refuse a folder of which a stored tensor is not finite: a runtime would load it and compute something.
+
+    Raises:
+        ArtifactError: the first such tensor, or a file that is missing or damaged.
+    """
+    for name, stored in find_tensors(folder).items():
+        with safe_open(stored.file, framework="pt") as opened:
+            check_finite(name, opened.get_tensor(name), stored.file)

@@ -69,7 +69,6 @@ def _records(file: ResultFile) -> Iterator[dict[str, Any]]:
             value = metric.of(row, results)
             if value is None:
                 continue
-            counted = metric.protocol == "size"
             yield {
                 "file": file.label,
                 "model": results.source.model,
@@ -83,7 +82,7 @@ def _records(file: ResultFile) -> Iterator[dict[str, Any]]:
                 "value": value.value,
                 "low": value.low,
                 "high": value.high,
-                "interval": "" if counted else "10 % to 90 %" if metric.protocol == "latency" else "95 %",
+                "interval": _interval(metric, row),
                 "unit": metric.unit,
                 "better": metric.better,
                 "protocol": _protocol(metric, results),
@@ -94,6 +93,14 @@ def _records(file: ResultFile) -> Iterator[dict[str, Any]]:
                 "created": results.created.isoformat(),
                 "disturbed": row.speeds[0].disturbed if row.speeds and metric.protocol == "latency" else "",
             }
+
+
+def _interval(metric: Metric, row: Row) -> str:
+    """Return what lies between low and high: a speed-up over several rounds is a mean of them."""
+    if metric.protocol == "size":
+        return ""
+    mean = metric.key.startswith("speedup") and len(row.speeds[0].processes) > 1
+    return "95 %" if mean or metric.protocol != "latency" else "10 % to 90 %"
 
 
 def _protocol(metric: Metric, results: Results) -> str:

@@ -66,7 +66,7 @@ def _cells(row: Row, results: Results) -> list[str]:
         f"{disk:.1f}" if disk < 1000 else f"{disk:,.0f}",
         show("prefill", ",.0f"),
         show("decode", ".2f"),
-        "–" if (ratio := METRICS["speedup_baseline"].of(row, results)) is None else _ratio(ratio.value),
+        "–" if (ratio := METRICS["speedup_baseline"].of(row, results)) is None else _ratio(ratio),
         show("memory", ",.0f"),
         _gates(row, results),
     ]
@@ -86,8 +86,12 @@ def _percent(value: float) -> str:
     return "0.00" if text in ("+0.00", "-0.00") else text
 
 
-def _ratio(value: float) -> str:
-    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+def _ratio(ratio: Value) -> str:
+    """Return a ratio with the wider half of its interval, which is lopsided."""
+    if ratio.low == ratio.high:
+        return f"{ratio.value:.2f}"
+    wider = max(ratio.high - ratio.value, ratio.value - ratio.low)
+    return "±".join(f"{part:,.{2 if part < 10 else 0}f}" for part in (ratio.value, wider))
 
 
 def _kl(kl: Value) -> str:
@@ -127,6 +131,8 @@ def _legend(results: Results) -> list[str]:
             f"{results.latency.prompt} tokens, decode after {results.latency.context}."
         )
         lines.append(f"Unquantized, {fastest.name} decodes fastest: gates on speed compare with it.")
+        kind = "95 % interval" if len(speed.processes) > 1 else "range from the 10th to the 90th percentile"
+        lines.append(f"×fp16: ± is the wider side of its {kind}.")
         lines.append("Memory: peak of a fresh process above what it held before the model was loaded.")
     lines += [f"{row.name}: {speed.disturbed}." for row in results.rows for speed in row.speeds if speed.disturbed]
     lines += [f"{row.name}: {note}." for row in results.rows for note in row.notes]

@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pythia_quant.errors import BenchmarkError
+
 
 class Runtime(Protocol):
     """A loaded model. Batch size 1 for generation; equal-length rows to measure.
@@ -35,8 +37,25 @@ class Runtime(Protocol):
         ...
 
     def step(self, token: int) -> Tensor:
-        """Feed one more token; return fp32 [vocabulary]."""
+        """Feed one more token; return fp32 [vocabulary].
+
+        Raises:
+            BenchmarkError: the last prefill's capacity is used up.
+        """
         ...
+
+
+def check_capacity(tokens: int, capacity: int) -> None:
+    """Refuse to feed a sequence of `tokens` where `capacity` was asked for: there is no room for its keys and values.
+
+    Raises:
+        BenchmarkError: it does not fit.
+    """
+    if tokens > capacity:
+        raise BenchmarkError(
+            f"token {tokens} does not fit: a capacity of {capacity} tokens was asked for",
+            hint="prefill with a larger capacity",
+        )
 
 
 def generate(
@@ -54,11 +73,20 @@ def generate(
 
     Returns:
         The new tokens, without the one that ended the text.
+
+    Raises:
+        BenchmarkError: logits are not finite, so that no token is the most likely one.
     """
     generator = torch.Generator().manual_seed(seed)
     logits = runtime.prefill(prompt, len(prompt) + count)
     added: list[int] = []
     while True:
+        if not torch.isfinite(logits).all():
+            raise BenchmarkError(
+                f"after {len(prompt) + len(added)} tokens logits are not finite: this would be no text",
+                where=runtime.description,
+                hint="the weights are damaged, or too large for the dtype they are run in",
+            )
         if temperature > 0:
             token = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
         else:

@@ -16,6 +16,8 @@ from pythia_quant.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.formats.bnb.quantization import quantization_config
 from pythia_quant.formats.bnb.reader import read
+from pythia_quant.formats.tensor_files import check_all_finite
+from pythia_quant.runtimes import check_capacity
 from pythia_quant.source import open_weights
 from pythia_quant.weights import WeightReader
 
@@ -34,6 +36,7 @@ class HfRuntime:
         self.description = f"transformers {transformers.__version__}, torch {torch.__version__}, {kernel}, sdpa"
         self._model = model
         self._cache: DynamicCache
+        self._length = self._capacity = 0
 
     @torch.inference_mode()
     def logits(self, ids: Tensor) -> Tensor:
@@ -55,14 +58,21 @@ class HfRuntime:
             )
         # The cache that transformers' generate() uses too: the baseline is measured as users run it.
         self._cache = DynamicCache(config=self._model.config)
+        self._length, self._capacity = 0, capacity
         return self._feed(ids)
 
     def step(self, token: int) -> Tensor:
-        """Feed one more token after a prefill; return fp32 [vocabulary]."""
+        """Feed one more token after a prefill; return fp32 [vocabulary].
+
+        Raises:
+            BenchmarkError: there was no prefill, or its capacity is used up.
+        """
         return self._feed(torch.tensor([token]))
 
     @torch.inference_mode()
     def _feed(self, ids: Tensor) -> Tensor:
+        self._length += len(ids)
+        check_capacity(self._length, self._capacity)
         ids = ids[None].to(self._model.device)
         output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
         logits: Tensor = output.logits[0, -1]
@@ -99,11 +109,12 @@ def open_bnb(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
         device: ``cpu`` or ``cuda``.
 
     Raises:
-        ArtifactError: it cannot be loaded, or is not one of ours.
+        ArtifactError: it cannot be loaded, is not one of ours, or holds tensors that are not finite.
     """
     torch.set_num_threads(threads)
     bitsandbytes()  # before transformers imports it, which would let it fetch kernels
     stored = read(folder)  # checks all that transformers and bitsandbytes will rely on
+    check_all_finite(folder)
     settings, dtype = stored.settings, getattr(torch, stored.settings.compute_dtype)
     kernel = f"bitsandbytes {version('bitsandbytes')} {settings.quant_type}"
     fields = stored.architecture.config() | {"quantization_config": quantization_config(settings)}

@@ -17,6 +17,7 @@ from pythia_quant.formats.onnx.external import StoredModel
 from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.rotary import kept_head_size
 from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
+from pythia_quant.runtimes import check_capacity
 from pythia_quant.runtimes.ort_probe import exact_products
 
 # Measured on prompts of 512 and 2,048 tokens in the 70m and 160m shapes: smaller pieces waste matrix units, larger ones
@@ -30,10 +31,11 @@ def open_runtime(folder: Path, threads: int) -> OnnxRuntime:
     """Load an artifact's model; its weights are memory-mapped, apart from what ONNX Runtime packs for its kernels.
 
     Raises:
-        ArtifactError: files are missing, truncated, or ONNX Runtime refuses the model.
+        ArtifactError: files are missing, truncated, not finite, or ONNX Runtime refuses the model.
         SourceError: ``config.json`` is missing or not understood.
     """
     stored, architecture = open_model(folder)  # names the file and the byte where data are missing, and runs no other
+    stored.check_finite()
     session = open_session(stored.proto, stored, threads)
     return OnnxRuntime(session, architecture, describe(stored.settings))
 
@@ -91,7 +93,7 @@ class OnnxRuntime:
         """Start over with a prompt, int64 [tokens]; return the last position's logits, fp32 [vocabulary].
 
         Raises:
-            BenchmarkError: more tokens are asked for than the model has positions, or fewer than the prompt has.
+            BenchmarkError: more tokens are asked for than the model has positions, or the prompt exceeds `capacity`.
         """
         self._sequence = None  # so that two are never in memory
         self._sequence = sequence = _Sequence(self._session, self._shape, capacity)
@@ -104,7 +106,7 @@ class OnnxRuntime:
         """Feed one more token; return fp32 [vocabulary].
 
         Raises:
-            BenchmarkError: there was no prefill, or it was given no room for this token.
+            BenchmarkError: there was no prefill, or its capacity is used up.
         """
         if self._sequence is None:
             raise BenchmarkError("a token can only follow a prompt", hint="call prefill first")
@@ -124,7 +126,7 @@ class _Sequence:
             )
         self._session, self._vocabulary = session, shape.vocabulary
         self._binding = session.io_binding()
-        self._length = 0
+        self._length, self._capacity = 0, capacity
         self._mask = np.ones((1, capacity), np.int64)
         dims = [1, shape.heads, capacity, kept_head_size(shape)]
         for layer in range(shape.layers):
@@ -139,9 +141,8 @@ class _Sequence:
         Raises:
             BenchmarkError: they do not fit; the attention operator would write over what stands there.
         """
-        total, capacity = self._length + len(ids), self._mask.shape[1]
-        if total > capacity:
-            raise BenchmarkError(f"token {total} follows; prefill was given room for {capacity}")
+        total = self._length + len(ids)
+        check_capacity(total, self._capacity)
         kept = len(logits)
         self._binding.bind_cpu_input("input_ids", ids[None].numpy())
         self._binding.bind_cpu_input("attention_mask", self._mask[:, :total])

@@ -118,3 +118,14 @@ def test_a_config_that_asks_for_other_code_is_refused(
     path.write_text(json.dumps(json.loads(path.read_text()) | doctored))
     with pytest.raises(PythiaQuantError, match=r"config\.json"):
         open_bnb(tmp_path / "artifact", 1)
+
+
+def test_values_that_are_not_finite_are_refused_when_loaded_and_when_read(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "artifact"
+    make(checkpoint, folder, compute_dtype="float32")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["gpt_neox.embed_in.weight"][3, 4] = torch.nan
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    for use in (lambda: open_bnb(folder, 1), lambda: read(folder).read("gpt_neox.embed_in.weight")):
+        with pytest.raises(ArtifactError, match=r"embed_in\.weight holds values that are not finite"):
+            use()

@@ -80,6 +80,22 @@ def test_zeros_stay_zeros() -> None:
     assert blocks.dequantize().eq(0).all()
 
 
+@pytest.mark.parametrize("bits", [8, 7, 4])
+def test_blocks_of_every_magnitude_of_fp32(bits: int) -> None:
+    """Down to its smallest number, half of them in a row with blocks of ordinary size; new memory is never shown."""
+    values = torch.randn(2, 64, generator=torch.Generator().manual_seed(0)).double()
+    exponents = torch.arange(-149, 123)
+    weight = torch.cat([torch.ldexp(values, exponent) for exponent in exponents], dim=1).float()
+    blocks = quantize(weight, 64, bits)
+    assert torch.isfinite(blocks.scales).all()
+    found, exact = (tensor.double().view(2, -1, 64) for tensor in (blocks.dequantize(), weight))
+    peaks = exact.abs().amax(2)
+    moved = (found - exact).abs().amax(2)
+    assert (moved[peaks >= 2.0**-119] <= peaks[peaks >= 2.0**-119] * {8: 0.0042, 7: 0.0085, 4: 0.167}[bits]).all()
+    assert found[peaks < 2.0**-119].eq(0).all()
+    assert blocks.scales[peaks < 2.0**-119].eq(0).all()
+
+
 def test_stored_bytes_are_offset_by_128_and_come_back() -> None:
     blocks = Blocks(8, torch.arange(-128, 128).to(torch.int8).view(2, 128), torch.ones(2, 4))
     assert torch.equal(blocks.stored().flatten(), torch.arange(256).to(torch.uint8))
@@ -154,7 +170,12 @@ def test_half_precision_is_quantized_as_its_values_in_fp32() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weight", "words"), [(torch.ones(1, 48), "48 columns"), (torch.full((1, 64), torch.inf), "finite")]
+    ("weight", "words"),
+    [
+        (torch.ones(1, 48), "48 columns"),
+        (torch.full((1, 64), torch.inf), "finite"),
+        (torch.full((1, 64), 1e38), "large"),
+    ],
 )
 def test_refuses_what_it_cannot_quantize(weight: Tensor, words: str) -> None:
     with pytest.raises(QuantizationError, match=words):

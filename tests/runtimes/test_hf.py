@@ -89,3 +89,19 @@ def test_a_missing_tensor_is_refused_not_made_up(weights: WeightFiles, tmp_path:
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="transformers cannot load it"):
         open_model(tmp_path, torch.float32)
+
+
+def test_no_text_is_made_of_logits_that_are_not_finite(tmp_path: Path) -> None:
+    tensors = random_weights(SHAPE)
+    tensors["gpt_neox.layers.0.mlp.dense_4h_to_h.weight"].fill_(60000)
+    source(tmp_path, tensors)
+    runtime = open_model(tmp_path, torch.float16)
+    with pytest.raises(BenchmarkError, match="after 3 tokens logits are not finite"):
+        generate(runtime, torch.tensor([1, 2, 3]), count=4, ends=())
+
+
+def test_a_step_beyond_the_capacity_is_refused(weights: WeightFiles, tmp_path: Path) -> None:
+    runtime = open_model(tmp_path, torch.float32)
+    runtime.prefill(torch.tensor([1, 2]), capacity=2)
+    with pytest.raises(BenchmarkError, match="token 3 does not fit: a capacity of 2"):
+        runtime.step(1)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
 from onnx_models import FP32, SHAPE, convert, source, tokens
 
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.architecture import EMBEDDING
+from pythia_quant.errors import ArtifactError, BenchmarkError
+from pythia_quant.formats.onnx.external import StoredModel, find_model
+from pythia_quant.formats.onnx.reader import read
 from pythia_quant.runtimes import generate
 from pythia_quant.runtimes.ort import OnnxRuntime, open_runtime
 
@@ -66,13 +70,33 @@ def test_more_tokens_than_positions_are_refused(runtime: OnnxRuntime) -> None:
         runtime.prefill(IDS[0, :1], capacity=321)
 
 
-def test_more_tokens_than_there_is_room_for_are_refused(runtime: OnnxRuntime) -> None:
-    runtime.prefill(IDS[0, :5], capacity=6)
-    runtime.step(1)
-    with pytest.raises(BenchmarkError, match="token 7 follows; prefill was given room for 6"):
-        runtime.step(1)
-    with pytest.raises(BenchmarkError, match="token 5 follows; prefill was given room for 4"):
+def test_more_tokens_than_the_capacity_are_refused(runtime: OnnxRuntime) -> None:
+    with pytest.raises(BenchmarkError, match="a capacity of 4 tokens"):
         runtime.prefill(IDS[0, :5], capacity=4)
+    runtime.prefill(IDS[0, :5], capacity=6)
+    runtime.step(3)
+    with pytest.raises(BenchmarkError, match="token 7 does not fit: a capacity of 6"):
+        runtime.step(3)
+
+
+@pytest.mark.parametrize("settings", [{}, FP32], ids=["int8", "fp32"])
+def test_values_that_are_not_finite_are_refused_when_loaded_and_when_read(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    make(tmp_path, **settings)
+    folder = tmp_path / "artifact"
+    (data,) = folder.rglob("*_data")
+    stored = StoredModel(find_model(folder))
+    name = "embeddings.weight" if settings else "embeddings.scales"
+    place = stored.array(name)
+    assert isinstance(place, np.memmap)
+    content = bytearray(data.read_bytes())
+    content[place.offset : place.offset + 4] = np.float32(np.nan).tobytes()
+    data.write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"{name} holds values that are not finite"):
+        open_runtime(folder, threads=1)
+    with pytest.raises(ArtifactError, match="not finite"):
+        read(folder).read(EMBEDDING)
 
 
 @pytest.mark.parametrize(

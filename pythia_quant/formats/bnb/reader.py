@@ -15,7 +15,7 @@ from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.formats.bnb.quant_state import check_fields, fields_name, is_fields, layout
 from pythia_quant.formats.bnb.quantization import settings_of
 from pythia_quant.formats.bnb.settings import BnbSettings
-from pythia_quant.formats.tensor_files import check_tensors, find_tensors
+from pythia_quant.formats.tensor_files import check_finite, check_tensors, find_tensors
 
 
 class BnbWeights:
@@ -63,6 +63,7 @@ class BnbWeights:
     def _tensor(self, name: str) -> Tensor:
         with safe_open(self._stored[name].file, framework="pt") as opened:
             tensor: Tensor = opened.get_tensor(name)
+        check_finite(name, tensor, self._stored[name].file)
         return tensor
 
 

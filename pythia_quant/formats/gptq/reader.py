@@ -13,7 +13,7 @@ from pythia_quant.architecture import HEAD, LINEARS, Architecture
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.artifact_config import AGAIN, NAME, read_artifact_config
 from pythia_quant.formats.gptq.packing import PARTS, packed_layout, unpack
-from pythia_quant.formats.tensor_files import check_tensors, find_tensors
+from pythia_quant.formats.tensor_files import check_finite, check_tensors, find_tensors
 from pythia_quant.quantizers.grid import Quantized
 
 
@@ -71,8 +71,7 @@ class GptqWeights:
     def _load(self, name: str) -> Tensor:
         with safe_open(self._stored[name].file, framework="pt") as opened:
             tensor: Tensor = opened.get_tensor(name)
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ArtifactError(f"{name} holds values that are not finite", where=self._where(name), hint=AGAIN)
+        check_finite(name, tensor, self._stored[name].file)
         return tensor
 
     def _where(self, name: str) -> str:

@@ -20,6 +20,8 @@ _LARGEST = {
     7: (63.0, 62.5, 62.0, 61.5, 61.0, 60.5, 60.0, 59.5),
     4: (8.4, 8.2, 8.0, 7.8, 7.6, 7.4, 7.2, 7.0),
 }
+_SMALLEST_PEAK = 2.0**-119  # leaves normal numbers for scales, and for what they are the inverse of
+_LARGEST_PEAK = 2.0**126  # what a scale is multiplied by may be a little more than what it was found for
 _VALUES_AT_ONCE = 2**18  # temporaries that stay in the cache: three to five times as fast as 2**20
 
 
@@ -31,7 +33,7 @@ class Blocks:
         bits: of a code.
         codes: int8 [rows, columns], -128..127 for 8 bits (our own rounding leaves out -128), -63..63 for 7,
             -8..7 for 4.
-        scales: fp32 [rows, columns / block size]; zero for a block of zeros.
+        scales: fp32 [rows, columns / block size]; zero for a block of zeros, and of what is below 2**-119.
         zeros: int8 in the shape of `scales`, the code that stands for zero in each block, one of -127..127 or -7..7;
             None where that is 0 in all.
     """
@@ -135,7 +137,7 @@ def quantize(weight: Tensor, block_size: int, bits: int = 8, into: Tensor | None
         into: fp32 [rows, columns], filled with the dequantized values; may be `weight` itself.
 
     Raises:
-        QuantizationError: the block size does not divide the columns, or a value is not finite.
+        QuantizationError: the block size does not divide the columns, or a value is not finite or above 2**126.
     """
     rows, columns = weight.shape
     if columns % block_size:
@@ -166,13 +168,13 @@ def quantize(weight: Tensor, block_size: int, bits: int = 8, into: Tensor | None
 def _quantize_rows(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Quantize fp32 [rows, blocks, block size]; return fp32 codes of that shape and scales [rows, blocks]."""
     peaks = values.abs().amax(dim=2)
-    if not torch.isfinite(peaks).all():
-        raise QuantizationError("values to quantize are not finite")
+    if not (peaks <= _LARGEST_PEAK).all():
+        raise QuantizationError("values to quantize are not finite, or too large for fp32 arithmetic")
     smallest, largest = (-8, 7) if bits == 4 else (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
-    inverse = (1 / peaks).where(peaks > 0, 0.0)
+    inverse = (1 / peaks).where(peaks >= _SMALLEST_PEAK, 0.0)
     steps, errors = torch.empty_like(values), torch.empty_like(values)
     least = torch.full_like(peaks, torch.inf)
-    chosen = torch.empty_like(peaks)
+    chosen = torch.full_like(peaks, _LARGEST[bits][0])
     for candidate in _LARGEST[bits]:
         torch.mul(values, (inverse * candidate).unsqueeze(2), out=steps)
         torch.round(steps, out=errors)
@@ -181,6 +183,6 @@ def _quantize_rows(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         error = torch.linalg.vector_norm(errors.sub_(steps), dim=2).div_(candidate)
         better = error < least
         least, chosen = error.where(better, least), torch.where(better, candidate, chosen)
-    scales = peaks / chosen
+    scales = (peaks / chosen).where(inverse > 0, 0.0)
     torch.mul(values, (1 / scales).where(scales > 0, 0.0).unsqueeze(2), out=steps)
     return steps.round_().clamp_(smallest, largest), scales

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 import onnx
+import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.onnx.settings import OnnxSettings
+from pythia_quant.formats.tensor_files import check_finite
 from pythia_quant.inside import own_file
 
 PAGE = 4096
@@ -186,6 +188,16 @@ class StoredModel:
         if len(folders) > 1:
             raise ArtifactError("names data that are in several folders", where=str(self.path), hint=_AGAIN)
         return detached.SerializeToString(), folders.pop() if folders else self.path.parent
+
+    def check_finite(self) -> None:
+        """Refuse a model of which a stored scale or weight is not finite: ONNX Runtime would compute with it.
+
+        Raises:
+            ArtifactError: the first such tensor.
+        """
+        for name, place in self._places.items():
+            if place.kind.kind == "f":
+                check_finite(name, torch.from_numpy(np.array(self.array(name))), place.file)
 
     def _place(self, tensor: TensorProto) -> _Place:
         # Text that is no UTF-8 comes as bytes.

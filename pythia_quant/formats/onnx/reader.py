@@ -16,6 +16,7 @@ from pythia_quant.formats.onnx.external import StoredModel
 from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.products import Product
 from pythia_quant.formats.onnx.settings import Choice
+from pythia_quant.formats.tensor_files import check_finite
 from pythia_quant.weights import WeightReader
 
 
@@ -121,4 +122,6 @@ class _Weights:
         return zeros_from_stored(self._array(name, rows), choice.bits, product.columns // choice.block_size)[:, blocks]
 
     def _array(self, name: str, *part: slice) -> Tensor:
-        return torch.from_numpy(np.array(self._model.array(name)[part]))
+        tensor = torch.from_numpy(np.array(self._model.array(name)[part]))
+        check_finite(name, tensor, self._model.path)
+        return tensor
