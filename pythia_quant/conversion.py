@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,7 +111,8 @@ def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None
     architecture = inputs.source.architecture
     body = architecture.non_embedding_parameters
     linear, rest = settings.stored_bits()
-    needed = int((body * linear + (architecture.parameters - body) * rest) / 8 * 1.05) + 10_000_000
+    outside = 2 * architecture.vocabulary * architecture.width  # an artifact has both, also where they are tied
+    needed = int((body * linear + outside * rest) / 8 * 1.05) + 10_000_000
     needed += costs(inputs, settings)[1]
     existing = next(folder for folder in target.resolve().parents if folder.exists())
     free = shutil.disk_usage(existing).free
@@ -142,6 +144,7 @@ def _fingerprint(inputs: Inputs, settings: VariantSettings) -> str:
     """Return what must be the same for a conversion to go on where another was killed, and end with the same bytes."""
     parts = {
         "source": inputs.source.sha256,
+        "config": _config(inputs.source),
         "settings": settings.model_dump(mode="json"),
         "calibration": hashlib.sha256(inputs.calibration.tobytes()).hexdigest(),
         "probe": _probe(inputs).tolist(),
@@ -187,11 +190,13 @@ def _reuse(target: Path, inputs: Inputs, settings: VariantSettings) -> Artifact:
     artifact = open_artifact(target)
     manifest = artifact.manifest
     calibration = _calibration(inputs, settings)
+    made_for = read_config(target / "config.json", quantized=True)
     changed = [
         what
         for what, same in (
             ("settings", artifact.settings == settings),
             ("source weights", manifest.source.sha256 == inputs.source.sha256),
+            ("config.json", made_for.config() == _config(inputs.source)),
             ("calibration", manifest.calibration == calibration),
             (settings.takes_codes_of() or "codes", _same_codes(artifact, inputs, settings)),
             ("tool", manifest.tool == environment.tool_version()),
@@ -206,6 +211,11 @@ def _reuse(target: Path, inputs: Inputs, settings: VariantSettings) -> Artifact:
         )
     verify_files(artifact)
     return artifact
+
+
+def _config(source: Source) -> dict[str, Any]:
+    """Return what an artifact's config.json says of the model, whatever its format adds."""
+    return replace(source.architecture, tokens=source.weights.architecture.tokens).config()
 
 
 def _probe(inputs: Inputs) -> torch.Tensor:

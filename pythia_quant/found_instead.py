@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pythia_quant.printable import printable
 from pythia_quant.tensor_names import MERGE
+from pythia_quant.weights import SAFETENSORS
 
 ADAPTER = "adapter_config.json"
 _SAVE = "load it with the program that wrote it and save it with transformers' save_pretrained()"
@@ -25,6 +26,7 @@ _KINDS = (
 def found_instead(folder: Path) -> tuple[str, str] | None:
     """Return what lies in a folder in place of a checkpoint, and what the user can do; None if nothing known does."""
     for pattern, what, hint in _KINDS:
-        if name := min((path.name for path in folder.glob(pattern)), default=None):
+        names = {path.name for path in folder.glob(pattern)} - {SAFETENSORS}
+        if name := min(names, default=None):
             return f"{what} ({printable(name)})", hint
     return None

@@ -55,10 +55,7 @@ class _Client(httpx2.Client):
         try:
             answer = super().send(request, **options)
         except httpx2.ConnectError as error:
-            causes = [*_chain(error), *_chain(error.__context__)]
-            if _Client.heard or not any(
-                isinstance(cause, socket.gaierror | ConnectionRefusedError) for cause in causes
-            ):
+            if _Client.heard or not isinstance(_origin(error), socket.gaierror | ConnectionRefusedError):
                 raise
             raise UnreachableError(f"{request.url.host}: {error}") from error
         _Client.heard = True

@@ -138,8 +138,8 @@ def _open(
     _refuse_artifact(folder, get)
     config = get(folder, "config.json")
     if config is None:
-        what, hint = found_instead(folder) or ("has no config.json", "give a folder as the hub serves it")
-        raise SourceError(what, where=str(folder), hint=hint)
+        what, hint = found_instead(folder) or ("", "give a folder as the hub serves it")
+        raise SourceError("has no config.json" + (f": it {what}" if what else ""), where=str(folder), hint=hint)
     get(folder, GENERATION_CONFIG)
     architecture = read_model(folder, notice)
     unknown = unknown_fields(read_object(config, SourceError))

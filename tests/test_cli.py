@@ -448,3 +448,13 @@ def test_recipes_and_suite_are_listed_and_shown(recipe_file: Path) -> None:
     assert "11,846,072,320" in succeed("suite")
     recipe_file.write_text(recipe_file.read_text().replace("damping", "dampling").replace("windows: 16", "window: 16"))
     assert "did you mean 'windows'" in refuse("recipes", "validate", recipe_file)
+
+
+def test_an_argument_that_is_not_utf8_is_refused_whatever_it_is_for() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pythia_quant", "generate", "folder", "--prompt", b"caf\xe9"],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == b"error: caf\\udce9: is not UTF-8\n  give it in that encoding\n"

@@ -2,6 +2,7 @@
 
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +122,12 @@ def test_what_is_too_large_to_load_is_checked_layer_by_layer(inputs: Inputs, tmp
     assert layers.runtime == f"{whole.runtime}, layer by layer"
     assert layers.kl_as_run == pytest.approx(whole.kl_as_run, rel=0.05)
     assert (len(whole.generated), layers.generated) == (8, [])
+
+
+def test_an_artifact_of_the_same_weights_and_another_config_is_not_reused(inputs: Inputs, tmp_path: Path) -> None:
+    convert(inputs, "bnb-nf4", tmp_path)
+    convert(inputs, "bnb-nf4", tmp_path)  # stands already
+    source = inputs.source
+    sequential = replace(source, architecture=replace(source.architecture, parallel_residual=False))
+    with pytest.raises(ArtifactError, match=r"made with a different config\.json"):
+        convert(replace(inputs, source=sequential), "bnb-nf4", tmp_path)

@@ -49,6 +49,33 @@ def test_a_missing_shard_is_named(checkpoint: Path) -> None:
         open_source(str(checkpoint))
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("adapter_config.json", r"is an adapter \(LoRA\), not a whole model.*merge it first"),
+        ("model.gguf", r"holds GGUF \(model\.gguf\)"),
+        ("tf_model.h5", "holds TensorFlow weights"),
+    ],
+)
+@pytest.mark.parametrize("config", [True, False])
+def test_what_is_no_checkpoint_is_named(checkpoint: Path, name: str, message: str, *, config: bool) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "adapter_model.safetensors")
+    (checkpoint / name).touch()
+    if not config:
+        (checkpoint / "config.json").unlink()
+    with pytest.raises(SourceError, match=f"(?s){message}"):
+        open_source(str(checkpoint))
+
+
+def test_unknown_config_fields_are_a_notice(checkpoint: Path) -> None:
+    fields = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(fields | {"unsloth_version": "1", "auto_map": {}}))
+    notices: list[str] = []
+    assert open_source(str(checkpoint), notice=notices.append).unknown_fields == ["auto_map", "unsloth_version"]
+    assert len(notices) == 1
+    assert "auto_map, unsloth_version" in notices[0]
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_missing_file_is_named(checkpoint: Path, name: str) -> None:
     (checkpoint / name).unlink()

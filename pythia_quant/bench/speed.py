@@ -171,7 +171,7 @@ def weight_bytes(subject: Subject) -> int:
     table = shape.vocabulary * shape.width
     if subject.dtype is not None:
         dtype: torch.dtype = getattr(torch, subject.dtype)
-        return (shape.parameters - table) * dtype.itemsize
+        return (shape.non_embedding_parameters + table) * dtype.itemsize  # a head reads its matrix, tied or not
     artifact = open_artifact(subject.folder)
     stored = artifact.manifest.bits_per_weight * artifact.manifest.source.parameters
     return round((stored - table * _embedding_bits(artifact.settings)) / 8)

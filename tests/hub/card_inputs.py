@@ -51,7 +51,7 @@ def manifest(variant: str = "gptq-int4", source: SourceRecord = HUB, **settings:
 
 def results(of: Manifest, gate: str = "passed", *, lambada: bool = False, **row: Any) -> Results:
     """Return results with the variant's row, changed by `row`, and those of the source."""
-    ours = measured.row("variant", 0.02, noise=0.05, top1=0.92, decode=0.005)
+    ours = measured.row("variant", 0.02, noise=0.02, top1=0.92, decode=0.005)
     ours = ours.model_copy(update={"name": of.variant, "runtime": "torch int4 kernel", "weights": ours.as_run} | row)
     run = measured.results(measured.row("torch-fp16", 0.0001), measured.row("torch-fp32", 0), ours)
     run = run.model_copy(update={"source": of.source, "text": TEXT})

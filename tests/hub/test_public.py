@@ -47,7 +47,7 @@ def test_a_path_that_is_part_of_other_texts_leaves_those_as_they_are() -> None:
     source = of.source.model_copy(update={"model": "/model"})
     recipe = of.recipe | {"source": {"model": "/model", "revision": "main"}}
     file = FileRecord(bytes=1, sha256="0" * 64)
-    files = {"onnx/model_quantized.onnx": file, "/model": file}
+    files = {"onnx/model_quantized.onnx": file, "model": file}
     notes = {"said": "in /model and onnx/model_quantized.onnx"}
     public = public_manifest(of.model_copy(update={"source": source, "recipe": recipe, "files": files, "notes": notes}))
     assert (public.source.model, public.recipe["source"]["model"]) == ("model", "model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,7 +235,7 @@ def test_answers_are_offered_to_the_cache(ours: Any) -> None:
         ({}, "give either an artifact or a source"),
         ({"artifact": "a", "source": "b"}, "give either an artifact or a source"),
         ({"artifact": "/nowhere"}, r"/nowhere: there is no pythia_quant\.json"),
-        ({"source": "/nowhere"}, "/nowhere: transformers cannot load it"),
+        ({"source": "/nowhere"}, "/nowhere: has neither model.safetensors"),
         ({"source": str(MODEL), "dtype": "float8"}, "'float8' is not handled\n  did you mean 'float32'"),
         ({"artefact": "a"}, "no setting 'artefact'\n  did you mean 'artifact'"),
     ],
@@ -263,7 +264,7 @@ def test_a_source_without_tokenizer_is_refused(checkpoint: Path) -> None:
     from pythia_quant.integrations.lm_eval import PythiaQuantLM
 
     (checkpoint / "tokenizer.json").unlink()
-    with pytest.raises(PythiaQuantError, match=r"tokenizer\.json: is no tokenizer"):
+    with pytest.raises(PythiaQuantError, match=r"tokenizer\.json: there is no such file"):
         PythiaQuantLM(source=str(checkpoint))
 
 
@@ -283,3 +284,12 @@ def test_the_command_line_says_what_is_wrong(
     with pytest.raises(SystemExit, match="2"):
         main()
     assert "error: /nowhere: there is no pythia_quant.json" in capsys.readouterr().err
+
+
+def test_lm_evals_own_models_stay_in_its_table() -> None:
+    """In a process of its own: here they are there already."""
+    script = (
+        "import pythia_quant.integrations.lm_eval; from lm_eval.api.registry import get_model; print(get_model('hf'))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "HFLM" in found
