@@ -51,7 +51,7 @@ def convert(
     """Quantize one variant of a recipe, or return the artifact when it is already there and verifies.
 
     A variant that stores another one's integers has that one converted first, into an artifact of its own, unless it is
-    there and verifies.
+    there and verifies. An artifact of a folder whose checkpoint has changed since is made anew.
 
     Args:
         inputs: the recipe with its source and texts.
@@ -67,7 +67,7 @@ def convert(
     entry = format_of(settings)
     target = artifact_folder(out, inputs.source, variant)
     recover(target)
-    if target.exists() and not overwrite:
+    if target.exists() and not overwrite and not _is_stale(target, inputs):
         return _reuse(target, inputs, settings)
     if inputs.calibration_record is None and inputs.recipe.calibrates([variant]):
         hint = f"load_inputs(recipe, only=[{variant!r}])"
@@ -186,17 +186,30 @@ def _calibration(inputs: Inputs, settings: VariantSettings) -> CalibrationRecord
     return inputs.calibration_record if format_of(settings).calibrates or settings.takes_codes_of() else None
 
 
+def _is_stale(target: Path, inputs: Inputs) -> bool:
+    """Say whether an artifact is of the very same folder, which has held another checkpoint since.
+
+    That is like a file older than what it is made from. Another folder of that name is another model.
+    """
+    manifest, source = open_artifact(target).manifest, inputs.source
+    same = manifest.source.sha256 == source.sha256 and _made_for(target) == _config(source)
+    return source.commit is None and manifest.source.model == source.model and not same
+
+
+def _made_for(target: Path) -> dict[str, Any]:
+    return read_config(target / "config.json", quantized=True).config()
+
+
 def _reuse(target: Path, inputs: Inputs, settings: VariantSettings) -> Artifact:
     artifact = open_artifact(target)
     manifest = artifact.manifest
     calibration = _calibration(inputs, settings)
-    made_for = read_config(target / "config.json", quantized=True)
     changed = [
         what
         for what, same in (
             ("settings", artifact.settings == settings),
             ("source weights", manifest.source.sha256 == inputs.source.sha256),
-            ("config.json", made_for.config() == _config(inputs.source)),
+            ("config.json", _made_for(target) == _config(inputs.source)),
             ("calibration", manifest.calibration == calibration),
             (settings.takes_codes_of() or "codes", _same_codes(artifact, inputs, settings)),
             ("tool", manifest.tool == environment.tool_version()),

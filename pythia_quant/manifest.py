@@ -183,7 +183,9 @@ def _what_to_do(content: bytes) -> str:
         data = json.loads(content)
     except (ValueError, RecursionError):
         return _ANEW
-    tool = data.get("tool") if isinstance(data, dict) else None
+    data = data if isinstance(data, dict) else {}
+    tool, version = data.get("tool"), data.get("schema_version")
     if not isinstance(tool, str):
-        return _ANEW
+        newer = isinstance(version, int) and version > 1
+        return "a newer pythia-quant may have written it: update, or convert again" if newer else _ANEW
     return f"{printable(tool)[:80]} wrote it; read it with that version, or convert again with this one"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
+from tiny import TINY, random_weights, write_checkpoint
 
 from pythia_quant.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, WHOLE_MODEL_BYTES, check_artifact
 from pythia_quant.conversion import check_again, check_space, convert, costs
@@ -127,7 +128,17 @@ def test_what_is_too_large_to_load_is_checked_layer_by_layer(inputs: Inputs, tmp
 def test_an_artifact_of_the_same_weights_and_another_config_is_not_reused(inputs: Inputs, tmp_path: Path) -> None:
     convert(inputs, "bnb-nf4", tmp_path)
     convert(inputs, "bnb-nf4", tmp_path)  # stands already
-    source = inputs.source
+    source = replace(inputs.source, model="/another/folder/tiny")
     sequential = replace(source, architecture=replace(source.architecture, parallel_residual=False))
     with pytest.raises(ArtifactError, match=r"made with a different config\.json"):
         convert(replace(inputs, source=sequential), "bnb-nf4", tmp_path)
+
+
+def test_an_artifact_of_a_folder_whose_checkpoint_has_changed_is_made_anew(recipe_file: Path, tmp_path: Path) -> None:
+    def converted() -> str:
+        artifact = convert(load_inputs(load_recipe(recipe_file), only=["onnx-fp32"]), "onnx-fp32", tmp_path / "out")
+        return artifact.manifest.source.sha256["model.safetensors"]
+
+    first = converted()
+    write_checkpoint(recipe_file.parent / "tiny", weights=random_weights(TINY, seed=1))
+    assert converted() != first

@@ -126,5 +126,5 @@ def test_a_hub_that_is_not_there_is_given_up_at_once(address: str, tmp_path: Pat
 
 def test_a_cache_below_a_folder_called_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", "/disk/snapshots/of-mine/hub")
-    path = Path(constants.HF_HUB_CACHE) / "models--me--x/snapshots/0123abc/snapshots/file"
-    assert commit_of(path) == "0123abc"
+    path = Path(constants.HF_HUB_CACHE) / f"models--me--x/snapshots/{'0' * 40}/snapshots/file"
+    assert commit_of(path) == "0" * 40

@@ -84,7 +84,9 @@ def test_a_file_of_schema_version_1_makes_a_page_that_says_what_is_missing(tmp_p
 
 def test_rows_that_were_not_run_or_not_finite_are_said_to_be_and_nothing_breaks(tmp_path: Path) -> None:
     missing = row("variant", 0).model_copy(update={"as_run": None, "speeds": [], "notes": ["too large for memory."]})
-    broken = row("torch-fp16", 0).model_copy(update={"as_run": Drift(nll=[], kl=[], top1=[], non_finite=7)})
+    broken = row("torch-fp16", 0).model_copy(
+        update={"as_run": Drift(nll=[], kl=[], top1=[], non_finite=7), "speeds": []}
+    )
     run = results(broken, missing).model_copy(update={"latency": None})
     page = write_report([saved(tmp_path, run)], tmp_path / "report", ("markdown", "csv", "json")).read_text()
     for said in ("not run", "not finite", "too large for memory.</li>", "not finite at 7 positions", "no row was run"):

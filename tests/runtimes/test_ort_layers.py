@@ -57,7 +57,7 @@ def test_damaged_data_are_named(tmp_path: Path) -> None:
 def test_data_behind_the_links_of_the_hub_cache(tmp_path: Path, opener: Callable[[Path, int], Any]) -> None:
     """As snapshot_download leaves a folder: every file a link to one named by its hash, in another folder."""
     convert(source(tmp_path / "source"), tmp_path / "artifact")
-    snapshot = tmp_path / "snapshots" / "commit"
+    snapshot = tmp_path / "snapshots" / ("0" * 40)
     (tmp_path / "blobs").mkdir()
     files = [path for path in (tmp_path / "artifact").rglob("*") if path.is_file()]
     for number, path in enumerate(files):
@@ -75,8 +75,8 @@ def test_data_in_two_folders_are_refused(tmp_path: Path) -> None:
     convert(source(tmp_path / "source"), tmp_path / "artifact")
     path = find_model(tmp_path / "artifact")
     data = path.with_name(f"{path.name}_data")
-    (tmp_path / "elsewhere").mkdir()
-    path.with_name("more").symlink_to(shutil.copy(data, tmp_path / "elsewhere"))
+    (path.parent / "elsewhere").mkdir()
+    path.with_name("more").symlink_to(shutil.copy(data, path.parent / "elsewhere"))
     model = onnx.load(path, load_external_data=False)
     tensor = next(t for t in model.graph.initializer if t.name == "head.codes")
     next(entry for entry in tensor.external_data if entry.key == "location").value = "more"
