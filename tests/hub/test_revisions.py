@@ -219,4 +219,4 @@ def test_refusals_are_clear_and_opening_a_known_fault_says_so(client: Client, hu
         f"{FAULTY}@step54000 is known to serve the weights of step143000 (EleutherAI/pythia issue 205)",
     ]
     assert printed.count("has no config.json") == 4
-    assert len(hub.requests) == 4
+    assert len(hub.requests) == 8, "config.json and, without one, whether it is an adapter"
