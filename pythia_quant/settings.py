@@ -60,6 +60,10 @@ class VariantSettings(Settings, ABC):
     def stored_bits(self) -> tuple[float, float]:
         """Return the bits a weight takes on disk, scales included: in the linear layers, in embeddings and head."""
 
+    @abstractmethod
+    def code_bits(self, name: str) -> int:
+        """Return the bits of one value of a checkpoint's matrix, of its code or as a float; scales are not counted."""
+
     def takes_codes_of(self) -> str | None:
         """Return the variant of the same recipe whose integers this one stores; None when it has its own."""
         return None

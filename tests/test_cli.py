@@ -201,6 +201,8 @@ def test_verify_and_generate(finished: Path) -> None:
     parent = finished / "out/tiny/local"
     printed = succeed("verify", *(parent / name for name in ("bnb-nf4", "gptq-int4", "onnx-int8", "onnx-fp32")))
     assert printed.count("files as in the manifest") == 4
+    assert printed.count(f"weights are those of {finished / 'tiny'}") == 4
+    assert "origin" not in printed
     arguments = ("generate", parent / "onnx-fp32", "--prompt", "abc", "--max-new-tokens", "5")
     greedy = json.loads(succeed(*arguments, "--json"))
     assert len(greedy["prompt_tokens"]) == 3

@@ -31,7 +31,8 @@ class Format:
         run: ``(folder, threads) -> Runtime``.
         run_layers: ``(folder, threads) -> Layered``, with one layer in memory at a time; empty where there is none.
         needs: modules that must be installed, and the extra that installs them.
-        calibrates: whether the quantizer uses calibration text.
+        calibrates: whether the quantizer uses calibration text, and corrects biases.
+        equalizes: whether layers are equalized before they are rounded, see :mod:`pythia_quant.equalize`.
         costs: ``(architecture, calibration tokens) -> (memory, disk)`` in bytes while it is written, the artifact
             itself left out; empty where that is little.
     """
@@ -43,6 +44,7 @@ class Format:
     needs: tuple[str, ...] = ()
     extra: str = ""
     calibrates: bool = False
+    equalizes: bool = False
     costs: str = ""
 
 
@@ -60,6 +62,7 @@ FORMATS: dict[type[VariantSettings], Format] = {
         run="pythia_quant.runtimes.int4:open_runtime",
         run_layers="pythia_quant.runtimes.torch_layers:open_gptq",
         calibrates=True,
+        equalizes=True,
         costs="pythia_quant.formats.gptq.writer:costs",
     ),
     OnnxSettings: Format(
@@ -67,6 +70,7 @@ FORMATS: dict[type[VariantSettings], Format] = {
         read="pythia_quant.formats.onnx.reader:read",
         run="pythia_quant.runtimes.ort:open_runtime",
         run_layers="pythia_quant.runtimes.ort_layers:open_layers",
+        equalizes=True,
         needs=("onnx", "onnxruntime"),
         extra="onnx",
     ),

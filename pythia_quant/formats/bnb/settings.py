@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pythia_quant.architecture import EMBEDDING, HEAD
 from pythia_quant.settings import VariantSettings
 
 
@@ -24,3 +25,7 @@ class BnbSettings(VariantSettings):
     def stored_bits(self) -> tuple[float, float]:
         # One absmax per 64 weights: fp32, or a byte and its own fp32 absmax per 256 blocks.
         return 4 + (8 + 32 / 256 if self.double_quant else 32) / 64, 32 if self.compute_dtype == "float32" else 16
+
+    def code_bits(self, name: str) -> int:
+        unquantized = 32 if self.compute_dtype == "float32" else 16
+        return unquantized if name in (EMBEDDING, HEAD) else 4

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pythia_quant.architecture import EMBEDDING, HEAD
 from pythia_quant.settings import Misfit, VariantSettings, divides
 
 
@@ -28,6 +29,10 @@ class GptqSettings(VariantSettings):
         group = 128 if self.group_size == "row" else self.group_size  # a row is no shorter
         linear = self.bits + (16 + self.bits) / group
         return linear, 16 if self.head == "fp16" else (16 + linear) / 2
+
+    def code_bits(self, name: str) -> int:
+        quantized = name != EMBEDDING and (name != HEAD or self.head == "quantized")
+        return self.bits if quantized else 16
 
     def fits(self, width: int, mlp_width: int, layers: int) -> Misfit | None:  # noqa: ARG002
         if self.group_size == "row":

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from pythia_quant.architecture import EMBEDDING, HEAD
 from pythia_quant.errors import nearest
 from pythia_quant.settings import Misfit, Settings, VariantSettings, divides
 
@@ -99,6 +100,12 @@ class OnnxSettings(VariantSettings):
 
     def takes_codes_of(self) -> str | None:
         return self.codes
+
+    def code_bits(self, name: str) -> int:
+        if name in (EMBEDDING, HEAD):
+            return (self.of_embeddings() if name == EMBEDDING else self.of_head()).bits
+        layer, linear = _parse(name.removeprefix("gpt_neox.").removesuffix(".weight"))
+        return self.of_linear(layer or 0, linear).bits
 
     def quantizes(self) -> bool:
         """Return whether any tensor is stored in integers."""

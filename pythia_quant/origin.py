@@ -1,0 +1,90 @@
+"""Whether an artifact's weights are those of the source that it names: a manifest can say anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import HFValidationError
+
+from pythia_quant.artifact import Artifact
+from pythia_quant.callbacks import Report, silent
+from pythia_quant.closeness import Closeness, compare
+from pythia_quant.errors import ArtifactError, PythiaQuantError
+from pythia_quant.formats import format_of, load
+from pythia_quant.hub_files import sha256
+from pythia_quant.inside import own_file
+from pythia_quant.manifest import DEMO
+from pythia_quant.source import open_source, open_weights
+from pythia_quant.source_name import repository_of
+from pythia_quant.weights import WeightReader
+
+
+def source_at_hand(artifact: Artifact) -> WeightReader | None:
+    """Return the weights that an artifact's manifest names, if they are here: nothing is downloaded.
+
+    They are with this package, in the folder that was converted, or in the hub's cache. What cannot be read there, or
+    is other weights by now, is not at hand.
+    """
+    recorded = artifact.manifest.source
+    if recorded.model == DEMO:
+        source = open_source(DEMO)
+        return source.weights if source.sha256 == recorded.sha256 else None
+    folder = Path(recorded.model) if recorded.commit is None else _cached(recorded.model, recorded.commit)
+    if folder is None:
+        return None
+    try:
+        files = {name: own_file(folder, name, ArtifactError) for name in recorded.sha256}
+        if any(path is None or sha256(path) != recorded.sha256[name] for name, path in files.items()):
+            return None
+        return open_weights(folder)
+    except (PythiaQuantError, OSError):
+        return None
+
+
+def named_source(artifact: Artifact, model: str) -> WeightReader:
+    """Open the weights of a model that the user says an artifact was made from.
+
+    Raises:
+        ArtifactError: the manifest names other weights.
+        SourceError: it cannot be opened.
+    """
+    recorded = artifact.manifest.source
+    same = recorded.commit is not None and repository_of(model) == recorded.model
+    source = open_source(model, recorded.commit if same and recorded.commit else "main")
+    if source.sha256 != recorded.sha256:
+        raise ArtifactError(
+            f"was made from other weights than those of {model}, its manifest says: "
+            f"{recorded.model} at {recorded.commit or recorded.revision}",
+            where=str(artifact.folder),
+            hint="give with --model the checkpoint that it was made from",
+        )
+    return source.weights
+
+
+def compare_with(artifact: Artifact, source: WeightReader, report: Report = silent) -> Closeness:
+    """Compare an artifact's weights with a source's; see :func:`pythia_quant.closeness.compare`.
+
+    Raises:
+        ArtifactError: they are not the source's, rounded; or they cannot be read.
+    """
+    entry = format_of(artifact.settings)
+    try:
+        return compare(
+            load(entry.read)(artifact.folder),
+            source,
+            artifact.settings,
+            equalized=entry.equalizes,
+            corrected=entry.calibrates or artifact.settings.takes_codes_of() is not None,
+            report=report,
+        )
+    except ArtifactError as error:
+        raise ArtifactError(error.what, where=error.where or str(artifact.folder), hint=error.hint) from error
+
+
+def _cached(repo_id: str, commit: str) -> Path | None:
+    try:
+        found = huggingface_hub.try_to_load_from_cache(repo_id, "config.json", revision=commit)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
