@@ -191,6 +191,8 @@ def layer_name(index: int) -> str:
 LINEARS = ("attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
 MIXED, DENSE, EXPAND, CONTRACT = LINEARS
 """The linear layers within one layer."""
+ATTENTION_BIASES = (f".{MIXED}.bias", f".{DENSE}.bias")
+"""How the names of the biases end that an attention may lack."""
 
 NORM_OF = {MIXED: "input_layernorm", EXPAND: "post_attention_layernorm"}
 """The norm through which a linear layer reads the hidden states."""

@@ -303,8 +303,6 @@ def _manifest(
             parameters=parameters,
         ),
         calibration=_calibration(inputs, settings),
-        bits_per_weight=8 * written.tensor_bytes / parameters,
-        bytes_on_disk=sum(file.bytes for file in files.values()),
         versions=environment.library_versions(),
         cpu=environment.cpu(),
         notes=written.notes | {name: note for name, note in noted.items() if note},

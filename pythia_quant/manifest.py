@@ -8,8 +8,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    computed_field,
+    model_validator,
+)
 
+from pythia_quant import sizes
 from pythia_quant.errors import PythiaQuantError
 from pythia_quant.printable import printable
 
@@ -83,7 +93,7 @@ class SourceRecord(Record):
     revision: str
     commit: str | None
     sha256: dict[str, Sha256]
-    parameters: Count
+    parameters: Annotated[Count, Field(gt=0)]
 
 
 class TextRecord(Record):
@@ -126,7 +136,11 @@ class CheckRecord(Record):
 
 
 class Manifest(Record):
-    """Everything known about an artifact when it was made."""
+    """Everything known about an artifact when it was made.
+
+    Sizes are counted from `files`, whatever a manifest says of them: earlier ones have the bytes of all files, and the
+    bits of tensors alone.
+    """
 
     schema_version: Literal[1] = 1
     tool: str
@@ -138,13 +152,29 @@ class Manifest(Record):
     recipe: dict[str, Any]
     source: SourceRecord
     calibration: CalibrationRecord | None
-    bits_per_weight: Annotated[Finite, Field(ge=0)]
-    bytes_on_disk: Count
     versions: dict[str, str]
     cpu: str
     notes: dict[str, Any]
     check: CheckRecord
     files: Annotated[dict[FileName, FileRecord], AfterValidator(_beside_each_other)]
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorator of properties
+    @property
+    def bytes_on_disk(self) -> int:
+        """Of the files that hold weights."""
+        return sizes.of_weight_files({name: file.bytes for name, file in self.files.items()})
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def bits_per_weight(self) -> float:
+        """Of those bytes, for each of the source's parameters."""
+        return sizes.bits_per_weight(self.bytes_on_disk, self.source.parameters)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_sizes(cls, data: object) -> object:
+        counted = ("bytes_on_disk", "bits_per_weight")
+        return {key: data[key] for key in data if key not in counted} if isinstance(data, dict) else data
 
 
 def read_manifest(path: Path, kind: type[PythiaQuantError], where: str = "") -> Manifest:

@@ -117,12 +117,10 @@ class Drift(Record):
         top1: share of positions whose most likely token is the reference's.
         top5: mean share of the reference's five most likely tokens than which fewer than five are likelier.
         non_finite: positions with a logit that is not finite; when there are any, the lists are empty.
-        kl_quantiles: of the tokens' KL divergence.
+        kl_quantiles: of the tokens' KL divergence. Like `top5` and what follows, empty in files of schema version 1.
         kl_histogram: tokens by the decimal logarithm of their KL divergence, in steps of a tenth from -12 to 2; what
             lies outside is counted in the first or last.
         by_confidence: KL divergence by how sure the reference was.
-
-    The last four, and `top5`, are empty in files of schema version 1.
     """
 
     nll: list[float]
@@ -224,8 +222,8 @@ class Row(Record):
         name: the variant's, or ``torch-<dtype>`` for the source as transformers runs it.
         quantized: whether any weight has fewer bits than the source's.
         runtime: library, kernel and dtype.
-        bits_per_weight: over all parameters.
-        disk_bytes: of the whole folder for an artifact, of the weights for the source.
+        bits_per_weight: `disk_bytes` in bits, for each of the source's parameters.
+        disk_bytes: of an artifact's files that hold weights; of the source as a safetensors file in the row's dtype.
         manifest_sha256: of the artifact's manifest, which holds its files' hashes; None for the source.
         weights: drift of the weights, in fp32 arithmetic; None for the source, whose weights are the reference's.
         as_run: drift as run by `runtime`; None when it was not run, for the reason in `notes`.
@@ -285,9 +283,9 @@ class Machine(Record):
 
 
 class Results(Record):
-    """Everything one benchmark run measured."""
+    """Everything one benchmark run measured; what each version of sizes counts is said in docs/protocols.md."""
 
-    schema_version: Literal[3] = CURRENT
+    schema_version: Literal[4] = CURRENT
     tool: str
     created: datetime
     source: SourceRecord
@@ -295,6 +293,7 @@ class Results(Record):
     protocol: Protocol
     latency: LatencyProtocol | None
     lambada: LambadaProtocol | None = None
+    size_version: Literal[1, 2] = 2
     machine: Machine
     reference_nll: list[float]
     baseline: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pythia_quant.architecture import DENSE, EMBEDDING, HEAD, MIXED, Architecture
+from pythia_quant.architecture import ATTENTION_BIASES, EMBEDDING, HEAD, Architecture
 from pythia_quant.errors import SourceError
 from pythia_quant.json_file import read_object
 from pythia_quant.pickled import read_pickle
@@ -24,9 +23,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.(?:safetensors|bin)
 
 # The dtypes weights may have, by safetensors' names.
 _DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
-_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
 _DAMAGED = "download the file again; it is truncated or was not written completely"
-_ATTENTION_BIASES = (f".{MIXED}.bias", f".{DENSE}.bias")
 
 
 class WeightReader(Protocol):
@@ -53,7 +50,6 @@ class WeightFiles:
 
     Attributes:
         architecture: the shape they must have.
-        tensor_bytes: bytes of all weights, without the buffers that old checkpoints carry.
         plain: whether transformers finds the same tensors by itself.
     """
 
@@ -62,7 +58,7 @@ class WeightFiles:
         self._pickled: dict[Path, dict[str, Tensor]] = {}
         self._stored: dict[str, tuple[Path, str]] = {}
         shapes: dict[str, tuple[int, ...]] = {}
-        self.tensor_bytes, self.plain = 0, True
+        self.plain = True
         for file in files:
             for stored, (shape, dtype) in self._contents(file).items():
                 name = plain_name(stored)
@@ -70,21 +66,20 @@ class WeightFiles:
                     continue
                 if other := foreign(stored):
                     raise SourceError(f"{other[0]} (its tensor {stored})", where=str(file), hint=other[1])
-                if dtype not in _BYTES:
-                    what = f"{stored} is {dtype}; only {', '.join(_BYTES)} are handled"
+                if dtype not in _DTYPES.values():
+                    what = f"{stored} is {dtype}; only {', '.join(_DTYPES.values())} are handled"
                     raise SourceError(what, where=str(file), hint=UNQUANTIZED)
                 if name in self._stored:
                     before, earlier = self._stored[name]
                     both = f"{earlier} and {stored}" if stored != earlier else f"{stored}, in {before.name} too,"
                     raise SourceError(f"holds {name} twice: as {both}", where=str(file), hint="keep the right one")
                 self._stored[name], shapes[name] = (file, stored), shape
-                self.tensor_bytes += math.prod(shape) * _BYTES[dtype]
                 self.plain &= known_to_transformers(stored)
         self._check(shapes, files)
 
     def read(self, name: str) -> Tensor:
         if name not in self._stored:
-            if name.endswith(_ATTENTION_BIASES):
+            if name.endswith(ATTENTION_BIASES):
                 return torch.zeros(self.architecture.tensor_shapes()[name])
             name = EMBEDDING if name == HEAD else HEAD
         file, stored = self._stored[name]
@@ -141,7 +136,7 @@ class WeightFiles:
     def _may_lack(self, name: str) -> bool:
         if self.architecture.tied and name in (HEAD, EMBEDDING):
             return HEAD in self._stored or EMBEDDING in self._stored
-        return not self.architecture.attention_biases and name.endswith(_ATTENTION_BIASES)
+        return not self.architecture.attention_biases and name.endswith(ATTENTION_BIASES)
 
 
 def weight_file_names(index: Path) -> list[str]:

@@ -113,7 +113,22 @@ def test_measured_drift_is_that_of_the_weights_for_exact_runtimes(finished: Path
         assert row.weights is not None
         weights, run = sum(row.weights.kl), sum(as_run(name))
         assert 0 < weights < 2 * run < 20 * weights
-    assert results.row("onnx-fp32").bits_per_weight == pytest.approx(32, rel=0.03)
+
+
+def test_every_row_counts_the_files_that_hold_weights(finished: Path) -> None:
+    results = load_results(finished / "out/tiny/local/results.json")
+    shown, parameters = (finished / "table.txt").read_text(), results.source.parameters
+    in_fp16 = (finished / "tiny/model.safetensors").stat().st_size
+    for row in results.rows:
+        files = [*(finished / "out/tiny/local" / row.name).rglob("model*")]
+        if row.name == "torch-fp32":
+            assert row.disk_bytes == pytest.approx(in_fp16 + 2 * parameters, abs=100)  # longer numbers in the header
+        else:
+            assert row.disk_bytes == (sum(path.stat().st_size for path in files) or in_fp16)
+        assert row.bits_per_weight == 8 * row.disk_bytes / parameters
+        size = f"{row.bits_per_weight:.2f} +{row.disk_bytes / 1e6:.1f}"
+        assert re.search(rf"^{row.name} .* {size} ", shown, re.MULTILINE)
+    assert "Bits, disk: all of the files that hold weights; of torch rows, a safetensors file" in shown
 
 
 def test_run_again_finds_the_artifacts_there_and_keeps_the_earlier_results(finished: Path) -> None:

@@ -22,6 +22,13 @@ MANIFEST_FIELDS: dict[str, Any] = {
 }  # fmt: skip
 
 
+SIZES = {
+    "onnx/model_quantized.onnx": 1, "onnx/model_quantized.onnx_data": 2, "model-00001-of-00002.safetensors": 4,
+    "model-00002-of-00002.safetensors": 8, "model.safetensors": 20, "model.safetensors.index.json": 100,
+    "tokenizer.json": 200, "config.json": 400, "results.json": 800, "README.md": 1600,
+}  # fmt: skip
+
+
 def read(folder: Path, fields: dict[str, Any]) -> Manifest:
     path = folder / MANIFEST
     path.write_text(json.dumps(fields))
@@ -44,6 +51,17 @@ def test_names_that_are_no_plain_paths_on_every_system_are_refused(tmp_path: Pat
     with pytest.raises(ArtifactError, match=r"is no path within the artifact|is the manifest itself") as error:
         read(tmp_path, MANIFEST_FIELDS | {"files": {name: FILE}})
     assert "\x1b" not in str(error.value)
+
+
+def test_sizes_are_counted_from_the_files_whatever_is_said(tmp_path: Path) -> None:
+    files = {name: {"bytes": size, "sha256": "0" * 64} for name, size in SIZES.items()}
+    fields = MANIFEST_FIELDS | {"files": files, "source": MANIFEST_FIELDS["source"] | {"parameters": 20}}
+    for said in (4.5, -1, float("inf"), None):
+        manifest = read(tmp_path, fields | {"bits_per_weight": said, "bytes_on_disk": said})
+        assert (manifest.bytes_on_disk, manifest.bits_per_weight) == (35, 14.0)
+    assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
+    written = json.loads(manifest.model_dump_json())
+    assert (written["bytes_on_disk"], written["bits_per_weight"]) == (35, 14.0)
 
 
 def test_names_that_artifacts_have_are_taken(tmp_path: Path) -> None:
@@ -76,8 +94,7 @@ def test_names_that_cannot_stand_beside_each_other_are_refused(tmp_path: Path, n
         (("files", "config.json", "sha256"), "0" * 63),
         (("files", "config.json", "sha256"), "../x"),
         (("source", "sha256", "w"), ""),
-        (("bits_per_weight",), float("inf")),
-        (("bits_per_weight",), -1),
+        (("source", "parameters"), 0),
         (("check", "kl_as_run"), float("nan")),
     ],
 )

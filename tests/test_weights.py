@@ -76,8 +76,7 @@ def test_a_missing_a_misshapen_and_an_unknown_tensor_are_named(tmp_path: Path) -
         WeightFiles([write(tmp_path, lm_head__weight=torch.ones(272, 64))], TINY)
 
 
-def test_weights_of_another_dtype_are_refused_and_bytes_counted(tmp_path: Path) -> None:
-    assert WeightFiles([write(tmp_path)], TINY).tensor_bytes == 2 * TINY.parameters
+def test_weights_of_another_dtype_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"final_layer_norm\.bias is I8"):
         WeightFiles([write(tmp_path, gpt_neox__final_layer_norm__bias=torch.ones(64, dtype=torch.int8))], TINY)
 
@@ -153,7 +152,6 @@ def test_fp64_is_read_as_fp32_and_overflow_refused(tmp_path: Path) -> None:
     weights["gpt_neox.final_layer_norm.bias"][0] = 1e300
     save_file(weights, tmp_path / "model.safetensors")
     reader = WeightFiles([tmp_path / "model.safetensors"], TINY)
-    assert reader.tensor_bytes == 8 * TINY.parameters
     assert torch.equal(reader.read("embed_out.weight"), weights["embed_out.weight"].float())
     with pytest.raises(SourceError, match="1 of 64 values"):
         reader.read("gpt_neox.final_layer_norm.bias")
@@ -209,6 +207,5 @@ def test_what_is_tied_is_read_from_the_other_and_missing_attention_biases_are_0(
         reader = WeightFiles([tmp_path / "model.safetensors"], shape)
         assert torch.equal(reader.read(missing), weights[present])
         assert reader.read("gpt_neox.layers.0.attention.dense.bias").equal(torch.zeros(64))
-        assert reader.tensor_bytes == 2 * shape.parameters
     save_file(weights, tmp_path / "model.safetensors")  # as in transformers: what is there is used
     assert torch.equal(WeightFiles([tmp_path / "model.safetensors"], shape).read(HEAD), weights[HEAD])

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from pythia_quant import environment, isolate, resources
+from pythia_quant import environment, isolate, resources, sizes
 from pythia_quant.artifact import Artifact, verify_files
 from pythia_quant.bench import memory
 from pythia_quant.bench.gates import evaluate_gates
@@ -51,7 +51,7 @@ class Options:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One row to be: what is measured, and why not whole, if not."""
+    """One row to be: what is measured, what its weights take on disk, and why it is not run whole, if not."""
 
     subject: Subject
     artifact: Artifact | None
@@ -118,26 +118,25 @@ def benchmark(
 
 def _entries(inputs: Inputs, artifacts: list[Artifact], options: Options) -> list[_Entry]:
     source = inputs.source
-    size = sum((source.folder / name).stat().st_size for name in source.sha256)
-    subjects: list[tuple[Subject, Artifact | None, int]] = [
-        (Subject(name=name, folder=source.folder, dtype=dtype, device=options.device), None, size)
-        for dtype, name in SOURCE_DTYPES.items()
-    ]
+    files = sum((source.folder / name).stat().st_size for name in source.sha256)
+    entries = []
+    for dtype, name in SOURCE_DTYPES.items():
+        subject = Subject(name=name, folder=source.folder, dtype=dtype, device=options.device)
+        note = _why_not_whole(subject, None, files, inputs, options)
+        entries.append(_Entry(subject, None, sizes.of_checkpoint(source.architecture, dtype), note))
     for artifact in artifacts:
         manifest = artifact.manifest
         subject = Subject(
             name=manifest.variant, folder=artifact.folder, settings=manifest.settings, device=options.device
         )
-        subjects.append((subject, artifact, manifest.bytes_on_disk))
-    return [
-        _Entry(subject, artifact, disk, _why_not_whole(subject, artifact, disk, inputs, options))
-        for subject, artifact, disk in subjects
-    ]
+        note = _why_not_whole(subject, artifact, manifest.bytes_on_disk, inputs, options)
+        entries.append(_Entry(subject, artifact, manifest.bytes_on_disk, note))
+    return entries
 
 
-def _why_not_whole(subject: Subject, artifact: Artifact | None, disk: int, inputs: Inputs, options: Options) -> str:
+def _why_not_whole(subject: Subject, artifact: Artifact | None, files: int, inputs: Inputs, options: Options) -> str:
     settings = artifact.settings if artifact else None
-    needed = memory.needed(subject, settings, disk, inputs.source.architecture, inputs.evaluation.shape[1])
+    needed = memory.needed(subject, settings, files, inputs.source.architecture, inputs.evaluation.shape[1])
     allowed = resources.memory_available() if options.memory is None else options.memory
     if needed <= allowed:
         return ""
@@ -214,10 +213,8 @@ class _Once:
 
 def _row(entry: _Entry, inputs: Inputs, measured: dict[str, Any]) -> Row:
     if entry.artifact is None:
-        bits = 8 * inputs.source.weights.tensor_bytes / inputs.source.architecture.parameters
         digest, quantized = None, False
     else:
-        bits = entry.artifact.manifest.bits_per_weight
         digest = _sha256(entry.artifact.folder / MANIFEST)
         quantized = min(entry.artifact.settings.stored_bits()) < 16
     return Row.model_validate(
@@ -225,7 +222,7 @@ def _row(entry: _Entry, inputs: Inputs, measured: dict[str, Any]) -> Row:
         | {
             "name": entry.subject.name,
             "quantized": quantized,
-            "bits_per_weight": bits,
+            "bits_per_weight": sizes.bits_per_weight(entry.disk_bytes, inputs.source.architecture.parameters),
             "disk_bytes": entry.disk_bytes,
             "manifest_sha256": digest,
             "notes": [entry.note] if entry.note else [],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from pythia_quant.bench.metrics import METRICS, PER_PROCESS, Metric, Value, outdated
+from pythia_quant.bench.metrics import METRICS, PER_PROCESS, Metric, Value, outdated, outdated_sizes
 from pythia_quant.bench.statistics import differences, estimate, of_windows
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.results import Results, Row
@@ -98,7 +98,10 @@ def _check_comparable(before: Results, after: Results) -> None:
 
 def _notes(before: Results, after: Results) -> tuple[list[str], set[str]]:
     """Return what differs around the numbers, and the protocols whose values cannot be compared for it."""
-    notes, left_out = [note for note in dict.fromkeys((outdated(before), outdated(after))) if note], set()
+    old = [which(results) for which in (outdated, outdated_sizes) for results in (before, after)]
+    notes, left_out = [note for note in dict.fromkeys(old) if note], set()
+    if before.size_version != after.size_version:
+        left_out.add("size")
     if before.source.sha256 != after.source.sha256:
         notes.append(f"The sources' weights differ: {before.source.model}, {after.source.model}.")
     if before.machine != after.machine:

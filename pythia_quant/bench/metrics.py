@@ -89,6 +89,16 @@ def outdated(results: Results) -> str:
     )
 
 
+def outdated_sizes(results: Results) -> str:
+    """Return what is wrong with sizes that were counted by version 1; empty for later ones."""
+    if results.size_version > 1:
+        return ""
+    return (
+        "Sizes were counted by version 1: bits a weight are of tensors alone, and disk is an artifact's whole folder "
+        "or the source's own files. No size of version 2 is compared with them."
+    )
+
+
 def fp16_floor(results: Results) -> Drift | None:
     """Return the drift of the source as run in fp16; None when that was not finite or not run."""
     floor = next((row.as_run for row in results.rows if row.name == "torch-fp16"), None)
@@ -296,7 +306,7 @@ METRICS = {
         Metric("lambada_accuracy", "LAMBADA accuracy", "%", "higher", "lambada", lambada_accuracy),
         Metric("lambada_perplexity", "LAMBADA perplexity", "", "lower", "lambada", lambada_perplexity),
         Metric("bits_per_weight", "bits a weight", "bit", "lower", "size", _counted(lambda row: row.bits_per_weight)),
-        Metric("disk", "size on disk", "MB", "lower", "size", _counted(lambda row: row.disk_bytes / 1e6)),
+        Metric("disk", "weights on disk", "MB", "lower", "size", _counted(lambda row: row.disk_bytes / 1e6)),
         Metric("prefill", "prefill", "tokens/s", "higher", "latency", prefill_rate),
         Metric("decode", "decode", "ms/token", "lower", "latency", decode_ms),
         Metric(

@@ -9,18 +9,15 @@ from typing import Any
 import torch
 
 from pythia_quant import environment, isolate
-from pythia_quant.artifact import open_artifact
 from pythia_quant.bench.others import ALLOWED, wait
 from pythia_quant.bench.statistics import spread
 from pythia_quant.bench.subject import Subject
 from pythia_quant.config_file import read_config
 from pythia_quant.errors import BenchmarkError
-from pythia_quant.formats.gptq.settings import GptqSettings
-from pythia_quant.formats.onnx.settings import OnnxSettings
+from pythia_quant.formats import load
 from pythia_quant.measuring import DECODED, LatencySettings
 from pythia_quant.progress import Steps
 from pythia_quant.results import LatencyProtocol, Samples, Speed, SpeedProcess
-from pythia_quant.settings import VariantSettings
 
 PROMPTS = (128, 512, 2048)
 CONTEXTS = (128, 384, 896, 1920)
@@ -160,21 +157,20 @@ def measure_in_fresh_process(
 def weight_bytes(subject: Subject) -> int:
     """Return the bytes of weights that one decoded token reads: all that are stored but the embeddings.
 
-    Of those only a row is looked up. For a source they have the dtype it is run in; for an artifact they are those of
-    its files, also where a runtime unpacks them to more.
+    Of those only a row is looked up. For a source they have the dtype it is run in; for an artifact they are the
+    tensors of its files, without what lies around them, also where a runtime unpacks them to more.
 
     Raises:
-        ArtifactError: the artifact has no manifest.
+        ArtifactError: the artifact's files are missing or damaged.
         SourceError: ``config.json`` is missing or not understood.
     """
-    shape = read_config(subject.folder / "config.json", quantized=subject.settings is not None)
-    table = shape.vocabulary * shape.width
-    if subject.dtype is not None:
-        dtype: torch.dtype = getattr(torch, subject.dtype)
-        return (shape.non_embedding_parameters + table) * dtype.itemsize  # a head reads its matrix, tied or not
-    artifact = open_artifact(subject.folder)
-    stored = artifact.manifest.bits_per_weight * artifact.manifest.source.parameters
-    return round((stored - table * _embedding_bits(artifact.settings)) / 8)
+    if subject.dtype is None:
+        size: int = load(subject.format().streamed_bytes)(subject.folder)
+        return size
+    shape = read_config(subject.folder / "config.json")
+    dtype: torch.dtype = getattr(torch, subject.dtype)
+    head = shape.vocabulary * shape.width  # reads its matrix, tied or not
+    return (shape.non_embedding_parameters + head) * dtype.itemsize
 
 
 def disturbance(processes: Sequence[SpeedProcess]) -> str:
@@ -217,12 +213,3 @@ def _taken(process: SpeedProcess) -> bool:
 
 def _rotated(rows: int, turn: int) -> list[int]:
     return [(turn + row) % rows for row in range(rows)]
-
-
-def _embedding_bits(settings: VariantSettings) -> float:
-    """Return the bits that a weight of the embeddings takes in the file, its share of scales included."""
-    if isinstance(settings, OnnxSettings):
-        return settings.of_embeddings().stored_bits
-    if isinstance(settings, GptqSettings):
-        return 16.0
-    return settings.stored_bits()[1]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationInfo, field_validator
 
-from pythia_quant.formats import AnyVariant, format_of, load
+from pythia_quant.formats import AnyVariant, Format, format_of, load
 from pythia_quant.recipe import SOURCE_ROWS
 from pythia_quant.runtimes import Runtime
 from pythia_quant.runtimes.layered import Layered
@@ -47,7 +47,7 @@ class Subject(BaseModel):
     def import_runtime(self) -> Callable[..., Runtime]:
         """Import what the runtime needs and return the function that opens it."""
         opener: Callable[..., Runtime] = load(
-            self._format().run if self.settings else "pythia_quant.runtimes.hf:open_model"
+            self.format().run if self.settings else "pythia_quant.runtimes.hf:open_model"
         )
         return opener
 
@@ -65,7 +65,7 @@ class Subject(BaseModel):
 
     def layers_runtime(self) -> str:
         """Return the name of what runs the model layer by layer; empty where nothing does."""
-        return str(self._format().run_layers) if self.settings else "pythia_quant.runtimes.torch_layers:open_source"
+        return self.format().run_layers if self.settings else "pythia_quant.runtimes.torch_layers:open_source"
 
     def open_layers(self, threads: int) -> Layered:
         """Open the model to run it layer by layer: only one layer's weights are then in memory.
@@ -80,8 +80,9 @@ class Subject(BaseModel):
         """Open an artifact's dequantized weights; None for a source, whose weights are the reference's."""
         if self.settings is None:
             return None
-        reader: WeightReader = load(self._format().read)(self.folder)
+        reader: WeightReader = load(self.format().read)(self.folder)
         return reader
 
-    def _format(self) -> Any:
+    def format(self) -> Format:
+        """Return the entry of an artifact's format."""
         return format_of(TypeAdapter(AnyVariant).validate_python(self.settings))

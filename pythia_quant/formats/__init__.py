@@ -28,6 +28,8 @@ class Format:
     Attributes:
         write: ``Job -> Written``.
         read: ``(folder) -> WeightReader`` of the dequantized weights.
+        streamed_bytes: ``(folder) -> int``, bytes of the weights that a decoded token reads: all tensors but the
+            embeddings, of which it looks up a row.
         run: ``(folder, threads) -> Runtime``.
         run_layers: ``(folder, threads) -> Layered``, with one layer in memory at a time; empty where there is none.
         needs: modules that must be installed, and the extra that installs them.
@@ -39,6 +41,7 @@ class Format:
 
     write: str
     read: str
+    streamed_bytes: str
     run: str
     run_layers: str = ""
     needs: tuple[str, ...] = ()
@@ -52,6 +55,7 @@ FORMATS: dict[type[VariantSettings], Format] = {
     BnbSettings: Format(
         write="pythia_quant.formats.bnb.writer:write",
         read="pythia_quant.formats.bnb.reader:read",
+        streamed_bytes="pythia_quant.formats.tensor_files:streamed_bytes",
         run="pythia_quant.runtimes.hf:open_bnb",
         needs=("bitsandbytes", "accelerate"),
         extra="bnb",
@@ -59,6 +63,7 @@ FORMATS: dict[type[VariantSettings], Format] = {
     GptqSettings: Format(
         write="pythia_quant.formats.gptq.writer:write",
         read="pythia_quant.formats.gptq.reader:read",
+        streamed_bytes="pythia_quant.formats.tensor_files:streamed_bytes",
         run="pythia_quant.runtimes.int4:open_runtime",
         run_layers="pythia_quant.runtimes.torch_layers:open_gptq",
         calibrates=True,
@@ -68,6 +73,7 @@ FORMATS: dict[type[VariantSettings], Format] = {
     OnnxSettings: Format(
         write="pythia_quant.formats.onnx.writer:write",
         read="pythia_quant.formats.onnx.reader:read",
+        streamed_bytes="pythia_quant.formats.onnx.reader:streamed_bytes",
         run="pythia_quant.runtimes.ort:open_runtime",
         run_layers="pythia_quant.runtimes.ort_layers:open_layers",
         equalizes=True,

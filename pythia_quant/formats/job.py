@@ -63,11 +63,9 @@ class Written:
     """What a writer leaves beside the files.
 
     Attributes:
-        tensor_bytes: bytes of all stored weights: codes, scales, zero points and what is kept in floating point.
         logits: fp32 [windows, tokens, vocabulary], what the intended weights give on the probe in fp32 arithmetic.
         notes: facts for the manifest, such as the damping used or each layer's error.
     """
 
-    tensor_bytes: int
     logits: Tensor
     notes: dict[str, object] = field(default_factory=dict)

@@ -26,7 +26,7 @@ class ShardWriter:
         self._pending: dict[str, Tensor] = {}
         self._pending_bytes = 0
         self._shards: list[list[str]] = []
-        self.tensor_bytes = 0
+        self._total_bytes = 0
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Add one tensor; it may be written now or with a later one."""
@@ -35,7 +35,7 @@ class ShardWriter:
             self._flush()
         self._pending[name] = tensor.contiguous()
         self._pending_bytes += size
-        self.tensor_bytes += size
+        self._total_bytes += size
 
     def close(self) -> None:
         """Write what is pending, and the index when there is more than one shard."""
@@ -48,7 +48,7 @@ class ShardWriter:
             file = f"model-{index + 1:05}-of-{len(self._shards):05}.safetensors"
             self._part(index).rename(self._folder / file)
             weight_map |= dict.fromkeys(names, file)
-        content = {"metadata": {"total_size": self.tensor_bytes}, "weight_map": weight_map}
+        content = {"metadata": {"total_size": self._total_bytes}, "weight_map": weight_map}
         (self._folder / f"{SAFETENSORS}{INDEX_SUFFIX}").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
     def _flush(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,10 +10,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pythia_quant.architecture import EMBEDDING
 from pythia_quant.errors import ArtifactError, SourceError
 from pythia_quant.formats.artifact_config import AGAIN
 from pythia_quant.inside import own_file
 from pythia_quant.weights import INDEX_SUFFIX, SAFETENSORS, weight_file_names
+
+_WIDTHS = {"U8": 1, "F16": 2, "BF16": 2, "I32": 4, "F32": 4}
+"""Bytes of a value, by safetensors' names: of the dtypes that our artifacts have."""
 
 
 class Stored(NamedTuple):
@@ -62,6 +67,21 @@ def _contents(file: Path) -> dict[str, Stored]:
             return {name: Stored(file, part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
     except (SafetensorError, OSError, ValueError, TypeError, OverflowError) as error:
         raise ArtifactError(f"cannot be read ({error})"[:300], where=str(file), hint=AGAIN) from error
+
+
+def streamed_bytes(folder: Path) -> int:
+    """Return the bytes of weights that a decoded token reads: all of a folder's safetensors but the embeddings.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or a tensor of a dtype that we do not write.
+    """
+    total = 0
+    for name, stored in find_tensors(folder).items():
+        if stored.dtype not in _WIDTHS:
+            what = f"{name:.200} is {stored.dtype}, which we do not write"
+            raise ArtifactError(what, where=str(stored.file), hint=AGAIN)
+        total += _WIDTHS[stored.dtype] * math.prod(stored.shape) * (name != EMBEDDING)
+    return total
 
 
 def check_tensors(found: dict[str, Stored], expected: dict[str, tuple[str, tuple[int, ...]]], folder: Path) -> None:

@@ -21,7 +21,15 @@ from pythia_quant.hub.public import public_recipe
 from pythia_quant.hub.quoting import code, fenced, plain, quoted
 from pythia_quant.hub.stored import TITLES, bits, stored, warnings
 from pythia_quant.manifest import DEMO, Manifest
-from pythia_quant.report.facts import PERCENTILES, latency_line, machine_line, reference_line, remarks, text_line
+from pythia_quant.report.facts import (
+    PERCENTILES,
+    latency_line,
+    machine_line,
+    reference_line,
+    remarks,
+    size_line,
+    text_line,
+)
 from pythia_quant.report.numbers import shown
 from pythia_quant.report.tables import escaped, markdown_table
 from pythia_quant.results import RESULTS, Results, Row
@@ -79,8 +87,8 @@ def render_card(
         drift_table=Raw(markdown_table(results, _measured(_DRIFT, results))),
         speed_table=Raw(markdown_table(results, _measured(_SPEED, results))) if _any_speed(results) else "",
         text_line=text_line(results), reference_line=reference_line(results), latency_line=latency_line(results),
-        machine_line=machine_line(results), percentiles=PERCENTILES, remarks=remarks(results),
-        describe=describe, despite_gate=despite_gate,
+        size_line=size_line(results), machine_line=machine_line(results), percentiles=PERCENTILES,
+        remarks=remarks(results), describe=describe, despite_gate=despite_gate,
         snippets=list(snippets(settings, repo_id, revision, graph)), recipe=public_recipe(manifest),
         file_hashes=_hashes({name: file.sha256 for name, file in manifest.files.items()}),
         versions=", ".join(f"{name} {version}" for name, version in manifest.versions.items()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pythia_quant.bench.metrics import bits_per_byte, outdated, plus_minus, reference_perplexity
+from pythia_quant.bench.metrics import bits_per_byte, outdated, outdated_sizes, plus_minus, reference_perplexity
 from pythia_quant.report.files import ResultFile
 from pythia_quant.results import Results
 
@@ -45,6 +45,16 @@ def latency_line(results: Results) -> str:
         f"{latency.name} v{latency.version}: batch 1, {' or '.join(map(str, threads))} threads, "
         f"prefill of {latency.prompt:,} and decode after {latency.context:,} tokens, "
         f"{latency.rounds} {'process' if latency.rounds == 1 else 'processes'} a row"
+    )
+
+
+def size_line(results: Results) -> str:
+    """Return what sizes count; those of version 1 have a remark that says it."""
+    if results.size_version == 1:
+        return "size v1"
+    return (
+        "size v2: all bytes of the files that hold weights, and their bits for each of the source's parameters; of the "
+        "source itself, a safetensors file in the row's dtype"
     )
 
 
@@ -105,6 +115,7 @@ def facts(file: ResultFile) -> list[Fact]:
                 results.lambada.sha256,
             )
         )
+    found.append(Fact("Protocol of size", size_line(results)))
     sets = " ".join(machine.instruction_sets)
     return [
         *found,
@@ -118,7 +129,7 @@ def facts(file: ResultFile) -> list[Fact]:
 
 def remarks(results: Results) -> list[tuple[str, str]]:
     """Return what a reader of the numbers should know, each with its row's name, or the source's."""
-    notes = [note for note in (outdated(results), *results.notes) if note]
+    notes = [note for note in (outdated(results), outdated_sizes(results), *results.notes) if note]
     said = [(results.source.model, note.rstrip(".")) for note in notes]
     said += [(row.name, note.rstrip(".")) for row in results.rows for note in row.notes]
     for row in results.rows:

@@ -22,7 +22,7 @@ from pythia_quant.results import Results, Row
 
 _LOWEST = 1e-3  # mnat: the least that is told apart where no fp16 floor says so
 
-_SIZE_LABEL = "bits a weight, over all parameters"
+_SIZE_LABEL = "bits a weight, of the weight files over all parameters"
 
 
 @dataclass(frozen=True)

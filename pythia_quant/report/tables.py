@@ -19,6 +19,7 @@ from pythia_quant.report.facts import (
     machine_line,
     reference_line,
     remarks,
+    size_line,
     source_line,
     text_line,
 )
@@ -104,6 +105,8 @@ def _interval(metric: Metric, row: Row) -> str:
 
 
 def _protocol(metric: Metric, results: Results) -> str:
+    if metric.protocol == "size":
+        return f"size v{results.size_version}"
     protocol = {"windows": results.protocol, "latency": results.latency, "lambada": results.lambada}.get(
         metric.protocol
     )
@@ -135,6 +138,7 @@ def _markdown(file: ResultFile) -> str:
         f"Source: {source_line(results)}",
         f"Reference: {reference_line(results)}",
         f"Drift: {text_line(results)}; intervals of 95 %",
+        f"Bits a weight and disk: {size_line(results)}",
         *([f"Speed and memory: {latency}; medians, ranges {PERCENTILES}"] if latency else []),
         f"Machine: {machine_line(results)}",
         *(f"{name}: {remark}" for name, remark in remarks(results)),

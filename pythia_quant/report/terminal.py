@@ -14,6 +14,7 @@ from pythia_quant.bench.metrics import (
     fastest_unquantized,
     fp16_floor,
     outdated,
+    outdated_sizes,
     plus_minus,
     reference_perplexity,
 )
@@ -112,6 +113,8 @@ def _legend(results: Results) -> list[str]:
     lines = [
         "Drift, KL, top-1: against the fp32 reference, token by token; ± is a 95 % interval; mnat: 10⁻³ nat.",
         f"Text: {results.text.name}, sha256 {results.text.sha256[:12]}.",
+        outdated_sizes(results)
+        or "Bits, disk: all of the files that hold weights; of torch rows, a safetensors file in their dtype.",
     ]
     floor, fp16 = fp16_floor(results), results.rows[0].as_run
     if floor is not None:

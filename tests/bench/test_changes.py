@@ -93,6 +93,21 @@ def test_what_is_not_comparable_is_said() -> None:
     assert "decode" not in {change.metric for change in found.changes}
 
 
+def test_sizes_that_were_counted_otherwise_are_not_compared() -> None:
+    one = results(row("variant", 0))
+    larger = results(row("variant", 0).model_copy(update={"disk_bytes": 2, "bits_per_weight": 8}))
+    sizes = {"disk", "bits_per_weight"}
+    changed = compare_results(one, larger)
+    assert sizes == {change.metric for change in changed.worse}
+    assert not any("Sizes" in note for note in changed.notes)
+    old = one.model_copy(update={"size_version": 1})
+    for pair in ((old, larger), (larger, old)):
+        found = compare_results(*pair)
+        assert not sizes & {change.metric for change in found.changes}
+        assert sum("Sizes were counted by version 1" in note for note in found.notes) == 1
+    assert sizes < {change.metric for change in compare_results(old, old).changes}
+
+
 def test_two_results_of_version_1_are_compared_and_marked() -> None:
     one = of_version_1(results(row("variant", 0)))
     assert sum("intervals are too narrow" in note for note in compare_results(one, one).notes) == 1

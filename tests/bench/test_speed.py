@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,24 @@ import gptq_models
 import onnx
 import onnx_models
 import pytest
+import torch
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import write_checkpoint
 
-from pythia_quant.architecture import EMBEDDING, Architecture
+from pythia_quant.architecture import EMBEDDING
 from pythia_quant.bench.speed import disturbance, latency_protocol, measure_speeds, step_count, weight_bytes
 from pythia_quant.bench.subject import Subject
 from pythia_quant.callbacks import Report
-from pythia_quant.formats.job import Written
+from pythia_quant.errors import ArtifactError
+from pythia_quant.formats.bnb.settings import BnbSettings
+from pythia_quant.formats.bnb.writer import write as write_bnb
+from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.external import find_model
-from pythia_quant.manifest import MANIFEST, CheckRecord, Manifest, SourceRecord
 from pythia_quant.measuring import LatencySettings
 from pythia_quant.progress import Steps
 from pythia_quant.results import LatencyProtocol, Samples, SpeedProcess
+from pythia_quant.source import open_weights
 
 PROTOCOL = LatencyProtocol(prompts=[16], contexts=[24], decoded=6, repetitions=4, warm_up=2, rounds=2)
 
@@ -208,23 +211,22 @@ def test_a_source_reads_all_but_its_embeddings_in_the_dtype_it_is_run_in(
     assert weight_bytes(Subject(name="", folder=folder, dtype=dtype)) == expected
 
 
-def write_manifest(folder: Path, shape: Architecture, written: Written, settings: dict[str, Any]) -> Subject:
-    source = SourceRecord(model="m", revision="main", commit=None, sha256={}, parameters=shape.parameters)
-    check = CheckRecord(method="", max_weight_error=0, runtime="", run_error=0, kl_as_run=0, generated=[])
-    manifest = Manifest(
-        tool="", created=datetime.now(UTC), variant="v", settings=settings, recipe_name="", recipe_id="", recipe={},
-        source=source, calibration=None, bits_per_weight=8 * written.tensor_bytes / shape.parameters, bytes_on_disk=0,
-        versions={}, cpu="", notes={}, check=check, files={},
-    )  # fmt: skip
-    (folder / MANIFEST).write_text(manifest.model_dump_json())
-    return Subject(name="v", folder=folder, settings=settings)
+def test_a_bitsandbytes_artifact_reads_all_of_its_file_but_the_embeddings(checkpoint: Path, tmp_path: Path) -> None:
+    settings = BnbSettings(format="bnb")
+    write_bnb(Job(open_weights(checkpoint), settings, tmp_path, torch.zeros(1, 2, dtype=torch.int64)))
+    tensors = load_file(tmp_path / "model.safetensors")
+    subject = Subject(name="", folder=tmp_path, settings=settings.model_dump(mode="json"))
+    assert weight_bytes(subject) == sum(tensor.nbytes for name, tensor in tensors.items() if name != EMBEDDING)
+    save_file(tensors | {"surprise": torch.ones(1, dtype=torch.float64)}, tmp_path / "model.safetensors")
+    with pytest.raises(ArtifactError, match="surprise is F64, which we do not write"):
+        weight_bytes(subject)
 
 
 def test_a_gptq_artifact_reads_all_of_its_file_but_the_embeddings(tmp_path: Path) -> None:
     options: dict[str, Any] = {"head": "quantized", "group_size": 32}
     quick: dict[str, Any] = {"calibration": gptq_models.CALIBRATION[:12], "sweeps": 0, "correction": "none"}
-    written = gptq_models.convert(gptq_models.source(tmp_path / "source"), tmp_path / "artifact", **quick, **options)
-    subject = write_manifest(tmp_path / "artifact", gptq_models.SHAPE, written, {"format": "gptq", **options})
+    gptq_models.convert(gptq_models.source(tmp_path / "source"), tmp_path / "artifact", **quick, **options)
+    subject = Subject(name="", folder=tmp_path / "artifact", settings={"format": "gptq", **options})
     tensors = load_file(tmp_path / "artifact" / "model.safetensors")
     assert weight_bytes(subject) == sum(tensor.nbytes for name, tensor in tensors.items() if name != EMBEDDING)
 
@@ -235,9 +237,9 @@ def test_a_gptq_artifact_reads_all_of_its_file_but_the_embeddings(tmp_path: Path
     ids=str,
 )
 def test_an_onnx_artifact_reads_all_of_its_tensors_but_the_embeddings(tmp_path: Path, options: dict[str, Any]) -> None:
-    written = onnx_models.convert(onnx_models.source(tmp_path / "source"), tmp_path / "artifact", **options)
+    onnx_models.convert(onnx_models.source(tmp_path / "source"), tmp_path / "artifact", **options)
     settings = {"format": "onnx", "activations": "fp32", **options}
-    subject = write_manifest(tmp_path / "artifact", onnx_models.SHAPE, written, settings)
+    subject = Subject(name="", folder=tmp_path / "artifact", settings=settings)
     graph = onnx.load(find_model(tmp_path / "artifact"), load_external_data=False).graph
     sizes = {
         tensor.name: sum(int(entry.value) for entry in tensor.external_data if entry.key == "length")

@@ -149,8 +149,10 @@ def test_what_is_stored_and_how_it_was_made_is_said(variant: str) -> None:
     of = manifest(variant)
     text = card(of)
     size, origin = section(text, "Size"), section(text, "Where it comes from")
-    assert "96,000,000 bytes" in size
+    assert "86,581,000 bytes on disk in the files that hold weights" in size
     assert "9.84 bits a weight over all 70,426,624 parameters" in size
+    assert "Weights on disk: **86.6 MB**, 61 % of the fp16 weights' 140.9 MB" in text
+    assert "disk: size v2: all bytes of the files that hold weights" in text
     assert "73 % of them are embeddings and head" in size
     assert ("Calibrated on 128 windows of 512 tokens of held-out documents" in size) == (of.calibration is not None)
     assert ("int8 in blocks of 64" in size) == (variant in ("onnx-int8", "onnx-int8-dynamic"))

@@ -42,7 +42,7 @@ def test_csv_holds_every_value_with_what_it_belongs_to() -> None:
     assert (kl["model"], kl["revision"], kl["commit"]) == (run.source.model, "main", run.source.commit)
     assert (kl["text_sha256"], kl["protocol"], kl["interval"]) == (run.text.sha256, "windows v2", "95 %")
     assert (decode["protocol"], decode["interval"], decode["threads"]) == ("latency v2", "10 % to 90 %", "2")
-    assert (size["protocol"], size["interval"]) == ("size", "")
+    assert (size["protocol"], size["interval"]) == ("size v2", "")
     assert found["torch-bf16", "decode"]["disturbed"] == "other programs took 9 % of the processors"
     assert found["torch-bf16", "kl"]["disturbed"] == decode["disturbed"] == ""
     assert "AMD EPYC 9R14" in kl["machine"]
@@ -86,6 +86,7 @@ def test_markdown_is_a_table_with_units_intervals_protocol_and_machine() -> None
     assert "**torch-fp16** (baseline)" in text
     for needed in ("windows v2", "latency v2", "AMD EPYC 9R14", run.text.sha256[:12], "undecided", "without VNNI."):
         assert needed in text
+    assert "size v2: all bytes of the files that hold weights" in text
 
 
 @pytest.mark.parametrize(

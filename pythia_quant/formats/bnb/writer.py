@@ -56,7 +56,7 @@ def write(job: Job[BnbSettings]) -> Written:
         "quantization_config": quantization_config(settings),
     }
     (job.folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    return Written(writer.tensor_bytes, logits)
+    return Written(logits)
 
 
 def quantize(weight: Tensor, settings: BnbSettings) -> tuple[dict[str, Tensor], Tensor]:

@@ -178,7 +178,7 @@ def _assemble(job: Job[GptqSettings], progress: Progress) -> Written:
     writer.close()
     _write_configs(job)
     notes: dict[str, object] = {"calibration_tokens": job.calibration.numel(), "linears": linears}
-    return Written(writer.tensor_bytes, hidden @ head.T, notes)
+    return Written(hidden @ head.T, notes)
 
 
 def _write_configs(job: Job[GptqSettings]) -> None:

@@ -71,12 +71,10 @@ class ExternalWriter:
 
     Attributes:
         tensors: what the model needs to name as its initializers, in the order written.
-        tensor_bytes: bytes of all tensors, without the padding between them.
     """
 
     def __init__(self, model: Path) -> None:
         self.tensors: list[TensorProto] = []
-        self.tensor_bytes = 0
         self._path = model.with_name(f"{model.name}_data")
         self._file = self._path.open("wb")
         self._file.write(bytes(PAGE))  # for the mark, which is known at the end
@@ -96,7 +94,6 @@ class ExternalWriter:
         self._digest.update(name.encode())
         self._digest.update(array.reshape(-1)[:_MARKED_VALUES].tobytes())
         self.tensors.append(proto)
-        self.tensor_bytes += array.nbytes
 
     def finish(self) -> str:
         """Write the mark by which a model knows its data, and return it: a digest of every tensor's beginning."""
@@ -168,6 +165,10 @@ class StoredModel:
             raise ArtifactError(f"has no external tensor {name}", where=str(self.path), hint=_FOREIGN)
         place = self._places[name]
         return np.memmap(place.file, dtype=place.kind, mode="r", offset=place.offset, shape=place.shape)
+
+    def tensor_bytes(self) -> dict[str, int]:
+        """Return the bytes of every external tensor by its name, without the padding between them."""
+        return {name: math.prod(place.shape) * place.kind.itemsize for name, place in self._places.items()}
 
     def detach(self, part: ModelProto) -> tuple[bytes, Path]:
         """Return a part of the model, or all of it, and the folder in which it names its data.

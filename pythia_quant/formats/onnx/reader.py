@@ -12,7 +12,7 @@ from pythia_quant import architecture as checkpoint
 from pythia_quant.architecture import Architecture
 from pythia_quant.formats.onnx import products, rotary
 from pythia_quant.formats.onnx.blocks import Blocks, from_stored, zeros_from_stored
-from pythia_quant.formats.onnx.external import StoredModel
+from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.products import Product
 from pythia_quant.formats.onnx.settings import Choice
@@ -32,6 +32,16 @@ def read(folder: Path) -> WeightReader:
     """
     model, architecture = open_model(folder)
     return _Weights(architecture, model)
+
+
+def streamed_bytes(folder: Path) -> int:
+    """Return the bytes of weights that a decoded token reads: all tensors beside the graph but the embeddings.
+
+    Raises:
+        ArtifactError: files are missing, truncated, or not written by this program.
+    """
+    sizes = StoredModel(find_model(folder)).tensor_bytes()
+    return sum(size for name, size in sizes.items() if not name.startswith(f"{products.EMBEDDINGS}."))
 
 
 class _Weights:

@@ -76,7 +76,7 @@ def write(job: Job[OnnxSettings]) -> Written:
         mark = data.finish()
     path.write_bytes(graph.build(shape, settings, data.tensors, mark).SerializeToString())
     write_configs(job.folder, shape, path, job.generation)
-    return Written(data.tensor_bytes, logits)
+    return Written(logits)
 
 
 def _rounded(source: WeightReader, index: int) -> tuple[Layer, Weigh]:
