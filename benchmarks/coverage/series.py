@@ -2,27 +2,36 @@
 
 Of each variant of the recipe its weights, as stored, in fp32 arithmetic: per window the negative log-likelihood, the KL
 divergence from the source and the top-1 agreement. All of the text's windows, in its order, so that any choice of them
-can be tried later. A variant is written as soon as it is measured; a run that was stopped goes on with the next.
+can be tried later. A variant is written as soon as it is measured; a run that was stopped goes on with the next. The
+arithmetic is written out here, apart from the harness's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from pythia_quant.bench.quality import in_layers, measure_drifts
-from pythia_quant.bench.reference import reference
 from pythia_quant.conversion import convert
 from pythia_quant.formats import format_of, load
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.layerwise import Fp32Layers
 from pythia_quant.overriding import override
 from pythia_quant.recipe import load_recipe
+from pythia_quant.runtimes.layered import final_states
+from pythia_quant.weights import WeightReader
+
+POSITIONS_AT_ONCE = 128
+
+OfPositions = Callable[[int, slice], Tensor]
+"""Gives the logits of some positions of a window, fp32 [positions, vocabulary], until its next call."""
 
 
 def _main() -> None:
@@ -31,7 +40,7 @@ def _main() -> None:
     parser.add_argument("--model", help="instead of the recipe's")
     parser.add_argument("--text", type=Path, help="to evaluate on, instead of the recipe's")
     parser.add_argument("--calibration", type=Path, help="a text, instead of the recipe's")
-    parser.add_argument("--work", type=Path, required=True, help="folder for artifacts and hidden states")
+    parser.add_argument("--work", type=Path, required=True, help="folder for artifacts and hidden states of this text")
     parser.add_argument("--out", type=Path, required=True, help="JSON")
     given = parser.parse_args()
     recipe = load_recipe(given.recipe)
@@ -39,37 +48,64 @@ def _main() -> None:
     every = recipe.settings.evaluation.model_copy(update={"windows": None})
     inputs = load_inputs(replace(recipe, settings=recipe.settings.model_copy(update={"evaluation": every})))
     ids = torch.from_numpy(inputs.evaluation)
-    expected = reference(inputs.source.weights, inputs.source.sha256, ids, _tell, given.work / "references")
-    found = json.loads(given.out.read_text()) if given.out.exists() else _about(inputs, expected.nll)
+    expected = _logits(inputs.source.weights, ids, given.work / "source")
+    found = json.loads(given.out.read_text()) if given.out.exists() else _about(inputs)
     for name in inputs.recipe.settings.variants:
         if name in found["variants"]:
             continue
         artifact = convert(inputs, name, given.work / "artifacts", report=_tell)
-        weights = Fp32Layers(load(format_of(artifact.settings).read)(artifact.folder))
-        logits = in_layers(weights, ids, given.work / "states" / artifact.folder.relative_to(given.work), name)
-        drift = measure_drifts(expected, {name: logits})[name]
-        found["variants"][name] = {key: _rounded(getattr(drift, key)) for key in ("nll", "kl", "top1")}
+        reader = load(format_of(artifact.settings).read)(artifact.folder)
+        series = _compare(expected, _logits(reader, ids, given.work / name), ids)
+        found["reference_nll"] = series.pop("reference_nll")
+        found["variants"][name] = series
         given.out.write_text(_lines(found))
 
 
-def _about(inputs: Inputs, nll: list[float]) -> dict[str, Any]:
+def _about(inputs: Inputs) -> dict[str, Any]:
     windows, context = inputs.evaluation.shape
     return {
         "text": inputs.evaluation_text.sha256,
         "source": inputs.source.sha256,
         "protocol": {"name": "windows", "version": 2, "context": context, "windows": windows},
         "variants": {},
-        "reference_nll": _rounded(nll),
     }
 
 
-def _rounded(values: list[float]) -> list[float]:
-    return [float(f"{value:.7g}") for value in values]
+def _logits(reader: WeightReader, ids: Tensor, scratch: Path) -> OfPositions:
+    """Run all windows up to the head, layer by layer; `scratch` keeps the states of a run that was stopped."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    model = Fp32Layers(reader)
+    states = final_states(model, ids, scratch, lambda done, total: _tell(f"{scratch.name}, layer", done, total))
+    head = model.head()
+    return lambda window, positions: head(states.read(slice(window, window + 1))[0][positions])
+
+
+@torch.inference_mode()
+def _compare(expected: OfPositions, variant: OfPositions, ids: Tensor) -> dict[str, list[float]]:
+    """Return means over the positions of each window, to seven digits."""
+    series: dict[str, list[float]] = {"reference_nll": [], "nll": [], "kl": [], "top1": []}
+    for window, targets in enumerate(ids[:, 1:]):
+        _tell("window", window, len(ids))
+        parts = []
+        for start in range(0, len(targets), POSITIONS_AT_ONCE):
+            positions = slice(start, min(start + POSITIONS_AT_ONCE, len(targets)))
+            right = expected(window, positions).log_softmax(-1)
+            other = variant(window, positions).log_softmax(-1)
+            following = targets[positions, None]
+            kl = (right.exp() * (right - other)).sum(-1)
+            agrees = (right.argmax(-1) == other.argmax(-1)).float()
+            parts.append(
+                torch.stack([-right.gather(1, following)[:, 0], -other.gather(1, following)[:, 0], kl, agrees])
+            )
+        means = torch.cat(parts, dim=1).mean(1, dtype=torch.float64).tolist()
+        for values, mean in zip(series.values(), means, strict=True):
+            values.append(float(f"{mean:.7g}"))
+    return series
 
 
 def _lines(found: dict[str, Any]) -> str:
     """Return JSON with a line for each series."""
-    return json.dumps(found, indent=1).replace(",\n    ", ", ")
+    return re.sub(r"(?<=[\[,])\s+(?=-?\d)", " ", json.dumps(found, indent=1)) + "\n"
 
 
 def _tell(what: str, done: int, total: int) -> None:

@@ -1,14 +1,47 @@
-"""How often 95 % intervals hold a mean, and how wide they are, over 500 draws of correlated series."""
+"""How often 95 % intervals hold a mean, and how wide they are: on a text of which every window was measured, and on
+synthetic ones. Its series, `tests/data/windows-*.json`, are by `benchmarks/coverage/series.py`.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pythia_quant.bench.statistics import Estimate, of_windows
+from pythia_quant.bench.statistics import Estimate, of_windows, perplexity
 from pythia_quant.corpus import spread_windows
 
 Series = NDArray[np.float64]
+Measured = tuple[Series, Callable[[Estimate], Estimate]]
 DRAWS, WINDOWS = 500, 565
+COUNTS = [20, 40, 80, 120]
+TEXTS = {name: Path(__file__).parents[1] / "data" / f"windows-{name}.json" for name in ("demo",)}
+METRICS = ["kl", "top1", "perplexity", "drift"]
+
+
+@pytest.fixture(scope="module", params=TEXTS)
+def text(request: pytest.FixtureRequest) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(TEXTS[request.param].read_text())
+    return content
+
+
+@pytest.fixture(params=["bnb-nf4", "gptq-int4"])
+def variant(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=METRICS)
+def measured(request: pytest.FixtureRequest, text: dict[str, Any], variant: str) -> Measured:
+    """Return a value of every window, and how a mean of it is shown; a perplexity's drift is a ratio."""
+    drift = text["variants"][variant]
+    if request.param in drift:
+        return np.array(drift[request.param]), lambda mean: mean
+    reference = np.array(text["reference_nll"]) if request.param == "drift" else 0.0
+    return np.array(drift["nll"]) - reference, perplexity
 
 
 def correlated(correlation: float, windows: int) -> Series:
@@ -30,17 +63,50 @@ def of_documents(windows: int) -> Series:
     return mixed
 
 
+def shifts(series: Series) -> list[Series]:
+    """Return the text begun at `DRAWS` places, what comes before them moved to its end."""
+    return [np.roll(series, -start) for start in np.linspace(0, len(series), DRAWS, endpoint=False, dtype=int)]
+
+
+def stretches(series: Series) -> list[Series]:
+    """Return `DRAWS` parts of the text, of half of it or more."""
+    generator = np.random.default_rng(3)
+    lengths = generator.integers(len(series) // 2, len(series), size=DRAWS, endpoint=True)
+    starts = [int(generator.integers(0, len(series) - length, endpoint=True)) for length in lengths]
+    return [series[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+
+
 def sampled(text: Series, count: int) -> Estimate:
     return of_windows(spread_windows(text, 1, count)[:, 0].tolist())
 
 
-def coverage(found: list[Estimate], means: Series) -> float:
+def coverage(found: Iterable[Estimate], means: Iterable[float]) -> float:
     return float(np.mean([abs(each.value - mean) <= each.margin for each, mean in zip(found, means, strict=True)]))
 
 
-@pytest.mark.parametrize("count", [20, 40, 80, 120])
+@pytest.mark.parametrize("draw", [shifts, stretches])
+def test_spread_windows_cover_what_was_measured_on_the_whole_text(
+    measured: Measured, draw: Callable[[Series], list[Series]]
+) -> None:
+    series, shown = measured
+    texts = draw(series)
+    means = [shown(of_windows(each.tolist())).value for each in texts]
+    found = {count: coverage([shown(sampled(each, count)) for each in texts], means) for count in COUNTS}
+    assert min(found.values()) >= 0.92, found
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_intervals_are_not_much_wider_than_independent_windows_need(measured: Measured, count: int) -> None:
+    series, _ = measured
+    generator = np.random.default_rng(4)
+    margins = [sampled(generator.permutation(series), count).margin for _ in range(100)]
+    needed = 1.96 * series.std(ddof=1) * np.sqrt((1 - count / len(series)) / count)  # drawn without repetition
+    assert 1 <= np.mean(margins) / needed <= 1.5
+
+
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("correlation", [0.0, 0.4, 0.7])
-def test_spread_windows_cover_the_mean_of_the_whole_text(correlation: float, count: int) -> None:
+def test_spread_windows_cover_the_mean_of_a_correlated_text(correlation: float, count: int) -> None:
     texts = correlated(correlation, WINDOWS)
     found = [sampled(text, count) for text in texts]
     assert coverage(found, texts.mean(1)) >= 0.92
@@ -49,7 +115,7 @@ def test_spread_windows_cover_the_mean_of_the_whole_text(correlation: float, cou
         assert np.mean([each.margin for each in found]) <= 1.5 * 1.96 * errors.std()
 
 
-@pytest.mark.parametrize("count", [20, 40, 80, 120])
+@pytest.mark.parametrize("count", COUNTS)
 def test_spread_windows_cover_a_text_of_documents(count: int) -> None:
     texts = of_documents(WINDOWS)
     assert coverage([sampled(text, count) for text in texts], texts.mean(1)) >= 0.92

@@ -67,7 +67,7 @@ def test_tokens_are_split_by_the_references_confidence() -> None:
     inside = (confidence >= 0.5) & (confidence < 0.75)
     assert parts[3].kl == pytest.approx(KL[inside].mean())
     assert parts[3].top1 == pytest.approx((KL < 1e-3)[inside].mean())
-    # With equally many tokens in each window, the error is that of ten batches' means.
+    # With equally many tokens in each window, the error is that of eight batches' means.
     (whole,) = by_confidence(KL, KL, np.full(KL.shape, 0.95))
-    means = KL.reshape(10, -1).mean(1)
-    assert whole.kl_error == pytest.approx(means.std(ddof=1) / np.sqrt(10))
+    means = KL.reshape(8, -1).mean(1)
+    assert whole.kl_error == pytest.approx(means.std(ddof=1) / np.sqrt(8))
