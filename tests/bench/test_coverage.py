@@ -18,30 +18,25 @@ Series = NDArray[np.float64]
 Measured = tuple[Series, Callable[[Estimate], Estimate]]
 DRAWS, WINDOWS = 500, 565
 COUNTS = [20, 40, 80, 120]
-TEXTS = {name: Path(__file__).parents[1] / "data" / f"windows-{name}.json" for name in ("demo",)}
+DATA = Path(__file__).parents[1] / "data"
+MEASURED = [("demo", "bnb-nf4"), ("demo", "gptq-int4")]
 METRICS = ["kl", "top1", "perplexity", "drift"]
 
 
-@pytest.fixture(scope="module", params=TEXTS)
-def text(request: pytest.FixtureRequest) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(TEXTS[request.param].read_text())
-    return content
-
-
-@pytest.fixture(params=["bnb-nf4", "gptq-int4"])
-def variant(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+@pytest.fixture(scope="module", params=MEASURED, ids="-".join)
+def drift(request: pytest.FixtureRequest) -> dict[str, Series]:
+    text, variant = request.param
+    content: dict[str, Any] = json.loads((DATA / f"windows-{text}.json").read_text())
+    series = content["variants"][variant] | {"reference_nll": content["reference_nll"]}
+    return {name: np.array(values) for name, values in series.items()}
 
 
 @pytest.fixture(params=METRICS)
-def measured(request: pytest.FixtureRequest, text: dict[str, Any], variant: str) -> Measured:
+def measured(request: pytest.FixtureRequest, drift: dict[str, Series]) -> Measured:
     """Return a value of every window, and how a mean of it is shown; a perplexity's drift is a ratio."""
-    drift = text["variants"][variant]
     if request.param in drift:
-        return np.array(drift[request.param]), lambda mean: mean
-    reference = np.array(text["reference_nll"]) if request.param == "drift" else 0.0
-    return np.array(drift["nll"]) - reference, perplexity
+        return drift[request.param], lambda mean: mean
+    return drift["nll"] - (drift["reference_nll"] if request.param == "drift" else 0.0), perplexity
 
 
 def correlated(correlation: float, windows: int) -> Series:
