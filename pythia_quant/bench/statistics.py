@@ -19,7 +19,7 @@ _NORMAL = NormalDist().inv_cdf(0.975)
 BATCHES = 8
 """Windows of a text are summed up in so many batches of neighbours. Fewer are longer, and what a batch must outlast is
 a document; but each one fewer widens the interval, the more below ten (Schmeiser, Operations Research 30, 1982). What 8
-of them hold and cost, on two texts and on synthetic ones, is in docs/protocols.md."""
+of them hold and cost, on the demo's text and on synthetic ones, is in docs/protocols.md."""
 
 
 @dataclass(frozen=True)
