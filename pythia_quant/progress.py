@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -50,7 +51,7 @@ class Steps:
     def step(self, name: str) -> Iterator[Report]:
         """Run one step; gives a function that reports progress within it."""
         count = f"step {self._done + 1} of {self._total}"
-        self._progress.update(self._task, description=name, count=count, detail="", left=None)
+        self._progress.update(self._task, description=escape(name), count=count, detail="", left=None)
         self._say(f"{count}: {name}")
         said = monotonic()
         # When the first of so many parts was, and which: some are done already.
@@ -64,7 +65,7 @@ class Steps:
             left = (monotonic() - start) * (total - done) / (done - first) if done > first else None
             completed = max(self._done + done / total, self._progress.tasks[0].completed)  # a step has several parts
             detail = f"{what} {done + 1}/{total}" if total > 1 else what
-            self._progress.update(self._task, completed=completed, detail=detail, left=left)
+            self._progress.update(self._task, completed=completed, detail=escape(detail), left=left)
             if monotonic() > said + _SILENCE:
                 self._say(f"{count}: {name}: {detail}" + (f", about {_duration(left)} left" if left else ""))
                 said = monotonic()

@@ -6,6 +6,8 @@ import logging
 import re
 import traceback
 
+from pythia_quant.printable import printable
+
 _SECRETS = (
     (re.compile(r"(?<![A-Za-z0-9])(hf|api)_[A-Za-z0-9_]{8,}"), r"\1_…"),
     (re.compile(r"(?i)((?:authorization|cookie)['\"]?\s*[:=,]\s*(?:b?['\"])?)[^\n'\",)]{6,}"), r"\1…"),
@@ -29,12 +31,13 @@ def redacted_traceback(error: BaseException) -> str:
 
 
 class Redacting(logging.Filter):
-    """Redacts records, for a logger or a handler; what they carry of an exception, too."""
+    """Redacts records and escapes their control characters; in what they carry of an exception, too."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = redacted(record.getMessage()), ()
+        record.msg, record.args = printable(redacted(record.getMessage())), ()
         if record.exc_info and record.exc_info[1]:
-            record.exc_text, record.exc_info = redacted_traceback(record.exc_info[1]).rstrip(), None
+            told = redacted_traceback(record.exc_info[1]).rstrip()
+            record.exc_text, record.exc_info = printable(told), None
         return True
 
 

@@ -1,22 +1,30 @@
 import json
+import logging
+import warnings
 from io import StringIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import results, row
 from rich.table import Table
+from rich.text import Text
 
 from pythia_quant.console import PrintableConsole
 from pythia_quant.printable import printable, printable_json, short
+from pythia_quant.progress import Steps
+from pythia_quant.redaction import Redacting
+from pythia_quant.report.canvas import rendered
+from pythia_quant.report.figures import PLOTS
 from pythia_quant.report.files import ResultFile
 from pythia_quant.report.page import Illustrations, render_page
 from pythia_quant.report.tables import render_table
 from pythia_quant.report.terminal import results_table
-from pythia_quant.report.theme import row_styles
+from pythia_quant.report.theme import LIGHT, Look, row_styles
 
-HIDDEN = "\x00\x07\x08\x0b\x0d\x1b\x7f\x85\x9b\u200e\u200f\u2028\u202e\u2066\ufeff"
-SIGNS = [*HIDDEN, "a", "=", "-", "|", "$", "<b>", "[red]", " ", "\u00e9"]
+HIDDEN = "\x00\x07\x08\x0b\x0d\x1b\x7f\x85\x9b\u200e\u200f\u2028\u202e\u2066\ufeff\ufffe"
+SIGNS = [*HIDDEN, "a", "=", "-", "|", "$", "<b>", "[red]", "[/x]", " ", "\u00e9"]
 HOSTILE = st.lists(st.sampled_from(SIGNS), min_size=1).map("".join)
 
 
@@ -67,9 +75,45 @@ def test_no_output_holds_a_control_character_of_any_text(hostile: str) -> None:
     screen = StringIO()
     console = PrintableConsole(file=screen, width=100, force_terminal=False)
     console.print(results_table(measured))
-    table = Table(hostile.replace("[", ""))
-    table.add_row(hostile.replace("[", ""))
+    table = Table()
+    table.add_column(Text(hostile))
+    table.add_row(Text(hostile))
     console.print(table)
     outputs = [screen.getvalue(), render_page([file], row_styles([measured]), [], [Illustrations([], [])])]
     outputs += [render_table([file], form) for form in ("markdown", "csv", "json")]
     assert [hidden_in(output) for output in outputs] == [set()] * 5
+
+
+def test_markup_in_a_name_is_text_in_the_table_and_in_the_steps() -> None:
+    name = "[/x][red]$"
+    whole = results(row("torch-fp16", 0), row(name, 1))
+    whole = whole.model_copy(update={"source": whole.source.model_copy(update={"model": name})})
+    screen = StringIO()
+    console = PrintableConsole(file=screen, width=100, force_terminal=True, color_system=None)
+    console.print(results_table(whole))
+    with Steps(1, console) as steps, steps.step(name) as report:
+        report(name, 0, 2)
+    title, *_ = screen.getvalue().splitlines()
+    assert title.startswith(f"{name} (main): ")
+    assert any(line.startswith(f"{name} ") for line in screen.getvalue().splitlines()[1:])
+    assert f"{name} 1/2" in screen.getvalue()
+
+
+def test_names_in_plots_are_text_whatever_they_hold() -> None:
+    """Of no mark in SVG, of TeX to matplotlib, of what is not a character to XML; nor is a missing glyph told of."""
+    name = "$\\frac{$\ufffe<&\u4e16"
+    whole = results(row("torch-fp16", 0), row(name, 0.1))
+    look = Look(LIGHT, row_styles([whole]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures = [figure for plot in PLOTS if (figure := plot.draw(whole, look))]
+        drawn = [ElementTree.fromstring(rendered(figure, "svg")) for figure in figures]
+    assert drawn
+    for svg in drawn:
+        assert printable(name) in [element.text for element in svg.iter() if element.tag.endswith("text")]
+
+
+def test_what_libraries_log_is_printable() -> None:
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "%s says \x1b[2J", ("\u202e",), None)
+    assert Redacting().filter(record)
+    assert record.getMessage() == "\\u202e says \\x1b[2J"

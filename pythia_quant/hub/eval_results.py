@@ -8,6 +8,7 @@ import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from pythia_quant.bench.metrics import METRICS
+from pythia_quant.hub.quoting import plain
 from pythia_quant.results import Results
 
 EXAMPLES = 5_153
@@ -27,7 +28,7 @@ def eval_results_yaml(results: Results, variant: str, *, dataset_id: str, task_i
     value = METRICS["lambada_accuracy"].of(results.row(variant), results)
     if value is None or results.lambada is None or results.lambada.examples != EXAMPLES:
         return None
-    protocol = results.lambada
+    protocol, runtime = results.lambada, plain(results.row(variant).runtime)
     entry = EvalResultEntry(
         dataset_id=dataset_id,
         task_id=task_id,
@@ -37,7 +38,7 @@ def eval_results_yaml(results: Results, variant: str, *, dataset_id: str, task_i
         source_name="Samples and protocol",
         notes=(
             f"greedy accuracy of the last word in %, 95 % interval {value.low:.2f} to {value.high:.2f}; "
-            f"{protocol.name} v{protocol.version}, {protocol.examples:,} examples; {results.row(variant).runtime}"
+            f"{protocol.name} v{protocol.version}, {protocol.examples:,} examples; {runtime}"
         ),
     )
     text: str = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from pythia_quant.errors import RecipeError
 from pythia_quant.manifest import MANIFEST, Manifest, Record, SourceRecord
+from pythia_quant.printable import printable
 from pythia_quant.recipe import RecipeSettings
 from pythia_quant.results import Results, Row
 
@@ -80,6 +81,8 @@ def public_recipe(manifest: Manifest) -> str:
             hint="another version of pythia-quant made it; convert again",
         ) from error
     text: str = yaml.dump(data, Dumper=_Quoting, sort_keys=False, allow_unicode=True)
+    if printable(text) != text:
+        text = yaml.dump(data, Dumper=_Quoting, sort_keys=False)
     return text
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+from pythia_quant.printable import without_hidden
 
 _PARSER = MarkdownIt("commonmark").enable("table")
 _DEEP = 15
@@ -48,16 +49,7 @@ def code(text: str) -> str:
 
 def plain(text: str) -> str:
     """Return text without control characters, marks that reorder it, and lone surrogates; lines end in a line feed."""
-    text = re.sub(r"\r\n?|[\x85\u2028\u2029]", "\n", text)
-    return "".join(sign for sign in text if sign in "\n\t" or not _is_hidden(sign))
-
-
-def _is_hidden(sign: str) -> bool:
-    return (
-        unicodedata.category(sign) in ("Cc", "Cs")
-        or sign in "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
-        or ("\u2066" <= sign <= "\u2069")
-    )
+    return without_hidden(re.sub(r"\r\n?|[\x85\u2028\u2029]", "\n", text))
 
 
 def _as_quote(lines: list[str]) -> str:

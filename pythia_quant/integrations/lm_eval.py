@@ -7,7 +7,6 @@ line started as ``python -m pythia_quant.integrations.lm_eval run --model pythia
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import torch
 from pythia_quant import resources
 from pythia_quant.artifact import open_artifact
 from pythia_quant.bench.lambada import Example, judge, predict
+from pythia_quant.console import print_error
 from pythia_quant.errors import ArtifactError, BenchmarkError, PythiaQuantError, SourceError, nearest
 from pythia_quant.formats import format_of, load
 from pythia_quant.generation_config import read_model
@@ -244,7 +244,7 @@ def main() -> None:
     try:
         cli_evaluate()
     except PythiaQuantError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         raise SystemExit(2) from None
 
 

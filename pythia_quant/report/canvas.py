@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -36,7 +37,9 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 @contextmanager
 def drawing() -> Iterator[None]:
     """Have matplotlib's settings be ours, whatever the user's are; to draw in and to save in."""
-    with context(["default", _SETTINGS]):
+    with context(["default", _SETTINGS]), warnings.catch_warnings():
+        # A reader's font may have the sign, and a PNG shows a box for it.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         yield
 
 

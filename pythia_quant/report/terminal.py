@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console, Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -37,7 +38,7 @@ def results_table(results: Results) -> RenderableType:
         f"{bits_per_byte(results, results.reference_nll).value:.3f} bits a byte, on "
         f"{results.protocol.windows} windows of {results.protocol.context}"
     )
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for index, heading in enumerate(_HEADINGS):
         # A long variant name is folded; a number never is.
         table.add_column(heading, justify="right" if index else "left", no_wrap=index > 0, overflow="fold")
@@ -58,7 +59,7 @@ def _cells(row: Row, results: Results) -> list[str]:
 
     disk = row.disk_bytes / 1e6
     return [
-        row.name,
+        escape(row.name),
         _drift(row, results),
         _percent(weights.value) if (weights := METRICS["ppl_drift_weights"].of(row, results)) else "0",
         "–" if (kl := METRICS["kl"].of(row, results)) is None else _kl(kl),

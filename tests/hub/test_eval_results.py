@@ -6,6 +6,7 @@ from card_inputs import manifest, results
 from huggingface_hub import parse_eval_result_entries
 
 from pythia_quant.hub.eval_results import benchmark_task, eval_results_yaml
+from pythia_quant.printable import printable
 
 WHERE = {
     "dataset_id": "EleutherAI/lambada_openai",
@@ -24,6 +25,13 @@ def test_lambada_accuracy_is_read_back_by_the_hubs_own_parser() -> None:
     assert entry.verify_token is None
     assert "95 % interval 66.47 to 83.53" in str(entry.notes)
     assert "lambada-openai v1, 5,153 examples" in str(entry.notes)
+
+
+def test_what_a_runtime_is_called_hides_nothing() -> None:
+    run = results(of := manifest(), lambada=True, runtime="\u202eours\x9b")
+    text = eval_results_yaml(run, of.variant, **WHERE) or ""
+    assert printable(text) == text
+    assert "; ours" in text
 
 
 def test_the_date_is_that_of_the_measurement() -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from card_inputs import manifest, results
 
 from pythia_quant.errors import RecipeError
 from pythia_quant.hub.public import local_paths, public_manifest, public_recipe, public_results, serialized
 from pythia_quant.manifest import FileRecord, Manifest, SourceRecord
+from pythia_quant.printable import printable
 from pythia_quant.recipe import load_recipe
 
 
@@ -84,3 +86,13 @@ def test_a_recipe_of_another_version_is_refused() -> None:
     of = manifest()
     with pytest.raises(RecipeError, match="convert again"):
         public_recipe(of.model_copy(update={"recipe": of.recipe | {"unheard": "of"}}))
+
+
+def test_what_hides_in_a_recipe_is_published_as_escapes() -> None:
+    name = "held\u202e out\u200f ä.txt"
+    of = manifest()
+    recipe = json.loads(json.dumps(of.recipe))
+    recipe["evaluation"]["text"] = {"file": name}
+    text = public_recipe(of.model_copy(update={"recipe": recipe}))
+    assert printable(text) == text
+    assert yaml.safe_load(text)["evaluation"]["text"] == {"file": name}

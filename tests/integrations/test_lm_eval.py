@@ -280,10 +280,10 @@ def test_the_command_line_says_what_is_wrong(
         get_model(sys.argv[1]).create_from_arg_string(sys.argv[2], {"device": "cuda:0", "batch_size": 1})
 
     monkeypatch.setattr(lm_eval.__main__, "cli_evaluate", run)
-    monkeypatch.setattr(sys, "argv", ["lm_eval", NAME, "artifact=/nowhere"])
+    monkeypatch.setattr(sys, "argv", ["lm_eval", NAME, "artifact=/no\x1bwhere"])
     with pytest.raises(SystemExit, match="2"):
         main()
-    assert "error: /nowhere: there is no pythia_quant.json" in capsys.readouterr().err
+    assert "error: /no\\x1bwhere: there is no pythia_quant.json" in capsys.readouterr().err
 
 
 def test_lm_evals_own_models_stay_in_its_table() -> None:
