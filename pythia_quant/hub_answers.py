@@ -7,19 +7,21 @@ be written, or removed, there. So answers are checked as they arrive, before the
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import httpx2
 
 from pythia_quant.errors import HubError
 from pythia_quant.inside import COMMIT
 
-MOST_JSON = 300_000_000
-"""Bytes of an answer that is not a file: the listing of a large repository has a hundredth of that."""
+MOST_JSON = 50_000_000
+"""Bytes, unpacked, of an answer that is not a file: the listing of a large repository has a tenth of that."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # In quotes, because the client strips a W and slashes from the beginning of what has none.
 _TAG = re.compile(r'(?:W/)?"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}"|[0-9a-f]{1,128}')
 _NUMBER = re.compile(r"[0-9]{1,15}")
+_DISTRUST = "nothing was written; HF_ENDPOINT or a proxy leads to something that is not to be trusted"
 _HEADERS = {
     "X-Repo-Commit": COMMIT,
     "X-Linked-Size": _NUMBER,
@@ -31,19 +33,36 @@ _HEADERS = {
 
 
 def check_answer(response: httpx2.Response) -> None:
-    """Refuse an answer whose headers the client would make something else of than they are for.
+    """Refuse an answer whose headers the client would make something else of than they are for, or that never ends.
 
     Raises:
-        HubError: naming the header.
+        HubError: naming the header; for what has no end, when so much of it has been read.
     """
     for name, pattern in _HEADERS.items():
         value = response.headers.get(name)
         if value is not None and not pattern.fullmatch(value):
             raise _refused(response, name, value)
     _check_tag(response)
-    length = int(response.headers.get("Content-Length", "0"))
-    if response.request.method != "HEAD" and "/api/" in response.request.url.path and length > MOST_JSON:
-        raise _refused(response, "Content-Length", str(length))
+    is_file = response.request.method == "GET" and response.is_success and "/api/" not in response.request.url.path
+    if not is_file:  # whose size whoever downloads it checks
+        _bound(response)
+
+
+def _bound(response: httpx2.Response) -> None:
+    """Have no more of an answer read than is sensible: the client keeps it whole, and unpacks it first."""
+    unbounded = response.iter_bytes
+
+    def iter_bytes(chunk_size: int | None = None) -> Iterator[bytes]:
+        come = 0
+        for chunk in unbounded(chunk_size):
+            come += len(chunk)
+            if come > MOST_JSON:
+                raise HubError(
+                    f"the hub's answer has more than {MOST_JSON / 1e6:.0f} MB", where=_place(response), hint=_DISTRUST
+                )
+            yield chunk
+
+    response.iter_bytes = iter_bytes  # type: ignore[method-assign]
 
 
 def _check_tag(response: httpx2.Response) -> None:
@@ -64,9 +83,13 @@ def _refused(response: httpx2.Response, header: str, value: str) -> HubError:
     shown = ascii(value if len(value) <= 80 else f"{value[:77]}...")
     return HubError(
         f"the hub's answer says {header}: {shown}, which no hub says of a file",
-        where=f"{response.request.url.host}{ascii(response.request.url.path)[1:-1]}",
-        hint="nothing was written; HF_ENDPOINT or a proxy leads to something that is not to be trusted",
+        where=_place(response),
+        hint=_DISTRUST,
     )
+
+
+def _place(response: httpx2.Response) -> str:
+    return f"{response.request.url.host}{ascii(response.request.url.path)[1:-1]}"
 
 
 def commit_id(value: object) -> str:

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from loopback import Fault, Hub
 from loopback.exchange import Answer
 
 from pythia_quant.errors import HubError
-from pythia_quant.hub_answers import byte_count, check_answer, commit_id, sha256_digest, text
+from pythia_quant.hub_answers import MOST_JSON, byte_count, check_answer, commit_id, sha256_digest, text
 
 NESTED = b"[" * 100_000
 STRANGE: list[Any] = [None, 0, -1, True, 1e300, "", "x", "\ud800", [], {}, [[]], [None], [5], ["x"], [{}], {"x": {}}]
@@ -240,6 +240,36 @@ def test_redirections_lead_to_the_web_only(place: str, good: bool) -> None:
     else:
         with pytest.raises(HubError, match="Location"):
             check_answer(moved)
+
+
+def endless() -> Iterator[bytes]:
+    while True:
+        yield bytes(1_000_000)
+
+
+BOMB = gzip.compress(bytes(2 * MOST_JSON), 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "headers"),
+    [(endless, {}), (lambda: iter([BOMB]), {"Content-Encoding": "gzip"})],
+    ids=["long", "packed"],
+)
+@pytest.mark.parametrize(
+    ("method", "url", "status"),
+    [
+        ("GET", "https://hub.example/api/models/me/x", 200),
+        ("POST", "https://hub.example/me/x.git/info/lfs/objects/batch", 200),
+        ("GET", "https://hub.example/me/x/resolve/main/config.json", 404),
+    ],
+)
+def test_an_answer_without_end_is_not_read_to_its_end(
+    content: Callable[[], Iterator[bytes]], headers: dict[str, str], method: str, url: str, status: int
+) -> None:
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(status, headers=headers, content=content()))
+    client = httpx2.Client(transport=transport, event_hooks={"response": [check_answer]})
+    with client, pytest.raises(HubError, match=f"^{url[8:]}: the hub's answer has more than 50 MB"):
+        client.request(method, url)
 
 
 def test_what_a_hub_tells_in_json_is_checked() -> None:
