@@ -133,8 +133,9 @@ def open_gptq_reference(folder: Path, device: str = "cpu") -> HfRuntime:
         device: ``cpu`` or ``cuda``.
 
     Raises:
-        ArtifactError: it cannot be loaded, or lacks tensors.
+        ArtifactError: it cannot be loaded, lacks tensors, or holds some that are not finite.
     """
+    check_all_finite(folder)
     model = _load(folder, torch.float16, use_safetensors=True, device_map={"": device})
     linear = type(model.get_submodule(f"{layer_name(0)}.attention.dense")).__name__
     return HfRuntime(model, f"gptqmodel {version('gptqmodel')} {linear}, {_name(torch.float16)}")

@@ -24,12 +24,13 @@ class OnnxLayers:
         threads: for the kernels.
 
     Raises:
-        ArtifactError: files are missing, truncated, or ONNX Runtime refuses a layer.
+        ArtifactError: files are missing, truncated, not finite, or ONNX Runtime refuses a layer.
         SourceError: ``config.json`` is missing or not understood.
     """
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._stored, self._shape = open_model(folder)
+        self._stored.check_finite()
         self._threads = threads
         self.description = f"{describe(self._stored.settings)}, layer by layer"
         self.dtype, self.width, self.stages = torch.float32, self._shape.width, self._shape.layers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +150,20 @@ def test_both_configs_say_what_readers_need(artifact: Path) -> None:
         expected = {"bits": 4, "group_size": 64, "desc_act": False, "sym": True, "checkpoint_format": "gptq"}
         assert expected.items() <= fields.items()
     assert config["quantization_config"]["quant_method"] == "gptq"
+
+
+@pytest.mark.parametrize("fields", [{"bits": 8}, {"model_file_base_name": "../other"}, {"trust_remote_code": True}])
+def test_a_config_for_auto_gptq_that_says_something_else_is_refused(
+    artifact: Path, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    folder = shutil.copytree(artifact, tmp_path / "copy")
+    path = folder / "quantize_config.json"
+    read(folder)
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    with pytest.raises(ArtifactError, match=r"quantize_config\.json: does not say what config\.json says"):
+        read(folder)
+    path.unlink()
+    read(folder)
 
 
 def test_progress_is_reported(weights: WeightFiles, tmp_path: Path) -> None:

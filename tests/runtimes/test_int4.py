@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from gptq_models import PROBE, SHAPE, convert, source, tokens
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.gptq.reader import read
 from pythia_quant.quantizers import rtn
 from pythia_quant.quantizers.grid import Quantized
@@ -115,6 +117,16 @@ def test_what_the_kernel_does_not_take_is_dequantized(out: int, group_size: int,
     layer = linear_layer(quantized, bias)
     assert not isinstance(layer, Int4Linear)
     assert torch.equal(layer(inputs), torch.nn.functional.linear(inputs, quantized.dequantize(), bias))
+
+
+def test_gptqmodel_is_not_given_weights_that_are_not_finite(tmp_path: Path) -> None:
+    convert(source(tmp_path / "source"), tmp_path / "artifact")
+    path = tmp_path / "artifact" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["gpt_neox.layers.1.attention.dense.scales"][0, 3] = torch.inf
+    save_file(tensors, path)
+    with pytest.raises(ArtifactError, match=r"attention\.dense\.scales holds values that are not finite"):
+        open_gptq_reference(tmp_path / "artifact")
 
 
 @needs_gptqmodel

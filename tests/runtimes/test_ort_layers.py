@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -53,7 +54,21 @@ def test_damaged_data_are_named(tmp_path: Path) -> None:
         open_layers(tmp_path / "artifact", threads=1)
 
 
-@pytest.mark.parametrize("opener", [open_runtime, open_layers], ids=["whole", "in layers"])
+BOTH = pytest.mark.parametrize("opener", [open_runtime, open_layers], ids=["whole", "in layers"])
+
+
+@BOTH
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, opener: Callable[[Path, int], Any]) -> None:
+    convert(source(tmp_path / "source"), tmp_path / "artifact", **FP32)
+    data = tmp_path / "artifact/onnx/model.onnx_data"
+    content = bytearray(data.read_bytes())
+    content[-4:] = np.float32(np.nan).tobytes()
+    data.write_bytes(content)
+    with pytest.raises(ArtifactError, match="holds values that are not finite"):
+        opener(tmp_path / "artifact", 1)
+
+
+@BOTH
 def test_data_behind_the_links_of_the_hub_cache(tmp_path: Path, opener: Callable[[Path, int], Any]) -> None:
     """As snapshot_download leaves a folder: every file a link to one named by its hash, in another folder."""
     convert(source(tmp_path / "source"), tmp_path / "artifact")

@@ -14,7 +14,12 @@ from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.artifact_config import AGAIN, NAME, read_artifact_config
 from pythia_quant.formats.gptq.packing import PARTS, packed_layout, unpack
 from pythia_quant.formats.tensor_files import check_finite, check_tensors, find_tensors
+from pythia_quant.inside import own_file
+from pythia_quant.json_file import read_object
 from pythia_quant.quantizers.grid import Quantized
+
+QUANTIZE_CONFIG = "quantize_config.json"
+"""What auto-gptq reads instead of config.json."""
 
 
 class GptqWeights:
@@ -96,7 +101,24 @@ def read(folder: Path) -> GptqWeights:
     _require(fields, folder, "bits", (2, 3, 4, 8))
     _require(fields, folder, "group_size", (32, 64, 128, -1))
     _require(fields, folder, "lm_head", (False, True))
+    _check_copy(fields, folder)
     return GptqWeights(folder, architecture, fields["bits"], fields["group_size"], head=fields["lm_head"])
+
+
+def for_auto_gptq(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what :data:`QUANTIZE_CONFIG` says where ``config.json`` says `fields` under ``quantization_config``.
+
+    Without the name of the file, auto-gptq would look for ``gptq_model-4bit-128g.safetensors``.
+    """
+    kept = {key: value for key, value in fields.items() if key != "modules_in_block_to_quantize"}
+    return kept | {"model_file_base_name": "model"}
+
+
+def _check_copy(fields: dict[str, Any], folder: Path) -> None:
+    """Refuse a file for auto-gptq that has it read the weights otherwise than config.json does, or read others."""
+    path = own_file(folder, QUANTIZE_CONFIG, ArtifactError)
+    if path is not None and read_object(path, ArtifactError, AGAIN) != for_auto_gptq(fields):
+        raise ArtifactError("does not say what config.json says", where=str(path), hint=AGAIN)
 
 
 def _prefix(name: str) -> str:

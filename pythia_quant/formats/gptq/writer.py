@@ -17,6 +17,7 @@ from pythia_quant.equalize import equalize
 from pythia_quant.errors import QuantizationError
 from pythia_quant.formats.floats import to_dtype
 from pythia_quant.formats.gptq.packing import pack
+from pythia_quant.formats.gptq.reader import QUANTIZE_CONFIG, for_auto_gptq
 from pythia_quant.formats.gptq.resume import Progress
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.gptq.solver import SolvedLayer, solve_head, solve_layer
@@ -198,10 +199,7 @@ def _write_configs(job: Job[GptqSettings]) -> None:
         "checkpoint_format": "gptq",
     }
     # The key lets readers skip their guess at what is quantized; the nesting is optimum's order of quantizing.
-    config = job.source.architecture.config() | {
-        "quantization_config": fields | {"modules_in_block_to_quantize": [list(LINEARS)]}
-    }
-    # auto-gptq reads this file instead, and would look for gptq_model-4bit-128g.safetensors without the last key.
-    for_auto_gptq = fields | {"model_file_base_name": "model"}
-    for name, content in (("config.json", config), ("quantize_config.json", for_auto_gptq)):
+    fields["modules_in_block_to_quantize"] = [list(LINEARS)]
+    config = job.source.architecture.config() | {"quantization_config": fields}
+    for name, content in (("config.json", config), (QUANTIZE_CONFIG, for_auto_gptq(fields))):
         (job.folder / name).write_text(json.dumps(content, indent=2) + "\n")
