@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 from pythia_quant.printable import printable
 from pythia_quant.tensor_names import MERGE
@@ -23,10 +24,14 @@ _KINDS = (
 )
 
 
-def found_instead(folder: Path) -> tuple[str, str] | None:
-    """Return what lies in a folder in place of a checkpoint, and what the user can do; None if nothing known does."""
+def found_instead(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return what files of these names are in place of a checkpoint, and what the user can do; None if nothing known.
+
+    Args:
+        names: of all files of a folder or repository, relative to it.
+    """
+    beside = {name for name in names if "/" not in name} - {SAFETENSORS}
     for pattern, what, hint in _KINDS:
-        names = {path.name for path in folder.glob(pattern)} - {SAFETENSORS}
-        if name := min(names, default=None):
+        if name := min((name for name in beside if fnmatchcase(name, pattern)), default=None):
             return f"{what} ({printable(name)})", hint
     return None

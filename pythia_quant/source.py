@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -26,6 +26,7 @@ from pythia_quant.source_name import folder_name, parse_model
 from pythia_quant.tokenizer import TEMPLATES, TOKENIZER, TOKENIZER_FILES, check_belongs, open_tokenizer
 from pythia_quant.weights import INDEX_SUFFIX, PICKLE, SAFETENSORS, WeightFiles, weight_file_names
 
+_WEIGHTS = tuple(f"{name}{suffix}" for name in (SAFETENSORS, PICKLE) for suffix in ("", INDEX_SUFFIX))
 _OPTIONAL = (MANIFEST, GENERATION_CONFIG, *TOKENIZER_FILES[1:])
 
 
@@ -101,11 +102,13 @@ def open_source(model: str, revision: str = "main", notice: Tell = say_nothing, 
         notice(fault)
     config = fetch(repo_id, "config.json", revision)
     if config is None:
-        adapter = fetch(repo_id, ADAPTER, revision)
-        what, hint = (adapter and found_instead(adapter.parent)) or ("", "is it a transformers checkpoint?")
+        names = [ADAPTER] if fetch(repo_id, ADAPTER, revision) else []
+        what, hint = found_instead(names) or ("", "is it a transformers checkpoint?")
         raise SourceError(what or "has no config.json", where=f"{repo_id}@{revision}", hint=hint)
     commit = commit_of(config)
     listed = file_names(repo_id, commit)
+    if listed is not None and listed.isdisjoint((MANIFEST, *_WEIGHTS)):
+        raise _no_weights(f"{repo_id}@{revision}", listed)
 
     def hub_file(folder: Path, name: str) -> Path | None:
         if listed is None and name in _OPTIONAL:  # what is in the cache has to do
@@ -138,7 +141,7 @@ def _open(
     _refuse_artifact(folder, get)
     config = get(folder, "config.json")
     if config is None:
-        what, hint = found_instead(folder) or ("", "give a folder as the hub serves it")
+        what, hint = found_instead(_names(folder)) or ("", "give a folder as the hub serves it")
         raise SourceError("has no config.json" + (f": it {what}" if what else ""), where=str(folder), hint=hint)
     get(folder, GENERATION_CONFIG)
     architecture = read_model(folder, notice)
@@ -186,9 +189,17 @@ def _weight_files(folder: Path, get: Callable[[Path, str], Path | None]) -> list
                     )
                 shards.append(shard)
             return shards
-    what, hint = found_instead(folder) or ("", "")
+    raise _no_weights(str(folder), _names(folder))
+
+
+def _no_weights(where: str, names: Iterable[str]) -> SourceError:
+    what, hint = found_instead(names) or ("", "")
     neither = f"has neither {SAFETENSORS} nor {PICKLE}, in one file or in shards"
-    raise SourceError(f"{neither}: it {what}" if what else neither, where=str(folder), hint=hint)
+    return SourceError(f"{neither}: it {what}" if what else neither, where=where, hint=hint)
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob("*")]
 
 
 def _tokenizer(

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -181,6 +182,21 @@ def test_a_flipped_byte_in_a_download_is_found(hub: Hub, tmp_path: Path) -> None
     hub.damage.add("model.safetensors")
     printed = in_client(hub, tmp_path, OPEN, "someone/tiny", "main")
     assert printed.startswith("SourceError") and "the download is damaged" in printed  # noqa: PT018
+
+
+def test_an_adapter_on_the_hub_is_named(hub: Hub, tmp_path: Path) -> None:
+    """With the config.json that some programs put beside it, and without."""
+    for model, names in (("someone/lora", ()), ("someone/lora-with-config", ("config.json", "tokenizer.json"))):
+        folder = tmp_path / model
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+        save_file({"base_model.model.gpt_neox.lora_A.weight": torch.ones(2)}, folder / "adapter_model.safetensors")
+        for name in names:
+            shutil.copy(tmp_path / "main" / name, folder)
+        hub.add(model, {"main": folder})
+        printed = in_client(hub, tmp_path, OPEN, model, "main")
+        assert "is an adapter (LoRA), not a whole model" in printed
+        assert "merge it first" in printed
 
 
 def test_an_old_name_is_opened_as_v0_with_a_notice(hub: Hub, tmp_path: Path) -> None:
