@@ -63,6 +63,7 @@ def convert(
     Raises:
         PythiaQuantError: nothing was written, and what stood there before stands there still.
     """
+    resources.bound_torch()
     settings = inputs.recipe.variants([variant])[variant]
     entry = format_of(settings)
     target = artifact_folder(out, inputs.source, variant)

@@ -55,6 +55,14 @@ def bound_threads(environment: MutableMapping[str, str] = os.environ) -> None:
     environment.update(thread_limits(cores(), environment))
 
 
+def bound_torch(environment: Mapping[str, str] = os.environ) -> None:
+    """Keep torch, where a program that is not ours has imported it already, to the processors of this process, too."""
+    import torch  # noqa: PLC0415 - most of what asks for resources does without it
+
+    if "OMP_NUM_THREADS" not in environment and torch.get_num_threads() > cores():
+        torch.set_num_threads(cores())
+
+
 def _groups(controller: str, root: Path) -> Iterator[Path]:
     """Give the folders of this process's control groups that may limit something: its own, and those around it."""
     try:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
-from pythia_quant.resources import bound_threads, cores, memory_available, memory_total
+from pythia_quant.resources import bound_threads, bound_torch, cores, memory_available, memory_total
 
 GB = 10**9
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
@@ -100,3 +101,18 @@ def test_libraries_are_bound_unless_the_user_has_done_so() -> None:
     bound_threads(environment)
     assert environment["OMP_NUM_THREADS"] == "7"
     assert environment["MKL_NUM_THREADS"] == str(cores())
+
+
+def test_torch_that_is_loaded_is_bound_unless_the_user_has_done_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: [0, 1])
+    before = torch.get_num_threads()
+    try:
+        for given, wanted in (({"OMP_NUM_THREADS": "7"}, 7), ({}, cores())):
+            torch.set_num_threads(7)
+            bound_torch(given)
+            assert torch.get_num_threads() == wanted <= 7
+        torch.set_num_threads(1)
+        bound_torch({})
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

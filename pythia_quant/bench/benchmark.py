@@ -93,6 +93,7 @@ def benchmark(
         ArtifactError: an artifact was altered, or another process measures here.
         BenchmarkError: an artifact is of another source, or a measuring process died.
     """
+    resources.bound_torch()
     options, steps = options or Options(), steps or Steps(1, Console(quiet=True))
     if options.device == "cuda" and not torch.cuda.is_available():
         raise BenchmarkError("torch finds no GPU here", where="--device cuda", hint="measure on the CPU: --device cpu")
