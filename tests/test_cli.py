@@ -98,6 +98,14 @@ def test_run_prints_one_table_within_100_columns_and_keeps_everything(finished: 
         verify_files(open_artifact(finished / "out/tiny/local" / variant))
 
 
+def test_what_is_written_may_be_read_by_whom_the_umask_lets(finished: Path) -> None:
+    probe = finished / "probe"
+    probe.touch()
+    files = {path: path.stat().st_mode for path in (finished / "out").rglob("*") if path.is_file()}
+    assert {path.name for path, mode in files.items() if mode != probe.stat().st_mode} == set()
+    assert {path.suffix for path in files} >= {".safetensors", ".onnx", ".onnx_data", ".json"}
+
+
 def test_measured_drift_is_that_of_the_weights_for_exact_runtimes(finished: Path) -> None:
     results = load_results(finished / "out/tiny/local/results.json")
 
@@ -156,10 +164,11 @@ def test_bench_measures_again_and_prints_json(finished: Path) -> None:
     other = finished / "other.txt"
     other.write_text("another text altogether, long enough for a few windows of bytes. " * 4)
     options = ("--recipe", recipe, "--text", other, "--memory", "1MB", "--lambada", write_passages(finished))
-    done = program("bench", parent / "gptq-int4", parent / "bnb-nf4", *options, "--json")
+    done = program("bench", parent / "gptq-int4", parent / "bnb-nf4", *options, "--context", "24", "--json")
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert (results["text"]["name"], results["protocol"]["windows"]) == (str(other), 6)
+    assert results["protocol"]["context"] == 24
     rows = {row["name"]: row for row in results["rows"]}
     assert rows["torch-fp16"]["runtime"].endswith("layer by layer")
     assert rows["gptq-int4"]["as_run"]["kl"]
@@ -392,7 +401,7 @@ def test_a_hub_model_is_converted_under_its_name_and_revision(recipe_file: Path,
         assert "hf_secret" not in (folder / "pythia_quant.json").read_text()
         offline = environment | {"HF_HUB_OFFLINE": "1"}
         results = json.loads(succeed("bench", folder, "--json", environment=offline))
-        assert results["source"]["commit"] == manifest.source.commit
+        assert (results["source"]["revision"], results["source"]["commit"]) == ("step3000", manifest.source.commit)
 
 
 def test_several_revisions_are_run_in_turn_and_those_before_a_refusal_are_kept(

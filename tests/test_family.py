@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny import TINY, random_weights, write_checkpoint
+from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from pythia_quant.architecture import HEAD, Architecture, RopeScaling, SpecialTokens
 from pythia_quant.config_file import read_config
+from pythia_quant.formats.bnb.reader import read as read_bnb
 from pythia_quant.formats.bnb.settings import BnbSettings
 from pythia_quant.formats.bnb.writer import write as write_bnb
 from pythia_quant.formats.gptq.reader import read as read_gptq
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.gptq.writer import write as write_gptq
-from pythia_quant.formats.job import Job
+from pythia_quant.formats.job import Job, Written
+from pythia_quant.formats.onnx.reader import read as read_onnx
+from pythia_quant.formats.onnx.settings import OnnxSettings
+from pythia_quant.formats.onnx.writer import write as write_onnx
 from pythia_quant.layerwise import final_hidden_states, head_weight
 from pythia_quant.runtimes.hf import open_bnb, open_model
 from pythia_quant.runtimes.int4 import build
-from pythia_quant.source import open_weights
+from pythia_quant.runtimes.ort import open_runtime as open_onnx
+from pythia_quant.settings import VariantSettings
+from pythia_quant.source import open_source, open_weights
 from pythia_quant.weights import WeightReader
 
 LINEAR, DYNAMIC = RopeScaling("linear", 2.0), RopeScaling("dynamic", 4.0)
@@ -142,3 +152,75 @@ def test_a_checkpoint_with_wrapped_names_runs_as_a_baseline(tmp_path: Path) -> N
     plain = open_model(write_checkpoint(tmp_path / "plain"), torch.float32).logits(ids(TINY))
     wrapped = open_model(write_checkpoint(tmp_path / "wrapped", TINY, weights), torch.float32).logits(ids(TINY))
     torch.testing.assert_close(wrapped, plain, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_tied_embeddings_in_every_format(tmp_path: Path) -> None:
+    """The checkpoint has no head of its own, as transformers saves it; every artifact has one."""
+    pytest.importorskip("bitsandbytes")
+    shape = replace(TINY, width=128, heads=2, tied=True)
+    weights = {name: tensor for name, tensor in random_weights(shape).items() if name != HEAD}
+    folder = write_checkpoint(tmp_path / "source", shape, weights)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    source, tokens = open_weights(folder), ids(shape)
+    expected = GPTNeoXForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits
+    torch.testing.assert_close(ours(source, tokens), expected, rtol=0, atol=1e-4)
+
+    def written(name: str, write: Callable[[Job[Any]], Written], settings: VariantSettings) -> tuple[Path, Tensor]:
+        artifact = tmp_path / name
+        artifact.mkdir()
+        return artifact, write(Job(source, settings, artifact, tokens, ids(shape, 16, seed=1))).logits
+
+    fp32 = OnnxSettings(format="onnx", weights="fp32", activations="fp32", embeddings="fp32", head="fp32")
+    artifact, _ = written("onnx", write_onnx, fp32)
+    torch.testing.assert_close(open_onnx(artifact, 1).logits(tokens), expected, rtol=0, atol=1e-4)
+
+    artifact, meant = written("bnb", write_bnb, BnbSettings(format="bnb", compute_dtype="float32"))
+    torch.testing.assert_close(open_bnb(artifact, 1).logits(tokens), meant, rtol=0, atol=1e-4)
+    torch.testing.assert_close(in_transformers(read_bnb(artifact))(tokens).logits, meant, rtol=0, atol=1e-4)
+
+    for head, limit in (("fp16", 0.02), ("quantized", 0.03)):
+        settings = GptqSettings.model_validate({"format": "gptq", "bits": 8, "group_size": 32, "head": head})
+        artifact, meant = written(f"gptq, head {head}", write_gptq, settings)
+        torch.testing.assert_close(in_transformers(read_gptq(artifact))(tokens).logits, meant, rtol=0, atol=1e-4)
+        assert (build(read_gptq(artifact))(tokens).logits - expected).std() < limit * expected.std()
+        fields = json.loads((artifact / "config.json").read_text())
+        assert not fields["tie_word_embeddings"], "its head is its own: tied, it would be left unread"
+
+
+@torch.no_grad()
+def test_codes_solved_for_a_sequential_model_run_in_onnx(tmp_path: Path) -> None:
+    shape = replace(SEQUENTIAL, activation="gelu_new", rope_scaling=DYNAMIC)
+    source, tokens = open_weights(write_checkpoint(tmp_path / "source", shape)), ids(shape)
+    solved, taken = tmp_path / "gptq", tmp_path / "onnx"
+    solved.mkdir()
+    taken.mkdir()
+    write_gptq(Job(source, GptqSettings(format="gptq", group_size=32), solved, tokens, ids(shape, 16, seed=1)))
+    fields = {"codes": "gptq", "weights": "int4", "block_size": 32, "activations": "fp32"}
+    settings = OnnxSettings.model_validate({"format": "onnx", **fields, "embeddings": "fp32", "head": "fp32"})
+    write_onnx(Job(source, settings, taken, tokens, codes=read_gptq(solved)))
+    # The head and the embeddings are the source's, in fp16 there and in fp32 here, which is the same.
+    expected = in_transformers(read_gptq(solved))(tokens).logits
+    torch.testing.assert_close(ours(read_onnx(taken), tokens), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(open_onnx(taken, 1).logits(tokens), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "base_model.model.", "module.base_model.model._orig_mod."])
+def test_shards_with_wrapped_names_are_opened_and_run(tmp_path: Path, prefix: str) -> None:
+    plain = write_checkpoint(tmp_path / "plain")
+    folder = write_checkpoint(tmp_path / "wrapped")
+    weights = {prefix + name: tensor for name, tensor in random_weights(TINY).items()}
+    (folder / "model.safetensors").unlink()
+    shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    places = {name: shards[index >= 9] for index, name in enumerate(weights)}
+    for shard in shards:
+        save_file({name: tensor for name, tensor in weights.items() if places[name] == shard}, folder / shard)
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    source = open_source(str(folder))
+    assert list(source.sha256) == shards
+    assert torch.equal(source.weights.read(HEAD), weights[prefix + HEAD])
+    tokens = ids(TINY)
+    expected = open_model(plain, torch.float32).logits(tokens)
+    torch.testing.assert_close(open_model(folder, torch.float32).logits(tokens), expected, rtol=0, atol=1e-6)

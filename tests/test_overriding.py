@@ -23,6 +23,15 @@ def test_only_what_is_chosen_is_checked_and_loaded(recipe_file: Path) -> None:
         load_inputs(recipe, only=["gptq-int4"])
 
 
+def test_a_text_of_fewer_windows_than_are_asked_for_is_said(recipe_file: Path) -> None:
+    recipe_file.write_text(recipe_file.read_text().replace("windows: 6", "windows: 6000"))
+    said: list[str] = []
+    inputs = load_inputs(load_recipe(recipe_file), said.append, convert=False)
+    found = len((recipe_file.parent / "evaluation.txt").read_bytes()) // TINY.context
+    assert len(inputs.evaluation) == found
+    assert said == [f"The evaluation text has {found} windows; the recipe asks for 6,000."]
+
+
 def test_a_recipe_needs_no_calibration_unless_a_chosen_variant_does(recipe_file: Path) -> None:
     lines = recipe_file.read_text().splitlines(keepends=True)
     start = lines.index("calibration:\n")
