@@ -116,14 +116,17 @@ def bench(
     with Steps(1 + step_count(recipe, len(artifacts), options), console) as steps:
         passages, inputs = _passages(recipe, steps), _open(recipe, steps, console, convert=False)
         if model is None:
-            inputs = _at_revision(inputs, manifest.source, console)
+            inputs = at_revision(inputs, manifest.source, console)
         results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
     save_results(results, path)
     return Outcome(artifacts, results, path)
 
 
-def _at_revision(inputs: Inputs, recorded: SourceRecord, console: Console) -> Inputs:
-    """Call the source by the revision that was converted: a commit opened it, and says nothing to a reader."""
+def at_revision(inputs: Inputs, recorded: SourceRecord, console: Console) -> Inputs:
+    """Call the source by the revision that was converted: a commit opened it, and says nothing to a reader.
+
+    What is known to be wrong with that revision is said again.
+    """
     if recorded.commit and (notice := suite.fault_notice(recorded.model, recorded.revision)):
         console.print(notice, markup=False, soft_wrap=True)
     return replace(inputs, source=replace(inputs.source, revision=recorded.revision))
