@@ -15,7 +15,8 @@ from tiny import write_recipe
 def convert(folder: Path, recipe: Path) -> subprocess.Popen[str]:
     """Start a conversion with a folder of its own for temporary files."""
     (folder / "tmp").mkdir(parents=True)
-    command = [sys.executable, "-m", "pythia_quant", "convert", recipe, "--only", "onnx-fp32", "--out", folder / "out"]
+    arguments = ["convert", str(recipe), "--only", "onnx-fp32", "--out", str(folder / "out")]
+    command = [sys.executable, "-m", "pythia_quant", *arguments]
     environment = os.environ | {"TMPDIR": str(folder / "tmp")}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -33,8 +34,8 @@ def test_conversions_that_are_asked_to_end_say_so_and_leave_nothing(tmp_path: Pa
     asked = {signal.SIGTERM: 143, signal.SIGHUP: 129}
     children = {number: convert(tmp_path / number.name, recipe) for number in asked}
     for number, child in children.items():
-        begun = tmp_path / number.name / "out"
-        wait_for(lambda child=child, out=begun: child.poll() is not None or list(out.rglob(".onnx-fp32.partial-*")))
+        while child.poll() is None and not list((tmp_path / number.name / "out").rglob(".onnx-fp32.partial-*")):
+            time.sleep(0.01)
         child.send_signal(number)
     for number, child in children.items():
         printed, complaint = child.communicate(timeout=60)

@@ -20,7 +20,7 @@ STATES = 32 * 64 * 128 * 2
 def disk(folder: Path, size: int) -> Iterator[Path]:
     """Mount a disk of so many bytes."""
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if not shutil.which("mount") or subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("only root can mount a small disk")
     try:

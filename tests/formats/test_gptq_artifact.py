@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -152,16 +151,16 @@ def test_both_configs_say_what_readers_need(artifact: Path) -> None:
     assert config["quantization_config"]["quant_method"] == "gptq"
 
 
-@pytest.mark.parametrize("fields", [{"bits": 8}, {"model_file_base_name": "../other"}, {"trust_remote_code": True}])
-def test_a_config_for_auto_gptq_that_says_something_else_is_refused(
-    artifact: Path, tmp_path: Path, fields: dict[str, Any]
-) -> None:
-    folder = shutil.copytree(artifact, tmp_path / "copy")
+def test_a_config_for_auto_gptq_that_says_something_else_is_refused(weights: WeightFiles, tmp_path: Path) -> None:
+    folder = tmp_path / "artifact"
+    convert(weights, folder, sweeps=0, correction="none")
     path = folder / "quantize_config.json"
+    written = json.loads(path.read_text())
     read(folder)
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
-    with pytest.raises(ArtifactError, match=r"quantize_config\.json: does not say what config\.json says"):
-        read(folder)
+    for fields in ({"bits": 8}, {"model_file_base_name": "../other"}, {"trust_remote_code": True}):
+        path.write_text(json.dumps(written | fields))
+        with pytest.raises(ArtifactError, match=r"quantize_config\.json: does not say what config\.json says"):
+            read(folder)
     path.unlink()
     read(folder)
 
