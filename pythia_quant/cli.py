@@ -15,7 +15,7 @@ from pythia_quant.commands import hub, listing, reporting, using, working
 from pythia_quant.console import finish_output, prepare_output, print_error, print_message
 from pythia_quant.errors import ArgumentError, PythiaQuantError
 from pythia_quant.interruption import interrupt_own_code, received
-from pythia_quant.printable import printable
+from pythia_quant.printable import log_printable, printable
 from pythia_quant.redaction import log_everything, redacted, redacted_traceback
 from pythia_quant.resources import bound_threads
 from pythia_quant.storage import refusal
@@ -62,6 +62,7 @@ def main(command: Callable[[], object] = app) -> None:
     """Run the program; what the user can act on becomes one message and exit code 2."""
     interrupt_own_code()
     prepare_output()
+    log_printable()
     bound_threads()
     failure: BaseException | None = None
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
 
 # C0 and C1 controls but tab and line feed, marks and overrides of direction, line separators, half surrogate pairs,
 # and what is no character, which XML refuses.
@@ -24,6 +26,18 @@ def without_hidden(text: str) -> str:
 def printable_json(text: str) -> str:
     """Return a JSON text that means the same, with every control character as JSON's own escape."""
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class _PrintableRecord(logging.LogRecord):
+    def getMessage(self) -> str:  # noqa: N802 - logging's name
+        return printable(super().getMessage())
+
+
+def log_printable() -> None:
+    """Have what libraries log, and warn of, shown with escapes in this process: they quote files."""
+    logging.setLogRecordFactory(_PrintableRecord)
+    unescaped = warnings.formatwarning
+    warnings.formatwarning = lambda *told, **more: printable(unescaped(*told, **more))
 
 
 def short(value: object, most: int = 80) -> str:

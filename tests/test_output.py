@@ -14,6 +14,16 @@ from pythia_quant.results import save_results
 
 SHOW = "recipes", "show", "pythia-1.4b"
 
+DEFECT = r"""
+import logging, warnings
+from pythia_quant.cli import main
+def command():
+    logging.getLogger("transformers").warning("from a file: %s", "\x1b[2J")
+    warnings.warn("from a file: \u202e")
+    {}["hf_abcdefGHIJ1234\x1b"]
+main(command)
+"""
+
 
 def start(*arguments: str | Path, stdout: int = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
@@ -50,7 +60,7 @@ def test_output_that_cannot_be_written_is_one_message_or_none(tmp_path: Path) ->
     with full() as device, closed_pipe() as pipe:
         to_full, to_nobody = start(*program, *SHOW, stdout=device), start(*program, *SHOW, stdout=pipe)
         in_ascii = start(*report, PYTHONIOENCODING="ascii")
-        defect = start("-c", "from pythia_quant.cli import main; main(lambda: {}['hf_abcdefGHIJ1234\\x1b'])")
+        defect = start("-c", DEFECT)
         said = {process: process.communicate(timeout=60) for process in (to_full, to_nobody, in_ascii, defect)}
 
     assert to_full.returncode == 2
@@ -64,7 +74,8 @@ def test_output_that_cannot_be_written_is_one_message_or_none(tmp_path: Path) ->
     assert printed.startswith("### mod?le\n")
 
     assert defect.returncode == 1
-    first, asking, *rest = said[defect][1].splitlines()
+    logged, warned, first, asking, *rest = said[defect][1].splitlines()
+    assert (logged, warned.partition(" ")[2]) == (r"from a file: \x1b[2J", r"UserWarning: from a file: \u202e")
     assert first == r"error: KeyError('hf_…\x1b')"
     assert asking.startswith("  this is a defect of ours: please report it with the command and what follows (")
     assert "Traceback" in rest[0]

@@ -20,6 +20,7 @@ from pythia_quant.console import print_error
 from pythia_quant.errors import ArtifactError, BenchmarkError, PythiaQuantError, SourceError, nearest
 from pythia_quant.formats import format_of, load
 from pythia_quant.generation_config import read_model
+from pythia_quant.printable import log_printable
 from pythia_quant.runtimes import Runtime
 from pythia_quant.runtimes.hf import open_model
 from pythia_quant.tokenizer import TOKENIZER, open_tokenizer, tokenize
@@ -241,6 +242,7 @@ def main() -> None:
     """Run lm_eval's command line, with this model in its table."""
     from lm_eval.__main__ import cli_evaluate  # noqa: PLC0415 - imports much
 
+    log_printable()
     try:
         cli_evaluate()
     except PythiaQuantError as error:
