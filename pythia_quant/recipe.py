@@ -279,7 +279,11 @@ def load_recipe(name: str | Path) -> Recipe:
         RecipeError: what is wrong, in which file, at which key and line.
     """
     path = _recipe_path(str(name))
-    data, lines = load_located(path)
+    return parse_recipe(*load_located(path), path)
+
+
+def parse_recipe(data: Any, lines: dict[Keys, int], path: Path) -> Recipe:
+    """Make a recipe of the plain data that its file holds, and the line of every key; see :func:`load_recipe`."""
     if not isinstance(data, dict):
         raise RecipeError("a recipe is a mapping of keys", where=f"{path}:1", hint="see pythia-quant recipes show demo")
     try:

@@ -98,7 +98,7 @@ def _parquet_rows(path: Path, column: str) -> list[Any]:
         ) from error
     try:
         rows: list[Any] = parquet.read_table(path, columns=[column]).column(column).to_pylist()
-    except (ArrowException, OSError, KeyError) as error:
+    except (ArrowException, OSError, KeyError, ValueError, OverflowError) as error:  # text that is not UTF-8, too
         raise CorpusError(f"has no readable column {column!r}", where=str(path)) from error
     return rows
 

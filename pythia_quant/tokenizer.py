@@ -16,6 +16,7 @@ from tokenizers import Encoding, Tokenizer
 from pythia_quant.architecture import SpecialTokens
 from pythia_quant.errors import CorpusError, PythiaQuantError, SourceError
 from pythia_quant.json_file import read_object
+from pythia_quant.printable import short
 
 TOKENIZER = "tokenizer.json"
 SETTINGS, TOKENS_MAP = "tokenizer_config.json", "special_tokens_map.json"
@@ -51,8 +52,9 @@ def open_tokenizer(
     fields = read_object(path, kind, hint) | _UNCUT
     beyond = _padding_beyond(fields, vocabulary, _named(path.parent, "pad_token"))
     if beyond:
-        fields["added_tokens"] = [one for one in fields["added_tokens"] if one.get("id") not in beyond]
-        names = ", ".join(repr(name) for name in beyond.values())
+        kept = [one for one in fields["added_tokens"] if not (isinstance(one.get("id"), int) and one["id"] in beyond)]
+        fields["added_tokens"] = kept
+        names = short(", ".join(map(short, beyond.values())), 300)
         notice(f"{path.name} has {names} for padding beyond the model's {vocabulary:,} tokens: not used")
     with _refused(f"is not a tokenizer of the tokenizers library, or damaged: {path.name}", path, kind, hint), _quiet():
         tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(fields))
@@ -60,7 +62,7 @@ def open_tokenizer(
     number, name = max(((number, name) for name, number in tokenizer.get_vocab().items()), default=(-1, ""))
     if number >= vocabulary:
         raise kind(
-            f"has {number + 1:,} tokens, the model's vocabulary is {vocabulary:,}; the last one is {name!r}",
+            f"has {number + 1:,} tokens, the model's vocabulary is {vocabulary:,}; the last one is {short(name)}",
             where=str(path),
             hint="tokenizer and model do not belong together, or the embeddings were not resized when it was added",
         )
@@ -108,22 +110,22 @@ def check_belongs(tokenizer: Tokenizer, folder: Path, tokens: SpecialTokens, not
     end = tokenizer.token_to_id(name)
     if end is None:
         raise SourceError(
-            f"has no token {name!r}, which ends a text by {SETTINGS}",
+            f"has no token {short(name)}, which ends a text by {SETTINGS}",
             where=str(folder / TOKENIZER),
             hint=f"name one that it has as eos_token in {SETTINGS}, or none: null",
         )
     if not tokens.ends or end in tokens.ends:
         return
-    model_end = f"{tokens.end} ({tokenizer.id_to_token(tokens.ends[0])!r})"
+    model_end = f"{tokens.end} ({short(tokenizer.id_to_token(tokens.ends[0]))})"
     special = {end, *tokenizer.get_added_tokens_decoder()}
     if special.isdisjoint({*tokens.ends, tokens.begin, tokens.pad}):
         raise SourceError(
-            f"ends a text with token {end} ({name!r}), the model with {model_end}, no special token here",
+            f"ends a text with token {end} ({short(name)}), the model with {model_end}, no special token here",
             where=str(folder / TOKENIZER),
             hint="tokenizer and model do not belong together",
         )
     notice(
-        f"the tokenizer's eos_token is {end} ({name!r}), but generation stops at {model_end}, as in transformers: "
+        f"the tokenizer's eos_token is {end} ({short(name)}), but generation stops at {model_end}, as in transformers: "
         "eos_token_id of generation_config.json, or of config.json without one, decides"
     )
 
@@ -137,7 +139,7 @@ def _named(folder: Path, key: str, default: str | None = None) -> str | None:
             value = fields[key]
             value = value.get("content") if isinstance(value, dict) else value
             if value is not None and not isinstance(value, str):
-                raise SourceError(f"{key} is of the wrong type: {str(value)[:80]!r}", where=str(path))
+                raise SourceError(f"{key} is of the wrong type: {short(value)}", where=str(path))
             return value
     return default
 

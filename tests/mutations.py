@@ -1,6 +1,7 @@
 """Damage done to files by a seeded random generator: bytes changed, and data of the right form with nonsense in it.
 
-``PYTHIA_QUANT_MUTATIONS=N`` makes N of each kind instead of what the tests take by default.
+``PYTHIA_QUANT_MUTATIONS=N`` makes N of each kind instead of 10,000, and as much more or fewer of the slow kinds;
+``PYTHIA_QUANT_MUTATIONS_SEED=S`` makes others.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import json
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pythia_quant.errors import PythiaQuantError
 
-COUNT = int(os.environ.get("PYTHIA_QUANT_MUTATIONS", "0"))
+COUNT = int(os.environ.get("PYTHIA_QUANT_MUTATIONS", "10000"))
+SEED = os.environ.get("PYTHIA_QUANT_MUTATIONS_SEED", "0")
 SLOWEST = 1.0
 """Seconds of processor time that reading a damaged file may take."""
 
@@ -32,6 +35,14 @@ NASTY: tuple[Any, ...] = (
 _BYTES = (b"\0", b"\xff", b"\xed\xa0\x80", b"\n", b'"', b"{", b"}", b"[", b"]", b":", b",", b"\\", b"-", b"1e999",
           b"&a ", b"*a ", b"!!int ", b"!!python/none ", b"<<: ", b"? ", b"| ", b"%", b"'", b"0x", b"0b_", b"1:1",
           b"NaN", b"\t",           b'"\\UFFFFFFFF"', b"\xe2\x80\xae", b"\x1b")  # fmt: skip
+
+T = TypeVar("T")
+_Place = tuple[Any, ...]  # the keys and indexes that lead to a value
+
+
+def generator(seed: int = 0) -> random.Random:
+    """Return a generator that gives the same numbers in every run with the same seeds."""
+    return random.Random(f"{SEED}/{seed}")
 
 
 def damaged(content: bytes, random_: random.Random) -> bytes:
@@ -57,29 +68,58 @@ def damaged(content: bytes, random_: random.Random) -> bytes:
     return bytes(data)
 
 
-def distorted(data: Any, random_: random.Random) -> Any:
-    """Return a copy of JSON data with one to three values replaced, keys removed, renamed or swapped."""
-    whole = [copy.deepcopy(data)]
-    for _ in range(random_.choice((1, 1, 1, 2, 3))):
-        places = list(_places(whole))
-        holder, key = random_.choice(places)
-        match random_.randrange(8):
-            case 0 if isinstance(holder, dict):
-                del holder[key]
-            case 1 if isinstance(holder, dict):
-                holder[random_.choice(("", "x", "\x1b", "k" * 300, "é", "__class__"))] = holder.pop(key)
-            case 2 if isinstance(holder, list) and holder is not whole:
-                del holder[key:]
-            case 3 if isinstance(holder, list) and holder is not whole:
-                holder.insert(key, copy.deepcopy(holder[key]))
-            case 4:
-                other, where = random_.choice(places)
-                holder[key] = copy.deepcopy(other[where])
-            case 5 if type(holder[key]) in (int, float) and abs(holder[key]) < 1e300:
-                holder[key] = random_.choice((-holder[key], holder[key] + 1, holder[key] * 10, holder[key] / 3))
-            case _:
-                holder[key] = copy.deepcopy(random_.choice(NASTY))
-    return whole[0]
+def distortions(data: Any, count: int, seed: int = 0) -> Iterator[Any]:
+    """Yield copies of JSON data with one to three values replaced, keys removed, renamed or swapped.
+
+    What was not changed, they share with `data` and each other.
+    """
+    random_, whole = generator(seed), [data]
+    places = list(_places(whole))
+    for _ in range(count):
+        changed = whole
+        for _ in range(random_.choice((1, 1, 1, 1, 2, 3))):
+            changed = _changed(changed, random_.choice(places), places, random_)
+        yield changed[0] if changed else None
+
+
+def _places(holder: Any, above: _Place = ()) -> Iterator[_Place]:
+    for key in holder if isinstance(holder, dict) else range(len(holder)):
+        yield (*above, key)
+        if isinstance(holder[key], dict | list):
+            yield from _places(holder[key], (*above, key))
+
+
+def _changed(holder: Any, place: _Place, places: list[_Place], random_: random.Random) -> Any:
+    key, *below = place
+    there = key in holder if isinstance(holder, dict) else isinstance(holder, list) and key in range(len(holder))
+    if not there:  # an earlier change has taken it away
+        return holder
+    holder = copy.copy(holder)
+    if below:
+        holder[key] = _changed(holder[key], tuple(below), places, random_)
+        return holder
+    value = holder[key]
+    match random_.randrange(9):
+        case 0:
+            del holder[key]
+        case 1 if isinstance(holder, dict):
+            holder[random_.choice(("", "x", "\x1b", "k" * 300, "é", "__class__"))] = holder.pop(key)
+        case 2 if isinstance(holder, list):
+            del holder[key:]
+        case 3 if isinstance(holder, list):
+            holder.insert(key, value)
+        case 4 if isinstance(value, dict | list) and value:
+            holder[key] = random_.choice(list(value.values() if isinstance(value, dict) else value))
+        case 5:
+            holder[key] = {str(random_.choice(places)[-1]): value} if isinstance(value, str) else [value]
+        case 6 if type(value) in (int, float) and abs(value) < 1e300:
+            holder[key] = random_.choice((-value, value + 1, value * 10, value / 3))
+        case 7:
+            kin = [other for other in NASTY if type(other) is type(value)]
+            holder[key] = random_.choice(kin or NASTY)
+        case _:
+            holder[key] = random_.choice(NASTY)
+    return holder
 
 
 def as_json(data: Any) -> bytes:
@@ -87,42 +127,53 @@ def as_json(data: Any) -> bytes:
     return json.dumps(data).encode()
 
 
-def refused_or_read(read: Callable[[Path], object], path: Path, contents: Iterator[bytes]) -> dict[str, int]:
-    """Have every content read; count what was read and refused. Anything but a refusal, or a slow one, is a failure."""
-    counts = {"read": 0, "refused": 0}
-    for number, content in enumerate(contents):
-        path.write_bytes(content)
+def json_mutations(data: Any, count: int = COUNT, seed: int = 0) -> Iterator[bytes]:
+    """Yield mutations of JSON data: three in four with another meaning, the rest damaged as bytes."""
+    random_, content = generator(seed), as_json(data)
+    for number, changed in enumerate(distortions(data, count, seed)):
+        yield as_json(changed) if number % 4 else damaged(content, random_)
+
+
+def byte_mutations(content: bytes, count: int = COUNT, seed: int = 0) -> Iterator[bytes]:
+    """Yield mutations of a file's bytes."""
+    random_ = generator(seed)
+    for _ in range(count):
+        yield damaged(content, random_)
+
+
+def outcomes(read: Callable[[T], object], mutations: Iterator[T]) -> Counter[str]:
+    """Have every mutation read; count what was read and refused. Anything else, and a slow one, is a failure."""
+    counts: Counter[str] = Counter()
+    for number, mutation in enumerate(mutations):
         started = time.process_time()
         try:
-            read(path)
+            read(mutation)
             counts["read"] += 1
         except PythiaQuantError as error:
             if not 0 < len(str(error)) < 8000:  # a mutation may hold a path of 5,000 characters
                 raise
             counts["refused"] += 1
         except Exception as error:
-            raise AssertionError(f"mutation {number}: {type(error).__name__}: {error}"[:500], content[:3000]) from error
+            what = f"mutation {number}: {type(error).__name__}: {error}"
+            raise AssertionError(what[:500], repr(mutation)[:3000]) from error
         seconds = time.process_time() - started
-        assert seconds < SLOWEST, (number, seconds, content[:3000])
+        assert seconds < SLOWEST, (number, seconds, repr(mutation)[:3000])
     return counts
 
 
-def json_mutations(data: Any, count: int, seed: int = 0) -> Iterator[bytes]:
-    """Yield mutations of JSON data: three in four with another meaning, the rest damaged as bytes."""
-    random_, content = random.Random(seed), as_json(data)
-    for number in range(COUNT or count):
-        yield damaged(content, random_) if number % 4 == 0 else as_json(distorted(data, random_))
+def refused_or_read(read: Callable[[Path], object], path: Path, contents: Iterator[bytes]) -> Counter[str]:
+    """Have a file of every content read; see :func:`outcomes`."""
+
+    def written(content: bytes) -> object:
+        overwrite(path, content)
+        return read(path)
+
+    path.touch()
+    return outcomes(written, contents)
 
 
-def byte_mutations(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
-    """Yield mutations of a file's bytes."""
-    random_ = random.Random(seed)
-    for _ in range(COUNT or count):
-        yield damaged(content, random_)
-
-
-def _places(holder: Any) -> Iterator[tuple[Any, Any]]:
-    for key in list(holder) if isinstance(holder, dict) else range(len(holder)):
-        yield holder, key
-        if isinstance(holder[key], dict | list):
-            yield from _places(holder[key])
+def overwrite(path: Path, content: bytes) -> None:
+    """Write a file in place: one that is emptied first, ext4 flushes to the disk, which takes ten times as long."""
+    with path.open("r+b") as file:
+        file.write(content)
+        file.truncate()

@@ -1,14 +1,17 @@
+import json
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from mutations import COUNT, byte_mutations, damaged, distorted, refused_or_read
+from mutations import COUNT, as_json, byte_mutations, damaged, distortions, outcomes, refused_or_read
+from tiny import TINY
 
 from pythia_quant.errors import RecipeError
-from pythia_quant.recipe import load_recipe
+from pythia_quant.overriding import override, with_context_of
+from pythia_quant.recipe import load_recipe, parse_recipe
 
 SMALL = """\
 schema: 1
@@ -24,19 +27,39 @@ basis: {calibration.seed: 'assumed: x'}
 """
 
 
-def distortions(count: int) -> Iterator[bytes]:
-    random_, data = random.Random(1), yaml.safe_load(SMALL)
-    for _ in range(COUNT or count):
-        text = yaml.dump(distorted(data, random_), default_flow_style=True, width=10**6)
-        yield text.encode("utf-8", "surrogatepass")
+SHORT = """\
+schema: 1
+source: {model: a/b}
+evaluation: {text: {builtin: training}}
+variants: {n: {format: bnb}}
+"""
+
+
+def use(data: Any) -> None:
+    """Make a recipe of data, and do with it what is done before a model is opened."""
+    recipe = parse_recipe(data, {}, Path("r.yaml"))
+    recipe.check_suite()
+    recipe.calibrates()
+    changed = with_context_of(override(recipe, model="a/c", context=16), TINY, lambda _: None)
+    json.dumps(changed.canonical(), allow_nan=False).encode()
+
+
+def test_distorted_recipes_are_read_or_refused() -> None:
+    found = distortions(yaml.safe_load(SMALL), COUNT)
+    counts = outcomes(use, (data for data in found if b"\\ud800" not in as_json(data)))  # which no file gives
+    assert min(counts["read"], counts["refused"]) > COUNT // 20
 
 
 def test_damaged_recipes_are_read_or_refused(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.yaml"
-    assert refused_or_read(load_recipe, path, byte_mutations(SMALL.encode(), 500))["read"] > 0
-    counts = refused_or_read(load_recipe, path, distortions(300))
-    assert counts["read"] > 10
-    assert counts["refused"] > 100
+    """Fewer: PyYAML takes some milliseconds for a recipe."""
+    path, count = tmp_path / "recipe.yaml", COUNT // 20
+    assert refused_or_read(load_recipe, path, byte_mutations(SHORT.encode(), count))["read"] > 0
+    assert refused_or_read(load_recipe, path, byte_mutations(SMALL.encode(), count))["refused"] > count // 2
+    flow = (
+        yaml.dump(data, default_flow_style=True, width=10**6).encode("utf-8", "surrogatepass")
+        for data in distortions(yaml.safe_load(SHORT), count, seed=1)
+    )
+    assert refused_or_read(load_recipe, path, flow)["refused"] > count // 2
 
 
 def test_a_byte_order_mark_is_no_content_and_other_encodings_are_refused(tmp_path: Path) -> None:
