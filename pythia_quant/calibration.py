@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pythia_quant.architecture import Architecture, Update
+from pythia_quant.array_file import load_array
+from pythia_quant.errors import QuantizationError
 from pythia_quant.layerwise import LayerWeights, linear, normalize, outer_input, parts, update_forward
 from pythia_quant.quantizers.moments import Moments
 from pythia_quant.quantizers.products import rounded_products
 
 KEPT_BYTES = 500_000_000
 """Up to this size a layer's inner states are kept in memory, not computed again."""
+AGAIN = "it is left of an interrupted conversion: remove the folder to begin that anew"
+"""What to do where such a state cannot be read."""
 _ORIGINAL, _QUANTIZED = "original.npy", "quantized.npy"
 
 
@@ -65,8 +69,9 @@ class Calibration:
 
     def __init__(self, architecture: Architecture, folder: Path, following: Path) -> None:
         self.architecture, self.device = architecture, device()
-        self._quantized = _open(folder / _QUANTIZED)
-        self._original = _open(folder / _ORIGINAL) if (folder / _ORIGINAL).exists() else None
+        width = architecture.width
+        self._quantized = _open(folder / _QUANTIZED, width)
+        self._original = _open(folder / _ORIGINAL, width) if (folder / _ORIGINAL).exists() else None
         self._following = following
         self._outer: list[Tensor] = []  # what the last products read, kept for advance() while it is little
 
@@ -171,6 +176,5 @@ class _Written:
             file.write(np.ascontiguousarray(states).data)
 
 
-def _open(path: Path) -> NDArray[np.float16]:
-    states: NDArray[np.float16] = np.load(path, mmap_mode="c")  # copy on write: torch wants arrays it may write to
-    return states
+def _open(path: Path, width: int) -> NDArray[np.float16]:
+    return load_array(path, np.float16, (None, None, width), QuantizationError, AGAIN, mapped=True)

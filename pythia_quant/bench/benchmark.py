@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
+from pydantic import ValidationError
 from rich.console import Console
 
 from pythia_quant import environment, isolate, resources, sizes
@@ -27,8 +28,10 @@ from pythia_quant.bench.subject import SOURCE_DTYPES, Subject
 from pythia_quant.errors import BenchmarkError, PythiaQuantError
 from pythia_quant.folders import replace_file, work_folder
 from pythia_quant.inputs import Inputs
-from pythia_quant.manifest import MANIFEST, SourceRecord
+from pythia_quant.json_file import read_object
+from pythia_quant.manifest import MANIFEST, Record, SourceRecord
 from pythia_quant.passages import Passages
+from pythia_quant.printable import short
 from pythia_quant.progress import Steps
 from pythia_quant.recipe import Recipe
 from pythia_quant.results import Lambada, LambadaProtocol, LatencyProtocol, Protocol, Results, Row, Speed
@@ -47,6 +50,9 @@ class Options:
     threads: list[int] = field(default_factory=lambda: [resources.cores()])
     memory: int | None = None
     device: Literal["cpu", "cuda"] = "cpu"
+
+
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,7 @@ def _measure_row(entry: _Entry, inputs: Inputs, kept: Reference, once: _Once) ->
     }
     measured = once("drift", "pythia_quant.bench.quality:measure", entry.subject, arguments)
     shutil.rmtree(scratch, ignore_errors=True)  # hidden states, as large as the text
-    return _row(entry, inputs, measured)
+    return _row(entry, inputs, measured, once.work)
 
 
 def _measure_lambada(
@@ -167,7 +173,7 @@ def _measure_lambada(
     arguments = {"file": str(passages.path), "examples": passages.examples, "source": str(inputs.source.folder)}
     task = "pythia_quant.bench.lambada:measure_row"
     scores = {
-        entry.subject.name: Lambada.model_validate(once("LAMBADA", task, entry.subject, arguments))
+        entry.subject.name: as_record(Lambada, once("LAMBADA", task, entry.subject, arguments), once.work)
         for entry in entries
         if not entry.note
     }
@@ -208,27 +214,40 @@ class _Once:
                     message = f"measuring {what} of {subject.name}: {error.what}"
                     raise BenchmarkError(message, where=error.where, hint=error.hint) from error
                 replace_file(done, json.dumps(measured))
-        found: dict[str, Any] = json.loads(done.read_text())
-        return found
+        return read_object(done, BenchmarkError, "remove it: that is measured again then")
 
 
-def _row(entry: _Entry, inputs: Inputs, measured: dict[str, Any]) -> Row:
+def _row(entry: _Entry, inputs: Inputs, measured: dict[str, Any], work: Path) -> Row:
     if entry.artifact is None:
         digest, quantized = None, False
     else:
         digest = _sha256(entry.artifact.folder / MANIFEST)
         quantized = min(entry.artifact.settings.stored_bits()) < 16
-    return Row.model_validate(
-        measured
-        | {
-            "name": entry.subject.name,
-            "quantized": quantized,
-            "bits_per_weight": sizes.bits_per_weight(entry.disk_bytes, inputs.source.architecture.parameters),
-            "disk_bytes": entry.disk_bytes,
-            "manifest_sha256": digest,
-            "notes": [entry.note] if entry.note else [],
-        }
-    )
+    facts = {
+        "name": entry.subject.name,
+        "quantized": quantized,
+        "bits_per_weight": sizes.bits_per_weight(entry.disk_bytes, inputs.source.architecture.parameters),
+        "disk_bytes": entry.disk_bytes,
+        "manifest_sha256": digest,
+        "notes": [entry.note] if entry.note else [],
+    }
+    return as_record(Row, measured | facts, work)
+
+
+def as_record(kind: type[R], measured: dict[str, Any], work: Path) -> R:
+    """Make a record of what was measured, perhaps by an interrupted call that kept it in the folder `work`.
+
+    Raises:
+        BenchmarkError: it is damaged.
+    """
+    try:
+        return kind.model_validate(measured)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
+        hint = "remove the folder, and all is measured again"
+        raise BenchmarkError(
+            f"what was measured before cannot be read: {short(key)}", where=str(work), hint=hint
+        ) from error
 
 
 def _results(inputs: Inputs, kept: Reference, rows: list[Row], options: Options) -> Results:

@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from pythia_quant.array_file import load_array
 from pythia_quant.bench.comparison import Compared, Known, compare, know
 from pythia_quant.cache import cache_folder
 from pythia_quant.callbacks import Report
@@ -100,7 +101,11 @@ class Reference:
         return _facts(self.folder, self.ids).read(slice(window, window + 1))[0]
 
     def _load(self, name: str) -> Tensor:
-        return torch.from_numpy(np.load(self.folder / f"{name}.npy"))
+        dtype = np.int64 if name == "ids" else np.float32
+        path = self.folder / f"{name}.npy"
+        return torch.from_numpy(
+            load_array(path, dtype, (None, None), BenchmarkError, "remove its folder and run again")
+        )
 
 
 def reference(
@@ -108,7 +113,7 @@ def reference(
 ) -> Reference:
     """Return the reference of a source on some windows: the one that is kept, or a new one, which then is kept.
 
-    An interrupted computation is gone on with.
+    An interrupted computation is gone on with; what is kept and was cut short, by a full disk say, is made anew.
 
     Args:
         reader: the source's weights.
@@ -126,6 +131,8 @@ def reference(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{key}.lock"):
+            if kept.exists() and not _is_whole(kept, reader, ids):
+                shutil.rmtree(kept)
             if not kept.exists():
                 _check_space(folder, reader, ids)
                 _remove_old(folder)
@@ -137,6 +144,21 @@ def reference(
         hint = "name another folder in PYTHIA_QUANT_CACHE"
         raise BenchmarkError(f"the reference cannot be kept ({error})", where=str(folder), hint=hint) from error
     return Reference(kept)
+
+
+def _is_whole(kept: Path, reader: WeightReader, ids: Tensor) -> bool:
+    """Say whether a kept reference has all its files, of the sizes that they must have, and the windows."""
+    windows, context = ids.shape
+    shape = reader.architecture
+    sizes = {"hidden": 4 * windows * context * shape.width, "known": 4 * windows * (context - 1) * 8}
+    try:
+        load_array(kept / "head.npy", np.float32, (shape.vocabulary, shape.width), BenchmarkError, mapped=True)
+        stored = load_array(kept / "ids.npy", np.int64, (windows, context), BenchmarkError)
+    except BenchmarkError:
+        return False
+    return bool((stored == ids.numpy()).all()) and all(
+        (kept / name).is_file() and (kept / name).stat().st_size == size for name, size in sizes.items()
+    )
 
 
 def _make(reader: WeightReader, ids: Tensor, work: Path, advanced: Report) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from pythia_quant.errors import BenchmarkError
 from pythia_quant.layerwise import parts
 
 Stage = Callable[[Tensor], Tensor]
@@ -59,12 +60,17 @@ class States:
     dtype: torch.dtype
 
     def read(self, rows: slice) -> Tensor:
-        """Return the windows `rows`, [windows, tokens, width]."""
+        """Return the windows `rows`, [windows, tokens, width].
+
+        Raises:
+            BenchmarkError: the file is shorter.
+        """
         start, stop, _ = rows.indices(self.windows)
         buffer = bytearray((stop - start) * self._window_bytes)
         with self.path.open("rb") as file:
             file.seek(start * self._window_bytes)
-            file.readinto(buffer)
+            if file.readinto(buffer) != len(buffer):
+                raise BenchmarkError("is cut short", where=str(self.path), hint="remove its folder and run again")
         return torch.frombuffer(buffer, dtype=self.dtype).view(stop - start, self.tokens, self.width)
 
     def write(self, rows: slice, states: Tensor) -> None:

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pythia_quant.calibration import AGAIN
+from pythia_quant.errors import QuantizationError
 from pythia_quant.folders import replace_file
+from pythia_quant.json_file import read_json, read_object
 
 _REACHED = "reached.json"
 
@@ -25,13 +28,20 @@ class Progress:
 
     Args:
         folder: made when it is not there.
+
+    Raises:
+        QuantizationError: here and where it is read, what the folder holds is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         reached = folder / _REACHED
-        self.solved: int | None = json.loads(reached.read_text()) if reached.exists() else None
+        self.solved: int | None = None
+        if reached.exists():
+            self.solved = read_json(reached, QuantizationError, AGAIN)
+            if type(self.solved) is not int or self.solved < 0:
+                raise QuantizationError("is no number of layers", where=str(reached), hint=AGAIN)
 
     def fresh(self, index: int) -> Path:
         """Return an empty folder for the windows before a layer."""
@@ -57,14 +67,17 @@ class Progress:
 
     def notes(self, index: int) -> dict[str, Any]:
         """Return what :meth:`save_layer` was given."""
-        notes: dict[str, Any] = json.loads(self._layer(index, "json").read_text())
-        return notes
+        return read_object(self._layer(index, "json"), QuantizationError, AGAIN)
 
     def tensors(self, index: int) -> Iterator[tuple[str, Tensor]]:
         """Give a solved layer's tensors one at a time."""
-        with safe_open(self._layer(index, "safetensors"), framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - not a mapping
-                yield name, opened.get_tensor(name)
+        path = self._layer(index, "safetensors")
+        try:
+            with safe_open(path, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 - not a mapping
+                    yield name, opened.get_tensor(name)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise QuantizationError(f"cannot be read ({error!s:.200})", where=str(path), hint=AGAIN) from error
 
     def _layer(self, index: int, suffix: str) -> Path:
         return self._folder / f"layer-{index}.{suffix}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pythia_quant import calibration
 from pythia_quant.architecture import CONTRACT, DENSE, EMBEDDING, FINAL_NORM, HEAD, LINEARS, Architecture, layer_name
+from pythia_quant.array_file import load_array
 from pythia_quant.calibration import Calibration
 from pythia_quant.equalize import equalize
 from pythia_quant.errors import QuantizationError
@@ -122,11 +124,17 @@ def _solve(job: Job[GptqSettings], progress: Progress) -> None:
         following = progress.fresh(index + 1)
         before = progress.before(index)
         solved = solve_layer(job.settings, architecture, before, following, layer, layer_name(index))
-        probe = torch.from_numpy(np.load(before / _PROBE))
+        probe = _probe(job, before)
         np.save(following / _PROBE, layer_forward(architecture, solved.weights(), probe).numpy())
         progress.save_layer(index, _stored(solved, layer_name(index)), solved.notes)
         progress.reach(index + 1)
         what = f"layer (the last one's error {_gain(solved.notes):.2f} of rounding's)"
+
+
+def _probe(job: Job[GptqSettings], before: Path) -> Tensor:
+    """Return the probe tokens' hidden states before a layer, fp32 [windows, tokens, width]."""
+    shape = (*job.probe.shape, job.source.architecture.width)
+    return torch.from_numpy(load_array(before / _PROBE, np.float32, shape, QuantizationError, calibration.AGAIN))
 
 
 def _gain(notes: dict[str, dict[str, Any]]) -> float:
@@ -161,7 +169,7 @@ def _assemble(job: Job[GptqSettings], progress: Progress) -> Written:
         linears |= {f"{layer_name(index)}.{name}": note for name, note in progress.notes(index).items()}
     before = progress.before(architecture.layers)
     forward = Forward(architecture, job.probe)
-    forward.hidden = torch.from_numpy(np.load(before / _PROBE))
+    forward.hidden = _probe(job, before)
     norm = {f"final_layer_norm.{part}": keep(f"{FINAL_NORM}.{part}") for part in ("weight", "bias")}
     hidden = forward.finish(*norm.values())
     if job.settings.head == "fp16":

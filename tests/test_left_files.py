@@ -1,0 +1,96 @@
+"""Files that an interrupted call left, cut short or damaged: one clear error, or made anew."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mutations import COUNT, byte_mutations, distortions, json_mutations, outcomes, refused_or_read
+from safetensors.torch import save
+from tiny import write_checkpoint
+
+from pythia_quant.array_file import load_array
+from pythia_quant.bench.benchmark import as_record
+from pythia_quant.bench.reference import reference
+from pythia_quant.callbacks import silent
+from pythia_quant.errors import BenchmarkError, PythiaQuantError, QuantizationError
+from pythia_quant.formats.gptq.resume import Progress
+from pythia_quant.results import Lambada
+from pythia_quant.runtimes.layered import States
+from pythia_quant.source import open_weights
+
+IDS = torch.arange(128).view(4, 32)
+
+
+def test_damaged_states_of_conversions_are_read_or_refused(tmp_path: Path) -> None:
+    notes = {"attention.dense": {"relative_error": 0.1, "relative_error_rounding": 0.2, "order": "static"}}
+    tensors = {"layers.0.attention.dense.scales": torch.ones(2, 3), "layers.0.attention.dense.g_idx": torch.arange(6)}
+    progress = Progress(tmp_path)
+    progress.save_layer(0, tensors, notes)
+    count = COUNT // 4
+    reached = refused_or_read(lambda _: Progress(tmp_path), tmp_path / "reached.json", json_mutations(1, count))
+    assert reached["refused"] > count // 4
+    (tmp_path / "reached.json").write_text("1")
+    assert Progress(tmp_path).notes(0) == notes
+    counts = refused_or_read(lambda _: progress.notes(0), tmp_path / "layer-0.json", json_mutations(notes, count))
+    assert min(counts["read"], counts["refused"]) > count // 20
+    contents = byte_mutations(save(tensors), count)
+    counts = refused_or_read(lambda _: list(progress.tensors(0)), tmp_path / "layer-0.safetensors", contents)
+    assert counts["refused"] > count // 4
+
+
+def test_damaged_arrays_are_read_or_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ones((2, 3, 4), dtype=np.float16))
+
+    def read(path: Path) -> None:
+        for mapped in (False, True):
+            assert load_array(path, np.float16, (2, None, 4), PythiaQuantError, mapped=mapped).shape[2] == 4
+
+    path = tmp_path / "states.npy"
+    path.write_bytes(buffer.getvalue())
+    read(path)
+    counts = refused_or_read(read, path, byte_mutations(buffer.getvalue(), COUNT // 4))
+    assert min(counts["read"], counts["refused"]) > COUNT // 100
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b"-1", b"true", b'"1"', b"[]"])
+def test_what_says_how_far_a_conversion_got_is_a_number_of_layers(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "reached.json").write_bytes(content)
+    with pytest.raises(QuantizationError, match="remove the folder to begin that anew"):
+        Progress(tmp_path)
+
+
+def test_states_that_are_cut_short_are_no_zeros(tmp_path: Path) -> None:
+    states = States(tmp_path / "hidden", 2, 3, 4, torch.float32)
+    states.write(slice(0, 2), torch.ones(2, 3, 4))
+    assert states.read(slice(1, 2)).sum() == 12
+    with states.path.open("r+b") as file:
+        file.truncate(90)
+    with pytest.raises(BenchmarkError, match="is cut short"):
+        states.read(slice(1, 2))
+
+
+def test_damaged_measurements_are_read_or_refused() -> None:
+    whole = {"log_likelihood": [-1.0, -2.0], "greedy": [True, False]}
+    parts = (part for part in distortions(whole, COUNT // 4) if isinstance(part, dict))
+    counts = outcomes(lambda part: as_record(Lambada, part, Path("work")), parts)
+    assert min(counts["read"], counts["refused"]) > COUNT // 50
+
+
+@pytest.mark.parametrize("name", ["ids.npy", "head.npy", "hidden", "known"])
+def test_a_kept_reference_that_is_not_whole_is_made_anew(tmp_path: Path, name: str) -> None:
+    weights = open_weights(write_checkpoint(tmp_path / "tiny"))
+    folder = tmp_path / "kept"
+
+    def made() -> list[float]:
+        return reference(weights, {"a": "b"}, IDS, silent, folder).nll
+
+    before = made()
+    kept = next(path for path in folder.iterdir() if path.is_dir())
+    with (kept / name).open("r+b") as file:
+        file.truncate((kept / name).stat().st_size - 4)
+    assert made() == before
+    (kept / name).unlink()
+    assert made() == before
