@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -165,7 +166,7 @@ def retry_after(error: BaseException) -> float | None:
     """Return the seconds that the hub asked to wait, at most ten minutes; None when it named none."""
     response = getattr(error, "response", None)
     value = response.headers.get("Retry-After", "") if response is not None else ""
-    return min(float(value), 600.0) if value.isdigit() else None
+    return min(float(value), 600.0) if re.fullmatch("[0-9]{1,9}", value) else None
 
 
 def explained(error: BaseException, where: str) -> HubError:

@@ -62,6 +62,17 @@ def load_located(path: Path) -> tuple[Any, dict[Keys, int]]:
         raise RecipeError(f"is not valid YAML: {error}", where=f"{path}:{line}") from error
 
 
+def parse_plain(text: str) -> Any:
+    """Parse YAML that nobody has to mend, such as a hub's; None where it is none, or more than plain data.
+
+    See :func:`load_located` for what that is: aliases and merge keys may stand for more data than memory holds.
+    """
+    try:
+        return _PlainLoader(text[:MOST_BYTES]).get_single_data()
+    except (yaml.YAMLError, _RefusedError, ValueError, OverflowError):
+        return None
+
+
 class _RefusedError(Exception):
     """What YAML has and a recipe does not."""
 

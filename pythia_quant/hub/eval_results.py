@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from pythia_quant.bench.metrics import METRICS
 from pythia_quant.hub.quoting import plain
+from pythia_quant.located_yaml import parse_plain
 from pythia_quant.results import Results
 
 EXAMPLES = 5_153
@@ -47,10 +46,7 @@ def eval_results_yaml(results: Results, variant: str, *, dataset_id: str, task_i
 
 def benchmark_task(eval_yaml: str) -> str | None:
     """Return the id of the only task in a dataset's ``eval.yaml``; None where there are none, several, or no YAML."""
-    try:
-        data: Any = yaml.safe_load(eval_yaml)
-    except Exception:  # a tag before a value that it does not fit fails in ways of its own
-        return None
+    data = parse_plain(eval_yaml)
     tasks = data.get("tasks") if isinstance(data, dict) else None
     if not isinstance(tasks, list) or len(tasks) != 1 or not isinstance(tasks[0], dict):
         return None

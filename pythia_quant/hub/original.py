@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
 from markdown_it import MarkdownIt
 
 from pythia_quant.hub.quoting import plain
+from pythia_quant.located_yaml import parse_plain
 
 _FRONT = re.compile(r"\A\ufeff?\s*---[ \t]*\n(?:(.*?)\n)??---[ \t]*(?:\n|\Z)", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9][\w./+-]{0,95}", re.ASCII)
-_LONGEST = 50_000
+_LONGEST, _LONGEST_FRONT = 200_000, 50_000
+"""Characters that are read of a card, and of its front matter: more would take minutes to parse."""
 
 PARTS = {
     "Intended use": re.compile(r"(primary )?intended uses?\b"),
@@ -31,7 +32,7 @@ class Original(NamedTuple):
 
 def split(card: str) -> Original:
     """Return front matter and body of a card."""
-    text = plain(card)
+    text = plain(card[:_LONGEST])
     found = _FRONT.match(text)
     front, body = (found[1] or "", text[found.end() :]) if found else ("", text)
     return Original(front, body.strip("\n"))
@@ -39,10 +40,7 @@ def split(card: str) -> Original:
 
 def metadata(front: str) -> dict[str, list[str]]:
     """Return what front matter says, by key: short plain words only, whatever else there is left out."""
-    try:
-        data: Any = yaml.safe_load(front[:_LONGEST])
-    except Exception:  # a tag such as !!bool or !!timestamp before another value fails in ways of its own
-        return {}
+    data = parse_plain(front[:_LONGEST_FRONT])
     if not isinstance(data, dict):
         return {}
     listed = {key: value if isinstance(value, list) else [value] for key, value in data.items()}
