@@ -17,6 +17,8 @@ from pythia_quant.printable import printable
 from pythia_quant.recipe import RecipeSettings
 from pythia_quant.settings import VariantSettings
 
+_SETTINGS: TypeAdapter[VariantSettings] = TypeAdapter(AnyVariant)
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -63,7 +65,7 @@ def open_artifact(folder: Path) -> Artifact:
         )
     manifest = read_manifest(path, ArtifactError)
     try:
-        settings: VariantSettings = TypeAdapter(AnyVariant).validate_python(manifest.settings)
+        settings = _SETTINGS.validate_python(manifest.settings)
     except ValidationError as error:
         raise ArtifactError(
             f"its settings cannot be read: {_first(error)}",

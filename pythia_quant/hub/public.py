@@ -104,11 +104,8 @@ def serialized(record: Record) -> bytes:
 def local_paths(manifest: Manifest) -> set[str]:
     """Return the absolute paths that a manifest names: a source folder, and texts."""
     recipe = manifest.recipe
-    files = [
-        recipe["calibration"]["text"].get("file"),
-        recipe["evaluation"]["text"].get("file"),
-        (recipe.get("tasks", {}).get("lambada") or {}).get("file"),
-    ]
+    texts = [part["text"] for name in ("calibration", "evaluation") if (part := recipe.get(name))]
+    files = [text.get("file") for text in (*texts, recipe.get("tasks", {}).get("lambada") or {})]
     named = [manifest.source.model, recipe["source"]["model"], *files]
     return {name for name in named if name and _is_local(name)}
 
