@@ -16,6 +16,7 @@ _BUFFERS = (
     ".rotary_emb.cos_cached", ".rotary_emb.sin_cached",
 )  # fmt: skip
 
+_BODY = "gpt_neox."
 _WITHOUT_HEAD = ("embed_in.", "layers.", "final_layer_norm.", "rotary_emb.")
 _ADAPTER = ("lora_", "base_layer", "modules_to_save", "ia3_")
 _QUANTIZED = (
@@ -25,16 +26,20 @@ _QUANTIZED = (
 
 
 def plain_name(name: str) -> str:
-    """Return a tensor's name without the wrappers' parts; ``lm_head`` is the head by transformers' own name."""
+    """Return a tensor's name without the wrappers' parts; ``lm_head`` is the head by transformers' own name.
+
+    What a program calls the whole model, such as ``student.`` or ``llm.``, is left out before ``gpt_neox.`` and a head.
+    """
     name = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-    if name.startswith(_WITHOUT_HEAD):
-        name = f"gpt_neox.{name}"
-    return HEAD if name == "lm_head.weight" else name
+    _, body, rest = name.rpartition(_BODY)
+    if body or name.startswith(_WITHOUT_HEAD):
+        return f"{_BODY}{rest}"
+    return HEAD if name.endswith((".lm_head.weight", f".{HEAD}")) or name == "lm_head.weight" else name
 
 
 def known_to_transformers(name: str) -> bool:
     """Say whether transformers finds a tensor of this name by itself."""
-    return plain_name(name) in (name, f"gpt_neox.{name}") or name == "lm_head.weight"
+    return plain_name(name) in (name, f"{_BODY}{name}") or name == "lm_head.weight"
 
 
 def is_buffer(name: str) -> bool:

@@ -24,6 +24,8 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.(?:safetensors|bin)
 # The dtypes weights may have, by safetensors' names.
 _DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 _DAMAGED = "download the file again; it is truncated or was not written completely"
+_SAVED_ANEW = "transformers leaves it out: load the checkpoint there, and save it with save_pretrained()"
+_ATTENTION_BIASES = (f".{MIXED}.bias", f".{DENSE}.bias")
 
 
 class WeightReader(Protocol):
@@ -62,12 +64,12 @@ class WeightFiles:
         for file in files:
             for stored, (shape, dtype) in self._contents(file).items():
                 name = plain_name(stored)
-                if is_buffer(name):
+                if not shape or is_buffer(name):  # a number, such as a count of steps
                     continue
                 if other := foreign(stored):
                     raise SourceError(f"{other[0]} (its tensor {stored})", where=str(file), hint=other[1])
-                if dtype not in _DTYPES.values():
-                    what = f"{stored} is {dtype}; only {', '.join(_DTYPES.values())} are handled"
+                if dtype not in (handled := _DTYPES.values()):
+                    what = f"{stored} is {dtype}, as in a quantized checkpoint; only {', '.join(handled)} are handled"
                     raise SourceError(what, where=str(file), hint=UNQUANTIZED)
                 if name in self._stored:
                     before, earlier = self._stored[name]
@@ -121,7 +123,9 @@ class WeightFiles:
         expected = self.architecture.tensor_shapes()
         for name, shape in expected.items():
             if name not in shapes and not self._may_lack(name):
-                raise SourceError(f"the tensor {name} is missing", where=where, hint="is a shard missing?")
+                others = [stored for other, (_, stored) in self._stored.items() if other not in expected]
+                hint = f"the names are others, such as {short(others[0])}" if others else "is a shard missing?"
+                raise SourceError(f"the tensor {name} is missing", where=where, hint=hint)
             if shapes.get(name, shape) != shape:
                 raise SourceError(
                     f"{name} has shape {list(shapes[name])}; config.json says {list(shape)}",
@@ -131,7 +135,7 @@ class WeightFiles:
         for name in shapes:
             if name not in expected:
                 file, stored = self._stored[name]
-                raise SourceError(f"the tensor {stored} is not handled", where=str(file))
+                raise SourceError(f"the tensor {stored} is none of GPT-NeoX's", where=str(file), hint=_SAVED_ANEW)
 
     def _may_lack(self, name: str) -> bool:
         if self.architecture.tied and name in (HEAD, EMBEDDING):

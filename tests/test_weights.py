@@ -70,8 +70,8 @@ def test_a_missing_a_misshapen_and_an_unknown_tensor_are_named(tmp_path: Path) -
         WeightFiles([write(tmp_path, embed_out__weight=None)], TINY)
     with pytest.raises(SourceError, match=r"\[3, 3\].*\[272, 64\]"):
         WeightFiles([write(tmp_path, embed_out__weight=torch.ones(3, 3))], TINY)
-    with pytest.raises(SourceError, match="surprise"):
-        WeightFiles([write(tmp_path, surprise=torch.ones(1))], TINY)
+    with pytest.raises(SourceError, match=r"v_head\.bias is none of GPT-NeoX's\n.*save_pretrained"):
+        WeightFiles([write(tmp_path, v_head__bias=torch.ones(1))], TINY)
     with pytest.raises(SourceError, match=r"embed_out\.weight twice: as embed_out\.weight and lm_head\.weight"):
         WeightFiles([write(tmp_path, lm_head__weight=torch.ones(272, 64))], TINY)
 
@@ -122,7 +122,10 @@ def test_a_checkpoint_written_by_the_tests_is_complete(tmp_path: Path) -> None:
     WeightFiles([write_checkpoint(tmp_path) / "model.safetensors"], TINY)
 
 
-PREFIXES = ["_orig_mod.", "module.", "base_model.model.", "module._orig_mod.", "base_model.model._orig_mod."]
+PREFIXES = [
+    "_orig_mod.", "module.", "base_model.model.", "module._orig_mod.", "base_model.model._orig_mod.", "student.",
+    "pretrained_model.module.",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -132,6 +135,18 @@ def test_wrappers_in_names_are_left_out(tmp_path: Path, prefix: str) -> None:
     reader = WeightFiles([tmp_path / "model.safetensors"], TINY)
     assert all(torch.equal(reader.read(name), tensor) for name, tensor in weights.items())
     assert not reader.plain
+
+
+def test_names_that_are_not_understood_are_shown(tmp_path: Path) -> None:
+    weights = {name.replace("gpt_neox.", "net."): tensor for name, tensor in random_weights(TINY).items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(SourceError, match=r"embed_in\.weight is missing\n.*others, such as 'net\."):
+        WeightFiles([tmp_path / "model.safetensors"], TINY)
+    weights = random_weights(TINY)
+    both = {f"{role}.{name}": tensor for role in ("student", "teacher") for name, tensor in weights.items()}
+    save_file(both, tmp_path / "model.safetensors")
+    with pytest.raises(SourceError, match=r"twice: as student\..* and teacher\."):
+        WeightFiles([tmp_path / "model.safetensors"], TINY)
 
 
 def test_lm_head_names_without_gpt_neox_and_buffers_at_the_top_are_understood(tmp_path: Path) -> None:
@@ -170,10 +185,12 @@ def test_every_form_of_pickled_state_dict_gives_the_tensors(tmp_path: Path) -> N
         pickled(tmp_path, {"state_dict": weights, "epoch": 3}),
         pickled(tmp_path, {"model": weights, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}),
         pickled(tmp_path, weights | {"step": 3}),
+        pickled(tmp_path, weights | {"step": torch.tensor(3)}),
+        WeightFiles([write(tmp_path, step=torch.tensor(3), loss=torch.tensor(2.5))], TINY),
     ]
     for reader in forms:
         assert all(torch.equal(reader.read(name), tensor) for name, tensor in weights.items())
-    assert [reader.plain for reader in forms] == [True, False, False, False]
+    assert [reader.plain for reader in forms] == [True, False, False, False, True, True]
 
 
 def test_pickles_without_one_set_of_tensors_say_what_they_hold(tmp_path: Path) -> None:
