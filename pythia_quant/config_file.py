@@ -222,16 +222,13 @@ def _rope_object(fields: dict[str, Any], name: str, where: str) -> dict[str, Any
     value = fields.get(name) or {}
     if not isinstance(value, dict):
         raise _refused(name, value, "an object with rope_type", where)
-    unknown = set(value) - {"rope_type", "type", "rope_theta", "partial_rotary_factor", "factor"}
-    if unknown:
-        raise SourceError(f"{name} has {short(sorted(unknown)[0])}, which is not handled", where=where)
     return value
 
 
 def _scaling(value: dict[str, Any], name: str, where: str) -> RopeScaling | None:
     kind = value.get("rope_type", value.get("type", "default"))
-    if kind == "default":
-        return None
-    if kind not in ("linear", "dynamic"):
+    if kind not in ("default", "linear", "dynamic"):
         raise _refused(name, value, "none, linear or dynamic", where)
-    return RopeScaling(kind, _number(value.get("factor"), f"{name}.factor", where))
+    if unknown := set(value) - {"rope_type", "type", "rope_theta", "partial_rotary_factor", "factor"}:
+        raise SourceError(f"{name} has {short(sorted(unknown)[0])}, which is not handled", where=where)
+    return None if kind == "default" else RopeScaling(kind, _number(value.get("factor"), f"{name}.factor", where))

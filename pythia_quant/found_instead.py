@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from pathlib import Path
 
+from pythia_quant.errors import SourceError
 from pythia_quant.printable import printable
 from pythia_quant.tensor_names import MERGE
 from pythia_quant.weights import SAFETENSORS
@@ -22,6 +24,24 @@ _KINDS = (
     ("*.pt", "holds a file of torch", _SAVE),
     ("*.ckpt", "holds a training checkpoint", _SAVE),
 )
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that stands for one which git-lfs has not fetched (docs/spec.md of git-lfs)."""
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse a file that only stands for a large one, as a clone without git-lfs leaves it.
+
+    Raises:
+        SourceError: it does.
+    """
+    with path.open("rb") as file:
+        pointer = file.read(len(_POINTER)) == _POINTER
+    if pointer:
+        raise SourceError(
+            "is a pointer of git-lfs, not the file", where=str(path), hint="run git lfs pull in the clone"
+        )
 
 
 def found_instead(names: Iterable[str]) -> tuple[str, str] | None:

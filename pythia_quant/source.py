@@ -15,7 +15,7 @@ from pythia_quant import suite
 from pythia_quant.architecture import Architecture
 from pythia_quant.config_file import read_config, unknown_fields
 from pythia_quant.errors import SourceError
-from pythia_quant.found_instead import ADAPTER, found_instead
+from pythia_quant.found_instead import ADAPTER, found_instead, refuse_pointer
 from pythia_quant.generation_config import GENERATION_CONFIG, read_model, read_settings, tokens_of_config
 from pythia_quant.hub_files import Tell, check_download, commit_of, fetch, file_names, say_nothing, sha256
 from pythia_quant.inside import own_file
@@ -132,7 +132,10 @@ def open_weights(folder: Path) -> WeightFiles:
 
 
 def _local(folder: Path, name: str) -> Path | None:
-    return own_file(folder, name, SourceError)
+    path = own_file(folder, name, SourceError)
+    if path:
+        refuse_pointer(path)
+    return path
 
 
 def _open(

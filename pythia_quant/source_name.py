@@ -18,6 +18,7 @@ _HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co", "huggingface.com"}
 # What the hub itself admits, by huggingface_hub's validate_repo_id.
 _PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?", re.ASCII)
 _CACHED = "models--"
+_IN_A_CHECKPOINT = ("config.json", "adapter_config.json")
 _EXAMPLE = "give a folder, or a hub repository such as EleutherAI/pythia-160m"
 
 
@@ -81,7 +82,7 @@ def _folder(model: str, revision: str) -> Path | None:
     path = path.resolve() if path.is_dir() else Path(os.path.abspath(path))  # noqa: PTH100 - a file may be a link
     if path.is_dir():
         return _snapshot(path, revision)
-    if path.is_file() and (path.parent / "config.json").is_file():
+    if path.is_file() and any((path.parent / name).is_file() for name in _IN_A_CHECKPOINT):
         return _snapshot(path.parent, revision)
     raise SourceError("is no checkpoint", where=str(path), hint="give the folder that holds its config.json")
 

@@ -38,6 +38,8 @@ def test_the_config_we_write_reads_back_and_transformers_understands_it() -> Non
         ({"hidden_act": "silu"}, "silu"),
         ({"use_parallel_residual": "yes"}, "use_parallel_residual"),
         ({"rope_scaling": {"type": "yarn", "factor": 2}}, "rope_scaling"),
+        ({"rope_scaling": {"type": "yarn", "beta_fast": 32}}, "'yarn'.*handled: none, linear or dynamic"),
+        ({"rope_scaling": {"type": "linear", "factor": 2, "beta_fast": 32}}, "'beta_fast', which is not handled"),
         ({"rope_scaling": {"type": "linear", "factor": "x"}}, "factor"),
         ({"layer_norm_eps": None}, "layer_norm_eps"),
         ({"rotary_pct": float("inf")}, "rotary_pct"),

@@ -68,6 +68,24 @@ def test_what_is_no_checkpoint_is_named(checkpoint: Path, name: str, message: st
         open_source(str(checkpoint))
 
 
+def test_a_file_of_an_adapter_is_named_as_such(checkpoint: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (checkpoint / name).unlink()
+    (checkpoint / "adapter_config.json").touch()
+    with pytest.raises(SourceError, match="is an adapter"):
+        open_source(str(checkpoint / "adapter_config.json"))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors", "pytorch_model.bin"])
+def test_what_a_clone_without_git_lfs_leaves_is_named(checkpoint: Path, name: str) -> None:
+    if name == "pytorch_model.bin":
+        (checkpoint / "model.safetensors").unlink()
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1000\n"
+    (checkpoint / name).write_text(pointer)
+    with pytest.raises(SourceError, match=f"{name}: is a pointer of git-lfs"):
+        open_source(str(checkpoint))
+
+
 def test_unknown_config_fields_are_a_notice(checkpoint: Path) -> None:
     fields = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(fields | {"unsloth_version": "1", "auto_map": {}}))
