@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -61,10 +62,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """Return the content of ``generation_config.json``; empty where there is none.
 
     Raises:
-        SourceError: it is no JSON object.
+        SourceError: it is no JSON object, or holds a number that JSON has not: other programs would not read it.
     """
-    path = folder / GENERATION_CONFIG
-    return read_object(path, SourceError, "download it again, or remove it") if path.exists() else {}
+    path, hint = folder / GENERATION_CONFIG, "download it again, or remove it"
+    settings = read_object(path, SourceError, hint) if path.exists() else {}
+    try:
+        json.dumps(settings, allow_nan=False)
+    except ValueError as error:
+        raise SourceError("holds a number that is not finite", where=str(path), hint=hint) from error
+    return settings
 
 
 def settings_to_write(settings: dict[str, Any], architecture: Architecture) -> dict[str, Any]:

@@ -72,6 +72,14 @@ FileName = Annotated[str, AfterValidator(_inside)]
 """Path of a file relative to its artifact, with forward slashes."""
 
 
+def is_file_name(name: str) -> bool:
+    """Say whether a manifest may list a file under this name."""
+    try:
+        return bool(_inside(name))
+    except ValueError:
+        return False
+
+
 def _beside_each_other(files: dict[str, FileRecord]) -> dict[str, FileRecord]:
     """Refuse names that cannot stand beside each other: the same but for case, or a file where a folder is."""
     taken: set[str] = set()

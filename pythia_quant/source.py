@@ -20,7 +20,7 @@ from pythia_quant.generation_config import GENERATION_CONFIG, read_model, read_s
 from pythia_quant.hub_files import Tell, check_download, commit_of, fetch, file_names, say_nothing, sha256
 from pythia_quant.inside import own_file
 from pythia_quant.json_file import read_object
-from pythia_quant.manifest import DEMO, MANIFEST
+from pythia_quant.manifest import DEMO, MANIFEST, is_file_name
 from pythia_quant.printable import printable
 from pythia_quant.source_name import folder_name, parse_model
 from pythia_quant.tokenizer import TEMPLATES, TOKENIZER, TOKENIZER_FILES, check_belongs, open_tokenizer
@@ -223,6 +223,6 @@ def _tokenizer(
 
 def companions(folder: Path) -> list[str]:
     """Return the files that belong to a checkpoint's tokenizer, chat templates too, relative to its folder."""
-    templates = sorted((folder / TEMPLATES).glob("*.jinja"))
-    names = [*TOKENIZER_FILES, *(f"{TEMPLATES}/{path.name}" for path in templates)]
+    templates = sorted(f"{TEMPLATES}/{path.name}" for path in (folder / TEMPLATES).glob("*.jinja"))
+    names = [*TOKENIZER_FILES, *filter(is_file_name, templates)]
     return [name for name in names if own_file(folder, name, SourceError)]

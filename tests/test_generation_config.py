@@ -57,6 +57,9 @@ def test_damage_is_refused(checkpoint: Path) -> None:
     (checkpoint / "generation_config.json").write_text('{"eos_token_id": 272}')
     with pytest.raises(SourceError, match=r"generation_config\.json: eos_token_id is 272"):
         open_source(str(checkpoint))
+    (checkpoint / "generation_config.json").write_text('{"temperature": NaN}')
+    with pytest.raises(SourceError, match=r"generation_config\.json: holds a number that is not finite"):
+        open_source(str(checkpoint))
     (checkpoint / "generation_config.json").write_text("[")
     with pytest.raises(SourceError, match=r"generation_config\.json: is not JSON"):
         open_source(str(checkpoint))
@@ -74,6 +77,7 @@ def test_an_artifact_keeps_what_a_chat_model_was_saved_with(tmp_path: Path) -> N
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates/tools.jinja").write_text("tools")
+    (folder / "additional_chat_templates/.tools.jinja").write_text("an editor's copy, which no manifest lists")
     (folder / "added_tokens.json").write_text('{"<|endoftext|>": 0}')
     inputs = load_inputs(load_recipe(recipe), only=["onnx-fp32"])
     artifact = convert(inputs, "onnx-fp32", tmp_path / "out").folder
