@@ -69,13 +69,17 @@ def load_inputs(
     recipe.check_fits(source.architecture, only if convert else [])
     settings = recipe.settings
 
-    def tokenized(text: Text) -> tuple[Tokens, TextRecord]:
+    def tokenized(text: Text, window: int) -> tuple[Tokens, TextRecord]:
         tokens = encode(source.tokenizer, text.content)
+        if len(tokens) < window:
+            what = f"has {len(tokens):,} tokens, a window takes {window:,}"
+            raise CorpusError(what, where=text.name, hint="give a longer text, or a smaller --context")
         return tokens, TextRecord(name=text.name, sha256=text.sha256, tokens=len(tokens), bytes=text.utf8_bytes)
 
     folder = recipe.path.parent
-    tokens, evaluation_text = tokenized(load_text(settings.evaluation.text, source.tokenizer, folder, progress))
     context = settings.evaluation.context or source.architecture.context
+    text = load_text(settings.evaluation.text, source.tokenizer, folder, progress)
+    tokens, evaluation_text = tokenized(text, context)
     evaluation = spread_windows(tokens, context, settings.evaluation.windows)
     if len(evaluation) < MIN_WINDOWS:
         raise CorpusError(
@@ -90,9 +94,10 @@ def load_inputs(
             solved = ", ".join(name for name in recipe.needed(only) if recipe.calibrates([name]))
             raise recipe.error(("calibration",), f"is missing, and {solved} needs it; add it, or give --calibration")
         length = wanted.context or source.architecture.context
-        text_tokens, text = tokenized(load_text(wanted.text, source.tokenizer, folder, progress))
+        text = load_text(wanted.text, source.tokenizer, folder, progress)
+        text_tokens, text_record = tokenized(text, length)
         calibration = calibration_windows(text_tokens, tokens, length, wanted.windows, wanted.seed)
-        record = CalibrationRecord(text=text, windows=wanted.windows, context=length, seed=wanted.seed)
+        record = CalibrationRecord(text=text_record, windows=wanted.windows, context=length, seed=wanted.seed)
     inputs = Inputs(recipe, source, evaluation, evaluation_text, calibration, record)
     if fewer := inputs.fewer_windows():
         notice(fewer)

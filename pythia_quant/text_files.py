@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Iterable
+from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ _HINT = "give UTF-8 text, JSON lines (.jsonl) or parquet (.parquet)"
 
 
 def read_text(path: Path, column: str = "text", join: str = "\n\n") -> str:
-    """Read a text; a file's ending says of which kind it is.
+    """Read a text; a file's ending says of which kind it is, and JSON under another is refused.
 
     Args:
         path: of a file.
@@ -39,9 +42,10 @@ def read_text(path: Path, column: str = "text", join: str = "\n\n") -> str:
     if ending in _ROWS:
         lines = enumerate(read_utf8(path).split("\n"), 1)
         return join.join(_json_row(line, column, f"{path}:{number}") for number, line in lines if line.strip())
-    if ending == ".json":
+    text = read_utf8(path)
+    if ending == ".json" or _is_json(text):
         raise CorpusError("is JSON, not text", where=str(path), hint=_HINT)
-    return read_utf8(path)
+    return text
 
 
 def read_utf8(path: Path) -> str:
@@ -66,6 +70,22 @@ def read_utf8(path: Path) -> str:
     if "\0" in text:
         raise CorpusError("is not text: it holds zero bytes", where=str(path), hint=_HINT)
     return text
+
+
+def _is_json(text: str) -> bool:
+    """Say whether a text is JSON, or rows of it, by whatever name: rows are known by the first two."""
+    rows = list(islice(filter(str.strip, StringIO(text, newline="\n")), 2))
+    return _parses(text, "{[") or (bool(rows) and all(_parses(row, "{") for row in rows))
+
+
+def _parses(text: str, begins: str) -> bool:
+    if not text.lstrip().startswith(tuple(begins)):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _check_file(path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny import TINY, write_checkpoint
 
-from pythia_quant.errors import RecipeError
+from pythia_quant.errors import CorpusError, RecipeError
 from pythia_quant.inputs import load_inputs
 from pythia_quant.overriding import override, with_context_of, without_fetched_passages
 from pythia_quant.recipe import load_recipe
@@ -30,6 +30,14 @@ def test_a_text_of_fewer_windows_than_are_asked_for_is_said(recipe_file: Path) -
     found = len((recipe_file.parent / "evaluation.txt").read_bytes()) // TINY.context
     assert len(inputs.evaluation) == found
     assert said == [f"The evaluation text has {found} windows; the recipe asks for 6,000."]
+
+
+def test_a_text_without_a_window_is_named(recipe_file: Path) -> None:
+    for option in ("text", "calibration"):
+        short = recipe_file.parent / f"{option}.txt"
+        short.write_text("hello")
+        with pytest.raises(CorpusError, match=rf"{option}\.txt: has 5 tokens, a window takes 32"):
+            load_inputs(override(load_recipe(recipe_file), **{option: short}))  # type: ignore[arg-type]
 
 
 def test_a_recipe_needs_no_calibration_unless_a_chosen_variant_does(recipe_file: Path) -> None:

@@ -15,7 +15,14 @@ from pythia_quant.text_files import read_text
 
 @pytest.mark.parametrize(
     ("content", "text"),
-    [("ä\r\nb".encode(), "ä\r\nb"), (b"\xef\xbb\xbfa", "a"), ("a\ufeffb".encode(), "a\ufeffb"), (b"", "")],
+    [
+        (b"[1]\n[2]", "[1]\n[2]"),
+        (b'{"a": 1}\nb', '{"a": 1}\nb'),
+        ("ä\r\nb".encode(), "ä\r\nb"),
+        (b"\xef\xbb\xbfa", "a"),
+        ("a\ufeffb".encode(), "a\ufeffb"),
+        (b"", ""),
+    ],
 )
 def test_text_is_read_byte_for_byte_but_for_a_byte_order_mark(tmp_path: Path, content: bytes, text: str) -> None:
     (tmp_path / "t.txt").write_bytes(content)
@@ -31,6 +38,8 @@ def test_text_is_read_byte_for_byte_but_for_a_byte_order_mark(tmp_path: Path, co
         ("t.txt", "text".encode("utf-16-le"), "holds zero bytes"),
         ("t.gz", gzip.compress(b"text"), "is compressed with gzip"),
         ("t.json", b"[]", "is JSON, not text"),
+        ("t.txt", b'\n{"text": "a"}\n\n{"text": "b"}\nc', "is JSON, not text"),
+        ("t", b'[\n {"text": "a"}\n]\n', "is JSON, not text"),
         ("t.jsonl", b"{", r"t\.jsonl:1: is not JSON"),
         ("t.jsonl", b'{"text": "a"}\n[]', r"t\.jsonl:2: is no row"),
         ("t.jsonl", b'{"txt": "a"}', "no column 'text'\n.*did you mean 'txt'"),
