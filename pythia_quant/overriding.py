@@ -10,7 +10,7 @@ from typing import Any
 from pythia_quant.architecture import Architecture
 from pythia_quant.located_yaml import Keys
 from pythia_quant.measuring import DECODED, LambadaSettings, LatencySettings, TaskSettings
-from pythia_quant.recipe import CalibrationSettings, Recipe, TextSettings
+from pythia_quant.recipe import CalibrationSettings, Recipe, TextSettings, shipped_recipes
 
 MODEL: Keys = ("source", "model")
 TEXT, CALIBRATION = ("evaluation", "text"), ("calibration", "text")
@@ -102,6 +102,7 @@ def without_fetched_passages(recipe: Recipe, names: list[str], notice: Callable[
 def with_context_of(recipe: Recipe, architecture: Architecture, notice: Callable[[str], None]) -> Recipe:
     """Return a recipe that fits the context of a model it was not written for: no window or prompt is longer.
 
+    The windows of a recipe that ships with the package are the whole context of its model, and become that of another.
     Of the recipe's own model, and of what the command line says of contexts, nothing is changed.
 
     Args:
@@ -112,9 +113,11 @@ def with_context_of(recipe: Recipe, architecture: Architecture, notice: Callable
     if MODEL not in recipe.options:
         return recipe
     most, update = architecture.context, dict[str, Any]()
+    shipped = recipe.path in shipped_recipes().values()
     for part, key in CONTEXTS:
         settings = getattr(recipe.settings, part)
-        if (part, key) not in recipe.options and settings is not None and (settings.context or 0) > most:
+        asked = (settings and settings.context) or most
+        if (part, key) not in recipe.options and (asked > most or (shipped and asked < most)):
             update[part] = settings.model_copy(update={key: most})
     latency = recipe.settings.latency
     lengths = {"prompts": _up_to(latency.prompts, most), "contexts": _up_to(latency.contexts, most - DECODED)}
@@ -122,7 +125,7 @@ def with_context_of(recipe: Recipe, architecture: Architecture, notice: Callable
     if shorter != latency:
         update["latency"] = shorter
     if update:
-        notice(f"the model has a context of {most:,} tokens, the recipe asks for more: {most:,} is taken")
+        notice(f"the model has a context of {most:,} tokens, the recipe is for another: {most:,} is taken")
     return replace(recipe, settings=recipe.settings.model_copy(update=update))
 
 

@@ -60,8 +60,12 @@ def test_the_context_of_another_model_is_taken_with_a_notice() -> None:
     fitted = with_context_of(recipe, replace(TINY, context=512), told.append)
     assert fitted.settings.calibration is not None
     assert (fitted.settings.evaluation.context, fitted.settings.calibration.context) == (512, 512)
-    assert told == ["the model has a context of 512 tokens, the recipe asks for more: 512 is taken"]
+    assert told == ["the model has a context of 512 tokens, the recipe is for another: 512 is taken"]
     fitted.check_fits(replace(TINY, context=512), [])
+    longer = with_context_of(recipe, replace(TINY, context=4096), told.append)
+    assert (longer.settings.evaluation.context, len(told)) == (4096, 2)
+    theirs = replace(recipe, path=Path("theirs.yaml"))  # who knows why it says 2048
+    assert with_context_of(theirs, replace(TINY, context=4096), told.append) == theirs
     own = load_recipe("pythia-14m")  # of its own model it is an error
     assert with_context_of(own, replace(TINY, context=512), told.append) == own
     with pytest.raises(RecipeError, match=r"pythia-14m\.yaml:\d+: .*2048 exceeds the model's context 512"):
