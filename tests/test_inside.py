@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pythia_quant.artifact import Artifact, hash_files, open_artifact, verify_files
+from pythia_quant.commands.options import is_from_a_hub
 from pythia_quant.errors import ArtifactError, SourceError
 from pythia_quant.inside import own_file, snapshot_of
 
@@ -90,6 +91,8 @@ def test_the_hubs_cache_links_to_its_blobs_and_no_further(tmp_path: Path) -> Non
         own_file(snapshot, "ref", SourceError)
     assert snapshot_of(snapshot / "onnx" / "model.onnx") == snapshot == snapshot_of(snapshot)
     assert snapshot_of(tmp_path / "snapshots" / "x") is None
+    assert is_from_a_hub(str(snapshot))  # so that results are not written beside it
+    assert not is_from_a_hub(str(tmp_path))
     plain = tmp_path / "snapshots" / "mine"
     plain.mkdir()
     (plain / "config.json").symlink_to(blobs / "abc")

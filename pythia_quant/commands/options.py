@@ -12,6 +12,7 @@ import typer
 from pythia_quant.console import progress_console
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.hub import SCHEME
+from pythia_quant.inside import snapshot_of
 
 if TYPE_CHECKING:
     from pythia_quant.bench.benchmark import Options
@@ -86,6 +87,11 @@ def local_folders(artifacts: list[str]) -> list[Path]:
             with steps.step(f"opening {name}") as report:
                 folders.append(pull(name, report) if name.startswith(SCHEME) else Path(name))
     return folders
+
+
+def is_from_a_hub(artifact: str) -> bool:
+    """Say whether an artifact is on a hub, or in the cache of its client, where nothing else may be written."""
+    return artifact.startswith(SCHEME) or snapshot_of(Path(artifact).absolute()) is not None
 
 
 def passages(lambada: Path | None, no_lambada: bool) -> Path | bool | None:

@@ -28,13 +28,13 @@ from pythia_quant.commands.options import (
     Revision,
     TextFile,
     Threads,
+    is_from_a_hub,
     local_folders,
     measuring_options,
     passages,
 )
 from pythia_quant.console import example, out_console, progress_console
 from pythia_quant.errors import PythiaQuantError
-from pythia_quant.hub import SCHEME
 from pythia_quant.overriding import override
 from pythia_quant.printable import printable_json
 from pythia_quant.recipe import Recipe, load_recipe
@@ -173,7 +173,7 @@ def bench(
 
     measured_by = load_recipe(recipe) if recipe else None
     options = measuring_options(threads, memory, device)
-    if out is None and any(name.startswith(SCHEME) for name in artifacts):
+    if out is None and any(map(is_from_a_hub, artifacts)):
         out = Path()
     folders = local_folders(artifacts)
     lambada_file = passages(lambada, no_lambada)
