@@ -46,9 +46,9 @@ class WeightReader(Protocol):
 class WeightFiles:
     """A folder's weights. Opening checks every name and shape against the architecture; tensors are read on demand.
 
-    Names may be those that other programs leave, see :mod:`pythia_quant.tensor_names`. The biases that a checkpoint has
-    not, because its attention has none, are 0; the head or embedding matrix that it has not, because they are tied, is
-    the other of the two.
+    Names may be those that other programs leave, see :mod:`pythia_quant.tensor_names`. Where config.json says that the
+    attention has no biases they are 0, whatever is stored; the head or embedding matrix that a checkpoint has not,
+    because they are tied, is the other of the two.
 
     Attributes:
         architecture: the shape they must have.
@@ -66,6 +66,8 @@ class WeightFiles:
                 name = plain_name(stored)
                 if not shape or is_buffer(name):  # a number, such as a count of steps
                     continue
+                if not architecture.attention_biases and name.endswith(_ATTENTION_BIASES):
+                    continue  # as in transformers, whose model has no place for them
                 if other := foreign(stored):
                     raise SourceError(f"{other[0]} (its tensor {stored})", where=str(file), hint=other[1])
                 if dtype not in (handled := _DTYPES.values()):

@@ -223,5 +223,9 @@ def test_what_is_tied_is_read_from_the_other_and_missing_attention_biases_are_0(
         reader = WeightFiles([tmp_path / "model.safetensors"], shape)
         assert torch.equal(reader.read(missing), weights[present])
         assert reader.read("gpt_neox.layers.0.attention.dense.bias").equal(torch.zeros(64))
-    save_file(weights, tmp_path / "model.safetensors")  # as in transformers: what is there is used
+    stored = weights | {f"gpt_neox.layers.0.{name}": torch.ones(64) for name in ATTENTION_BIASES[:1]}
+    save_file(stored, tmp_path / "model.safetensors")  # as in transformers: of both matrices, what is there is used
+    assert (
+        WeightFiles([tmp_path / "model.safetensors"], shape).read("gpt_neox.layers.0.attention.dense.bias").sum() == 0
+    )
     assert torch.equal(WeightFiles([tmp_path / "model.safetensors"], shape).read(HEAD), weights[HEAD])
