@@ -179,7 +179,7 @@ def special_tokens(
 
     def single(name: str, default: int | None, limit: float = vocabulary) -> int | None:
         found = ids(name, () if default is None else (default,), limit)
-        if len(found) > 1:
+        if isinstance(fields.get(name), list):
             raise SourceError(f"{name} is {short(fields[name])}; a single token is needed", where=where)
         return next(iter(found), None)
 

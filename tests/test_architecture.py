@@ -45,6 +45,7 @@ def test_the_config_we_write_reads_back_and_transformers_understands_it() -> Non
         ({"rotary_pct": float("inf")}, "rotary_pct"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
         ({"eos_token_id": 272}, "eos_token_id"),
+        ({"bos_token_id": [0]}, "bos_token_id is .*a single token"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_parameters"),
         ({"rotary_pct": 0.5, "rope_parameters": {"partial_rotary_factor": 0.25}}, "rotary_pct"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),

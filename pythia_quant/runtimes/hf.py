@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, GPTNeoXConfig, GPTNeoXForCausalLM
 
-from pythia_quant.architecture import HEAD, layer_name
+from pythia_quant.architecture import HEAD, Architecture, layer_name
 from pythia_quant.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.formats.bnb.quantization import quantization_config
@@ -96,7 +96,7 @@ def open_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> HfRunti
         return HfRuntime(_built(weights, dtype).to(device), _name(dtype))
     # Where both exist: the pickle is not opened at all. Where only it exists, weights_only refuses code in it.
     safe = next(folder.glob("*.safetensors"), None) is not None
-    model: Any = _load(folder, dtype, use_safetensors=safe, weights_only=True)
+    model: Any = _load(folder, dtype, use_safetensors=safe, weights_only=True, config=_config(weights.architecture))
     return HfRuntime(model.to(device), _name(dtype))
 
 
@@ -139,6 +139,13 @@ def open_gptq_reference(folder: Path, device: str = "cpu") -> HfRuntime:
     model = _load(folder, torch.float16, use_safetensors=True, device_map={"": device})
     linear = type(model.get_submodule(f"{layer_name(0)}.attention.dense")).__name__
     return HfRuntime(model, f"gptqmodel {version('gptqmodel')} {linear}, {_name(torch.float16)}")
+
+
+def _config(shape: Architecture) -> GPTNeoXConfig:
+    """Return a checkpoint's configuration without the fields that do not matter: transformers stumbles over some."""
+    return GPTNeoXConfig(
+        **shape.config() | {"tie_word_embeddings": shape.tied, "attention_bias": shape.attention_biases}
+    )
 
 
 def _built(weights: WeightReader, dtype: torch.dtype) -> Any:

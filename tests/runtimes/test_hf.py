@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,14 @@ def test_logits_are_those_of_transformers(weights: WeightFiles, tmp_path: Path, 
 def test_fp32_logits_are_those_of_the_layerwise_forward(weights: WeightFiles, tmp_path: Path) -> None:
     expected = final_hidden_states(weights, IDS) @ head_weight(weights).T
     torch.testing.assert_close(open_model(tmp_path, torch.float32).logits(IDS), expected, rtol=0, atol=1e-4)
+
+
+def test_fields_that_do_not_matter_are_not_transformers_to_read(weights: WeightFiles, tmp_path: Path) -> None:
+    expected = open_model(tmp_path, torch.float32).logits(IDS)
+    config = json.loads((tmp_path / "config.json").read_text())
+    strange = {"return_dict": False, "use_cache": None, "classifier_dropout": None, "_attn_implementation": "flash_x"}
+    (tmp_path / "config.json").write_text(json.dumps(config | strange))
+    assert torch.equal(open_model(tmp_path, torch.float32).logits(IDS), expected)
 
 
 @pytest.mark.parametrize("prompt", [1, 7, 30])
