@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from contextlib import suppress
 from pathlib import Path
 
 from pythia_quant.errors import SourceError
@@ -36,9 +37,10 @@ def refuse_pointer(path: Path) -> None:
     Raises:
         SourceError: it does.
     """
-    with path.open("rb") as file:
-        pointer = file.read(len(_POINTER)) == _POINTER
-    if pointer:
+    beginning = b""
+    with suppress(OSError), path.open("rb") as file:  # who reads it says what is wrong
+        beginning = file.read(len(_POINTER))
+    if beginning == _POINTER:
         raise SourceError(
             "is a pointer of git-lfs, not the file", where=str(path), hint="run git lfs pull in the clone"
         )
