@@ -8,6 +8,7 @@ https://docs.kernel.org/admin-guide/cgroup-v1/memory.html. A limit of a group ho
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path, PurePosixPath
 
@@ -65,17 +66,15 @@ def bound_torch(environment: Mapping[str, str] = os.environ) -> None:
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
     """Give the folders of this process's control groups that may limit something: its own, and those around it."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return
-    paths = {name: path for _, names, path in (line.split(":", 2) for line in lines) for name in names.split(",")}
-    for mount in mounts:
+    lines = [line.split(":", 2) for line in _lines(root / "proc/self/cgroup")]
+    paths = {name: path for _, names, path in (line for line in lines if len(line) == 3) for name in names.split(",")}
+    for mount in _lines(root / "proc/self/mountinfo"):
         # 31 23 0:28 / /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate
         before, _, after = mount.partition(" - ")
-        within, place = before.split()[3:5]
-        kind, _, options = after.split()[:3]
+        places, described = before.split(" "), after.split(" ")  # one at a time: what is mounted may have no name
+        if len(places) < 5 or len(described) < 3:
+            continue
+        (within, place), (kind, _, options) = places[3:5], described[:3]
         if kind == "cgroup2":
             path = paths.get("")
         elif kind == "cgroup" and controller in options.split(","):
@@ -91,16 +90,24 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
             yield top.joinpath(*below[:depth])
 
 
-def _read(file: Path) -> list[str]:
+def _lines(file: Path) -> list[str]:
+    """Return a file's lines; none where it cannot be read. Names of folders in it may be in any encoding."""
     try:
-        return file.read_text().split()
+        return file.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError:
         return []
 
 
+def _read(file: Path) -> list[str]:
+    return " ".join(_lines(file)).split()
+
+
 def _number(file: Path) -> int | None:
-    found = _read(file)
-    return int(found[0]) if found and found[0].lstrip("-").isdigit() else None
+    return _whole(next(iter(_read(file)), ""))
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"-?[0-9]{1,30}", text) else None
 
 
 def _share(group: Path) -> float | None:
@@ -108,7 +115,8 @@ def _share(group: Path) -> float | None:
     quota, period = [*_read(group / "cpu.max"), "", ""][:2]  # version 2: "200000 100000", or "max 100000"
     if not quota:
         quota, period = (str(_number(group / f"cpu.cfs_{name}_us") or "") for name in ("quota", "period"))
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
+    granted, of = _whole(quota), _whole(period)
+    return granted / of if granted and of and granted > 0 and of > 0 else None
 
 
 def _limit(group: Path) -> int | None:
@@ -123,5 +131,5 @@ def _used(group: Path) -> int:
     if used is None:
         used, name = _number(group / "memory.usage_in_bytes") or 0, "total_inactive_file"
     statistics = _read(group / "memory.stat")
-    cached = dict(zip(statistics[::2], statistics[1::2], strict=False)).get(name, "0")
-    return max(0, used - int(cached))
+    cached = dict(zip(statistics[::2], statistics[1::2], strict=False)).get(name, "")
+    return max(0, used - (_whole(cached) or 0))

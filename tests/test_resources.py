@@ -116,3 +116,18 @@ def test_torch_that_is_loaded_is_bound_unless_the_user_has_done_so(monkeypatch: 
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_mounts_without_a_name_or_in_another_encoding_are_passed_over(tmp_path: Path) -> None:
+    """``mount -t tmpfs "" /mnt`` leaves one without; folders may be named in any encoding."""
+    mounts = f"40 23 0:30 / /mnt rw - tmpfs  rw\n41 23 0:31 / /mnt/caf\\351 rw - ext4 /dev/caf\udce9 rw\n\nodd\n{V2}"
+    root = tree(tmp_path, "0::/", "", {"cpu.max": "200000 100000", "memory.max": 8 * GB, "memory.current": GB})
+    (root / "proc/self/mountinfo").write_text(mounts, encoding="utf-8", errors="surrogateescape")
+    (root / "proc/self/cgroup").write_text("odd\n\n0::/caf\udce9\n", encoding="utf-8", errors="surrogateescape")
+    (root / "sys/fs/cgroup/memory.stat").write_text("inactive_file none\nodd\n")
+    assert (cores(root), memory_total(root), memory_available(root)) == (2, 8 * GB, 7 * GB)
+
+
+@pytest.mark.parametrize("quota", ["", "max", "0 0", "-1 100000", "200000", "² 100000", "100000 0", "x y"])
+def test_what_is_no_share_is_no_limit(tmp_path: Path, quota: str) -> None:
+    assert cores(tree(tmp_path, "0::/", V2, {"cpu.max": quota})) == 64
