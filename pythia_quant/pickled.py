@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
 from torch import Tensor
@@ -43,8 +44,12 @@ def _load(file: Path) -> Any:
     try:
         with file.open("rb") as opened:
             mapped = opened.read(len(_ZIP)) == _ZIP
+        if mapped and _is_packed(file):
+            raise SourceError("is packed, as torch never writes it", where=str(file), hint=_DAMAGED)
         # weights_only: a pickle from a hub may hold code, and this loader refuses to run any.
         return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except SourceError:
+        raise
     except (OSError, RuntimeError, ValueError, AttributeError, EOFError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise SourceError(f"cannot be read ({reason})", where=str(file), hint=_DAMAGED) from error
@@ -54,6 +59,12 @@ def _load(file: Path) -> Any:
             where=str(file),
             hint="use a checkpoint in safetensors",
         ) from error
+
+
+def _is_packed(file: Path) -> bool:
+    """Say whether a zip archive has compressed entries, of which few bytes may stand for any number."""
+    with ZipFile(file) as archive:
+        return any(entry.compress_type != ZIP_STORED for entry in archive.infolist())
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:

@@ -108,10 +108,7 @@ class WeightFiles:
         if file.suffix == ".bin":
             self._pickled[file], alone = read_pickle(file)
             self.plain &= alone
-            return {
-                name: (tuple(tensor.shape), _DTYPES.get(tensor.dtype, str(tensor.dtype)))
-                for name, tensor in self._pickled[file].items()
-            }
+            return {name: _described(tensor) for name, tensor in self._pickled[file].items()}
         try:
             with safe_open(file, framework="pt") as opened:
                 slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
@@ -143,6 +140,18 @@ class WeightFiles:
         if self.architecture.tied and name in (HEAD, EMBEDDING):
             return HEAD in self._stored or EMBEDDING in self._stored
         return not self.architecture.attention_biases and name.endswith(ATTENTION_BIASES)
+
+
+def _described(tensor: Tensor) -> tuple[tuple[int, ...], str]:
+    """Return a pickled tensor's shape and dtype; in place of the latter, what keeps its values from being read."""
+    if tensor.is_nested:
+        return (), "nested"
+    shape = tuple(tensor.shape)
+    if tensor.device.type != "cpu":
+        return shape, "without values"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():  # a few bytes for any number of them
+        return shape, "made of fewer values than it has"
+    return shape, _DTYPES.get(tensor.dtype, str(tensor.dtype))
 
 
 def weight_file_names(index: Path) -> list[str]:

@@ -1,10 +1,12 @@
 import json
 import os
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -229,3 +231,34 @@ def test_what_is_tied_is_read_from_the_other_and_missing_attention_biases_are_0(
         WeightFiles([tmp_path / "model.safetensors"], shape).read("gpt_neox.layers.0.attention.dense.bias").sum() == 0
     )
     assert torch.equal(WeightFiles([tmp_path / "model.safetensors"], shape).read(HEAD), weights[HEAD])
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (lambda: torch.zeros(1).expand(272, 64), "made of fewer values than it has"),
+        (lambda: torch.empty(272, 64, device="meta"), "without values"),
+        (lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), "nested"),
+        (lambda: torch.quantize_per_tensor(torch.zeros(272, 64), 0.1, 0, torch.qint8), "qint8"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # torch calls nested tensors a prototype
+def test_pickled_tensors_whose_values_are_not_in_the_file_are_refused(
+    tmp_path: Path, tensor: Callable[[], torch.Tensor], message: str
+) -> None:
+    """A few bytes may stand for terabytes of such."""
+    path = tmp_path / "pytorch_model.bin"
+    torch.save(random_weights(TINY) | {EMBEDDING: tensor()}, path)
+    with pytest.raises(SourceError, match=f"{EMBEDDING} is .*{message}"):
+        WeightFiles([path], TINY)
+    torch.save(random_weights(TINY) | {"gpt_neox.layers.0.attention.bias": tensor()}, path)
+    WeightFiles([path], TINY)  # a buffer, which is not read
+
+
+def test_a_packed_pickle_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    torch.save(random_weights(TINY), tmp_path / "plain")
+    with ZipFile(tmp_path / "plain") as plain, ZipFile(tmp_path / "pytorch_model.bin", "w", ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(SourceError, match="is packed, as torch never writes it"):
+        WeightFiles([tmp_path / "pytorch_model.bin"], TINY)
