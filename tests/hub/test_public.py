@@ -10,6 +10,7 @@ import yaml
 from card_inputs import manifest, results
 
 from pythia_quant.errors import RecipeError
+from pythia_quant.hub.card import render_card
 from pythia_quant.hub.public import local_paths, public_manifest, public_recipe, public_results, serialized
 from pythia_quant.manifest import FileRecord, Manifest, SourceRecord
 from pythia_quant.printable import printable
@@ -41,6 +42,18 @@ def test_local_paths_are_reduced_to_their_last_part() -> None:
     assert public.recipe["evaluation"]["text"]["file"] == "held out.txt"
     assert public.recipe["calibration"]["text"]["file"] == "train.txt"
     assert local_paths(public) == set()
+
+
+def test_a_recipe_without_calibration_is_published_too() -> None:
+    of = manifest("bnb-nf4")
+    recipe = {key: value for key, value in of.recipe.items() if key not in ("calibration", "basis")}
+    variants = {name: value for name, value in recipe["variants"].items() if value["format"] == "bnb"}
+    of = of.model_copy(update={"recipe": recipe | {"variants": variants, "gates": {}}})
+    assert local_paths(of) == set()
+    assert public_manifest(of) == of
+    assert "calibration" not in yaml.safe_load(public_recipe(of))
+    card = render_card(of, results(of, gate=""), repo_id="me/quantized", original=None)
+    assert "No calibration text was used." in card
 
 
 def test_a_path_that_is_part_of_other_texts_leaves_those_as_they_are() -> None:
