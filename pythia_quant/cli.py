@@ -14,6 +14,7 @@ from pythia_quant import environment
 from pythia_quant.commands import hub, listing, reporting, using, working
 from pythia_quant.console import finish_output, prepare_output, print_error, print_message
 from pythia_quant.errors import ArgumentError, PythiaQuantError
+from pythia_quant.hub_environment import check_hub_environment
 from pythia_quant.interruption import interrupt_own_code, received
 from pythia_quant.printable import log_printable, printable
 from pythia_quant.redaction import log_everything, redacted, redacted_traceback
@@ -67,6 +68,7 @@ def main(command: Callable[[], object] = app) -> None:
     failure: BaseException | None = None
     try:
         check_arguments(sys.argv[1:])
+        check_hub_environment()
         command()
     except BaseException as error:
         failure = error

@@ -76,9 +76,12 @@ def prepare() -> None:
 
     By itself it sets no time limit on most calls, and shows presigned addresses in its warnings. Xet, its default
     transport, has no fallback and is not what our tests run: it is used only where HF_HUB_DISABLE_XET=0 asks for it.
+
+    Raises:
+        HubError: the environment asks for a proxy, a certificate or a time limit that cannot be.
     """
     # The hooks are the library's own: without them HF_HUB_OFFLINE would be ignored.
-    hooks, limits = huggingface_hub.get_session().event_hooks, httpx2.Timeout(timeout(), connect=min(10.0, timeout()))
+    hooks, limits = _first_session().event_hooks, httpx2.Timeout(timeout(), connect=min(10.0, timeout()))
     hooks = hooks | {"response": [*hooks.get("response", []), check_answer]}
     huggingface_hub.set_client_factory(lambda: _Client(event_hooks=hooks, follow_redirects=True, timeout=limits))
     if os.environ.get("HF_HUB_DISABLE_XET", "1").strip().upper() not in ("0", "FALSE", "NO", "OFF"):
@@ -94,6 +97,17 @@ def prepare() -> None:
     for name in [*logging.root.manager.loggerDict, "httpx2"]:
         if name.partition(".")[0] in ("huggingface_hub", "httpx2", "httpcore2"):
             logging.getLogger(name).addFilter(redacting)
+
+
+def _first_session() -> httpx2.Client:
+    try:
+        return huggingface_hub.get_session()
+    except (ImportError, ValueError, OSError) as error:
+        raise HubError(
+            f"no connection can be made as the environment asks ({redacted(str(error))[:200]})",
+            where=constants.ENDPOINT,
+            hint="see ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, SSL_CERT_FILE and SSL_CERT_DIR",
+        ) from error
 
 
 def api() -> HfApi:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import httpx2
+import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
@@ -17,9 +18,11 @@ from pythia_quant.hub_client import (
     explained,
     is_name,
     passing,
+    prepare,
     retry_after,
     timeout,
 )
+from pythia_quant.hub_environment import check_hub_environment
 from pythia_quant.hub_files import commit_of
 
 
@@ -128,3 +131,31 @@ def test_a_cache_below_a_folder_called_snapshots(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(constants, "HF_HUB_CACHE", "/disk/snapshots/of-mine/hub")
     path = Path(constants.HF_HUB_CACHE) / f"models--me--x/snapshots/{'0' * 40}/snapshots/file"
     assert commit_of(path) == "0" * 40
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HF_ENDPOINT", "http://[::1"),
+        ("HF_ENDPOINT", "https://hub:99999"),
+        ("HF_HUB_ETAG_TIMEOUT", "1.5"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", ""),
+    ],
+)
+def test_what_the_client_cannot_be_imported_with_is_refused_by_its_name(name: str, value: str) -> None:
+    check_hub_environment({"HF_ENDPOINT": "https://hub.example:8443/hf", "HF_HUB_ETAG_TIMEOUT": "5"})
+    check_hub_environment({"HF_ENDPOINT": ""})
+    with pytest.raises(HubError, match=f"{name}: .* is no"):
+        check_hub_environment({name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("ALL_PROXY", "odd://me:secret@h"), ("SSL_CERT_FILE", "/nonexistent")])
+def test_a_connection_that_cannot_be_made_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    prepare.cache_clear()
+    huggingface_hub.close_session()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(HubError, match=f"as the environment asks(.|\n)*{name}") as refusal:
+        prepare()
+    assert "secret" not in str(refusal.value)
