@@ -28,6 +28,7 @@ from pythia_quant.inputs import Inputs
 from pythia_quant.manifest import MANIFEST, CalibrationRecord, CheckRecord, Manifest, SourceRecord
 from pythia_quant.settings import VariantSettings
 from pythia_quant.source import Source, companions
+from pythia_quant.storage import without_links
 from pythia_quant.tokenizer import TOKENIZER, write_uncut
 
 PROBE_TOKENS = 64
@@ -115,7 +116,7 @@ def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None
     outside = 2 * architecture.vocabulary * architecture.width  # an artifact has both, also where they are tied
     needed = int((body * linear + outside * rest) / 8 * 1.05) + 10_000_000
     needed += costs(inputs, settings)[1]
-    existing = next(folder for folder in target.resolve().parents if folder.exists())
+    existing = next(folder for folder in without_links(target).parents if folder.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise ArtifactError(

@@ -11,6 +11,7 @@ from pythia_quant.architecture import Architecture
 from pythia_quant.located_yaml import Keys
 from pythia_quant.measuring import DECODED, LambadaSettings, LatencySettings, TaskSettings
 from pythia_quant.recipe import CalibrationSettings, Recipe, TextSettings, shipped_recipes
+from pythia_quant.storage import without_links
 
 MODEL: Keys = ("source", "model")
 TEXT, CALIBRATION = ("evaluation", "text"), ("calibration", "text")
@@ -52,9 +53,9 @@ def override(
         update["calibration"] = CalibrationSettings(text=_file(calibration), context=context)
     wanted = None if lambada is False else settings.tasks.lambada
     if isinstance(lambada, Path):
-        wanted = LambadaSettings(file=str(_absolute(lambada)))
+        wanted = LambadaSettings(file=str(without_links(lambada)))
     elif wanted and not wanted.dataset:
-        wanted = wanted.model_copy(update={"file": str(_absolute(folder / wanted.file))})
+        wanted = wanted.model_copy(update={"file": str(without_links(folder / wanted.file))})
     update["tasks"] = TaskSettings(lambada=wanted)
     options: dict[Keys, tuple[str, Any]] = {
         MODEL: ("--model", model),
@@ -71,16 +72,12 @@ def _text(before: TextSettings, given: Path | None, folder: Path) -> TextSetting
     if given is not None:
         return _file(given)
     if before.file and not before.dataset:
-        return before.model_copy(update={"file": str(_absolute(folder / before.file))})
+        return before.model_copy(update={"file": str(without_links(folder / before.file))})
     return before
 
 
 def _file(path: Path) -> TextSettings:
-    return TextSettings(file=str(_absolute(path)))
-
-
-def _absolute(path: Path) -> Path:
-    return path.expanduser().resolve()
+    return TextSettings(file=str(without_links(path)))
 
 
 def without_fetched_passages(recipe: Recipe, names: list[str], notice: Callable[[str], None]) -> Recipe:

@@ -25,6 +25,7 @@ from pythia_quant.recipe import Recipe
 from pythia_quant.resources import memory_available
 from pythia_quant.results import RESULTS, Results, save_results
 from pythia_quant.settings import VariantSettings
+from pythia_quant.storage import without_links
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def bench(
     Raises:
         PythiaQuantError: an artifact was altered, or they are of different sources; no result file is written.
     """
-    artifacts = [open_artifact(folder) for folder in dict.fromkeys(folder.resolve() for folder in folders)]
+    artifacts = [open_artifact(folder) for folder in dict.fromkeys(map(without_links, folders))]
     first = artifacts[0]
     if out is None:
         _check_beside(artifacts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,14 @@ def refusal(error: Exception, where: Path | str = "") -> StorageError | None:
     if isinstance(named, str) and not (where and named.startswith(str(target.parent / f".{target.name}."))):
         where = named
     return StorageError(known[0], where=str(where), hint=known[1])
+
+
+def without_links(path: Path) -> Path:
+    """Return a path as an absolute one without links, ``~`` being the user's folder.
+
+    Links that lead in a circle and users that there are not stay as they are: opening the path says what is wrong.
+    """
+    return Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111 - Path's raise for those
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pythia_quant.cache import cache_folder
 from pythia_quant.errors import ArtifactError, BenchmarkError, StorageError
 from pythia_quant.folders import held, recover, replace_file, scratch_folder, temporary_folder, work_folder
 
@@ -188,3 +189,14 @@ def test_no_place_for_temporary_files_is_one_sentence(monkeypatch: pytest.Monkey
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
     with pytest.raises(StorageError, match="no place for temporary files"), temporary_folder():
         pass
+
+
+def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that is started with ``--user`` and a number; Path.home() raises a RuntimeError there."""
+    for name in ("PYTHIA_QUANT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54_321_987)
+    with pytest.raises(StorageError, match=r"no home folder(.|\n)*PYTHIA_QUANT_CACHE"):
+        cache_folder("texts")
+    monkeypatch.setenv("PYTHIA_QUANT_CACHE", "/kept")
+    assert cache_folder("texts") == Path("/kept/texts")

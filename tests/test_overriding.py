@@ -92,3 +92,16 @@ def test_passages_are_not_fetched_when_all_texts_are_files(tmp_path: Path) -> No
     assert fetches(override(both, lambada=tmp_path / "c.jsonl"), ["gptq-int4"])
     assert not override(recipe, lambada=False).settings.tasks.lambada
     assert len(told) == 2
+
+
+def test_users_that_there_are_not_and_links_in_a_circle_are_left_to_the_reader_of_the_text(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(recipe_file.parent)
+    Path("circle").symlink_to("circle")
+    for name in ("~nobody-of-this-name/text", "circle"):
+        recipe = override(load_recipe(recipe_file.name), text=Path(name))
+        with pytest.raises(CorpusError, match="there is no such file"):
+            load_inputs(recipe, only=["bnb-nf4"])
+    recipe_file.write_text(recipe_file.read_text().replace("evaluation.txt", "~nobody-of-this-name/text"))
+    assert override(load_recipe(recipe_file.name)).settings.evaluation.text.file is not None
