@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import socket
@@ -48,15 +49,23 @@ class UnreachableError(hub_errors.OfflineModeIsEnabled):
 
 
 class _Client(httpx2.Client):
-    """Gives up at once where a first call finds no such name, or nobody listening: neither passes within seconds."""
+    """Gives up at once where a first call finds no such name, nobody listening, or no answer: that does not soon pass.
+
+    Nor does any call wait longer than :func:`timeout` says, whatever the library asks for.
+    """
 
     heard = False
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        limits = {
+            kind: min(asked or math.inf, timeout()) for kind, asked in request.extensions.get("timeout", {}).items()
+        }
+        request.extensions = {**request.extensions, "timeout": limits}
         try:
             answer = super().send(request, **options)
-        except httpx2.ConnectError as error:
-            if _Client.heard or not isinstance(_origin(error), socket.gaierror | ConnectionRefusedError):
+        except (httpx2.ConnectError, httpx2.TimeoutException) as error:
+            nobody = isinstance(_origin(error), socket.gaierror | ConnectionRefusedError)
+            if _Client.heard or not (nobody or isinstance(error, httpx2.TimeoutException)):
                 raise
             raise UnreachableError(f"{request.url.host}: {error}") from error
         _Client.heard = True
@@ -88,8 +97,9 @@ def prepare() -> None:
         constants.HF_HUB_DISABLE_XET = True
     disable_progress_bars()  # progress is ours
     if not logging.root.isEnabledFor(logging.DEBUG):
-        # It would tell of every repetition, two lines each.
-        logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
+        # They would tell of every repetition, two lines each.
+        for part in ("file_download", "utils._http"):
+            logging.getLogger(f"huggingface_hub.{part}").setLevel(logging.CRITICAL)
     redacting = Redacting()
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(redacting)

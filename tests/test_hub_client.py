@@ -1,5 +1,6 @@
 import errno
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -159,3 +160,19 @@ def test_a_connection_that_cannot_be_made_is_one_message(
     with pytest.raises(HubError, match=f"as the environment asks(.|\n)*{name}") as refusal:
         prepare()
     assert "secret" not in str(refusal.value)
+
+
+def test_a_hub_that_is_silent_is_given_up_after_its_time(tmp_path: Path) -> None:
+    """Whatever time limits and repetitions the library has of its own; a firewall that drops all looks like that."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), TIMEOUT_VARIABLE: "0.5"}
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", NOBODY], env=environment, capture_output=True, text=True, check=True
+        )
+    assert done.stdout.splitlines()[1] == "the hub cannot be reached: there is no 127.0.0.1, or it does not answer"
+    assert done.stderr == ""
+    assert time.monotonic() - began < 15, "mostly imports"
