@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pythia_quant.errors import PythiaQuantError
@@ -23,11 +24,23 @@ def read_ordinary(path: Path, most_bytes: int, kind: type[PythiaQuantError], hin
     try:
         if not path.is_file():
             raise kind("is no file" if path.exists() else "there is no such file", where=where, hint=hint)
-        if (size := path.stat().st_size) > most_bytes:
+        size = path.stat().st_size
+        content = b"" if size > most_bytes else _read(path, most_bytes + 1)
+        if (size := max(size, len(content))) > most_bytes:
             most = f"{most_bytes / 1e6:,.1f} MB"
             raise kind(f"has {size / 1e6:,.1f} MB, too many for what it is: {most} at most", where=where, hint=hint)
-        return path.read_bytes()
+        return content
     except OSError as error:
         raise kind(f"cannot be read ({error.strerror})", where=where, hint=hint) from error
     except ValueError as error:  # a NUL in the name
         raise kind(f"cannot be read ({error})", where=where, hint=hint) from error
+
+
+def _read(path: Path, most_bytes: int) -> bytes:
+    """Read a file's first bytes without waiting for any: some of the kernel's, in /proc, look ordinary and are not."""
+
+    def opened(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    with open(path, "rb", opener=opened) as file:
+        return file.read(most_bytes) or b""

@@ -10,6 +10,7 @@ from mutations import COUNT, as_json, byte_mutations, damaged, distortions, outc
 from tiny import TINY
 
 from pythia_quant.errors import RecipeError
+from pythia_quant.ordinary_file import read_ordinary
 from pythia_quant.overriding import override, with_context_of
 from pythia_quant.recipe import load_recipe, parse_recipe
 
@@ -87,3 +88,13 @@ def test_only_ordinary_files_of_a_recipes_size_are_opened(tmp_path: Path) -> Non
 def test_the_engine_damages_what_it_is_given() -> None:
     changed = [damaged(SMALL.encode(), random.Random(seed)) != SMALL.encode() for seed in range(100)]
     assert sum(changed) > 90
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux's")
+def test_files_of_the_kernel_that_only_look_ordinary_are_read_within_limits() -> None:
+    """They say that they are empty; /proc/kmsg, which root may open, waits for messages without end."""
+    for name in ("/proc/self/status", "/proc/kmsg", "/proc/self/mem"):
+        with pytest.raises(RecipeError):
+            load_recipe(name)
+    with pytest.raises(RecipeError, match="too many for what it is"):
+        read_ordinary(Path("/proc/self/status"), 10, RecipeError)
