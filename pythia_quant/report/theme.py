@@ -96,7 +96,9 @@ def row_styles(contents: Sequence[Results]) -> dict[str, Style]:
             # The ninth has the first one's colour, but another marker.
             turn, slot = divmod(quantized, len(LIGHT.colors))
             shape = shapes[(slot + turn) % len(shapes)]
-            styles[row.name] = Style(f"q{slot}", shape, filled=True, dashes=_DASHES[turn - 1] if turn else ())
+            styles[row.name] = Style(
+                f"q{slot}", shape, filled=True, dashes=_DASHES[(turn - 1) % len(_DASHES)] if turn else ()
+            )
             quantized += 1
         else:
             slot = unquantized % len(LIGHT.neutrals)

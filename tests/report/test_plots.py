@@ -175,6 +175,9 @@ def test_a_row_has_one_style_everywhere_and_no_two_rows_have_the_same() -> None:
     names = [f"variant {index}" for index in range(30)]
     crowd = results(*(row("variant", 0).model_copy(update={"name": name}) for name in names))
     assert len(set(row_styles([crowd]).values())) == 30
+    names += [f"variant {index}" for index in range(30, 300)]
+    throng = results(*(row("variant", 0).model_copy(update={"name": name}) for name in names))
+    assert len(row_styles([throng])) == 300
 
 
 # Machado, Oliveira and Fernandes 2009: full protanomaly and deuteranomaly, in linear RGB.
