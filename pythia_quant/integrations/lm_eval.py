@@ -7,6 +7,7 @@ line started as ``python -m pythia_quant.integrations.lm_eval run --model pythia
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,10 @@ from pythia_quant.console import print_error
 from pythia_quant.errors import ArtifactError, BenchmarkError, PythiaQuantError, SourceError, nearest
 from pythia_quant.formats import format_of, load
 from pythia_quant.generation_config import read_model
-from pythia_quant.printable import log_printable
+from pythia_quant.printable import log_printable, short
 from pythia_quant.runtimes import Runtime
 from pythia_quant.runtimes.hf import open_model
+from pythia_quant.settings import MOST_TOKENS
 from pythia_quant.tokenizer import TOKENIZER, open_tokenizer, tokenize
 
 try:
@@ -46,6 +48,7 @@ _DTYPES = ("bfloat16", "float16", "float32")
 _NEW_TOKENS = 256  # where a task names no number, as lm_eval's own models do
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _SAMPLING = {"top_k", "top_p"}
+_HOTTEST = 1000
 
 
 @register_model(NAME)
@@ -88,6 +91,10 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
                 "give either an artifact or a source", where="--model_args", hint="for example artifact=FOLDER"
             )
         folder = Path(str(artifact if source is None else source))  # lm_eval makes a number of a name of digits
+        for name, given, least, most in (("threads", threads, 1, 4096), ("seed", seed, 0, 2**63 - 1)):
+            if given is not None and not _is_whole(given, least, most):
+                what = f"{name} is {short(given)}; a whole number from {least} to {most:,} is needed"
+                raise BenchmarkError(what, where="--model_args")
         torch.set_num_threads(threads or resources.cores())
         if artifact is None:
             self._runtime: Runtime = open_model(folder, _dtype(dtype))
@@ -225,13 +232,24 @@ def _generation(settings: dict[str, Any]) -> dict[str, Any]:
     if unknown := sorted(settings.keys() - known):
         raise _refused(unknown[0], nearest(unknown[0], known))
     sample = settings.get("do_sample")
-    temperature = 0.0 if sample is False else float(settings.get("temperature", 1.0 if sample else 0.0))
+    temperature = 0.0 if sample is False else settings.get("temperature", 1.0 if sample else 0.0)
+    if not isinstance(temperature, int | float) or not 0 <= temperature <= _HOTTEST:
+        raise _refused("temperature", f"it is {short(temperature)}; give a number from 0 to {_HOTTEST}")
     if temperature and (narrowed := sorted(settings.keys() & _SAMPLING)):
         raise _refused(narrowed[0], "sample with a temperature only, or greedily with do_sample=False")
     until = settings.get("until") or []
-    stops: Iterable[Any] = [until] if isinstance(until, str) else until
-    count = next((settings[name] for name in _LENGTHS if settings.get(name) is not None), _NEW_TOKENS)
-    return {"stops": [str(stop) for stop in stops if stop], "count": int(count), "temperature": temperature}
+    stops = [until] if isinstance(until, str) else until
+    if not isinstance(stops, list | tuple) or not all(isinstance(stop, str) for stop in stops):
+        raise _refused("until", f"it is {short(until)}; give a text, or a list of them")
+    length = next((name for name in _LENGTHS if settings.get(name) is not None), "")
+    count = settings[length] if length else _NEW_TOKENS
+    if not _is_whole(count, 1, MOST_TOKENS):
+        raise _refused(length, f"it is {short(count)}; give a whole number from 1 to {MOST_TOKENS:,}")
+    return {"stops": [stop for stop in stops if stop], "count": count, "temperature": float(temperature)}
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _refused(name: str, hint: str) -> BenchmarkError:

@@ -237,6 +237,9 @@ def test_answers_are_offered_to_the_cache(ours: Any) -> None:
         ({"artifact": "/nowhere"}, r"/nowhere: there is no pythia_quant\.json"),
         ({"source": "/nowhere"}, "/nowhere: has neither model.safetensors"),
         ({"source": str(MODEL), "dtype": "float8"}, "'float8' is not handled\n  did you mean 'float32'"),
+        ({"artifact": "a", "threads": "x"}, "threads is 'x'; a whole number from 1"),
+        ({"artifact": "a", "threads": -1}, "threads is -1; a whole number from 1"),
+        ({"artifact": "a", "seed": 0.5}, "seed is 0.5; a whole number from 0"),
         ({"artefact": "a"}, "no setting 'artefact'\n  did you mean 'artifact'"),
     ],
 )
@@ -253,6 +256,12 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> N
         ({"max_gen_toks": CONTEXT}, "512 new tokens leave no room for a context in the model's 512"),
         ({"num_beams": 2}, "'num_beams' is not handled"),
         ({"do_sample": True, "top_k": 5}, "'top_k' is not handled"),
+        ({"temperature": "hot"}, "'temperature' is not handled\n  it is 'hot'; give a number"),
+        ({"temperature": float("nan")}, "'temperature' is not handled\n  it is nan"),
+        ({"until": 5}, "'until' is not handled\n  it is 5; give a text"),
+        ({"until": ["a", 5]}, "'until' is not handled"),
+        ({"max_new_tokens": "many"}, "'max_new_tokens' is not handled\n  it is 'many'"),
+        ({"max_gen_toks": -1}, "'max_gen_toks' is not handled"),
     ],
 )
 def test_generation_that_is_not_handled_is_refused(ours: Any, settings: dict[str, Any], message: str) -> None:
