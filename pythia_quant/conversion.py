@@ -23,13 +23,13 @@ from pythia_quant.errors import ArtifactError
 from pythia_quant.folders import recover, scratch_folder, work_folder
 from pythia_quant.formats import format_of, load
 from pythia_quant.formats.job import Job, Written
-from pythia_quant.generation_config import GENERATION_CONFIG, settings_to_write
+from pythia_quant.generation_config import GENERATION_CONFIG, read_model, settings_to_write
 from pythia_quant.inputs import Inputs
 from pythia_quant.manifest import MANIFEST, CalibrationRecord, CheckRecord, Manifest, SourceRecord
 from pythia_quant.settings import VariantSettings
 from pythia_quant.source import Source, companions
 from pythia_quant.storage import without_links
-from pythia_quant.tokenizer import TOKENIZER, write_uncut
+from pythia_quant.tokenizer import TOKENIZER, open_tokenizer, write_uncut
 
 PROBE_TOKENS = 64
 CODES = "codes"
@@ -275,9 +275,11 @@ def check_again(artifact: Artifact) -> CheckRecord:
     """Load and run a finished artifact: its runtime must compute what its weights say.
 
     Raises:
-        ArtifactError: it does not load, or by how much its logits differ.
+        ArtifactError: it does not load, its tokenizer is another model's, or by how much its logits differ.
+        SourceError: its configuration is damaged.
     """
-    architecture = read_config(artifact.folder / "config.json", quantized=True)
+    architecture = read_model(artifact.folder, quantized=True)
+    open_tokenizer(artifact.folder / TOKENIZER, architecture.vocabulary, ArtifactError)
     size = (2, min(PROBE_TOKENS, architecture.context))
     probe = np.random.default_rng(0).integers(architecture.vocabulary, size=size).tolist()
     return check(artifact.folder, artifact.settings, probe)

@@ -11,6 +11,7 @@ from typing import Any
 from pythia_quant.architecture import Architecture, SpecialTokens
 from pythia_quant.config_file import read_config, special_tokens
 from pythia_quant.errors import SourceError
+from pythia_quant.inside import own_file
 from pythia_quant.json_file import read_object
 
 GENERATION_CONFIG = "generation_config.json"
@@ -62,10 +63,11 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """Return the content of ``generation_config.json``; empty where there is none.
 
     Raises:
-        SourceError: it is no JSON object, or holds a number that JSON has not: other programs would not read it.
+        SourceError: it is no JSON object, holds a number that JSON has not, which other programs would not read, or is
+            a link that leads out of the folder.
     """
-    path, hint = folder / GENERATION_CONFIG, "download it again, or remove it"
-    settings = read_object(path, SourceError, hint) if path.exists() else {}
+    path, hint = own_file(folder, GENERATION_CONFIG, SourceError), "download it again, or remove it"
+    settings = read_object(path, SourceError, hint) if path else {}
     try:
         json.dumps(settings, allow_nan=False)
     except ValueError as error:

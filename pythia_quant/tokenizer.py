@@ -15,6 +15,7 @@ from tokenizers import Encoding, Tokenizer
 
 from pythia_quant.architecture import SpecialTokens
 from pythia_quant.errors import CorpusError, PythiaQuantError, SourceError
+from pythia_quant.inside import own_file
 from pythia_quant.json_file import read_object
 from pythia_quant.printable import short
 
@@ -49,6 +50,7 @@ def open_tokenizer(
         PythiaQuantError: of that kind; it is missing, damaged, or has other tokens that the model has not.
     """
     hint = "every Pythia repository has one: copy it here" if kind is SourceError else "convert again with --overwrite"
+    own_file(path.parent, path.name, kind)
     fields = read_object(path, kind, hint) | _UNCUT
     beyond = _padding_beyond(fields, vocabulary, _named(path.parent, "pad_token"))
     if beyond:
@@ -133,8 +135,8 @@ def check_belongs(tokenizer: Tokenizer, folder: Path, tokens: SpecialTokens, not
 def _named(folder: Path, key: str, default: str | None = None) -> str | None:
     """Return how a special token is spelled by the files beside a tokenizer; None where they say that there is none."""
     for file in (SETTINGS, TOKENS_MAP):
-        path = folder / file
-        fields = read_object(path, SourceError, "download it again") if path.exists() else {}
+        path = own_file(folder, file, SourceError)
+        fields = read_object(path, SourceError, "download it again") if path else {}
         if key in fields:
             value = fields[key]
             value = value.get("content") if isinstance(value, dict) else value

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from pythia_quant.architecture import SpecialTokens
 from pythia_quant.corpus import encode
 from pythia_quant.errors import ArtifactError, CorpusError, SourceError
+from pythia_quant.generation_config import read_model
 from pythia_quant.source import open_source
 from pythia_quant.tokenizer import check_belongs, open_tokenizer, tokenize, write_uncut
 
@@ -126,3 +127,13 @@ def test_a_source_gives_its_tokenizer_uncut(cutting: Path) -> None:
     folder = write_checkpoint(cutting.parent / "model")
     (folder / "tokenizer.json").write_bytes(content)
     assert len(encode(open_source(str(folder)).tokenizer, TEXT)) == len(TEXT)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "generation_config.json"])
+def test_links_that_leave_the_folder_are_not_followed(tmp_path: Path, name: str) -> None:
+    folder = write_checkpoint(tmp_path / "tiny")
+    (folder / "generation_config.json").write_text("{}")
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError if name == "tokenizer.json" else SourceError, match=f"{name} is a link"):
+        open_tokenizer(folder / "tokenizer.json", read_model(folder).vocabulary, ArtifactError)

@@ -46,6 +46,9 @@ def read_artifact_config(folder: Path) -> ArtifactConfig:
     if not isinstance(quantization, dict | None):
         raise ArtifactError("quantization_config is no object", where=str(path), hint=AGAIN)
     architecture = parse_config(fields, str(path))
+    if architecture.tied or not architecture.attention_biases:
+        what = "says that embeddings are tied, or attention has no biases: an artifact has both in any case"
+        raise ArtifactError(what, where=str(path), hint=AGAIN)
     dtype = fields.get("dtype")
     if dtype not in ("float16", "bfloat16", "float32"):
         what = f"dtype is {dtype!r:.80}; float16, bfloat16 or float32 is needed"

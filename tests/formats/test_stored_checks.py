@@ -193,7 +193,9 @@ def test_rotary_tables_may_differ_in_their_last_bits(copy: Callable[[str], Path]
 
 
 @pytest.mark.parametrize("fields", [{"vocab_size": 273}, {"num_hidden_layers": 1}, {"num_attention_heads": 4},
-                                    {"max_position_embeddings": 10_000_000}, {"layer_norm_eps": 0.5}])  # fmt: skip
+                                    {"max_position_embeddings": 10_000_000}, {"layer_norm_eps": 0.5},
+                                    {"tie_word_embeddings": True}, {"attention_bias": False},
+                                    {"quantization_config": {"quant_method": "gptq"}}])  # fmt: skip
 def test_onnx_config_and_graph_belong_together(copy: Callable[[str], Path], fields: dict[str, Any]) -> None:
     folder = copy("onnx-int8")
     edit_config(folder, **fields)

@@ -39,7 +39,11 @@ def open_model(folder: Path) -> tuple[StoredModel, Architecture]:
             settings in the model call for.
         SourceError: ``config.json`` is not that of a GPT-NeoX.
     """
-    shape = read_artifact_config(folder).architecture
+    config = read_artifact_config(folder)
+    if config.quantization:
+        what = "config.json has a quantization_config, which the ONNX format has not"
+        raise ArtifactError(what, where=str(folder), hint=AGAIN)
+    shape = config.architecture
     model = StoredModel(find_model(folder))
     where = str(model.path)
     stored = {tensor.name: tensor for tensor in model.proto.graph.initializer}
