@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated
 
@@ -64,6 +65,8 @@ def main(command: Callable[[], object] = app) -> None:
     interrupt_own_code()
     prepare_output()
     log_printable()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what libraries have to say to programmers
     bound_threads()
     failure: BaseException | None = None
     try:

@@ -25,6 +25,7 @@ _WORDS = {
     errno.EISDIR: ("is a folder where a file is needed", "move it, or choose another name"),
     errno.ELOOP: ("its symbolic links lead in a circle", "mend the links"),
     errno.EIO: ("the disk or terminal fails (input/output error)", _ELSEWHERE),
+    errno.EBADF: ("is not open for this", "see how the program was started"),
     errno.EMFILE: ("too many files are open at once", "allow more: ulimit -n"),
     errno.ENFILE: ("too many files are open on this machine", "end other programs"),
 }

@@ -485,3 +485,19 @@ def test_an_argument_that_is_not_utf8_is_refused_whatever_it_is_for() -> None:
     )
     assert done.returncode == 2
     assert done.stderr == b"error: caf\\udce9: is not UTF-8\n  give it in that encoding\n"
+
+
+WARNING = """
+import sys, warnings
+from pythia_quant.cli import main
+sys.argv[1:] = []
+main(lambda: warnings.warn("for programmers"))
+main(lambda: print("text"))
+"""
+
+
+def test_warnings_of_libraries_are_not_shown_and_output_that_cannot_be_written_is_named() -> None:
+    with open(os.devnull) as read_only:  # noqa: PTH123 - as the shell's 1</dev/null
+        done = subprocess.run([sys.executable, "-c", WARNING], stdout=read_only, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: standard output: is not open for this")
