@@ -17,6 +17,7 @@ from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.formats.bnb.quantization import quantization_config
 from pythia_quant.formats.bnb.reader import read
 from pythia_quant.formats.tensor_files import check_all_finite
+from pythia_quant.found_instead import ADAPTER
 from pythia_quant.runtimes import check_capacity
 from pythia_quant.source import open_weights
 from pythia_quant.weights import WeightReader
@@ -92,7 +93,7 @@ def open_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> HfRunti
         SourceError: its tensors are not those that its ``config.json`` says.
     """
     weights = open_weights(folder)
-    if not weights.plain:
+    if not weights.plain or (folder / ADAPTER).exists():  # of a merged adapter: transformers would apply it again
         return HfRuntime(_built(weights, dtype).to(device), _name(dtype))
     # Where both exist: the pickle is not opened at all. Where only it exists, weights_only refuses code in it.
     safe = next(folder.glob("*.safetensors"), None) is not None
@@ -166,6 +167,9 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _load(folder: Path, dtype: torch.dtype, **options: Any) -> GPTNeoXForCausalLM:
+    if (folder / ADAPTER).exists():
+        what = f"holds {ADAPTER}, by which transformers loads another model where peft is installed"
+        raise ArtifactError(what, where=str(folder), hint="it is no file of an artifact: move it elsewhere")
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, attn_implementation="sdpa", output_loading_info=True, **options

@@ -111,6 +111,14 @@ def test_bitsandbytes_config(copy: Callable[[str], Path], fields: dict[str, Any]
         read_bnb(folder)
 
 
+def test_an_adapter_beside_an_artifact_is_refused(copy: Callable[[str], Path]) -> None:
+    """transformers would load the model that it names, where peft is installed."""
+    folder = copy("bnb-nf4")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/elsewhere", "peft_type": "LORA"}')
+    with pytest.raises(ArtifactError, match=r"holds adapter_config\.json"):
+        open_bnb(folder, 1)
+
+
 @pytest.mark.parametrize(
     "fields",
     [{"bits": "4"}, {"bits": 4.0}, {"bits": True}, {"bits": 5}, {"bits": 8}, {"group_size": 64}, {"group_size": "32"},

@@ -87,6 +87,12 @@ def test_a_pickle_is_loaded_when_there_is_nothing_else(weights: WeightFiles, tmp
     assert torch.equal(open_model(tmp_path, torch.float32).logits(IDS), expected)
 
 
+def test_what_a_merged_adapter_left_is_not_applied_again(weights: WeightFiles, tmp_path: Path) -> None:
+    expected = open_model(tmp_path, torch.float32).logits(IDS)
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/elsewhere", "peft_type": "LORA"}')
+    assert torch.equal(open_model(tmp_path, torch.float32).logits(IDS), expected)
+
+
 def test_a_missing_tensor_is_refused_not_made_up(weights: WeightFiles, tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors[HEAD]
