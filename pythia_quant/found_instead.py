@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pythia_quant.errors import SourceError

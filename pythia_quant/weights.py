@@ -25,7 +25,6 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.(?:safetensors|bin)
 _DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 _DAMAGED = "download the file again; it is truncated or was not written completely"
 _SAVED_ANEW = "transformers leaves it out: load the checkpoint there, and save it with save_pretrained()"
-_ATTENTION_BIASES = (f".{MIXED}.bias", f".{DENSE}.bias")
 
 
 class WeightReader(Protocol):
@@ -66,7 +65,7 @@ class WeightFiles:
                 name = plain_name(stored)
                 if not shape or is_buffer(name):  # a number, such as a count of steps
                     continue
-                if not architecture.attention_biases and name.endswith(_ATTENTION_BIASES):
+                if not architecture.attention_biases and name.endswith(ATTENTION_BIASES):
                     continue  # as in transformers, whose model has no place for them
                 if other := foreign(stored):
                     raise SourceError(f"{other[0]} (its tensor {stored})", where=str(file), hint=other[1])

@@ -7,8 +7,7 @@ line started as ``python -m pythia_quant.integrations.lm_eval run --model pythia
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
