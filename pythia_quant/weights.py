@@ -70,8 +70,8 @@ class WeightFiles:
                 if other := foreign(stored):
                     raise SourceError(f"{other[0]} (its tensor {stored})", where=str(file), hint=other[1])
                 if dtype not in (handled := _DTYPES.values()):
-                    what = f"{stored} is {dtype}, as in a quantized checkpoint; only {', '.join(handled)} are handled"
-                    raise SourceError(what, where=str(file), hint=UNQUANTIZED)
+                    what = f"{stored} is {dtype}; only {', '.join(handled)} are handled"
+                    raise SourceError(what, where=str(file), hint=f"if it is quantized already, {UNQUANTIZED}")
                 if name in self._stored:
                     before, earlier = self._stored[name]
                     both = f"{earlier} and {stored}" if stored != earlier else f"{stored}, in {before.name} too,"
@@ -144,7 +144,7 @@ class WeightFiles:
 def _described(tensor: Tensor) -> tuple[tuple[int, ...], str]:
     """Return a pickled tensor's shape and dtype; in place of the latter, what keeps its values from being read."""
     if tensor.is_nested:
-        return (), "nested"
+        return (tensor.size(0),), "nested"
     shape = tuple(tensor.shape)
     if tensor.device.type != "cpu":
         return shape, "without values"

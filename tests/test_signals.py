@@ -29,14 +29,19 @@ def wait_for(what: Callable[[], object]) -> None:
 
 
 def test_conversions_that_are_asked_to_end_say_so_and_leave_nothing(tmp_path: Path) -> None:
-    """Both at once: a process takes seconds to start."""
+    """Both at once, each when it has begun to write: a process takes seconds to start."""
     recipe = write_recipe(tmp_path)
     asked = {signal.SIGTERM: 143, signal.SIGHUP: 129}
     children = {number: convert(tmp_path / number.name, recipe) for number in asked}
-    for number, child in children.items():
-        while child.poll() is None and not list((tmp_path / number.name / "out").rglob(".onnx-fp32.partial-*")):
-            time.sleep(0.01)
-        child.send_signal(number)
+    waiting = dict(children)
+
+    def all_asked() -> bool:
+        for number, child in list(waiting.items()):
+            if child.poll() is not None or list((tmp_path / number.name / "out").rglob(".onnx-fp32.partial-*")):
+                waiting.pop(number).send_signal(number)
+        return not waiting
+
+    wait_for(all_asked)
     for number, child in children.items():
         printed, complaint = child.communicate(timeout=60)
         assert (child.returncode, printed) == (asked[number], "")
