@@ -22,6 +22,11 @@ _WORDS = {
     errno.ENAMETOOLONG: ("its name is too long for this disk", "choose a shorter one"),
     errno.EEXIST: ("something of this name is in the way", "move it, or choose another name"),
     errno.ENOTDIR: ("a file is where a folder is needed", "move it, or choose another name"),
+    errno.ENOENT: ("there is no such file or folder, or none can be made there", "see whether it was moved or removed"),
+    errno.EBUSY: (
+        "cannot be replaced: a disk is mounted there, or it is the current folder",
+        "choose a folder below it",
+    ),
     errno.EISDIR: ("is a folder where a file is needed", "move it, or choose another name"),
     errno.ELOOP: ("its symbolic links lead in a circle", "mend the links"),
     errno.EIO: ("the disk or terminal fails (input/output error)", _ELSEWHERE),
@@ -46,6 +51,8 @@ def refusal(error: Exception, where: Path | str = "") -> StorageError | None:
     target = Path(where)
     if isinstance(named, str) and not (where and named.startswith(str(target.parent / f".{target.name}."))):
         where = named
+    if not where and _number(error) == errno.ENOENT:
+        where = "the current folder"  # the one that has no name: Python asked where it is
     return StorageError(known[0], where=str(where), hint=known[1])
 
 

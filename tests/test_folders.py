@@ -12,6 +12,7 @@ import pytest
 from pythia_quant.cache import cache_folder
 from pythia_quant.errors import ArtifactError, BenchmarkError, StorageError
 from pythia_quant.folders import held, recover, replace_file, scratch_folder, temporary_folder, work_folder
+from pythia_quant.storage import storing
 
 
 def names(folder: Path) -> list[str]:
@@ -200,3 +201,24 @@ def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch: pytest.Monke
         cache_folder("texts")
     monkeypatch.setenv("PYTHIA_QUANT_CACHE", "/kept")
     assert cache_folder("texts") == Path("/kept/texts")
+
+
+def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is a folder at which a disk is mounted, as a container's volume is: the system says the same of both."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kept").touch()
+    with pytest.raises(StorageError, match="or it is the current folder"), scratch_folder(Path()):
+        pass
+    assert names(tmp_path) == ["kept"]
+
+
+def test_a_folder_that_cannot_be_made_or_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StorageError, match="/proc/x: there is no such file or folder"), storing("/proc/x"):
+        Path("/proc/x").mkdir()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(StorageError, match=r"^the current folder: there is no such"), storing(""):
+        Path("x").absolute()
+    monkeypatch.chdir(tmp_path)
