@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -70,6 +71,7 @@ def main(command: Callable[[], object] = app) -> None:
     bound_threads()
     failure: BaseException | None = None
     try:
+        Path.cwd()  # raises where it was removed, in which libraries end in ways of their own
         check_arguments(sys.argv[1:])
         check_hub_environment()
         command()
