@@ -188,6 +188,11 @@ def _calibration(inputs: Inputs, settings: VariantSettings) -> CalibrationRecord
     return inputs.calibration_record if format_of(settings).calibrates or settings.takes_codes_of() else None
 
 
+def _content(calibration: CalibrationRecord | None) -> dict[str, Any] | None:
+    """Return what decides a calibration: its windows, and the text's hash, wherever the text is."""
+    return calibration.model_dump(exclude={"text": {"name"}}) if calibration else None
+
+
 def _is_stale(target: Path, inputs: Inputs) -> bool:
     """Say whether an artifact is of the very same folder, which has held another checkpoint since.
 
@@ -205,14 +210,13 @@ def _made_for(target: Path) -> dict[str, Any]:
 def _reuse(target: Path, inputs: Inputs, settings: VariantSettings) -> Artifact:
     artifact = open_artifact(target)
     manifest = artifact.manifest
-    calibration = _calibration(inputs, settings)
     changed = [
         what
         for what, same in (
             ("settings", artifact.settings == settings),
             ("source weights", manifest.source.sha256 == inputs.source.sha256),
             ("config.json", _made_for(target) == _config(inputs.source)),
-            ("calibration", manifest.calibration == calibration),
+            ("calibration", _content(manifest.calibration) == _content(_calibration(inputs, settings))),
             (settings.takes_codes_of() or "codes", _same_codes(artifact, inputs, settings)),
             ("tool", manifest.tool == environment.tool_version()),
         )

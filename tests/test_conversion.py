@@ -141,3 +141,16 @@ def test_an_artifact_of_a_folder_whose_checkpoint_has_changed_is_made_anew(recip
     first = converted()
     write_checkpoint(recipe_file.parent / "tiny", weights=random_weights(TINY, seed=1))
     assert converted() != first
+
+
+def test_a_text_in_another_place_is_the_same_calibration(inputs: Inputs, tmp_path: Path) -> None:
+    """A recipe may be called by another path, and its folder may be moved."""
+    assert inputs.calibration_record
+    made = convert(inputs, "gptq-int4", tmp_path / "out").manifest.created
+    record = inputs.calibration_record
+    text = record.text.model_copy(update={"name": "elsewhere/calibration.txt"})
+    moved = replace(inputs, calibration_record=record.model_copy(update={"text": text}))
+    assert convert(moved, "gptq-int4", tmp_path / "out").manifest.created == made
+    other = replace(inputs, calibration_record=record.model_copy(update={"seed": 1}))
+    with pytest.raises(ArtifactError, match="made with a different calibration"):
+        convert(other, "gptq-int4", tmp_path / "out")

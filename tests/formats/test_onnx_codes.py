@@ -22,8 +22,10 @@ import pytest
 import torch
 from gptq_models import PROBE, SHAPE, convert, source
 from onnx import numpy_helper
+from rich.console import Console
 from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file, save_file
+from tiny import write_recipe
 
 from pythia_quant.architecture import LINEARS, layer_name
 from pythia_quant.artifact import hash_files, open_artifact, verify_files
@@ -37,6 +39,7 @@ from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.formats.onnx.writer import write
 from pythia_quant.layerwise import final_hidden_states, head_weight, read_layer
 from pythia_quant.recipe import load_recipe
+from pythia_quant.run import convert_all
 from pythia_quant.runtimes import layered
 from pythia_quant.runtimes.ort import open_runtime
 from pythia_quant.runtimes.ort_layers import open_layers
@@ -193,10 +196,14 @@ def test_layers_that_were_not_equalized_are_refused(weights: WeightFiles, tmp_pa
 VARIANT = "  onnx-int4: {format: onnx, codes: gptq-int4, weights: int4, block_size: 32}\n"
 
 
+def with_codes(recipe: Path) -> Path:
+    recipe.write_text(recipe.read_text().replace("gates:\n", f"{VARIANT}gates:\n"))
+    return recipe
+
+
 @pytest.fixture
 def recipe(recipe_file: Path) -> Path:
-    recipe_file.write_text(recipe_file.read_text().replace("gates:\n", f"{VARIANT}gates:\n"))
-    return recipe_file
+    return with_codes(recipe_file)
 
 
 def edited(recipe: Path, before: str, after: str) -> Path:
@@ -247,34 +254,38 @@ def test_the_head_and_the_embeddings_may_be_exceptions(recipe: Path) -> None:
     assert settings.variants["onnx-int4"].takes_codes_of() == "gptq-int4"
 
 
-def convert_by_command(
-    recipe: Path, *options: str, limit: Callable[[], None] | None = None
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pythia_quant", "convert", recipe, "--out", recipe.parent / "out", *options]
+def convert_by_command(recipe: Path, limit: Callable[[], None]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pythia_quant", "convert", recipe, "--only", ONLY, "--out", recipe.parent / "out"]
     return subprocess.run(
         [*map(str, command)], capture_output=True, text=True, check=False, timeout=300, preexec_fn=limit
     )
 
 
-def succeed(recipe: Path, *options: str) -> None:
-    done = convert_by_command(recipe, *options)
-    assert done.returncode == 0, done.stderr
+def succeed(recipe: Path, *only: str, overwrite: bool = False) -> None:
+    convert_all(load_recipe(str(recipe)), recipe.parent / "out", list(only), overwrite, Console(quiet=True))
 
 
-def refuse(recipe: Path, *options: str) -> str:
-    done = convert_by_command(recipe, *options)
-    assert done.returncode == 2, done.stdout + done.stderr
-    return done.stderr
+def refuse(recipe: Path, *only: str, overwrite: bool = False) -> str:
+    with pytest.raises(ArtifactError) as refusal:
+        succeed(recipe, *only, overwrite=overwrite)
+    return str(refusal.value)
 
 
-ONLY = ("--only", "onnx-int4")
+ONLY = "onnx-int4"
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Convert the variant alone; return the folder for artifacts of all sources."""
+    recipe = with_codes(write_recipe(tmp_path_factory.mktemp("converted")))
+    succeed(recipe, ONLY)
+    return recipe.parent / "out"
 
 
 @pytest.fixture
-def artifacts(recipe: Path) -> Path:
-    """Convert the variant alone; return the folder of artifacts."""
-    succeed(recipe, *ONLY)
-    return recipe.parent / "out/tiny/local"
+def artifacts(recipe: Path, converted: Path) -> Path:
+    """Return a folder of artifacts, as if the recipe's variant had been converted alone."""
+    return shutil.copytree(converted, recipe.parent / "out") / "tiny" / "local"
 
 
 def test_the_variant_alone_is_converted_calibrated_and_says_whose_integers_it_has(artifacts: Path) -> None:
@@ -293,9 +304,9 @@ def test_the_variant_alone_is_converted_calibrated_and_says_whose_integers_it_ha
 
 def test_it_is_reused_also_when_the_other_artifact_is_gone(recipe: Path, artifacts: Path) -> None:
     created = open_artifact(artifacts / "onnx-int4").manifest.created
-    succeed(recipe, *ONLY)
+    succeed(recipe, ONLY)
     shutil.rmtree(artifacts / "gptq-int4")
-    succeed(recipe, *ONLY)
+    succeed(recipe, ONLY)
     assert open_artifact(artifacts / "onnx-int4").manifest.created == created
     assert not (artifacts / "gptq-int4").exists()
 
@@ -307,11 +318,11 @@ def test_integers_that_are_no_longer_those_beside_it_are_refused(recipe: Path, a
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     manifest = open_artifact(folder).manifest.model_copy(update={"files": hash_files(folder)})
     (folder / "pythia_quant.json").write_text(manifest.model_dump_json())
-    message = refuse(recipe, *ONLY)
+    message = refuse(recipe, ONLY)
     assert "onnx-int4: holds an artifact made with a different gptq-int4" in message
     assert "convert onnx-int4 with --overwrite" in message
-    succeed(recipe, *ONLY, "--overwrite")
-    succeed(recipe, *ONLY)
+    succeed(recipe, ONLY, overwrite=True)
+    succeed(recipe, ONLY)
     assert open_artifact(folder).manifest == manifest
 
 
@@ -319,21 +330,21 @@ def test_other_settings_of_the_integers_are_refused_with_and_without_their_artif
     recipe: Path, artifacts: Path
 ) -> None:
     edited(recipe, "format: gptq, ", "format: gptq, damping: 0.02, ")
-    assert "onnx-int4: holds an artifact made with a different gptq-int4" in refuse(recipe, *ONLY)
-    message = refuse(recipe, *ONLY, "--overwrite")
+    assert "onnx-int4: holds an artifact made with a different gptq-int4" in refuse(recipe, ONLY)
+    message = refuse(recipe, ONLY, overwrite=True)
     assert "gptq-int4: holds an artifact made with a different settings" in message
     assert "convert gptq-int4 with --overwrite" in message
     shutil.rmtree(artifacts / "gptq-int4")
-    assert "onnx-int4: holds an artifact made with a different gptq-int4" in refuse(recipe, *ONLY)
-    succeed(recipe, "--only", "gptq-int4", *ONLY, "--overwrite")
-    succeed(recipe, *ONLY)
+    assert "onnx-int4: holds an artifact made with a different gptq-int4" in refuse(recipe, ONLY)
+    succeed(recipe, "gptq-int4", ONLY, overwrite=True)
+    succeed(recipe, ONLY)
 
 
 def test_an_artifact_overwritten_with_its_integers_has_the_new_ones(recipe: Path, artifacts: Path) -> None:
     """The order in the recipe does not matter: what is made of another's integers comes last."""
     text = recipe.read_text().replace(VARIANT, "").replace("  bnb-nf4", f"{VARIANT}  bnb-nf4")
     recipe.write_text(text.replace("format: gptq, ", "format: gptq, damping: 0.02, "))
-    succeed(recipe, "--only", "gptq-int4", *ONLY, "--overwrite")
+    succeed(recipe, "gptq-int4", ONLY, overwrite=True)
     solved, taken = (open_artifact(artifacts / name).manifest for name in ("gptq-int4", "onnx-int4"))
     assert taken.notes["codes"]["sha256"] == {"model.safetensors": solved.files["model.safetensors"].sha256}
     assert solved.settings["damping"] == 0.02
@@ -343,8 +354,8 @@ def test_a_conversion_that_fails_leaves_the_integers_and_nothing_of_its_own(reci
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
-    succeed(recipe, "--only", "gptq-int4")
-    done = convert_by_command(recipe, *ONLY, limit=small_files)
+    succeed(recipe, "gptq-int4")
+    done = convert_by_command(recipe, small_files)
     assert done.returncode == 2
     assert "onnx-int4: cannot be written" in done.stderr
     folder = recipe.parent / "out/tiny/local"
@@ -355,7 +366,7 @@ def test_a_conversion_that_fails_leaves_the_integers_and_nothing_of_its_own(reci
 @pytest.mark.parametrize("stage", ["gptq-int4", "onnx-int4"])
 def test_a_conversion_killed_at_either_stage_can_be_run_again(recipe: Path, stage: str) -> None:
     folder = recipe.parent / "out/tiny/local"
-    command = [sys.executable, "-m", "pythia_quant", "convert", recipe, *ONLY, "--out", recipe.parent / "out"]
+    command = [sys.executable, "-m", "pythia_quant", "convert", recipe, "--only", ONLY, "--out", recipe.parent / "out"]
     child = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while child.poll() is None and not list(folder.glob(f".{stage}.partial-*")):
         time.sleep(0.005)
@@ -363,5 +374,5 @@ def test_a_conversion_killed_at_either_stage_can_be_run_again(recipe: Path, stag
     child.wait()
     assert not (folder / "onnx-int4").exists()
     assert (folder / "gptq-int4").exists() == (stage == "onnx-int4")
-    succeed(recipe, *ONLY)
+    succeed(recipe, ONLY)
     assert {path.name for path in folder.iterdir()} == {"gptq-int4", "onnx-int4"}
