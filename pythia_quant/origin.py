@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
@@ -17,11 +18,20 @@ from pythia_quant.inside import own_file
 from pythia_quant.manifest import DEMO
 from pythia_quant.source import open_source, open_weights
 from pythia_quant.source_name import repository_of
+from pythia_quant.tokenizer import TOKENIZER, uncut
 from pythia_quant.weights import WeightReader
 
 
-def source_at_hand(artifact: Artifact) -> WeightReader | None:
-    """Return the weights that an artifact's manifest names, if they are here: nothing is downloaded.
+@dataclass(frozen=True)
+class Original:
+    """What an artifact was made from: the weights, and the folder they lie in with their tokenizer."""
+
+    weights: WeightReader
+    folder: Path
+
+
+def source_at_hand(artifact: Artifact) -> Original | None:
+    """Return the source that an artifact's manifest names, if it is here: nothing is downloaded.
 
     They are with this package, in the folder that was converted, or in the hub's cache. What cannot be read there, or
     is other weights by now, is not at hand.
@@ -29,7 +39,7 @@ def source_at_hand(artifact: Artifact) -> WeightReader | None:
     recorded = artifact.manifest.source
     if recorded.model == DEMO:
         source = open_source(DEMO)
-        return source.weights if source.sha256 == recorded.sha256 else None
+        return Original(source.weights, source.folder) if source.sha256 == recorded.sha256 else None
     folder = Path(recorded.model) if recorded.commit is None else _cached(recorded.model, recorded.commit)
     if folder is None:
         return None
@@ -37,13 +47,13 @@ def source_at_hand(artifact: Artifact) -> WeightReader | None:
         files = {name: own_file(folder, name, ArtifactError) for name in recorded.sha256}
         if any(path is None or sha256(path) != recorded.sha256[name] for name, path in files.items()):
             return None
-        return open_weights(folder)
+        return Original(open_weights(folder), folder)
     except (PythiaQuantError, OSError):
         return None
 
 
-def named_source(artifact: Artifact, model: str) -> WeightReader:
-    """Open the weights of a model that the user says an artifact was made from.
+def named_source(artifact: Artifact, model: str) -> Original:
+    """Open the model that the user says an artifact was made from.
 
     Raises:
         ArtifactError: the manifest names other weights.
@@ -59,20 +69,27 @@ def named_source(artifact: Artifact, model: str) -> WeightReader:
             where=str(artifact.folder),
             hint="give with --model the checkpoint that it was made from",
         )
-    return source.weights
+    return Original(source.weights, source.folder)
 
 
-def compare_with(artifact: Artifact, source: WeightReader, report: Report = silent) -> Closeness:
-    """Compare an artifact's weights with a source's; see :func:`pythia_quant.closeness.compare`.
+def compare_with(artifact: Artifact, source: Original, report: Report = silent) -> Closeness:
+    """Compare an artifact's tokenizer and weights with a source's; see :func:`pythia_quant.closeness.compare`.
 
     Raises:
         ArtifactError: they are not the source's, rounded; or they cannot be read.
+        SourceError: the source cannot be read.
     """
     entry = format_of(artifact.settings)
+    if uncut(artifact.folder / TOKENIZER) != uncut(source.folder / TOKENIZER):
+        raise ArtifactError(
+            f"{TOKENIZER} is not the source's",
+            where=str(artifact.folder),
+            hint="it was changed, or made from another model",
+        )
     try:
         return compare(
             load(entry.read)(artifact.folder),
-            source,
+            source.weights,
             artifact.settings,
             equalized=entry.equalizes,
             corrected=entry.calibrates or artifact.settings.takes_codes_of() is not None,

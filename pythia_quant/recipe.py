@@ -294,9 +294,11 @@ def parse_recipe(data: Any, lines: dict[Keys, int], path: Path) -> Recipe:
 
 
 def _recipe_path(name: str) -> Path:
+    shipped = shipped_recipes()
+    if name in shipped:  # also where a folder is called so: a clone of that model, its artifacts
+        return shipped[name]
     if os.path.exists(name):  # noqa: PTH110 - Path's raises where a name is too long
         return Path(name)
-    shipped = shipped_recipes()
     stem = PurePath(name).name.removesuffix(".yaml")  # not .stem: a name such as pythia-1.4b has a dot
     if stem in shipped:
         return shipped[stem]

@@ -80,6 +80,15 @@ def write_uncut(path: Path, target: Path) -> None:
         target.write_text(json.dumps(fields | _UNCUT, ensure_ascii=False), encoding="utf-8")
 
 
+def uncut(path: Path) -> dict[str, Any]:
+    """Return the content of a ``tokenizer.json``, without truncation and padding.
+
+    Raises:
+        SourceError: it is no JSON object.
+    """
+    return read_object(path, SourceError) | _UNCUT
+
+
 def tokenize(tokenizer: Tokenizer, text: str) -> Encoding:
     """Tokenize a text as it is, without special tokens around it.
 

@@ -106,6 +106,20 @@ def test_one_row_that_was_doubled(made: Path, tmp_path: Path) -> None:
         compared(doctored(made, tmp_path, "gptq-int4", double))
 
 
+def test_another_tokenizer(made: Path, tmp_path: Path) -> None:
+    """Words that change places: as many tokens as before."""
+    copy = shutil.copytree(artifact(made, "onnx-int8").folder, tmp_path / "copy")
+    path = copy / "tokenizer.json"
+    fields = json.loads(path.read_text())
+    words = fields["model"]["vocab"]
+    words["a"], words["b"] = words["b"], words["a"]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(ArtifactError, match=r"tokenizer.json is not the source's"):
+        compared(open_artifact(copy))
+    path.write_text(json.dumps(fields | {"model": json.loads((made / "tiny" / path.name).read_text())["model"]}))
+    assert compared(open_artifact(copy)).gains
+
+
 def test_the_source_is_at_hand_where_it_was_and_still_is_it(made: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(made, tmp_path / "made")
     found = artifact(copy, "bnb-nf4")

@@ -187,3 +187,12 @@ def test_every_quantized_variant_of_every_shipped_recipe_has_a_limit_on_divergen
             if min(quantized.stored_bits()) < 16:
                 assert settings.gates[variant].max_kl is not None, (name, variant)
                 assert f"gates.{variant}.max_kl" in settings.basis, (name, variant)
+
+
+def test_a_folder_called_like_a_shipped_recipe_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clone of pythia-14m is called so."""
+    monkeypatch.chdir(tmp_path)
+    Path("pythia-14m").mkdir()
+    assert load_recipe("pythia-14m").settings.source.model == "EleutherAI/pythia-14m"

@@ -61,6 +61,8 @@ def _verify(folder: Path, model: str | None, report: Report) -> tuple[str, str]:
     from pythia_quant.origin import compare_with, named_source, source_at_hand
 
     artifact = open_artifact(folder)
+    report("opening its source", 0, 1)
+    source = source_at_hand(artifact) if model is None else named_source(artifact, model)
     report("hashing its files", 0, 1)
     verify_files(artifact)
     report("running it", 0, 1)
@@ -69,8 +71,6 @@ def _verify(folder: Path, model: str | None, report: Report) -> tuple[str, str]:
         f"{len(artifact.manifest.files)} files as in the manifest; {record.runtime} runs them, KL from the weights in "
         f"fp32 {record.kl_as_run:.1e} nat"
     )
-    report("opening its source", 0, 1)
-    source = source_at_hand(artifact) if model is None else named_source(artifact, model)
     if source is None:
         return found, ""
     closeness = compare_with(artifact, source, report)
