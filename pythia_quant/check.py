@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
 from pythia_quant.errors import ArtifactError
-from pythia_quant.formats import AnyVariant, format_of, load
+from pythia_quant.formats import format_of, load, parse_settings
 from pythia_quant.layerwise import final_hidden_states, head_weight
 from pythia_quant.manifest import CheckRecord
 from pythia_quant.runtimes import generate
@@ -53,7 +52,7 @@ def check_artifact(
         ArtifactError: by how much the logits differ.
     """
     torch.set_num_threads(threads)
-    entry = format_of(TypeAdapter(AnyVariant).validate_python(settings))
+    entry = format_of(parse_settings(settings))
     ids = torch.tensor(probe)
     reader = load(entry.read)(Path(folder))
     from_disk = final_hidden_states(reader, ids) @ head_weight(reader).T

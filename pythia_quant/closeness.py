@@ -61,11 +61,11 @@ class Closeness:
 
     def __str__(self) -> str:
         if not self.gains:
-            return ", none in integers"
+            return "none in integers"
         gains, errors = self.gains.values(), self.errors.values()
         return (
-            f", rounded: {len(gains)} matrices in integers are {min(gains):.3f} to {max(gains):.3f} times as large, "
-            f"and differ by {min(errors):.2g} to {max(errors):.2g} of their norm"
+            f"{len(gains)} matrices in integers are {min(gains):.3f} to {max(gains):.3f} times as large, and differ by "
+            f"{min(errors):.2g} to {max(errors):.2g} of their norm"
         )
 
 

@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 from tiny import write_recipe
+from waiting import wait_for
 
 
 def convert(folder: Path, recipe: Path) -> subprocess.Popen[str]:
@@ -19,13 +19,6 @@ def convert(folder: Path, recipe: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pythia_quant", *arguments]
     environment = os.environ | {"TMPDIR": str(folder / "tmp")}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    end = time.monotonic() + 120
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_conversions_that_are_asked_to_end_say_so_and_leave_nothing(tmp_path: Path) -> None:

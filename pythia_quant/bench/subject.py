@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-from pythia_quant.formats import AnyVariant, Format, format_of, load
+from pythia_quant.formats import Format, format_of, load, parse_settings
 from pythia_quant.recipe import SOURCE_ROWS
 from pythia_quant.runtimes import Runtime
 from pythia_quant.runtimes.layered import Layered
@@ -85,4 +85,4 @@ class Subject(BaseModel):
 
     def format(self) -> Format:
         """Return the entry of an artifact's format."""
-        return format_of(TypeAdapter(AnyVariant).validate_python(self.settings))
+        return format_of(parse_settings(self.settings))

@@ -74,7 +74,7 @@ def _verify(folder: Path, model: str | None, report: Report) -> tuple[str, str]:
     if source is None:
         return found, ""
     closeness = compare_with(artifact, source, report)
-    return found, f"  weights are those of {model or artifact.manifest.source.model}{closeness}"
+    return found, f"  tokenizer and weights are those of {model or artifact.manifest.source.model}: {closeness}"
 
 
 @commands.command(epilog=example('pythia-quant generate artifacts/demo/builtin/onnx-int8 --prompt "def main("'))

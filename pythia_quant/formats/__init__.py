@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.bnb.settings import BnbSettings
@@ -19,6 +19,7 @@ from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.settings import VariantSettings
 
 AnyVariant = Annotated[BnbSettings | GptqSettings | OnnxSettings, Field(discriminator="format")]
+_SETTINGS: TypeAdapter[VariantSettings] = TypeAdapter(AnyVariant)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,15 @@ FORMATS: dict[type[VariantSettings], Format] = {
         extra="onnx",
     ),
 }
+
+
+def parse_settings(data: Any) -> VariantSettings:
+    """Return a variant's settings from plain data, as a manifest holds them.
+
+    Raises:
+        pydantic.ValidationError: they are of no format, or not what it takes.
+    """
+    return _SETTINGS.validate_python(data)
 
 
 def format_of(settings: VariantSettings) -> Format:

@@ -3,26 +3,18 @@
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hub_user import Client
 from loopback import Fault, Hub, client_environment
+from waiting import wait_for
 
 
 def start(client: Client, folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pythia_quant", "publish", str(folder), "--repo-id", "me/tiny", "--yes"]
     environment = client_environment(client.hub, client.home)
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("route", ["POST /api/repos/create", "PUT /lfs/me/tiny", "POST /api/models/me/tiny/commit"])
