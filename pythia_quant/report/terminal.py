@@ -89,11 +89,12 @@ def _percent(value: float) -> str:
 
 
 def _ratio(ratio: Value) -> str:
-    """Return a ratio with the wider half of its interval, which is lopsided."""
+    """Return a ratio with the wider half of its interval, which is lopsided, to two figures of that half."""
     if ratio.low == ratio.high:
         return f"{ratio.value:.2f}"
     wider = max(ratio.high - ratio.value, ratio.value - ratio.low)
-    return "±".join(f"{part:,.{2 if part < 10 else 0}f}" for part in (ratio.value, wider))
+    decimals = 2 if wider < 0.995 else 1 if wider < 9.95 else 0
+    return f"{ratio.value:,.{decimals}f}±{wider:,.{decimals}f}"
 
 
 def _kl(kl: Value) -> str:
