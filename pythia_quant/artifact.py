@@ -9,13 +9,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pythia_quant.errors import ArtifactError
-from pythia_quant.formats import parse_settings
 from pythia_quant.hub_files import sha256
 from pythia_quant.inside import own_file
 from pythia_quant.manifest import MANIFEST, FileRecord, Manifest, read_manifest
 from pythia_quant.printable import printable
 from pythia_quant.recipe import RecipeSettings
 from pythia_quant.settings import VariantSettings
+from pythia_quant.variants import parse_variant
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def open_artifact(folder: Path) -> Artifact:
         )
     manifest = read_manifest(path, ArtifactError)
     try:
-        settings = parse_settings(manifest.settings)
+        settings = parse_variant(manifest.settings)
     except ValidationError as error:
         raise ArtifactError(
             f"its settings cannot be read: {_first(error)}",

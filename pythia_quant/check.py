@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from pythia_quant.errors import ArtifactError
-from pythia_quant.formats import format_of, load, parse_settings
+from pythia_quant.formats import format_of
 from pythia_quant.layerwise import final_hidden_states, head_weight
 from pythia_quant.manifest import CheckRecord
-from pythia_quant.runtimes import generate
+from pythia_quant.runtimes import Runtime, generate
 from pythia_quant.runtimes.layered import logits
+from pythia_quant.variants import parse_variant
 
 GENERATED = 8
 WHOLE_MODEL_BYTES = 1_000_000_000
@@ -52,9 +53,9 @@ def check_artifact(
         ArtifactError: by how much the logits differ.
     """
     torch.set_num_threads(threads)
-    entry = format_of(parse_settings(settings))
+    entry = format_of(parse_variant(settings))
     ids = torch.tensor(probe)
-    reader = load(entry.read)(Path(folder))
+    reader = entry.open_weights(Path(folder))
     from_disk = final_hidden_states(reader, ids) @ head_weight(reader).T
     expected = from_disk if intended is None else torch.from_numpy(np.load(intended))
     weight_error = float((from_disk - expected).abs().max() / expected.abs().max())
@@ -65,22 +66,26 @@ def check_artifact(
         )
     del reader
     size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-    in_layers = bool(entry.run_layers) and size > whole_model_bytes
-    runtime = load(entry.run_layers if in_layers else entry.run)(Path(folder), threads)
-    as_run = logits(runtime, ids) if in_layers else runtime.logits(ids)
+    whole: Runtime | None = None
+    if entry.in_layers and size > whole_model_bytes:
+        layers = entry.open_layers(Path(folder), threads)
+        description, as_run = layers.description, logits(layers, ids)
+    else:
+        whole = entry.open_runtime(Path(folder), threads)
+        description, as_run = whole.description, whole.logits(ids)
     run_error = _relative_rms(as_run, expected)
     if not run_error <= MAX_RUN_ERROR:
         raise ArtifactError(
-            f"{runtime.description} gives logits that differ from the intended ones by {run_error:.2g} (relative, rms)",
+            f"{description} gives logits that differ from the intended ones by {run_error:.2g} (relative, rms)",
             hint="the runtime does not compute what the file says; try another version of it",
         )
     return CheckRecord(
-        method=f"{'layer by layer' if in_layers else 'whole model'} on the probe tokens, weights read back and as run",
+        method=f"{'whole model' if whole else 'layer by layer'} on the probe tokens, weights read back and as run",
         max_weight_error=weight_error,
-        runtime=runtime.description,
+        runtime=description,
         run_error=run_error,
         kl_as_run=mean_kl(expected, as_run),
-        generated=[] if in_layers else generate(runtime, ids[0, : ids.shape[1] // 2], GENERATED, ends=()),
+        generated=generate(whole, ids[0, : ids.shape[1] // 2], GENERATED, ends=()) if whole else [],
     ).model_dump()
 
 

@@ -18,10 +18,12 @@ from safetensors import SafetensorError
 from pythia_quant import environment, isolate, resources
 from pythia_quant.artifact import Artifact, hash_files, open_artifact, verify_files
 from pythia_quant.callbacks import Report, silent
+from pythia_quant.check import check_artifact
 from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError
 from pythia_quant.folders import recover, scratch_folder, work_folder
-from pythia_quant.formats import format_of, load
+from pythia_quant.formats import format_of
+from pythia_quant.formats.format import Costs
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.generation_config import GENERATION_CONFIG, read_model, settings_to_write
 from pythia_quant.inputs import Inputs
@@ -78,7 +80,7 @@ def convert(
     solved = _convert_codes(inputs, settings, out, report)
     try:
         with _work(target, inputs, settings) as work, scratch_folder(target) as folder:
-            written: Written = load(entry.write)(
+            written = entry.write(
                 Job(
                     source=inputs.source.weights,
                     settings=settings,
@@ -87,7 +89,7 @@ def convert(
                     calibration=torch.from_numpy(inputs.calibration),
                     report=report,
                     work=work,
-                    codes=None if solved is None else load(format_of(solved.settings).read)(solved.folder),
+                    codes=None if solved is None else format_of(solved.settings).open_codes(solved.folder),
                     generation=settings_to_write(inputs.source.generation, inputs.source.architecture),
                 )
             )
@@ -115,7 +117,7 @@ def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None
     linear, rest = settings.stored_bits()
     outside = 2 * architecture.vocabulary * architecture.width  # an artifact has both, also where they are tied
     needed = int((body * linear + outside * rest) / 8 * 1.05) + 10_000_000
-    needed += costs(inputs, settings)[1]
+    needed += costs(inputs, settings).disk
     existing = next(folder for folder in without_links(target).parents if folder.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
@@ -126,18 +128,14 @@ def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None
         )
 
 
-def costs(inputs: Inputs, settings: VariantSettings) -> tuple[int, int]:
+def costs(inputs: Inputs, settings: VariantSettings) -> Costs:
     """Return about how much memory, and how much disk beside the artifact, a conversion takes while it runs, bytes."""
-    entry = format_of(settings)
-    if not entry.costs:
-        return 0, 0
-    memory, disk = load(entry.costs)(inputs.source.architecture, inputs.calibration.size)
-    return int(memory), int(disk)
+    return format_of(settings).costs(inputs.source.architecture, inputs.calibration.size)
 
 
 def _work(target: Path, inputs: Inputs, settings: VariantSettings) -> AbstractContextManager[Path | None]:
     """Return the folder in which a long conversion keeps what it has solved; other formats have none."""
-    if not format_of(settings).calibrates:
+    if not settings.calibrates:
         return nullcontext()
     return work_folder(target, _fingerprint(inputs, settings))
 
@@ -185,7 +183,7 @@ def _same_codes(artifact: Artifact, inputs: Inputs, settings: VariantSettings) -
 
 def _calibration(inputs: Inputs, settings: VariantSettings) -> CalibrationRecord | None:
     """Return what an artifact was calibrated on, itself or where its integers are from."""
-    return inputs.calibration_record if format_of(settings).calibrates or settings.takes_codes_of() else None
+    return inputs.calibration_record if settings.calibrates or settings.takes_codes_of() else None
 
 
 def _content(calibration: CalibrationRecord | None) -> dict[str, Any] | None:
@@ -272,7 +270,7 @@ def check(folder: Path, settings: VariantSettings, probe: list[list[int]], inten
         "threads": resources.cores(),
         "intended": str(intended) if intended else None,
     }
-    return CheckRecord.model_validate(isolate.call("pythia_quant.check:check_artifact", arguments))
+    return CheckRecord.model_validate(isolate.call(check_artifact, arguments))
 
 
 def check_again(artifact: Artifact) -> CheckRecord:

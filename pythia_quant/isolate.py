@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -16,7 +18,6 @@ from typing import Any
 from pythia_quant import errors
 from pythia_quant.callbacks import Report, silent
 from pythia_quant.folders import replace_file, temporary_folder
-from pythia_quant.formats import load
 from pythia_quant.resources import cores, thread_limits
 
 _PROGRESS = "PYTHIA_QUANT_PROGRESS"
@@ -49,11 +50,12 @@ class Worker:
                 if self._child.stdin:
                     self._child.stdin.close()
 
-    def call(self, function: str, arguments: dict[str, Any], report: Report = silent) -> Any:
-        """Run ``module:function`` there and return what it returns; a process that has died is replaced.
+    def call(self, function: Callable[..., Any], arguments: dict[str, Any], report: Report = silent) -> Any:
+        """Run a function of a module there and return what it returns; a process that has died is replaced.
 
         Args:
-            function: a function whose keyword arguments and result are JSON data; large arrays travel as files.
+            function: at the top level of a module, whose keyword arguments and result are JSON data; large arrays
+                travel as files.
             arguments: its keyword arguments.
             report: told, twice a second, what the function last gave to :func:`report_progress`.
 
@@ -62,15 +64,16 @@ class Worker:
         """
         child = self._started()
         self._calls += 1
+        name = f"{function.__module__}:{function.__qualname__}"
         answer = self._folder / f"answer-{self._calls}.json"
         assert child.stdin is not None  # noqa: S101 - it is a pipe
-        request = json.dumps({"function": function, "arguments": arguments, "answer": str(answer)})
+        request = json.dumps({"function": name, "arguments": arguments, "answer": str(answer)})
         with suppress(BrokenPipeError):  # it has died already: what it left says how
             child.stdin.write(f"{request}\n".encode())
             child.stdin.flush()
         self._wait(child, answer, report)
         if not answer.exists():
-            raise errors.BenchmarkError(f"{function} {_cause(child.returncode, self._folder / 'messages')}")
+            raise errors.BenchmarkError(f"{name} {_cause(child.returncode, self._folder / 'messages')}")
         reply = json.loads(answer.read_bytes())
         if "result" in reply:
             return reply["result"]
@@ -100,8 +103,8 @@ class Worker:
                 before = now
 
 
-def call(function: str, arguments: dict[str, Any], threads: int | None = None) -> Any:
-    """Run ``module:function`` of this package in a fresh process of its own; see :meth:`Worker.call`."""
+def call(function: Callable[..., Any], arguments: dict[str, Any], threads: int | None = None) -> Any:
+    """Run a function of a module in a fresh process of its own; see :meth:`Worker.call`."""
     with Worker(threads) as worker:
         return worker.call(function, arguments)
 
@@ -126,10 +129,16 @@ def _serve() -> None:
         request = json.loads(requests.get())
         reply: dict[str, Any]
         try:
-            reply = {"result": load(request["function"])(**request["arguments"])}
+            reply = {"result": _named(request["function"])(**request["arguments"])}
         except errors.PythiaQuantError as error:
             reply = {"error": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
         replace_file(Path(request["answer"]), json.dumps(reply))
+
+
+def _named(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), function)
+    return found
 
 
 def _listen(requests: SimpleQueue[str]) -> None:

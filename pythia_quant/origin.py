@@ -12,7 +12,7 @@ from pythia_quant.artifact import Artifact
 from pythia_quant.callbacks import Report, silent
 from pythia_quant.closeness import Closeness, compare
 from pythia_quant.errors import ArtifactError, PythiaQuantError
-from pythia_quant.formats import format_of, load
+from pythia_quant.formats import format_of
 from pythia_quant.hub_files import sha256
 from pythia_quant.inside import own_file
 from pythia_quant.manifest import DEMO
@@ -88,11 +88,11 @@ def compare_with(artifact: Artifact, source: Original, report: Report = silent) 
         )
     try:
         return compare(
-            load(entry.read)(artifact.folder),
+            entry.open_weights(artifact.folder),
             source.weights,
             artifact.settings,
             equalized=entry.equalizes,
-            corrected=entry.calibrates or artifact.settings.takes_codes_of() is not None,
+            corrected=artifact.settings.calibrates or artifact.settings.takes_codes_of() is not None,
             report=report,
         )
     except ArtifactError as error:

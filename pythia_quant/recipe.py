@@ -18,7 +18,6 @@ from pydantic_core import PydanticCustomError
 from pythia_quant import suite
 from pythia_quant.architecture import Architecture
 from pythia_quant.errors import RecipeError, nearest
-from pythia_quant.formats import FORMATS, AnyVariant
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.located_error import error_at, located_error
@@ -26,6 +25,7 @@ from pythia_quant.located_yaml import Keys, load_located
 from pythia_quant.measuring import DECODED, GateSettings, LatencySettings, TaskSettings
 from pythia_quant.printable import short
 from pythia_quant.settings import MOST_TOKENS, MOST_WINDOWS, Misfit, Name, Settings, VariantSettings
+from pythia_quant.variants import AnyVariant
 
 SOURCE_ROWS = ("torch-fp16", "torch-bf16", "torch-fp32")
 """Rows of the source as transformers runs it, measured beside the variants."""
@@ -224,7 +224,7 @@ class Recipe:
 
     def calibrates(self, only: list[str] | None = None) -> bool:
         """Say whether the variants, or those named in `only`, take calibration text, themselves or for their codes."""
-        return any(FORMATS[type(variant)].calibrates for variant in self.needed(only).values())
+        return any(variant.calibrates for variant in self.needed(only).values())
 
     def check_fits(self, architecture: Architecture, only: list[str] | None = None) -> None:
         """Refuse settings that do not suit the model's shape, such as a group size that does not divide its width.

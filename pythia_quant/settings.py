@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -52,8 +52,14 @@ class Misfit(NamedTuple):
 
 
 class VariantSettings(Settings, ABC):
-    """One way to quantize. Subclasses live in their format's package and name it in a literal field ``format``."""
+    """One way to quantize. Subclasses live in their format's package and name it in a literal field ``format``.
 
+    Attributes:
+        calibrates: whether its quantizer uses calibration text, and corrects biases.
+        format: the format of its artifacts.
+    """
+
+    calibrates: ClassVar[bool] = False
     format: str
 
     @abstractmethod

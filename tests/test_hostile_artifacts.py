@@ -14,7 +14,7 @@ from pythia_quant import demo
 from pythia_quant.artifact import open_artifact, verify_files
 from pythia_quant.conversion import check_again
 from pythia_quant.errors import ArtifactError, PythiaQuantError
-from pythia_quant.formats import format_of, load
+from pythia_quant.formats import format_of
 from pythia_quant.manifest import MANIFEST
 from pythia_quant.run import bench
 
@@ -44,10 +44,10 @@ def use(folder: Path) -> None:
     artifact = open_artifact(folder)
     artifact.recipe()
     entry = format_of(artifact.settings)
-    reader = load(entry.read)(folder)
+    reader = entry.open_weights(folder)
     for name in reader.architecture.tensor_shapes():
         reader.read(name)
-    logits = load(entry.run)(folder, 1).logits(IDS)
+    logits = entry.open_runtime(folder, 1).logits(IDS)
     assert logits.shape == (1, 8, reader.architecture.vocabulary)
 
 

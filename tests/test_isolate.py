@@ -1,5 +1,6 @@
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,13 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_result_comes_back() -> None:
-    assert isolate.call("test_isolate:greet", {"name": "you"}, threads=1) == "hello you"
+    assert isolate.call(greet, {"name": "you"}, threads=1) == "hello you"
 
 
 def test_progress_comes_back() -> None:
     told: list[tuple[str, int, int]] = []
     with isolate.Worker() as worker:
-        worker.call("test_isolate:linger", {}, lambda *what: told.append(what))
+        worker.call(linger, {}, lambda *what: told.append(what))
     assert told == [("lingering", 3, 4)]
 
 
@@ -51,22 +52,22 @@ def linger() -> None:
 @pytest.mark.parametrize(
     ("function", "kind", "message"),
     [
-        ("refuse", ArtifactError, r"here: is broken\n  mend it"),
-        ("die", BenchmarkError, "was killed, most likely because the machine ran out of memory"),
-        ("fail", BenchmarkError, "failed with exit code 1: RuntimeError: by accident"),
+        (refuse, ArtifactError, r"here: is broken\n  mend it"),
+        (die, BenchmarkError, "was killed, most likely because the machine ran out of memory"),
+        (fail, BenchmarkError, "failed with exit code 1: RuntimeError: by accident"),
     ],
 )
-def test_what_goes_wrong_there_is_said_here(function: str, kind: type[Exception], message: str) -> None:
+def test_what_goes_wrong_there_is_said_here(function: Callable[[], None], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
-        isolate.call(f"test_isolate:{function}", {})
+        isolate.call(function, {})
 
 
 def test_a_worker_is_one_process_until_it_dies() -> None:
     with isolate.Worker(threads=1) as worker:
-        first, second = (worker.call("test_isolate:number", {}) for _ in range(2))
+        first, second = (worker.call(number, {}) for _ in range(2))
         with pytest.raises(BenchmarkError):
-            worker.call("test_isolate:die", {})
-        third = worker.call("test_isolate:number", {})
+            worker.call(die, {})
+        third = worker.call(number, {})
     assert first == second != third
     assert os.getpid() not in (first, third)
 
@@ -82,4 +83,4 @@ def test_outside_of_a_call_progress_goes_nowhere() -> None:
 def test_nothing_in_the_current_folder_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('code of a downloaded folder ran')")
     monkeypatch.chdir(tmp_path)
-    assert isolate.call("test_isolate:greet", {"name": "you"}) == "hello you"
+    assert isolate.call(greet, {"name": "you"}) == "hello you"

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pythia_quant.conversion import convert
-from pythia_quant.formats import format_of, load
+from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.layerwise import Fp32Layers
 from pythia_quant.overriding import override
@@ -54,7 +54,7 @@ def _main() -> None:
         if name in found["variants"]:
             continue
         artifact = convert(inputs, name, given.work / "artifacts", report=_tell)
-        reader = load(format_of(artifact.settings).read)(artifact.folder)
+        reader = format_of(artifact.settings).open_weights(artifact.folder)
         series = _compare(expected, _logits(reader, ids, given.work / name), ids)
         found["reference_nll"] = series.pop("reference_nll")
         found["variants"][name] = series

@@ -25,7 +25,6 @@ from gptq_peers.tables import print_all
 from gptq_peers.timing import Timing, with_windows
 from pythia_quant import environment, resources
 from pythia_quant.errors import PythiaQuantError
-from pythia_quant.formats import FORMATS
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.overriding import override
 from pythia_quant.recipe import Recipe, load_recipe
@@ -72,7 +71,7 @@ def _choose(recipe: Recipe, only: list[str] | None) -> list[Row]:
 
 def _timed(recipe: Recipe) -> list[str]:
     """Return what is timed by default: the first of ours that calibrates, and gptqmodel."""
-    mine = next(name for name, settings in recipe.variants().items() if FORMATS[type(settings)].calibrates)
+    mine = next(name for name, settings in recipe.variants().items() if settings.calibrates)
     return [mine, TIMED]
 
 

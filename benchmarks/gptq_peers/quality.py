@@ -22,7 +22,7 @@ from gptq_peers.unpack import UnreadableError, linear_weights
 from pythia_quant.bench.quality import in_layers, measure_drifts
 from pythia_quant.conversion import convert
 from pythia_quant.errors import PythiaQuantError
-from pythia_quant.formats import FORMATS, format_of, load
+from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs
 from pythia_quant.layerwise import Fp32Layers
 from pythia_quant.quantizers import rtn
@@ -87,7 +87,7 @@ class Quality:
         if isinstance(row, Method):
             return {"bits": row.bits, "ours": False}
         variant = self._variant(row)
-        return {"bits": int(variant.stored_bits()[0]), "ours": FORMATS[type(variant)].calibrates}
+        return {"bits": int(variant.stored_bits()[0]), "ours": variant.calibrates}
 
     def _variant(self, name: str) -> VariantSettings:
         return self.inputs.recipe.variants([name])[name]
@@ -99,7 +99,7 @@ class Quality:
             started = time.perf_counter()
             artifact = convert(self.inputs, row, folder)
             seconds = time.perf_counter() - started
-            return load(format_of(artifact.settings).read)(artifact.folder), {"seconds": seconds}
+            return format_of(artifact.settings).open_weights(artifact.folder), {"seconds": seconds}
         if row.options is None:
             return Replaced(source.weights, partial(_nearest, source.weights, row.bits)), {}
         if isinstance(self.python, str):

@@ -26,6 +26,7 @@ from subjects import HERE, Subject
 from tables import decode, print_conditions, print_ratios, print_size
 
 from pythia_quant import environment, isolate, resources
+from pythia_quant.bench.bandwidth import read_speeds
 from pythia_quant.bench.others import ALLOWED, Others, wait
 from pythia_quant.config_file import read_config
 from pythia_quant.errors import BenchmarkError
@@ -122,7 +123,7 @@ class Run:
         threads = subject.threads or self.threads
         needed = subject.bytes_per_token(read_config(subjects.source_folder(place) / "config.json"))
         reading = {"size": needed, "threads": threads}
-        bandwidth: Record = isolate.call("pythia_quant.bench.bandwidth:read_speeds", reading, threads)
+        bandwidth: Record = isolate.call(read_speeds, reading, threads)
         record = subjects.measure(subject, self.pythons[subject.name], place, threads, self.log)
         return record | {
             "bandwidth": bandwidth,

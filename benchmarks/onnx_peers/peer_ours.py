@@ -23,11 +23,11 @@ class OurModel:
         import torch  # noqa: PLC0415
 
         from pythia_quant.artifact import open_artifact  # noqa: PLC0415
-        from pythia_quant.formats import format_of, load  # noqa: PLC0415
+        from pythia_quant.formats import format_of  # noqa: PLC0415
 
         torch.set_num_threads(threads)
         self._tensor = torch.tensor
-        self._runtime = load(format_of(open_artifact(folder).settings).run)(folder, threads)
+        self._runtime = format_of(open_artifact(folder).settings).open_runtime(folder, threads)
         self.notes: str = self._runtime.description
 
     def prefill(self, ids: list[int], capacity: int) -> int:

@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from peers.process import forget_peak, memory
 from pythia_quant.conversion import convert
-from pythia_quant.formats import format_of, load
 from pythia_quant.inputs import load_inputs
 from pythia_quant.overriding import override
 from pythia_quant.recipe import Recipe, load_recipe
@@ -64,7 +64,8 @@ def _main() -> None:
     parser.add_argument("--model", help="instead of the recipe's")
     given = parser.parse_args()
     recipe = override(load_recipe(given.recipe), model=given.model)
-    load(format_of(recipe.variants([given.variant])[given.variant]).write)  # imports what it needs
+    settings = recipe.variants([given.variant])[given.variant]
+    import_module(f"pythia_quant.formats.{settings.format}.writer")  # with all that it needs
     print(json.dumps(phases(recipe, given.variant)))
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +19,9 @@ from rich.console import Console
 
 from pythia_quant import environment, isolate, resources, sizes
 from pythia_quant.artifact import Artifact, verify_files
-from pythia_quant.bench import memory
+from pythia_quant.bench import memory, quality
 from pythia_quant.bench.gates import evaluate_gates
+from pythia_quant.bench.lambada import measure_row
 from pythia_quant.bench.machine import machine
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.bench.speed import latency_protocol, measure_speeds
@@ -129,25 +131,24 @@ def _entries(inputs: Inputs, artifacts: list[Artifact], options: Options) -> lis
     entries = []
     for dtype, name in SOURCE_DTYPES.items():
         subject = Subject(name=name, folder=source.folder, dtype=dtype, device=options.device)
-        note = _why_not_whole(subject, None, files, inputs, options)
+        note = _why_not_whole(subject, files, inputs, options)
         entries.append(_Entry(subject, None, sizes.of_checkpoint(source.architecture, dtype), note))
     for artifact in artifacts:
         manifest = artifact.manifest
         subject = Subject(
-            name=manifest.variant, folder=artifact.folder, settings=manifest.settings, device=options.device
+            name=manifest.variant, folder=artifact.folder, settings=artifact.settings, device=options.device
         )
-        note = _why_not_whole(subject, artifact, manifest.bytes_on_disk, inputs, options)
+        note = _why_not_whole(subject, manifest.bytes_on_disk, inputs, options)
         entries.append(_Entry(subject, artifact, manifest.bytes_on_disk, note))
     return entries
 
 
-def _why_not_whole(subject: Subject, artifact: Artifact | None, files: int, inputs: Inputs, options: Options) -> str:
-    settings = artifact.settings if artifact else None
-    needed = memory.needed(subject, settings, files, inputs.source.architecture, inputs.evaluation.shape[1])
+def _why_not_whole(subject: Subject, files: int, inputs: Inputs, options: Options) -> str:
+    needed = memory.needed(subject, files, inputs.source.architecture, inputs.evaluation.shape[1])
     allowed = resources.memory_available() if options.memory is None else options.memory
     if needed <= allowed:
         return ""
-    way = "was run layer by layer" if subject.layers_runtime() else "was not run: nothing runs it layer by layer"
+    way = "was run layer by layer" if subject.in_layers else "was not run: nothing runs it layer by layer"
     memory_gb = f"about {needed / 1e9:.1f} GB of memory, of {allowed / 1e9:.1f}"
     return f"whole, it needs {memory_gb}; it {way}, its speed not measured"
 
@@ -161,7 +162,7 @@ def _measure_row(entry: _Entry, inputs: Inputs, kept: Reference, once: _Once) ->
         "scratch": str(scratch),
         "whole": not entry.note,
     }
-    measured = once("drift", "pythia_quant.bench.quality:measure", entry.subject, arguments)
+    measured = once("drift", quality.measure, entry.subject, arguments)
     shutil.rmtree(scratch, ignore_errors=True)  # hidden states, as large as the text
     return _row(entry, inputs, measured, once.work)
 
@@ -171,7 +172,7 @@ def _measure_lambada(
 ) -> tuple[LambadaProtocol, dict[str, Lambada]]:
     """Measure LAMBADA on all rows that fit in memory."""
     arguments = {"file": str(passages.path), "examples": passages.examples, "source": str(inputs.source.folder)}
-    task = "pythia_quant.bench.lambada:measure_row"
+    task = measure_row
     scores = {
         entry.subject.name: as_record(Lambada, once("LAMBADA", task, entry.subject, arguments), once.work)
         for entry in entries
@@ -203,7 +204,9 @@ class _Once:
     steps: Steps
     threads: int
 
-    def __call__(self, what: str, task: str, subject: Subject, arguments: dict[str, Any]) -> dict[str, Any]:
+    def __call__(
+        self, what: str, task: Callable[..., dict[str, Any]], subject: Subject, arguments: dict[str, Any]
+    ) -> dict[str, Any]:
         done = self.work / f"{subject.name}.{what}.json"
         arguments = arguments | {"subject": subject.model_dump(mode="json"), "threads": self.threads}
         with self.steps.step(f"{what} of {subject.name}") as report:

@@ -6,15 +6,12 @@ import torch
 
 from pythia_quant.architecture import Architecture
 from pythia_quant.bench.subject import Subject
-from pythia_quant.formats.gptq.settings import GptqSettings
-from pythia_quant.settings import VariantSettings
+from pythia_quant.formats import FORMATS
 
 _LIBRARIES = 700_000_000  # torch, transformers and onnxruntime, imported
 
 
-def needed(
-    subject: Subject, settings: VariantSettings | None, disk_bytes: int, shape: Architecture, tokens: int
-) -> int:
+def needed(subject: Subject, disk_bytes: int, shape: Architecture, tokens: int) -> int:
     """Estimate the bytes that measuring a row takes with the model whole in memory.
 
     Weights as the runtime holds them, and their files, which are mapped while they are read; two heads in fp32; three
@@ -22,16 +19,13 @@ def needed(
 
     Args:
         subject: the row.
-        settings: the variant's, for an artifact.
         disk_bytes: of the weights' files.
         shape: of the model.
         tokens: in a window.
     """
-    if subject.dtype is not None:
-        dtype: torch.dtype = getattr(torch, subject.dtype)
+    if subject.settings is None:
+        dtype: torch.dtype = getattr(torch, subject.dtype or "")
         held = shape.parameters * dtype.itemsize
-    elif isinstance(settings, GptqSettings) and settings.bits == 8:
-        held = shape.parameters * 4  # no kernel: dequantized
     else:
-        held = disk_bytes
+        held = FORMATS[subject.settings.format].held_bytes(subject.settings, shape, disk_bytes)
     return _LIBRARIES + held + disk_bytes + 4 * shape.vocabulary * (2 * shape.width + 3 * tokens)

@@ -45,13 +45,13 @@ def measure(
     """
     target, expected = Subject.model_validate(subject), Reference(Path(reference))
     torch.set_num_threads(threads)
-    reader = target.open_reader()
+    reader = target.open_weights()
     weights = in_layers(Fp32Layers(reader), expected.ids, Path(scratch) / "weights", "weights") if reader else None
     description, as_run = "not run", None
     if whole:
         runtime = target.open_runtime(threads)
         description, as_run = runtime.description, whole_windows(runtime.logits, expected.ids)
-    elif target.layers_runtime():
+    elif target.in_layers:
         layers = target.open_layers(threads)
         description = layers.description
         as_run = in_layers(layers, expected.ids, Path(scratch) / "as_run", "as run")

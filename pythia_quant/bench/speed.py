@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from pythia_quant import environment, isolate
+from pythia_quant.bench import latency
 from pythia_quant.bench.others import ALLOWED, wait
 from pythia_quant.bench.statistics import spread
 from pythia_quant.bench.subject import Subject
 from pythia_quant.config_file import read_config
 from pythia_quant.errors import BenchmarkError
-from pythia_quant.formats import load
+from pythia_quant.formats import format_of
 from pythia_quant.measuring import DECODED, LatencySettings
 from pythia_quant.progress import Steps
 from pythia_quant.results import LatencyProtocol, Samples, Speed, SpeedProcess
@@ -148,7 +149,7 @@ def measure_in_fresh_process(
         "weight_bytes": size,
     }
     try:
-        measured = isolate.call("pythia_quant.bench.latency:measure", arguments, threads)
+        measured = isolate.call(latency.measure, arguments, threads)
     except BenchmarkError as error:
         raise BenchmarkError(f"measuring the speed of {subject.name}: {error.what}", hint=error.hint) from error
     return SpeedProcess.model_validate(measured)
@@ -164,11 +165,10 @@ def weight_bytes(subject: Subject) -> int:
         ArtifactError: the artifact's files are missing or damaged.
         SourceError: ``config.json`` is missing or not understood.
     """
-    if subject.dtype is None:
-        size: int = load(subject.format().streamed_bytes)(subject.folder)
-        return size
+    if subject.settings is not None:
+        return format_of(subject.settings).streamed_bytes(subject.folder)
     shape = read_config(subject.folder / "config.json")
-    dtype: torch.dtype = getattr(torch, subject.dtype)
+    dtype: torch.dtype = getattr(torch, subject.dtype or "")
     head = shape.vocabulary * shape.width  # reads its matrix, tied or not
     return (shape.non_embedding_parameters + head) * dtype.itemsize
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-from pythia_quant.formats import Format, format_of, load, parse_settings
+from pythia_quant.formats import FORMATS, format_of
 from pythia_quant.recipe import SOURCE_ROWS
 from pythia_quant.runtimes import Runtime
 from pythia_quant.runtimes.layered import Layered
+from pythia_quant.variants import AnyVariant
 from pythia_quant.weights import WeightReader
+
+# ruff: noqa: PLC0415 - a process that measures a runtime imports no other
 
 SOURCE_DTYPES = dict(zip(("float16", "bfloat16", "float32"), SOURCE_ROWS, strict=True))
 """The dtypes the source is measured in, and the names of their rows; the first is the baseline."""
@@ -35,21 +37,21 @@ class Subject(BaseModel):
     name: str
     folder: Path
     dtype: str | None = None
-    settings: dict[str, Any] | None = None
+    settings: AnyVariant | None = None
     device: Literal["cpu", "cuda"] = "cpu"
 
     @field_validator("device")
     @classmethod
     def _where_it_runs(cls, device: str, info: ValidationInfo) -> str:
         settings = info.data.get("settings")
-        return "cpu" if settings and settings.get("format") == "onnx" else device
+        return device if settings is None or FORMATS[settings.format].on_gpu else "cpu"
 
-    def import_runtime(self) -> Callable[..., Runtime]:
-        """Import what the runtime needs and return the function that opens it."""
-        opener: Callable[..., Runtime] = load(
-            self.format().run if self.settings else "pythia_quant.runtimes.hf:open_model"
-        )
-        return opener
+    def import_runtime(self) -> None:
+        """Import all that :meth:`open_runtime` needs."""
+        if self.settings is None:
+            from pythia_quant.runtimes import hf  # noqa: F401
+        else:
+            format_of(self.settings).import_runtime()
 
     def open_runtime(self, threads: int) -> Runtime:
         """Load the model into the runtime that users run it with.
@@ -59,13 +61,16 @@ class Subject(BaseModel):
             BenchmarkError: it cannot run on the device.
         """
         torch.set_num_threads(threads)
-        opener = self.import_runtime()
-        elsewhere = {} if self.device == "cpu" else {"device": self.device}  # not every runtime knows another
-        return opener(self.folder, threads if self.dtype is None else getattr(torch, self.dtype), **elsewhere)
+        if self.settings is not None:
+            return format_of(self.settings).open_runtime(self.folder, threads, self.device)
+        from pythia_quant.runtimes.hf import open_model
 
-    def layers_runtime(self) -> str:
-        """Return the name of what runs the model layer by layer; empty where nothing does."""
-        return self.format().run_layers if self.settings else "pythia_quant.runtimes.torch_layers:open_source"
+        return open_model(self.folder, self._torch_dtype(), self.device)
+
+    @property
+    def in_layers(self) -> bool:
+        """Whether :meth:`open_layers` can run the model."""
+        return self.settings is None or format_of(self.settings).in_layers
 
     def open_layers(self, threads: int) -> Layered:
         """Open the model to run it layer by layer: only one layer's weights are then in memory.
@@ -73,16 +78,16 @@ class Subject(BaseModel):
         Raises:
             ArtifactError: it cannot be loaded.
         """
-        opener: Callable[..., Layered] = load(self.layers_runtime())
-        return opener(self.folder, threads if self.dtype is None else getattr(torch, self.dtype))
+        if self.settings is not None:
+            return format_of(self.settings).open_layers(self.folder, threads)
+        from pythia_quant.runtimes.torch_layers import open_source
 
-    def open_reader(self) -> WeightReader | None:
+        return open_source(self.folder, self._torch_dtype())
+
+    def open_weights(self) -> WeightReader | None:
         """Open an artifact's dequantized weights; None for a source, whose weights are the reference's."""
-        if self.settings is None:
-            return None
-        reader: WeightReader = load(self.format().read)(self.folder)
-        return reader
+        return None if self.settings is None else format_of(self.settings).open_weights(self.folder)
 
-    def format(self) -> Format:
-        """Return the entry of an artifact's format."""
-        return format_of(parse_settings(self.settings))
+    def _torch_dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.dtype or "")
+        return dtype

@@ -11,7 +11,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pythia_quant import suite
 from pythia_quant.bench.gates import describe
 from pythia_quant.bench.metrics import METRICS
-from pythia_quant.formats import parse_settings
 from pythia_quant.hub.citations import citations
 from pythia_quant.hub.clients import snippets
 from pythia_quant.hub.front_matter import base_name, front_matter
@@ -32,6 +31,7 @@ from pythia_quant.report.facts import (
 from pythia_quant.report.numbers import shown
 from pythia_quant.report.tables import escaped, markdown_table
 from pythia_quant.results import RESULTS, Results, Row
+from pythia_quant.variants import parse_variant
 
 _HUB = "https://huggingface.co"
 _DRIFT = {
@@ -67,7 +67,7 @@ def render_card(
         original: the source's own card, which is quoted; None where there is none.
         despite_gate: why it is published although a gate failed or is undecided; empty where none did.
     """
-    settings = parse_settings(manifest.settings)
+    settings = parse_variant(manifest.settings)
     results = _baseline_and_variant_first(results, manifest.variant)
     row = results.row(manifest.variant)
     before = split(original) if original is not None else Original("", "")

@@ -18,7 +18,7 @@ from pythia_quant.artifact import open_artifact
 from pythia_quant.bench.lambada import Example, judge, predict
 from pythia_quant.console import print_error
 from pythia_quant.errors import ArtifactError, BenchmarkError, PythiaQuantError, SourceError, nearest
-from pythia_quant.formats import format_of, load
+from pythia_quant.formats import format_of
 from pythia_quant.generation_config import read_model
 from pythia_quant.printable import log_printable, short
 from pythia_quant.runtimes import Runtime
@@ -99,7 +99,7 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
             self._runtime: Runtime = open_model(folder, _dtype(dtype))
         else:
             entry = format_of(open_artifact(folder).settings)
-            self._runtime = load(entry.run)(folder, threads or resources.cores())
+            self._runtime = entry.open_runtime(folder, threads or resources.cores())
         self._shape = read_model(folder, quantized=artifact is not None)
         kind = ArtifactError if artifact else SourceError
         self._tokenizer = open_tokenizer(folder / TOKENIZER, self._shape.vocabulary, kind)

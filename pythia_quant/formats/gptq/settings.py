@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from pythia_quant.settings import Misfit, VariantSettings, divides
 class GptqSettings(VariantSettings):
     """Integer groups along the input, solved column by column against calibration inputs (arXiv 2210.17323)."""
 
+    calibrates: ClassVar[bool] = True
     format: Literal["gptq"]
     bits: Literal[2, 3, 4, 8] = 4
     group_size: Literal[32, 64, 128, "row"] = 128

@@ -18,6 +18,7 @@ from pythia_quant.calibration import Calibration
 from pythia_quant.equalize import equalize
 from pythia_quant.errors import QuantizationError
 from pythia_quant.formats.floats import to_dtype
+from pythia_quant.formats.format import Costs
 from pythia_quant.formats.gptq.packing import pack
 from pythia_quant.formats.gptq.reader import QUANTIZE_CONFIG, for_auto_gptq
 from pythia_quant.formats.gptq.resume import Progress
@@ -81,7 +82,7 @@ def check_head(job: Job[GptqSettings]) -> None:
         )
 
 
-def costs(architecture: Architecture, tokens: int) -> tuple[int, int]:
+def costs(architecture: Architecture, tokens: int) -> Costs:
     """Return about how much memory and disk solving takes, bytes; the program, its libraries and the artifact excepted.
 
     In memory are, while a layer is solved, the layer in fp32 as it was, as it becomes and three times in the solver,
@@ -96,7 +97,7 @@ def costs(architecture: Architecture, tokens: int) -> tuple[int, int]:
     head = architecture.vocabulary * architecture.width
     assembling = min(SHARD_BYTES, architecture.layers * layer + 4 * head) + 8 * head
     states = (1 + len(architecture.updates)) * 2 * 2 * tokens * architecture.width
-    return max(solving, assembling), states + architecture.layers * layer
+    return Costs(int(max(solving, assembling)), int(states + architecture.layers * layer))
 
 
 def _inputs(architecture: Architecture) -> int:

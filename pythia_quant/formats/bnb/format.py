@@ -1,0 +1,44 @@
+"""The bitsandbytes format, for the table of formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pythia_quant.formats.bnb.settings import BnbSettings
+from pythia_quant.formats.format import Format
+
+if TYPE_CHECKING:
+    from pythia_quant.formats.bnb.reader import BnbWeights
+    from pythia_quant.formats.job import Job, Written
+    from pythia_quant.runtimes import Runtime
+
+# ruff: noqa: PLC0415 - a recipe is read without torch and bitsandbytes: what needs them is imported when it is needed
+
+
+class BnbFormat(Format[BnbSettings]):
+    """4-bit blocks that bitsandbytes quantizes, and transformers loads."""
+
+    needs = ("bitsandbytes", "accelerate")
+    extra = "bnb"
+
+    def write(self, job: Job[BnbSettings]) -> Written:
+        from pythia_quant.formats.bnb.writer import write
+
+        return write(job)
+
+    def open_weights(self, folder: Path) -> BnbWeights:
+        from pythia_quant.formats.bnb.reader import read
+
+        return read(folder)
+
+    def streamed_bytes(self, folder: Path) -> int:
+        from pythia_quant.formats.tensor_files import streamed_bytes
+
+        return streamed_bytes(folder)
+
+    def import_runtime(self) -> Callable[[Path, int, str], Runtime]:
+        from pythia_quant.runtimes.hf import open_bnb
+
+        return open_bnb

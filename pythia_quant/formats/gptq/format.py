@@ -1,0 +1,62 @@
+"""The GPTQ format, for the table of formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pythia_quant.architecture import Architecture
+from pythia_quant.formats.format import Costs, Format
+from pythia_quant.formats.gptq.settings import GptqSettings
+
+if TYPE_CHECKING:
+    from pythia_quant.formats.gptq.reader import GptqWeights
+    from pythia_quant.formats.job import Job, Written
+    from pythia_quant.runtimes import Runtime
+    from pythia_quant.runtimes.layered import Layered
+
+# ruff: noqa: PLC0415 - a recipe is read without torch: what needs it is imported when it is needed
+
+
+class GptqFormat(Format[GptqSettings]):
+    """Version 1 of auto-gptq's layout, which transformers, vLLM, SGLang and gptqmodel read."""
+
+    equalizes = True
+    in_layers = True
+
+    def write(self, job: Job[GptqSettings]) -> Written:
+        from pythia_quant.formats.gptq.writer import write
+
+        return write(job)
+
+    def open_weights(self, folder: Path) -> GptqWeights:
+        from pythia_quant.formats.gptq.reader import read
+
+        return read(folder)
+
+    def open_codes(self, folder: Path) -> GptqWeights:
+        return self.open_weights(folder)
+
+    def streamed_bytes(self, folder: Path) -> int:
+        from pythia_quant.formats.tensor_files import streamed_bytes
+
+        return streamed_bytes(folder)
+
+    def import_runtime(self) -> Callable[[Path, int, str], Runtime]:
+        from pythia_quant.runtimes.int4 import open_runtime
+
+        return open_runtime
+
+    def open_layers(self, folder: Path, threads: int) -> Layered:
+        from pythia_quant.runtimes.torch_layers import open_gptq
+
+        return open_gptq(folder, threads)
+
+    def costs(self, architecture: Architecture, calibration_tokens: int) -> Costs:
+        from pythia_quant.formats.gptq.writer import costs
+
+        return costs(architecture, calibration_tokens)
+
+    def held_bytes(self, settings: GptqSettings, architecture: Architecture, disk_bytes: int) -> int:
+        return 4 * architecture.parameters if settings.bits == 8 else disk_bytes  # no kernel: dequantized
