@@ -10,14 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pythia_quant import isolate, resources
+from pythia_quant.artifact import Artifact
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import format_of
+from pythia_quant.generation_config import read_model
 from pythia_quant.layerwise import final_hidden_states, head_weight
 from pythia_quant.manifest import CheckRecord
 from pythia_quant.runtimes import Runtime, generate
 from pythia_quant.runtimes.layered import logits
+from pythia_quant.settings import VariantSettings
+from pythia_quant.tokenizer import TOKENIZER, open_tokenizer
 from pythia_quant.variants import parse_variant
 
+PROBE_TOKENS = 64
+"""The most tokens in a window that is run."""
 GENERATED = 8
 WHOLE_MODEL_BYTES = 1_000_000_000
 """Files up to this size are loaded whole, as users load them; what is larger may not fit, and is run layer by layer."""
@@ -25,6 +32,32 @@ MAX_WEIGHT_ERROR = 1e-3
 """Of logits in fp32 arithmetic, relative to the largest: rounding there is about 1e-5, a wrong tensor is above 1e-1."""
 MAX_RUN_ERROR = 0.1
 """Of logits as run, relative, root-mean-square: bf16 and int8 activations stay below 0.03, a random head gives 1.4."""
+
+
+def check(folder: Path, settings: VariantSettings, probe: list[list[int]], intended: Path | None = None) -> CheckRecord:
+    """Read an artifact back and run it in a fresh process; see :func:`check_artifact`."""
+    arguments = {
+        "folder": str(folder),
+        "settings": settings.model_dump(mode="json"),
+        "probe": probe,
+        "threads": resources.cores(),
+        "intended": str(intended) if intended else None,
+    }
+    return CheckRecord.model_validate(isolate.call(check_artifact, arguments))
+
+
+def check_again(artifact: Artifact) -> CheckRecord:
+    """Load and run a finished artifact: its runtime must compute what its weights say.
+
+    Raises:
+        ArtifactError: it does not load, its tokenizer is another model's, or by how much its logits differ.
+        SourceError: its configuration is damaged.
+    """
+    architecture = read_model(artifact.folder, quantized=True)
+    open_tokenizer(artifact.folder / TOKENIZER, architecture.vocabulary, ArtifactError)
+    size = (2, min(PROBE_TOKENS, architecture.context))
+    probe = np.random.default_rng(0).integers(architecture.vocabulary, size=size).tolist()
+    return check(artifact.folder, artifact.settings, probe)
 
 
 @torch.no_grad()

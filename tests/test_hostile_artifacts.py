@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pythia_quant import demo
 from pythia_quant.artifact import open_artifact, verify_files
-from pythia_quant.conversion import check_again
+from pythia_quant.check import check_again
 from pythia_quant.errors import ArtifactError, PythiaQuantError
 from pythia_quant.formats import format_of
 from pythia_quant.manifest import MANIFEST

@@ -57,7 +57,7 @@ def verify(
 def _verify(folder: Path, model: str | None, report: Report) -> tuple[str, str]:
     """Return what was found of an artifact by itself, and beside its source; the latter is empty without one."""
     from pythia_quant.artifact import open_artifact, verify_files
-    from pythia_quant.conversion import check_again
+    from pythia_quant.check import check_again
     from pythia_quant.origin import compare_with, named_source, source_at_hand
 
     artifact = open_artifact(folder)
