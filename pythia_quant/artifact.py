@@ -13,7 +13,7 @@ from pythia_quant.hub_files import sha256
 from pythia_quant.inside import own_file
 from pythia_quant.manifest import MANIFEST, FileRecord, Manifest, read_manifest
 from pythia_quant.printable import printable
-from pythia_quant.recipe import RecipeSettings
+from pythia_quant.recipe import Recipe, RecipeSettings, with_absolute_files
 from pythia_quant.settings import VariantSettings
 from pythia_quant.variants import parse_variant
 
@@ -26,28 +26,28 @@ class Artifact:
     manifest: Manifest
     settings: VariantSettings
 
-    def recipe(self) -> RecipeSettings:
-        """Return the recipe it was made by.
+    def recipe(self) -> Recipe:
+        """Return the recipe it was made by, which its manifest records.
 
         Raises:
             ArtifactError: this version does not read it, or it has no such variant.
         """
         where = str(self.folder / MANIFEST)
         try:
-            recipe = RecipeSettings.model_validate(self.manifest.recipe)
+            settings = RecipeSettings.model_validate(self.manifest.recipe)
         except ValidationError as error:
             raise ArtifactError(
                 f"its recipe cannot be read: {_first(error)}",
                 where=where,
                 hint=f"{printable(self.manifest.tool)} wrote it; convert again, or use that version",
             ) from error
-        if recipe.variants.get(self.manifest.variant) != self.settings:
+        if settings.variants.get(self.manifest.variant) != self.settings:
             raise ArtifactError(
                 f"its recipe has no variant {self.manifest.variant!r} with its settings",
                 where=where,
                 hint="it was edited; convert or download it again",
             )
-        return recipe
+        return Recipe(self.manifest.recipe_name, self.folder / MANIFEST, with_absolute_files(settings, self.folder))
 
 
 def open_artifact(folder: Path) -> Artifact:

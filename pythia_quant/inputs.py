@@ -76,9 +76,8 @@ def load_inputs(
             raise CorpusError(what, where=text.name, hint="give a longer text, or a smaller --context")
         return tokens, TextRecord(name=text.name, sha256=text.sha256, tokens=len(tokens), bytes=text.utf8_bytes)
 
-    folder = recipe.path.parent
     context = settings.evaluation.context or source.architecture.context
-    text = load_text(settings.evaluation.text, source.tokenizer, folder, progress)
+    text = load_text(settings.evaluation.text, source.tokenizer, progress)
     tokens, evaluation_text = tokenized(text, context)
     evaluation = spread_windows(tokens, context, settings.evaluation.windows)
     if len(evaluation) < MIN_WINDOWS:
@@ -94,7 +93,7 @@ def load_inputs(
             solved = ", ".join(name for name in recipe.needed(only) if recipe.calibrates([name]))
             raise recipe.error(("calibration",), f"is missing, and {solved} needs it; add it, or give --calibration")
         length = wanted.context or source.architecture.context
-        text = load_text(wanted.text, source.tokenizer, folder, progress)
+        text = load_text(wanted.text, source.tokenizer, progress)
         text_tokens, text_record = tokenized(text, length)
         calibration = calibration_windows(text_tokens, tokens, length, wanted.windows, wanted.seed)
         record = CalibrationRecord(text=text_record, windows=wanted.windows, context=length, seed=wanted.seed)

@@ -29,7 +29,7 @@ def override(
     lambada: Path | bool | None = None,
     context: int | None = None,
 ) -> Recipe:
-    """Return the recipe with what the command line says instead, and with local files as absolute paths.
+    """Return the recipe with what the command line says instead.
 
     Args:
         recipe: whose other settings stay.
@@ -40,23 +40,19 @@ def override(
         lambada: its passages; False for none.
         context: tokens in a window of evaluation, and of calibration.
     """
-    settings, folder = recipe.settings, recipe.path.parent
+    settings = recipe.settings
     chosen = {key: value for key, value in (("model", model), ("revision", revision)) if value}
     length = {"context": context} if context else {}
     update: dict[str, Any] = {"source": settings.source.model_copy(update=chosen)}
-    evaluation = settings.evaluation
-    update["evaluation"] = evaluation.model_copy(update=length | {"text": _text(evaluation.text, text, folder)})
-    before = settings.calibration
-    if before is not None:
-        update["calibration"] = before.model_copy(update=length | {"text": _text(before.text, calibration, folder)})
+    update["evaluation"] = settings.evaluation.model_copy(update=length | _text(text))
+    if settings.calibration is not None:
+        update["calibration"] = settings.calibration.model_copy(update=length | _text(calibration))
     elif calibration is not None:
         update["calibration"] = CalibrationSettings(text=_file(calibration), context=context)
-    wanted = None if lambada is False else settings.tasks.lambada
-    if isinstance(lambada, Path):
-        wanted = LambadaSettings(file=str(without_links(lambada)))
-    elif wanted and not wanted.dataset:
-        wanted = wanted.model_copy(update={"file": str(without_links(folder / wanted.file))})
-    update["tasks"] = TaskSettings(lambada=wanted)
+    if lambada is False:
+        update["tasks"] = TaskSettings()
+    elif isinstance(lambada, Path):
+        update["tasks"] = TaskSettings(lambada=LambadaSettings(file=str(without_links(lambada))))
     options: dict[Keys, tuple[str, Any]] = {
         MODEL: ("--model", model),
         TEXT: ("--text", text),
@@ -64,16 +60,12 @@ def override(
         LAMBADA: ("--lambada", lambada),
         **dict.fromkeys(CONTEXTS, ("--context", context)),
     }
-    given = {keys: option for keys, (option, value) in options.items() if value is not None}
-    return replace(recipe, settings=settings.model_copy(update=update), options={**recipe.options, **given})
+    said = {keys: option for keys, (option, value) in options.items() if value is not None}
+    return replace(recipe, settings=settings.model_copy(update=update), options={**recipe.options, **said})
 
 
-def _text(before: TextSettings, given: Path | None, folder: Path) -> TextSettings:
-    if given is not None:
-        return _file(given)
-    if before.file and not before.dataset:
-        return before.model_copy(update={"file": str(without_links(folder / before.file))})
-    return before
+def _text(file: Path | None) -> dict[str, TextSettings]:
+    return {} if file is None else {"text": _file(file)}
 
 
 def _file(path: Path) -> TextSettings:

@@ -24,19 +24,18 @@ class Passages:
     examples: int
 
 
-def load_passages(settings: LambadaSettings, folder: Path, progress: Tell = say_nothing) -> Passages:
+def load_passages(settings: LambadaSettings, progress: Tell = say_nothing) -> Passages:
     """Find the passages a recipe names, and read them once: all that can be checked is checked before any work.
 
     Args:
         settings: which ones.
-        folder: what a local file's path is relative to.
         progress: told how much of a download has come.
 
     Raises:
         CorpusError: they are not there, or not passages.
         SourceError: the hub cannot give them.
     """
-    name, path = settings.file, folder / settings.file
+    name, path = settings.file, Path(settings.file)
     if settings.dataset is not None:
         fetched = fetch(settings.dataset, settings.file, settings.revision, "dataset", progress)
         where = f"dataset {settings.dataset}@{settings.revision}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -22,15 +22,18 @@ from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.located_error import error_at, located_error
 from pythia_quant.located_yaml import Keys, load_located
-from pythia_quant.measuring import DECODED, GateSettings, LatencySettings, TaskSettings
+from pythia_quant.measuring import DECODED, GateSettings, LambadaSettings, LatencySettings, TaskSettings
 from pythia_quant.printable import short
 from pythia_quant.settings import MOST_TOKENS, MOST_WINDOWS, Misfit, Name, Settings, VariantSettings
+from pythia_quant.storage import without_links
 from pythia_quant.variants import AnyVariant
 
 SOURCE_ROWS = ("torch-fp16", "torch-bf16", "torch-fp32")
 """Rows of the source as transformers runs it, measured beside the variants."""
 
 BASES = ("measured", "derived", "assumed")
+
+T = TypeVar("T", "TextSettings", "LambadaSettings")
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}[A-Za-z0-9_-]|[A-Za-z0-9_]")
 # Devices to Windows, with any ending; and what stands beside the artifacts.
@@ -177,8 +180,8 @@ class Recipe:
 
     Attributes:
         name: the file's stem.
-        path: the file; local text files in it are relative to its folder.
-        settings: the content.
+        path: the file: a recipe's, or the manifest that records it.
+        settings: the content, local files as absolute paths.
         lines: the line of every key.
         options: of the command line, by the keys whose settings are theirs and not the file's.
     """
@@ -290,7 +293,24 @@ def parse_recipe(data: Any, lines: dict[Keys, int], path: Path) -> Recipe:
         settings = RecipeSettings.model_validate(data)
     except ValidationError as error:
         raise located_error(path, lines, error.errors(include_url=False)[0]) from error
-    return Recipe(path.name.removesuffix(path.suffix), path, settings, lines)
+    return Recipe(path.name.removesuffix(path.suffix), path, with_absolute_files(settings, path.parent), lines)
+
+
+def with_absolute_files(settings: RecipeSettings, folder: Path) -> RecipeSettings:
+    """Return a recipe's content with local files as absolute paths; in a recipe they are relative to its folder."""
+    update: dict[str, Any] = {}
+    for part in ("evaluation", "calibration"):
+        if (measured := getattr(settings, part)) is not None:
+            update[part] = measured.model_copy(update={"text": _absolute(measured.text, folder)})
+    if settings.tasks.lambada is not None:
+        update["tasks"] = TaskSettings(lambada=_absolute(settings.tasks.lambada, folder))
+    return settings.model_copy(update=update)
+
+
+def _absolute(text: T, folder: Path) -> T:
+    if text.file is None or text.dataset is not None:
+        return text
+    return text.model_copy(update={"file": str(without_links(folder / text.file))})
 
 
 def _recipe_path(name: str) -> Path:

@@ -94,7 +94,7 @@ def _same_codes(artifact: Artifact, inputs: Inputs, settings: VariantSettings) -
     name, recorded = settings.takes_codes_of(), artifact.manifest.notes.get(CODES)
     if name is None or recorded is None:
         return name is None and recorded is None
-    then, now = (recipe.variants.get(name) for recipe in (artifact.recipe(), inputs.recipe.settings))
+    then, now = (recipe.settings.variants.get(name) for recipe in (artifact.recipe(), inputs.recipe))
     beside = artifact.folder.parent / name
     return then == now and (not beside.exists() or recorded == codes_record(open_artifact(beside)))
 

@@ -37,6 +37,25 @@ class Outcome:
     path: Path
 
 
+@dataclass(frozen=True)
+class Instead:
+    """What is measured otherwise than the recipe in an artifact's manifest says.
+
+    Attributes:
+        recipe: whose evaluation, tasks, latency and gates are taken.
+        model: where the source is now, a folder or a repository; its weights must be those of the manifest.
+        text: to evaluate on.
+        lambada: its passages; False for none.
+        context: tokens in a window of evaluation.
+    """
+
+    recipe: Recipe | None = None
+    model: str | None = None
+    text: Path | None = None
+    lambada: Path | bool | None = None
+    context: int | None = None
+
+
 def convert_all(recipe: Recipe, out: Path, only: list[str], overwrite: bool, console: Console) -> list[Artifact]:
     """Convert the recipe's variants, or those in `only`; everything that can be checked first is.
 
@@ -71,56 +90,68 @@ def run(
 
 def bench(
     folders: list[Path],
-    text: Path | None,
-    lambada: Path | bool | None,
     console: Console,
+    instead: Instead | None = None,
     options: Options | None = None,
-    measured_by: Recipe | None = None,
-    model: str | None = None,
     out: Path | None = None,
-    context: int | None = None,
 ) -> Outcome:
     """Measure artifacts of one source again, as the recipe in their manifest says.
 
     Args:
         folders: the artifacts'.
-        text: to evaluate on, instead of the recipe's.
-        lambada: its passages, instead of the recipe's; False for none.
         console: where to show progress.
+        instead: what is measured otherwise than that recipe says.
         options: how to measure.
-        measured_by: a recipe whose evaluation, tasks, latency and gates are taken instead.
-        model: where the source is now, a folder or a repository; its weights must be those of the manifest.
         out: folder for the result file; the artifacts' own unless given.
-        context: tokens in a window of evaluation.
 
     Raises:
         PythiaQuantError: an artifact was altered, or they are of different sources; no result file is written.
     """
-    artifacts = [open_artifact(folder) for folder in dict.fromkeys(map(without_links, folders))]
+    instead, options = instead or Instead(), options or Options()
+    artifacts = _open_artifacts(folders, together=out is None)
     first = artifacts[0]
-    if out is None:
-        _check_beside(artifacts)
-    _check_names(artifacts)
-    manifest = first.manifest
-    settings = first.recipe()
-    recipe = Recipe(manifest.recipe_name, first.folder / "recipe", settings)
-    if measured_by:
-        ours = override(measured_by).settings
-        update = {part: getattr(ours, part) for part in ("evaluation", "tasks", "latency", "gates")}
-        recipe = replace(recipe, settings=settings.model_copy(update=update), options={MODEL: "the artifact's"})
-    _check_source(first, model)
-    revision = "main" if model else manifest.source.commit
-    recipe = override(recipe, model=model, revision=revision, text=text, lambada=lambada, context=context)
-    options = options or Options()
+    recipe = _recipe_of(first, instead)
     path = (out or first.folder.parent) / RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
     with Steps(1 + step_count(recipe, len(artifacts), options), console) as steps:
         passages, inputs = _passages(recipe, steps), _open(recipe, steps, console, convert=False)
-        if model is None:
-            inputs = at_revision(inputs, manifest.source, console)
+        if instead.model is None:
+            inputs = at_revision(inputs, first.manifest.source, console)
         results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
     save_results(results, path)
     return Outcome(artifacts, results, path)
+
+
+def _open_artifacts(folders: list[Path], *, together: bool) -> list[Artifact]:
+    """Open artifacts to be measured in one table.
+
+    Args:
+        folders: the artifacts'; one that is named twice counts once.
+        together: refuse those from several folders.
+    """
+    artifacts = [open_artifact(folder) for folder in dict.fromkeys(map(without_links, folders))]
+    if together:
+        _check_beside(artifacts)
+    _check_names(artifacts)
+    return artifacts
+
+
+def _recipe_of(artifact: Artifact, instead: Instead) -> Recipe:
+    """Return the recipe that an artifact is measured by."""
+    recipe = artifact.recipe()
+    if instead.recipe:
+        update = {part: getattr(instead.recipe.settings, part) for part in ("evaluation", "tasks", "latency", "gates")}
+        recipe = replace(recipe, settings=recipe.settings.model_copy(update=update), options={MODEL: "the artifact's"})
+    _check_source(artifact, instead.model)
+    revision = "main" if instead.model else artifact.manifest.source.commit
+    return override(
+        recipe,
+        model=instead.model,
+        revision=revision,
+        text=instead.text,
+        lambada=instead.lambada,
+        context=instead.context,
+    )
 
 
 def at_revision(inputs: Inputs, recorded: SourceRecord, console: Console) -> Inputs:
@@ -217,7 +248,7 @@ def _passages(recipe: Recipe, steps: Steps) -> Passages | None:
     if wanted is None:
         return None
     with steps.step("opening LAMBADA") as report:
-        return load_passages(wanted, recipe.path.parent, lambda what: report(what, 0, 1))
+        return load_passages(wanted, lambda what: report(what, 0, 1))
 
 
 def _convert_each(inputs: Inputs, names: list[str], out: Path, overwrite: bool, steps: Steps) -> list[Artifact]:

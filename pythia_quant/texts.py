@@ -15,13 +15,12 @@ from pythia_quant.recipe import TextSettings
 from pythia_quant.text_files import read_text
 
 
-def load_text(settings: TextSettings, tokenizer: Tokenizer, folder: Path, progress: Tell = say_nothing) -> Text:
+def load_text(settings: TextSettings, tokenizer: Tokenizer, progress: Tell = say_nothing) -> Text:
     """Load a text.
 
     Args:
         settings: which one.
         tokenizer: decides what the built-in held-out text shares with the training text.
-        folder: what a local file's path is relative to.
         progress: told how much of a download has come.
 
     Raises:
@@ -32,7 +31,7 @@ def load_text(settings: TextSettings, tokenizer: Tokenizer, folder: Path, progre
         content = training_text() if settings.builtin == "training" else held_out_text(tokenizer)
         return Text(f"Python {platform.python_version()} standard library, {settings.builtin} documents", content)
     assert settings.file is not None  # noqa: S101 - TextSettings guarantees one of the two
-    name, path = settings.file, folder / settings.file
+    name, path = settings.file, Path(settings.file)
     if settings.dataset is not None:
         cached = fetch(settings.dataset, settings.file, settings.revision, "dataset", progress)
         if cached is None:

@@ -86,7 +86,7 @@ def test_a_recipe_that_cannot_be_read_is_refused_where_it_is_needed(
     (folder / MANIFEST).write_text(json.dumps(manifest))
     verify_files(open_artifact(folder))
     with pytest.raises(ArtifactError, match="its recipe"):
-        bench([folder], None, None, Console(quiet=True))
+        bench([folder], Console(quiet=True))
 
 
 def test_a_tokenizer_of_another_model_is_found_before_anything_is_run(artifacts: Path, tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ from pythia_quant.errors import PythiaQuantError
 from pythia_quant.recipe import TextSettings
 from pythia_quant.texts import load_text
 try:
-    print(repr(load_text(TextSettings(dataset="some/texts", file=sys.argv[1]), None, Path()).content))
+    print(repr(load_text(TextSettings(dataset="some/texts", file=sys.argv[1]), None).content))
 except PythiaQuantError as error:
     print(type(error).__name__, error)
 """
@@ -293,7 +293,7 @@ from pythia_quant.measuring import LambadaSettings
 from pythia_quant.passages import load_passages
 try:
     settings = LambadaSettings(dataset="some/passages", file=sys.argv[1], examples=2)
-    found = load_passages(settings, Path())
+    found = load_passages(settings)
     print(found.name, found.examples, found.sha256)
 except PythiaQuantError as error:
     print(type(error).__name__, error)

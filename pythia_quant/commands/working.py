@@ -169,15 +169,14 @@ def bench(
     Exits with 3 when a gate failed, with 4 when one is undecided.
     """
     from pythia_quant.report.terminal import print_results
+    from pythia_quant.run import Instead
     from pythia_quant.run import bench as bench_artifacts
 
-    measured_by = load_recipe(recipe) if recipe else None
+    instead = Instead(load_recipe(recipe) if recipe else None, model, text, passages(lambada, no_lambada), context)
     options = measuring_options(threads, memory, device)
     if out is None and any(map(is_from_a_hub, artifacts)):
         out = Path()
-    folders = local_folders(artifacts)
-    lambada_file = passages(lambada, no_lambada)
-    outcome = bench_artifacts(folders, text, lambada_file, progress_console, options, measured_by, model, out, context)
+    outcome = bench_artifacts(local_folders(artifacts), progress_console, instead, options, out)
     if as_json:
         print(printable_json(outcome.results.model_dump_json(indent=1)))
     else:
