@@ -58,13 +58,35 @@ R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """One row to be: what is measured, what its weights take on disk, and why it is not run whole, if not."""
+class _PlannedRow:
+    """One row to be measured.
+
+    Attributes:
+        subject: what is run.
+        artifact: the artifact; None for the source.
+        disk_bytes: what its weights take on disk.
+        needed_bytes: of memory, to run it whole.
+        allowed_bytes: of memory; a row that needs more is run layer by layer, or not at all.
+    """
 
     subject: Subject
     artifact: Artifact | None
     disk_bytes: int
-    note: str
+    needed_bytes: int
+    allowed_bytes: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model fits in memory whole."""
+        return self.needed_bytes <= self.allowed_bytes
+
+    def notes(self) -> list[str]:
+        """Return what a reader of the row should know of how it was run."""
+        if self.whole:
+            return []
+        way = "was run layer by layer" if self.subject.in_layers else "was not run: nothing runs it layer by layer"
+        memory_gb = f"about {self.needed_bytes / 1e9:.1f} GB of memory, of {self.allowed_bytes / 1e9:.1f}"
+        return [f"whole, it needs {memory_gb}; it {way}, its speed not measured"]
 
 
 def step_count(recipe: Recipe, artifacts: int, options: Options) -> int:
@@ -109,15 +131,15 @@ def benchmark(
         verify_files(artifact)
         if artifact.manifest.source.sha256 != inputs.source.sha256:
             raise BenchmarkError("was made from other weights than these", where=str(artifact.folder))
-    entries = _entries(inputs, artifacts, options)
-    with work_folder(path, _fingerprint(inputs, entries, passages, options), kept_on=(PythiaQuantError,)) as work:
+    planned = _plan_rows(inputs, artifacts, options)
+    with work_folder(path, _fingerprint(inputs, planned, passages, options), kept_on=(PythiaQuantError,)) as work:
         with steps.step("reference in fp32") as report:
             kept = reference(inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), report)
         with isolate.Worker(options.threads[0]) as worker:
             once = _Once(worker, work, steps, options.threads[0])
-            rows = [_measure_row(entry, inputs, kept, once) for entry in entries]
-            lambada, scores = _measure_lambada(entries, inputs, passages, once) if passages else (None, {})
-        latency, speeds = _measure_speeds(entries, inputs, steps, options)
+            rows = [_measure_row(row, inputs, kept, once) for row in planned]
+            lambada, scores = _measure_lambada(planned, inputs, passages, once) if passages else (None, {})
+        latency, speeds = _measure_speeds(planned, inputs, steps, options)
     rows = [
         row.model_copy(update={"lambada": scores.get(row.name), "speeds": speeds.get(row.name, [])}) for row in rows
     ]
@@ -125,71 +147,63 @@ def benchmark(
     return results.model_copy(update={"gates": evaluate_gates(results, inputs.recipe.settings.gates)})
 
 
-def _entries(inputs: Inputs, artifacts: list[Artifact], options: Options) -> list[_Entry]:
+def _plan_rows(inputs: Inputs, artifacts: list[Artifact], options: Options) -> list[_PlannedRow]:
+    """Return the rows of a table: the source in each of its dtypes, and the artifacts."""
     source = inputs.source
     files = sum((source.folder / name).stat().st_size for name in source.sha256)
-    entries = []
+
+    def planned(subject: Subject, artifact: Artifact | None, files: int, disk_bytes: int) -> _PlannedRow:
+        needed = memory.needed(subject, files, source.architecture, inputs.evaluation.shape[1])
+        allowed = resources.memory_available() if options.memory is None else options.memory
+        return _PlannedRow(subject, artifact, disk_bytes, needed, allowed)
+
+    rows = []
     for dtype, name in SOURCE_DTYPES.items():
         subject = Subject(name=name, folder=source.folder, dtype=dtype, device=options.device)
-        note = _why_not_whole(subject, files, inputs, options)
-        entries.append(_Entry(subject, None, sizes.of_checkpoint(source.architecture, dtype), note))
+        rows.append(planned(subject, None, files, sizes.of_checkpoint(source.architecture, dtype)))
     for artifact in artifacts:
-        manifest = artifact.manifest
-        subject = Subject(
-            name=manifest.variant, folder=artifact.folder, settings=artifact.settings, device=options.device
-        )
-        note = _why_not_whole(subject, manifest.bytes_on_disk, inputs, options)
-        entries.append(_Entry(subject, artifact, manifest.bytes_on_disk, note))
-    return entries
+        name, size = artifact.manifest.variant, artifact.manifest.bytes_on_disk
+        subject = Subject(name=name, folder=artifact.folder, settings=artifact.settings, device=options.device)
+        rows.append(planned(subject, artifact, size, size))
+    return rows
 
 
-def _why_not_whole(subject: Subject, files: int, inputs: Inputs, options: Options) -> str:
-    needed = memory.needed(subject, files, inputs.source.architecture, inputs.evaluation.shape[1])
-    allowed = resources.memory_available() if options.memory is None else options.memory
-    if needed <= allowed:
-        return ""
-    way = "was run layer by layer" if subject.in_layers else "was not run: nothing runs it layer by layer"
-    memory_gb = f"about {needed / 1e9:.1f} GB of memory, of {allowed / 1e9:.1f}"
-    return f"whole, it needs {memory_gb}; it {way}, its speed not measured"
-
-
-def _measure_row(entry: _Entry, inputs: Inputs, kept: Reference, once: _Once) -> Row:
+def _measure_row(row: _PlannedRow, inputs: Inputs, kept: Reference, once: _Once) -> Row:
     """Measure drift, or take what an interrupted call has measured."""
-    scratch = once.work / entry.subject.name
+    scratch = once.work / row.subject.name
     arguments = {
         "source": str(inputs.source.folder),
         "reference": str(kept.folder),
         "scratch": str(scratch),
-        "whole": not entry.note,
+        "whole": row.whole,
     }
-    measured = once("drift", quality.measure, entry.subject, arguments)
+    measured = once("drift", quality.measure, row.subject, arguments)
     shutil.rmtree(scratch, ignore_errors=True)  # hidden states, as large as the text
-    return _row(entry, inputs, measured, once.work)
+    return _row(row, inputs, measured, once.work)
 
 
 def _measure_lambada(
-    entries: list[_Entry], inputs: Inputs, passages: Passages, once: _Once
+    planned: list[_PlannedRow], inputs: Inputs, passages: Passages, once: _Once
 ) -> tuple[LambadaProtocol, dict[str, Lambada]]:
     """Measure LAMBADA on all rows that fit in memory."""
     arguments = {"file": str(passages.path), "examples": passages.examples, "source": str(inputs.source.folder)}
-    task = measure_row
     scores = {
-        entry.subject.name: as_record(Lambada, once("LAMBADA", task, entry.subject, arguments), once.work)
-        for entry in entries
-        if not entry.note
+        row.subject.name: as_record(Lambada, once("LAMBADA", measure_row, row.subject, arguments), once.work)
+        for row in planned
+        if row.whole
     }
     return LambadaProtocol(file=passages.name, sha256=passages.sha256, examples=passages.examples), scores
 
 
 def _measure_speeds(
-    entries: list[_Entry], inputs: Inputs, steps: Steps, options: Options
+    planned: list[_PlannedRow], inputs: Inputs, steps: Steps, options: Options
 ) -> tuple[LatencyProtocol | None, dict[str, list[Speed]]]:
     """Measure all rows that fit in memory, if the recipe asks for it."""
     wanted = inputs.recipe.settings.latency
     if not wanted.rounds:
         return None, {}
     latency = latency_protocol(wanted, inputs.source.architecture.context)
-    subjects = [entry.subject for entry in entries if not entry.note]
+    subjects = [row.subject for row in planned if row.whole]
     text = inputs.evaluation.reshape(-1)[: max(*latency.prompts, *latency.contexts)].tolist()
     speeds = measure_speeds(subjects, text, latency, options.threads, steps)
     return latency, {subject.name: speed for subject, speed in zip(subjects, speeds, strict=True)}
@@ -220,19 +234,19 @@ class _Once:
         return read_object(done, BenchmarkError, "remove it: that is measured again then")
 
 
-def _row(entry: _Entry, inputs: Inputs, measured: dict[str, Any], work: Path) -> Row:
-    if entry.artifact is None:
+def _row(planned: _PlannedRow, inputs: Inputs, measured: dict[str, Any], work: Path) -> Row:
+    if planned.artifact is None:
         digest, quantized = None, False
     else:
-        digest = _sha256(entry.artifact.folder / MANIFEST)
-        quantized = min(entry.artifact.settings.stored_bits()) < 16
+        digest = _sha256(planned.artifact.folder / MANIFEST)
+        quantized = min(planned.artifact.settings.stored_bits()) < 16
     facts = {
-        "name": entry.subject.name,
+        "name": planned.subject.name,
         "quantized": quantized,
-        "bits_per_weight": sizes.bits_per_weight(entry.disk_bytes, inputs.source.architecture.parameters),
-        "disk_bytes": entry.disk_bytes,
+        "bits_per_weight": sizes.bits_per_weight(planned.disk_bytes, inputs.source.architecture.parameters),
+        "disk_bytes": planned.disk_bytes,
         "manifest_sha256": digest,
-        "notes": [entry.note] if entry.note else [],
+        "notes": planned.notes(),
     }
     return as_record(Row, measured | facts, work)
 
@@ -289,14 +303,14 @@ def _results(inputs: Inputs, kept: Reference, rows: list[Row], options: Options)
     )
 
 
-def _fingerprint(inputs: Inputs, entries: list[_Entry], passages: Passages | None, options: Options) -> str:
+def _fingerprint(inputs: Inputs, planned: list[_PlannedRow], passages: Passages | None, options: Options) -> str:
     """Return what must be the same for measurements of an interrupted call to be those of this one."""
     parts = {
         "source": inputs.source.sha256,
         "evaluation": hashlib.sha256(inputs.evaluation.tobytes()).hexdigest(),
         "rows": [
-            [entry.subject.name, bool(entry.note), entry.artifact and _sha256(entry.artifact.folder / MANIFEST)]
-            for entry in entries
+            [row.subject.name, not row.whole, row.artifact and _sha256(row.artifact.folder / MANIFEST)]
+            for row in planned
         ],
         "options": [options.threads[0], options.device],
         "lambada": passages and [passages.sha256, passages.examples],

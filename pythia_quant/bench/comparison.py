@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 _LOGITS_AT_ONCE = 2**18  # temporaries of this size stay in the cache
-_MOST_LIKELY = 5
+MOST_LIKELY = 5
 _TRUSTED = (-0.9, 10.0)
 
 
@@ -112,15 +112,15 @@ def most_likely(logits: Tensor) -> Tensor:
     """
     tokens, vocabulary = logits.shape
     block = next((size for size in (128, 64, 32, 16) if vocabulary % size == 0), 0)
-    if not block or vocabulary // block < _MOST_LIKELY:
-        found = logits.topk(_MOST_LIKELY).indices
+    if not block or vocabulary // block < MOST_LIKELY:
+        found = logits.topk(MOST_LIKELY).indices
         first = logits.argmax(-1, keepdim=True)
     else:
         blocks = logits.view(tokens, -1, block)
         maxima = blocks.amax(-1)
-        chosen = maxima.topk(_MOST_LIKELY).indices
+        chosen = maxima.topk(MOST_LIKELY).indices
         candidates = blocks.gather(1, chosen[:, :, None].expand(-1, -1, block)).flatten(1)
-        places = candidates.topk(_MOST_LIKELY).indices
+        places = candidates.topk(MOST_LIKELY).indices
         found = chosen.gather(1, places // block) * block + places % block
         leading = maxima.argmax(-1, keepdim=True)
         within = blocks.gather(1, leading[:, :, None].expand(-1, -1, block))[:, 0].argmax(-1, keepdim=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from statistics import median
 from typing import Literal, NamedTuple
@@ -201,40 +202,39 @@ def _spread(samples: Sequence[float]) -> Value:
     return Value(middle, low, high)
 
 
-def _of_windows(
-    field: Literal["kl", "top1", "top5"], scale: float, which: Literal["as_run", "weights"] = "as_run"
-) -> Callable[[Row, Results], Value | None]:
-    def of(row: Row, _: Results) -> Value | None:
-        drift: Drift | None = getattr(row, which)
-        values: list[float] = getattr(drift, field) if drift else []
-        return _scaled(of_windows(values), scale) if values else None
-
-    return of
+def _mean(values: Sequence[float], scale: float) -> Value | None:
+    return _scaled(of_windows(values), scale) if values else None
 
 
-def _drift(which: Literal["as_run", "weights"]) -> Callable[[Row, Results], Value | None]:
-    def of(row: Row, results: Results) -> Value | None:
-        drift: Drift | None = getattr(row, which)
-        return _value(ppl_drift_percent(drift, results)) if drift else None
-
-    return of
+def _kl(drift: Drift | None) -> Value | None:
+    return _mean(drift.kl, 1e3) if drift else None
 
 
-def _quantile(share: float) -> Callable[[Row, Results], Value | None]:
-    def of(row: Row, _: Results) -> Value | None:
-        found = (q for q in row.as_run.kl_quantiles if q.share == share) if row.as_run else ()
-        return next((Value(1e3 * q.value, 1e3 * q.low, 1e3 * q.high) for q in found), None)
-
-    return of
+def _top1(drift: Drift | None) -> Value | None:
+    return _mean(drift.top1, 100) if drift else None
 
 
-def _sure(low: float) -> Callable[[Row, Results], Value | None]:
-    def of(row: Row, results: Results) -> Value | None:
-        found = (part for part in row.as_run.by_confidence if part.low == low) if row.as_run else ()
-        batches = min(BATCHES, results.protocol.windows)
-        return next((_value(Estimate(1e3 * part.kl, 1e3 * part.kl_error, batches)) for part in found), None)
+def _top5(drift: Drift | None) -> Value | None:
+    return _mean(drift.top5, 100) if drift else None
 
-    return of
+
+def _ppl_drift(drift: Drift | None, results: Results) -> Value | None:
+    return _value(ppl_drift_percent(drift, results)) if drift else None
+
+
+def _kl_quantile(drift: Drift | None, share: float) -> Value | None:
+    for quantile in drift.kl_quantiles if drift else ():
+        if quantile.share == share:
+            return Value(1e3 * quantile.value, 1e3 * quantile.low, 1e3 * quantile.high)
+    return None
+
+
+def _kl_of_confidence(low: float, row: Row, results: Results) -> Value | None:
+    """Return the KL divergence where the reference is sure to at least `low`, up to the next of `CONFIDENCES`."""
+    for part in row.as_run.by_confidence if row.as_run else ():
+        if part.low == low:
+            return _value(Estimate(1e3 * part.kl, 1e3 * part.kl_error, min(BATCHES, results.protocol.windows)))
+    return None
 
 
 def _perplexity(row: Row, _: Results) -> Value | None:
@@ -245,12 +245,9 @@ def _bits_per_byte(row: Row, results: Results) -> Value | None:
     return bits_per_byte(results, row.as_run.nll) if row.as_run and row.as_run.nll else None
 
 
-def _per_process(of: Callable[[Speed], list[float]]) -> Callable[[Row, Results], Value | None]:
-    def value(row: Row, _: Results) -> Value | None:
-        samples = of(row.speeds[0]) if row.speeds else []
-        return _spread(samples) if samples else None
-
-    return value
+def _of_processes(row: Row, samples: Callable[[Speed], list[float]]) -> Value | None:
+    measured = samples(row.speeds[0]) if row.speeds else []
+    return _spread(measured) if measured else None
 
 
 def _loads(speed: Speed) -> list[float]:
@@ -273,40 +270,55 @@ PER_PROCESS = {"load": _loads, "first_token": _first_tokens, "memory": _peaks, "
 """Of metrics that every process has one sample of: what gives them, in the metric's unit."""
 
 
-def _counted(of: Callable[[Row], float]) -> Callable[[Row, Results], Value | None]:
-    def value(row: Row, _: Results) -> Value | None:
-        return Value(of(row), of(row), of(row))
-
-    return value
+def _exactly(counted: float) -> Value:
+    return Value(counted, counted, counted)
 
 
 METRICS = {
     metric.key: metric
     for metric in (
-        Metric("ppl_drift", "perplexity drift as run", "%", "lower", "windows", _drift("as_run")),
-        Metric("ppl_drift_weights", "perplexity drift of the weights", "%", "lower", "windows", _drift("weights")),
-        Metric("kl", "KL divergence as run", "mnat", "lower", "windows", _of_windows("kl", 1e3)),
         Metric(
-            "kl_weights", "KL divergence of the weights", "mnat", "lower", "windows", _of_windows("kl", 1e3, "weights"),
+            "ppl_drift", "perplexity drift as run", "%", "lower", "windows",
+            lambda row, results: _ppl_drift(row.as_run, results),
         ),
-        Metric("kl_median", "median KL divergence", "mnat", "lower", "windows", _quantile(0.5)),
-        Metric("kl_p90", "90th percentile of KL divergence", "mnat", "lower", "windows", _quantile(0.9)),
-        Metric("kl_p99", "99th percentile of KL divergence", "mnat", "lower", "windows", _quantile(0.99)),
+        Metric(
+            "ppl_drift_weights", "perplexity drift of the weights", "%", "lower", "windows",
+            lambda row, results: _ppl_drift(row.weights, results),
+        ),
+        Metric("kl", "KL divergence as run", "mnat", "lower", "windows", lambda row, _: _kl(row.as_run)),
+        Metric(
+            "kl_weights", "KL divergence of the weights", "mnat", "lower", "windows", lambda row, _: _kl(row.weights),
+        ),
+        Metric(
+            "kl_median", "median KL divergence", "mnat", "lower", "windows",
+            lambda row, _: _kl_quantile(row.as_run, 0.5),
+        ),
+        Metric(
+            "kl_p90", "90th percentile of KL divergence", "mnat", "lower", "windows",
+            lambda row, _: _kl_quantile(row.as_run, 0.9),
+        ),
+        Metric(
+            "kl_p99", "99th percentile of KL divergence", "mnat", "lower", "windows",
+            lambda row, _: _kl_quantile(row.as_run, 0.99),
+        ),
         *(
             Metric(
                 f"kl_confidence_{low:g}_{high:g}", f"KL divergence, reference sure to {low:g}–{high:g}",
-                "mnat", "lower", "windows", _sure(low),
+                "mnat", "lower", "windows", partial(_kl_of_confidence, low),
             )
             for low, high in pairwise(CONFIDENCES)
         ),
-        Metric("top1", "top-1 agreement", "%", "higher", "windows", _of_windows("top1", 100)),
-        Metric("top5", "top-5 agreement", "%", "higher", "windows", _of_windows("top5", 100)),
+        Metric("top1", "top-1 agreement", "%", "higher", "windows", lambda row, _: _top1(row.as_run)),
+        Metric("top5", "top-5 agreement", "%", "higher", "windows", lambda row, _: _top5(row.as_run)),
         Metric("perplexity", "perplexity", "", "lower", "windows", _perplexity),
         Metric("bits_per_byte", "bits a byte", "bit", "lower", "windows", _bits_per_byte),
         Metric("lambada_accuracy", "LAMBADA accuracy", "%", "higher", "lambada", lambada_accuracy),
         Metric("lambada_perplexity", "LAMBADA perplexity", "", "lower", "lambada", lambada_perplexity),
-        Metric("bits_per_weight", "bits a weight", "bit", "lower", "size", _counted(lambda row: row.bits_per_weight)),
-        Metric("disk", "weights on disk", "MB", "lower", "size", _counted(lambda row: row.disk_bytes / 1e6)),
+        Metric(
+            "bits_per_weight", "bits a weight", "bit", "lower", "size",
+            lambda row, _: _exactly(row.bits_per_weight),
+        ),
+        Metric("disk", "weights on disk", "MB", "lower", "size", lambda row, _: _exactly(row.disk_bytes / 1e6)),
         Metric("prefill", "prefill", "tokens/s", "higher", "latency", prefill_rate),
         Metric("decode", "decode", "ms/token", "lower", "latency", decode_ms),
         Metric(
@@ -318,10 +330,19 @@ METRICS = {
             lambda row, results: speedup(row, fastest_unquantized(results), results),
         ),
         Metric("limit_share", "decode speed, of the memory's limit", "%", "higher", "latency", limit_share),
-        Metric("load", "load time", "s", "lower", "latency", _per_process(_loads)),
-        Metric("first_token", "time to first token", "ms", "lower", "latency", _per_process(_first_tokens)),
-        Metric("memory", "peak memory above the libraries'", "MB", "lower", "latency", _per_process(_peaks)),
-        Metric("device_memory", "peak memory of the GPU", "MB", "lower", "latency", _per_process(_device_peaks)),
+        Metric("load", "load time", "s", "lower", "latency", lambda row, _: _of_processes(row, _loads)),
+        Metric(
+            "first_token", "time to first token", "ms", "lower", "latency",
+            lambda row, _: _of_processes(row, _first_tokens),
+        ),
+        Metric(
+            "memory", "peak memory above the libraries'", "MB", "lower", "latency",
+            lambda row, _: _of_processes(row, _peaks),
+        ),
+        Metric(
+            "device_memory", "peak memory of the GPU", "MB", "lower", "latency",
+            lambda row, _: _of_processes(row, _device_peaks),
+        ),
     )
 }  # fmt: skip
 """Every metric by its key, in the order of a table's columns."""

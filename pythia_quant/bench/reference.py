@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from pythia_quant.array_file import load_array
-from pythia_quant.bench.comparison import Compared, Known, compare, know
+from pythia_quant.bench.comparison import MOST_LIKELY, Compared, Known, compare, know
 from pythia_quant.cache import cache_folder
 from pythia_quant.callbacks import Report
 from pythia_quant.errors import BenchmarkError
@@ -40,12 +41,43 @@ _DAY = 86_400
 
 
 @dataclass(frozen=True)
+class Positions:
+    """What the reference's logits are reduced to at some positions.
+
+    Attributes:
+        known: what a comparison needs.
+        nll: negative log-likelihood of the token that follows, fp32 [positions], nats.
+    """
+
+    known: Known
+    nll: Tensor
+
+    COLUMNS: ClassVar[int] = 3 + MOST_LIKELY
+
+    @classmethod
+    def of(cls, logits: Tensor, targets: Tensor) -> Positions:
+        """Reduce logits, fp32 [positions, vocabulary], beside the tokens that follow, int64 [positions]."""
+        known = know(logits)
+        return cls(known, known.normalizer - logits.gather(1, targets[:, None])[:, 0])
+
+    @classmethod
+    def unpack(cls, packed: Tensor) -> Positions:
+        """Take apart what :meth:`pack` returned."""
+        normalizer, confidence, nll = packed[:, :3].unbind(dim=1)
+        return cls(Known(normalizer, packed[:, 3:].long(), confidence), nll)
+
+    def pack(self) -> Tensor:
+        """Return all of it as fp32 [positions, COLUMNS]; tokens are exact as fp32."""
+        columns = torch.stack((self.known.normalizer, self.known.confidence, self.nll), dim=1)
+        return torch.cat([columns, self.known.most_likely.float()], dim=1)
+
+
+@dataclass(frozen=True)
 class Reference:
     """A folder that holds windows and their reference, for processes to read.
 
     Files: ``ids.npy`` int64 [windows, context]; ``hidden`` fp32 [windows, context, width]; ``head.npy`` fp32
-    [vocabulary, width]; ``known`` fp32 [windows, context - 1, 8], of each position what the reference's logits were
-    reduced to: normalizer, confidence, negative log-likelihood, and the five most likely tokens, exact as fp32.
+    [vocabulary, width]; ``known`` fp32 [windows, context - 1, 8], packed :class:`Positions`.
     """
 
     folder: Path
@@ -58,12 +90,12 @@ class Reference:
     @cached_property
     def nll(self) -> list[float]:
         """The reference's negative log-likelihood of each window, nats a token."""
-        return [float(self._read(window)[:, 2].mean(dtype=torch.float64)) for window in range(len(self.ids))]
+        return [float(self._read(window).nll.mean(dtype=torch.float64)) for window in range(len(self.ids))]
 
     @cached_property
     def confidence(self) -> Tensor:
         """Its probability of the most likely token, fp32 [windows, context - 1]."""
-        return torch.stack([self._read(window)[:, 1].clone() for window in range(len(self.ids))])
+        return torch.stack([self._read(window).known.confidence.clone() for window in range(len(self.ids))])
 
     @cached_property
     def _head(self) -> Tensor:
@@ -82,23 +114,22 @@ class Reference:
         targets = self.ids[window, 1:]
         windows, context = self.ids.shape
         states = States(self.folder / "hidden", windows, context, len(self._head), torch.float32)
-        hidden, facts = states.read(slice(window, window + 1))[0], self._read(window)
+        hidden, known = states.read(slice(window, window + 1))[0], self._read(window).known
         compared: list[list[Compared]] = [[] for _ in logits]
         for start in range(0, len(targets), POSITIONS_AT_ONCE):
             rows = slice(start, min(start + POSITIONS_AT_ONCE, len(targets)))
-            known = Known(facts[rows, 0], facts[rows, 3:].long(), facts[rows, 1])
             with exact_products():
                 expected = torch.matmul(hidden[rows], self._head, out=self._buffer.resize_(0))
             for parts, of in zip(compared, logits, strict=True):
-                parts.append(compare(expected, known, of(rows), targets[rows]))
+                parts.append(compare(expected, known[rows], of(rows), targets[rows]))
         return compared
 
     @cached_property
     def _buffer(self) -> Tensor:
         return torch.empty(0)  # one for all: the first touch of new memory takes longer than the product
 
-    def _read(self, window: int) -> Tensor:
-        return _facts(self.folder, self.ids).read(slice(window, window + 1))[0]
+    def _read(self, window: int) -> Positions:
+        return Positions.unpack(_stored_positions(self.folder, self.ids).read(slice(window, window + 1))[0])
 
     def _load(self, name: str) -> Tensor:
         dtype = np.int64 if name == "ids" else np.float32
@@ -150,7 +181,7 @@ def _is_whole(kept: Path, reader: WeightReader, ids: Tensor) -> bool:
     """Say whether a kept reference has all its files, of the sizes that they must have, and the windows."""
     windows, context = ids.shape
     shape = reader.architecture
-    sizes = {"hidden": 4 * windows * context * shape.width, "known": 4 * windows * (context - 1) * 8}
+    sizes = {"hidden": 4 * windows * context * shape.width, "known": 4 * windows * (context - 1) * Positions.COLUMNS}
     try:
         load_array(kept / "head.npy", np.float32, (shape.vocabulary, shape.width), BenchmarkError, mapped=True)
         stored = load_array(kept / "ids.npy", np.int64, (windows, context), BenchmarkError)
@@ -164,27 +195,22 @@ def _is_whole(kept: Path, reader: WeightReader, ids: Tensor) -> bool:
 def _make(reader: WeightReader, ids: Tensor, work: Path, advanced: Report) -> None:
     model = Fp32Layers(reader)
     hidden = final_states(model, ids, work, lambda done, total: advanced("layer", done, total))
-    head, facts = model.head(), _facts(work, ids)
+    head, stored = model.head(), _stored_positions(work, ids)
     for window, targets in enumerate(ids[:, 1:]):
         advanced("window", window, len(ids))
         states = hidden.read(slice(window, window + 1))[0]
         parts = []
         for start in range(0, len(targets), POSITIONS_AT_ONCE):
             rows = slice(start, min(start + POSITIONS_AT_ONCE, len(targets)))
-            logits = head(states[rows])
-            known, following = know(logits), logits.gather(1, targets[rows, None])
-            nll = known.normalizer[:, None] - following
-            parts.append(
-                torch.cat([known.normalizer[:, None], known.confidence[:, None], nll, known.most_likely.float()], dim=1)
-            )
-        facts.write(slice(window, window + 1), torch.cat(parts))
+            parts.append(Positions.of(head(states[rows]), targets[rows]).pack())
+        stored.write(slice(window, window + 1), torch.cat(parts))
     np.save(work / "ids.npy", ids.numpy())
     np.save(work / "head.npy", head_weight(reader).numpy())
     hidden.path.rename(work / "hidden")
 
 
-def _facts(folder: Path, ids: Tensor) -> States:
-    return States(folder / "known", len(ids), ids.shape[1] - 1, 8, torch.float32)
+def _stored_positions(folder: Path, ids: Tensor) -> States:
+    return States(folder / "known", len(ids), ids.shape[1] - 1, Positions.COLUMNS, torch.float32)
 
 
 def _key(reader: WeightReader, identity: dict[str, str], ids: Tensor) -> str:
