@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from typing import Any, TypeVar
 
@@ -165,8 +165,20 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def ask(call: Callable[[], T], where: str) -> T:
+def ask(
+    call: Callable[[], T],
+    where: str,
+    *,
+    busy: Collection[int] = (),
+    unheard: Callable[[BaseException], T | None] = lambda _: None,
+) -> T:
     """Make a call that does no harm when repeated, and repeat it while the hub is busy or cannot be heard.
+
+    Args:
+        call: what is asked.
+        where: the repository, and what is asked of it.
+        busy: further statuses after which the call is repeated.
+        unheard: is given each failure, and returns what the call did although its answer was lost; None for nothing.
 
     Raises:
         HubError: what went wrong, in words for the user: see :func:`explained`. The call's own stays as it is.
@@ -179,7 +191,10 @@ def ask(call: Callable[[], T], where: str) -> T:
             raise
         except Exception as error:  # the client stumbles over answers that are not what it takes them for
             failure = error
-        if wait is None or not passing(failure):
+        result = unheard(failure)
+        if result is not None:
+            return result
+        if wait is None or not (passing(failure) or status_of(failure) in busy):
             break
         time.sleep(retry_after(failure) or wait)
     assert failure is not None  # noqa: S101 - the loop ends only after a failure

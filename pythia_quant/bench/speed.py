@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -13,6 +14,7 @@ from pythia_quant.bench import latency
 from pythia_quant.bench.others import ALLOWED, wait
 from pythia_quant.bench.statistics import spread
 from pythia_quant.bench.subject import Subject
+from pythia_quant.callbacks import Report
 from pythia_quant.config_file import read_config
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.formats import format_of
@@ -100,7 +102,7 @@ def measure_speeds(
     measure = measure or measure_in_fresh_process
     prompt = list(islice(cycle(text), max(*protocol.prompts, *protocol.contexts)))
     weights = [weight_bytes(subject) for subject in subjects]
-    found: dict[tuple[int, int], list[SpeedProcess]] = {}
+    processes: dict[tuple[int, int], list[SpeedProcess]] = {}
     with steps.step("waiting until nothing else runs"):
         quiet(PATIENCE)
     rounds = [(f"round {number + 1} of {protocol.rounds}", threads[0]) for number in range(protocol.rounds)]
@@ -108,28 +110,35 @@ def measure_speeds(
     for number, (what, count) in enumerate(rounds):
         for row in _rotated(len(subjects), number):
             subject = subjects[row]
+            once = partial(measure, subject, prompt, protocol, count, weights[row])
             with steps.step(f"speed of {subject.name}, {what}") as report:
-                process = measure(subject, prompt, protocol, count, weights[row])
-                for repeat in range(1, REPEATS + 1):
-                    if not _taken(process) or not quiet(PATIENCE_TO_REPEAT):
-                        break
-                    report("attempt", repeat, REPEATS + 1)
-                    again = measure(subject, prompt, protocol, count, weights[row])
-                    process = min(process, again, key=lambda each: each.others or 0.0)
-                found.setdefault((row, count), []).append(process)
+                processes.setdefault((row, count), []).append(_least_disturbed(once, quiet, report))
     return [
         [
             Speed(
                 device="cpu" if subject.device == "cpu" else environment.accelerator() or subject.device,
                 threads=count,
                 weight_bytes=weights[row],
-                processes=found[row, count],
-                disturbed=disturbance(found[row, count]),
+                processes=processes[row, count],
+                disturbed=disturbance(processes[row, count]),
             )
             for count in threads
         ]
         for row, subject in enumerate(subjects)
     ]
+
+
+def _least_disturbed(
+    measure: Callable[[], SpeedProcess], quiet: Callable[[float], bool], report: Report
+) -> SpeedProcess:
+    """Measure; repeat it while other programs disturb it, and a quiet machine can be had."""
+    process = measure()
+    for repeat in range(1, REPEATS + 1):
+        if not _taken(process) or not quiet(PATIENCE_TO_REPEAT):
+            break
+        report("attempt", repeat, REPEATS + 1)
+        process = min(process, measure(), key=lambda each: each.others or 0.0)
+    return process
 
 
 def measure_in_fresh_process(

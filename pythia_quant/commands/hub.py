@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,7 @@ from pythia_quant.manifest import MANIFEST
 if TYPE_CHECKING:
     from pythia_quant.hub.findings import Finding
     from pythia_quant.hub.plan import Plan
+    from pythia_quant.hub.publication import Publication
     from pythia_quant.hub.revisions import Listing, Revision
 
 # ruff: noqa: PLC0415 - --help answers at once
@@ -71,31 +73,16 @@ def publish(
     Refused: an artifact that does not verify, has no result for exactly these bytes, or missed a gate. What is there
     already is not sent again.
     """
-    from pythia_quant.hub.plan import make_plan
-    from pythia_quant.hub.publication import Target, check_distinct, prepare_publication
-    from pythia_quant.hub.publish import publish as upload
-    from pythia_quant.progress import Steps
+    from pythia_quant.hub.publication import Target, prepare_publication
 
     folders = _folders(artifact, everything)
-    if not repo_id:
-        raise HubError("is not given", where="--repo-id", hint="give one such as me/pythia-160m-gptq-int4")
-    if not (yes or dry_run or sys.stdin.isatty()):
-        raise HubError(
-            "there is no terminal to ask on", where="publish", hint="add --yes, or --dry-run to see the plan"
-        )
+    _check_options(repo_id, asks=not (yes or dry_run))
     target = Target(repo_id, revision)
-    with Steps(2 * len(folders), progress_console) as steps:
-        publications = []
-        for folder in folders:
-            with steps.step(f"checking {folder.name}"):
-                publications.append(
-                    prepare_publication(folder, target, results=results, base=base_model, despite_gate=despite_gate)
-                )
-        check_distinct(publications)
-        plans = []
-        for publication in publications:
-            with steps.step(f"comparing with {publication.target.repo_id}"):
-                plans.append(make_plan(publication, private=private))
+
+    def prepare(folder: Path) -> Publication:
+        return prepare_publication(folder, target, results=results, base=base_model, despite_gate=despite_gate)
+
+    plans = _plans(folders, prepare, private=private)
     if len(plans) == 1 and not yes:
         print(plans[0].publication.card)
     for plan in plans:
@@ -105,8 +92,43 @@ def publish(
         return
     if not yes and not all(plan.nothing_to_do for plan in plans):
         typer.confirm("Publish this?", abort=True)
+    _upload(plans, private=private)
+
+
+def _check_options(repo_id: str, *, asks: bool) -> None:
+    if not repo_id:
+        raise HubError("is not given", where="--repo-id", hint="give one such as me/pythia-160m-gptq-int4")
+    if asks and not sys.stdin.isatty():
+        hint = "add --yes, or --dry-run to see the plan"
+        raise HubError("there is no terminal to ask on", where="publish", hint=hint)
+
+
+def _plans(folders: list[Path], prepare: Callable[[Path], Publication], *, private: bool) -> list[Plan]:
+    """Check all artifacts, then compare each with its repository."""
+    from pythia_quant.hub.plan import make_plan
+    from pythia_quant.hub.publication import check_distinct
+    from pythia_quant.progress import Steps
+
+    publications, plans = [], []
+    with Steps(2 * len(folders), progress_console) as steps:
+        for folder in folders:
+            with steps.step(f"checking {folder.name}"):
+                publications.append(prepare(folder))
+        check_distinct(publications)
+        for publication in publications:
+            with steps.step(f"comparing with {publication.target.repo_id}"):
+                plans.append(make_plan(publication, private=private))
+    return plans
+
+
+def _upload(plans: list[Plan], *, private: bool) -> None:
+    """Publish what is planned, and print where each artifact is now."""
+    from pythia_quant.hub.plan import make_plan
+    from pythia_quant.hub.publish import publish as upload
+    from pythia_quant.progress import Steps
+
+    changed: set[str] = set()
     with Steps(len(plans), progress_console) as steps:
-        changed: set[str] = set()
         for plan in plans:
             with steps.step(f"publishing {plan.where}") as report:
                 repository = plan.publication.target.repo_id

@@ -59,6 +59,29 @@ def learning_rate(step: int, steps: int) -> float:
     return PEAK_LEARNING_RATE * (FINAL_SHARE + (1 - FINAL_SHARE) * cosine)
 
 
+def train(model: GPTNeoXForCausalLM, stream: torch.Tensor, held_out: torch.Tensor, steps: int, batch: int) -> None:
+    """Train `model` on windows of `stream`, int64 [tokens], at random places; print its perplexity now and then."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95))
+    for step in track(range(steps), description="training"):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps)
+        starts = torch.randint(len(stream) - CONTEXT, (batch,))
+        rows = torch.stack([stream[i : i + CONTEXT] for i in starts.tolist()])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model(input_ids=rows, labels=rows).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 250 == 249:
+            print(
+                f"step {step + 1}: loss {loss.item():.3f}, held-out perplexity {perplexity(model, held_out[:40]):.2f}"
+            )
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 2500,
@@ -82,25 +105,7 @@ def main(
     config = GPTNeoXConfig(**architecture.config())
     model = GPTNeoXForCausalLM(config).float()
     untrained = perplexity(model, held_out[:100])
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95))
-    for step in track(range(steps), description="training"):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
-        starts = torch.randint(len(stream) - CONTEXT, (batch,))
-        rows = torch.stack([stream[i : i + CONTEXT] for i in starts.tolist()])
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = model(input_ids=rows, labels=rows).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % 250 == 249:
-            print(
-                f"step {step + 1}: loss {loss.item():.3f}, held-out perplexity {perplexity(model, held_out[:40]):.2f}"
-            )
+    train(model, stream, held_out, steps, batch)
 
     model.half().save_pretrained(out)
     (out / "config.json").write_text(json.dumps(architecture.config(), indent=2) + "\n")

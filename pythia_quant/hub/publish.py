@@ -6,7 +6,6 @@ somebody else's came in between. A commit whose answer was lost is looked for, b
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pythia_quant.hub.plan import Plan
 from pythia_quant.hub.remote import head, read_tree
 from pythia_quant.hub.uploads import uploads
 from pythia_quant.hub_answers import commit_id
-from pythia_quant.hub_client import FAILURES, WAITS, api, ask, explained, passing, retry_after, status_of
+from pythia_quant.hub_client import FAILURES, api, ask, explained, passing, status_of
 from pythia_quant.redaction import redacted
 
 _BUSY, _OVERTAKEN = (409, 423), 412
@@ -119,33 +118,26 @@ def _commit(plan: Plan, parent: str, operations: list[CommitOperationAdd | Commi
     """Commit, and return the commit. What went unheard is looked for before it is repeated."""
     repo_id, revision = plan.publication.target.repo_id, plan.publication.target.revision
     title = f"Publish {plan.publication.artifact.manifest.variant}"
-    failure: BaseException | None = None
-    for wait in (*WAITS, None):
-        try:
-            info = api().create_commit(
-                repo_id, operations, commit_message=title, revision=revision, parent_commit=parent
+
+    def commit() -> str:
+        info = api().create_commit(repo_id, operations, commit_message=title, revision=revision, parent_commit=parent)
+        return commit_id(info.oid)
+
+    def landed(failure: BaseException) -> str | None:
+        if not (passing(failure) or status_of(failure) in (*_BUSY, _OVERTAKEN)):
+            return None
+        latest = ask(lambda: head(repo_id, revision), plan.where)
+        if latest == parent:
+            return None
+        if _missing(plan, latest):
+            raise HubError(
+                f"somebody else committed meanwhile ({latest[:12]}), and what is there now is not this",
+                where=plan.where,
+                hint="look at what changed there, and run again",
             )
-            return commit_id(info.oid)
-        except PythiaQuantError:
-            raise
-        except Exception as error:
-            failure = error
-        later = passing(failure) or status_of(failure) in _BUSY
-        if later or status_of(failure) == _OVERTAKEN:
-            landed = ask(lambda: head(repo_id, revision), plan.where)
-            if landed != parent:
-                if _missing(plan, landed):
-                    raise HubError(
-                        f"somebody else committed meanwhile ({landed[:12]}), and what is there now is not this",
-                        where=plan.where,
-                        hint="look at what changed there, and run again",
-                    )
-                return landed
-        if wait is None or not later:
-            break
-        time.sleep(retry_after(failure) or wait)
-    assert failure is not None  # noqa: S101 - the loop ends only after a failure
-    raise explained(failure, plan.where)
+        return latest
+
+    return ask(commit, plan.where, busy=_BUSY, unheard=landed)
 
 
 def _missing(plan: Plan, commit: str) -> list[str]:
