@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pythia_quant.architecture import Architecture, SpecialTokens
+from pythia_quant.callbacks import Notice, say_nothing
 from pythia_quant.config_file import read_config, special_tokens
 from pythia_quant.errors import SourceError
 from pythia_quant.inside import own_file
@@ -17,13 +17,12 @@ from pythia_quant.json_file import read_object
 GENERATION_CONFIG = "generation_config.json"
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
-Tell = Callable[[str], None]
 
 # Says that the file was made from config.json: ours is made from both.
 _ORIGIN = "_from_model_config"
 
 
-def read_model(folder: Path, notice: Tell = lambda _: None, *, quantized: bool = False) -> Architecture:
+def read_model(folder: Path, notice: Notice = say_nothing, *, quantized: bool = False) -> Architecture:
     """Read the ``config.json`` of a checkpoint or an artifact, with the special tokens that it generates with.
 
     transformers stops where ``generation_config.json`` says. What that file does not name is as in ``config.json``.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pythia_quant.architecture import Architecture
+from pythia_quant.callbacks import Notice
 from pythia_quant.located_yaml import Keys
 from pythia_quant.measuring import DECODED, LambadaSettings, LatencySettings, TaskSettings
 from pythia_quant.recipe import CalibrationSettings, Recipe, TextSettings, shipped_recipes
@@ -72,7 +72,7 @@ def _file(path: Path) -> TextSettings:
     return TextSettings(file=str(without_links(path)))
 
 
-def without_fetched_passages(recipe: Recipe, names: list[str], notice: Callable[[str], None]) -> Recipe:
+def without_fetched_passages(recipe: Recipe, names: list[str], notice: Notice) -> Recipe:
     """Return the recipe without LAMBADA where it would be the only text to fetch: all others were given as files.
 
     Args:
@@ -88,7 +88,7 @@ def without_fetched_passages(recipe: Recipe, names: list[str], notice: Callable[
     return replace(recipe, settings=recipe.settings.model_copy(update={"tasks": TaskSettings()}))
 
 
-def with_context_of(recipe: Recipe, architecture: Architecture, notice: Callable[[str], None]) -> Recipe:
+def with_context_of(recipe: Recipe, architecture: Architecture, notice: Notice) -> Recipe:
     """Return a recipe that fits the context of a model it was not written for: no window or prompt is longer.
 
     The windows of a recipe that ships with the package are the whole context of its model, and become that of another.

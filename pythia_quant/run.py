@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rich.markup import escape
 from pythia_quant import suite
 from pythia_quant.artifact import Artifact, open_artifact
 from pythia_quant.bench.benchmark import Options, benchmark, step_count
+from pythia_quant.callbacks import Notice
 from pythia_quant.conversion import artifact_folder, check_space, convert, costs
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats import format_of
@@ -238,7 +238,7 @@ def _open(
         return load_inputs(recipe, _notices(console), lambda what: report(what, 0, 1), convert=convert, only=only)
 
 
-def _notices(console: Console) -> Callable[[str], None]:
+def _notices(console: Console) -> Notice:
     """Return how to show sentences that may quote a file: no sign in them is an order to the terminal."""
     return lambda sentence: console.print(printable(sentence), markup=False, highlight=False, soft_wrap=True)
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers import Encoding, Tokenizer
 
 from pythia_quant.architecture import SpecialTokens
+from pythia_quant.callbacks import Notice, say_nothing
 from pythia_quant.errors import CorpusError, PythiaQuantError, SourceError
 from pythia_quant.inside import own_file
 from pythia_quant.json_file import read_object
@@ -29,11 +30,9 @@ END_OF_TEXT = "<|endoftext|>"
 
 _UNCUT: dict[str, Any] = {"truncation": None, "padding": None}
 
-Tell = Callable[[str], None]
-
 
 def open_tokenizer(
-    path: Path, vocabulary: int, kind: type[PythiaQuantError] = SourceError, notice: Tell = lambda _: None
+    path: Path, vocabulary: int, kind: type[PythiaQuantError] = SourceError, notice: Notice = say_nothing
 ) -> Tokenizer:
     """Open a ``tokenizer.json`` so that a text is never cut or padded, and no token is beyond the model's vocabulary.
 
@@ -99,7 +98,7 @@ def tokenize(tokenizer: Tokenizer, text: str) -> Encoding:
         return tokenizer.encode(text, add_special_tokens=False)
 
 
-def check_belongs(tokenizer: Tokenizer, folder: Path, tokens: SpecialTokens, notice: Tell) -> None:
+def check_belongs(tokenizer: Tokenizer, folder: Path, tokens: SpecialTokens, notice: Notice) -> None:
     """Refuse another model's tokenizer, which may well have few enough tokens.
 
     A fine-tune may end its texts otherwise in the tokenizer than in the model, or have several ends. It is another

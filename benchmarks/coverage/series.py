@@ -75,7 +75,7 @@ def _logits(reader: WeightReader, ids: Tensor, scratch: Path) -> OfPositions:
     """Run all windows up to the head, layer by layer; `scratch` keeps the states of a run that was stopped."""
     scratch.mkdir(parents=True, exist_ok=True)
     model = Fp32Layers(reader)
-    states = final_states(model, ids, scratch, lambda done, total: _tell(f"{scratch.name}, layer", done, total))
+    states = final_states(model, ids, scratch, _tell, f"{scratch.name}, layer")
     head = model.head()
     return lambda window, positions: head(states.read(slice(window, window + 1))[0][positions])
 

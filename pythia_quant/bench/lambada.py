@@ -6,8 +6,7 @@ lm-evaluation-harness 0.4.13 does, so that the numbers can be compared with publ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from pythia_quant.architecture import Architecture
 from pythia_quant.bench.subject import Subject
+from pythia_quant.callbacks import Report, silent
 from pythia_quant.config_file import read_config
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.isolate import report_progress
@@ -24,9 +24,6 @@ from pythia_quant.passages import read_passages
 from pythia_quant.results import Lambada
 from pythia_quant.runtimes import Runtime
 from pythia_quant.tokenizer import TOKENIZER, open_tokenizer, tokenize
-
-Advanced = Callable[[int, int], None]
-"""Called with the number of passages done and of all."""
 
 
 class Example(NamedTuple):
@@ -96,7 +93,7 @@ def measure_lambada(
     tokenizer: Tokenizer,
     passages: Sequence[str],
     architecture: Architecture,
-    advanced: Advanced = lambda _done, _total: None,
+    report: Report = silent,
 ) -> Lambada:
     """Score the last word of every passage, one passage at a time: the numbers do not depend on a batch size.
 
@@ -109,7 +106,7 @@ def measure_lambada(
         likelihood, greedy = judge(predict(runtime, example, architecture.context), example.word)
         likelihoods.append(likelihood)
         hits.append(greedy)
-        advanced(done, len(passages))
+        report("passage", done, len(passages))
     return Lambada(log_likelihood=likelihoods, greedy=hits)
 
 
@@ -129,4 +126,4 @@ def measure_row(subject: dict[str, Any], file: str, examples: int | None, source
     passages, shape = read_passages(Path(file))[:examples], read_config(Path(source) / "config.json")
     tokenizer = open_tokenizer(Path(source) / TOKENIZER, shape.vocabulary)
     runtime = Subject.model_validate(subject).open_runtime(threads)
-    return measure_lambada(runtime, tokenizer, passages, shape, partial(report_progress, "passage")).model_dump()
+    return measure_lambada(runtime, tokenizer, passages, shape, report_progress).model_dump()

@@ -90,7 +90,7 @@ def whole_windows(logits: Callable[[Tensor], Tensor], ids: Tensor) -> OfWindow:
 def in_layers(model: Layered, ids: Tensor, scratch: Path, what: str) -> OfWindow:
     """Run all windows through a model layer by layer, its states in `scratch`; `what` is said of the progress."""
     scratch.mkdir(parents=True, exist_ok=True)
-    states = final_states(model, ids, scratch, lambda done, total: report_progress(f"{what}, layer", done, total))
+    states = final_states(model, ids, scratch, report_progress, f"{what}, layer")
     head = model.head()
 
     def of_window(window: int) -> Callable[[slice], Tensor]:

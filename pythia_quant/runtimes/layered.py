@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from pythia_quant.callbacks import Report, silent
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.layerwise import parts
 
@@ -86,9 +87,7 @@ class States:
 
 
 @torch.inference_mode()
-def final_states(
-    model: Layered, ids: Tensor, folder: Path, advanced: Callable[[int, int], None] = lambda _done, _total: None
-) -> States:
+def final_states(model: Layered, ids: Tensor, folder: Path, report: Report = silent, what: str = "layer") -> States:
     """Run all windows through a model, up to its head.
 
     A folder that an interrupted call left is gone on with at the stage it had reached.
@@ -97,7 +96,8 @@ def final_states(
         model: in stages.
         ids: int64 [windows, tokens].
         folder: to hold the states, of this model and these windows only; twice their size while it runs.
-        advanced: told how many stages are done, and of how many.
+        report: told how many stages are done, and of how many.
+        what: what a stage is called in the report.
     """
 
     windows, tokens = ids.shape
@@ -118,7 +118,7 @@ def final_states(
         del embed
         done = 0
     for index in range(done, model.stages):
-        advanced(index, model.stages)
+        report(what, index, model.stages)
         before, stage = states(f"states-{index}"), model.stage(index)
         save(index + 1, lambda rows, before=before, stage=stage: stage(before.read(rows)))  # type: ignore[misc]
         del stage

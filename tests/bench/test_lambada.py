@@ -70,7 +70,7 @@ def ids(text: str) -> list[int]:
 def test_a_case_computed_by_hand() -> None:
     told: list[tuple[int, int]] = []
     measured = measure_lambada(
-        Parrot(), BYTES, ["the cat", "the cap"], TINY, lambda done, total: told.append((done, total))
+        Parrot(), BYTES, ["the cat", "the cap"], TINY, lambda _, done, total: told.append((done, total))
     )
     hit, miss = 4 * math.log(0.5), 3 * math.log(0.5) + math.log(0.5 / OTHERS)
     assert measured.log_likelihood == pytest.approx([hit, miss], rel=1e-6)

@@ -112,14 +112,14 @@ def test_an_interrupted_run_through_the_layers_goes_on(checkpoint: Path, tmp_pat
     model, folder = Fp32Layers(open_weights(checkpoint)), tmp_path / "states"
     folder.mkdir()
 
-    def stop(done: int, _total: int) -> None:
+    def stop(_what: str, done: int, _total: int) -> None:
         if done == 2:
             raise Stop
 
     with pytest.raises(Stop):
         final_states(model, IDS, folder, stop)
     seen: list[int] = []
-    found = final_states(model, IDS, folder, lambda done, _: seen.append(done))
+    found = final_states(model, IDS, folder, lambda _, done, __: seen.append(done))
     assert seen == [2]
     whole = tmp_path / "whole"
     whole.mkdir()
