@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from pythia_quant.errors import ArtifactError
-from pythia_quant.hub_files import sha256
+from pythia_quant.file_hashes import sha256
 from pythia_quant.inside import own_file
 from pythia_quant.manifest import MANIFEST, FileRecord, Manifest, read_manifest
 from pythia_quant.printable import printable
@@ -78,8 +78,12 @@ def _first(error: ValidationError) -> str:
     return printable(f"{'.'.join(map(str, first['loc']))} {first['msg']}")[:300]
 
 
-def hash_files(folder: Path) -> dict[str, FileRecord]:
+def hash_files(folder: Path, digest: Callable[[Path], str] = sha256) -> dict[str, FileRecord]:
     """Return size and SHA-256 of every file below `folder` but the manifest, by relative path.
+
+    Args:
+        folder: an artifact's.
+        digest: gives a file's SHA-256: by reading it, unless given.
 
     Raises:
         ArtifactError: something below it is neither a file nor a folder with files in it, or is a link that leads out.
@@ -92,7 +96,7 @@ def hash_files(folder: Path) -> dict[str, FileRecord]:
                 what = "a link to a folder" if path.is_symlink() else "an empty folder"
                 raise ArtifactError(f"{name} is {what}", where=str(folder), hint="an artifact is files; remove it")
             if name != MANIFEST and own_file(folder, name, ArtifactError):
-                files[name] = FileRecord(bytes=path.stat().st_size, sha256=sha256(path))
+                files[name] = FileRecord(bytes=path.stat().st_size, sha256=digest(path))
     except OSError as error:
         raise ArtifactError(f"{error.filename} cannot be read ({error.strerror})", where=str(folder)) from error
     return files
@@ -114,13 +118,17 @@ _PUBLISHED = ("README.md", "results.json", "recipe.yaml", ".eval_results/lambada
 _DOWNLOADED = ".cache/huggingface/"
 
 
-def verify_files(artifact: Artifact) -> None:
+def verify_files(artifact: Artifact, digest: Callable[[Path], str] = sha256) -> None:
     """Compare the files with the manifest. What a downloaded repository has beside an artifact's is let pass.
+
+    Args:
+        artifact: an opened one.
+        digest: see :func:`hash_files`.
 
     Raises:
         ArtifactError: a file is missing, altered, or not in the manifest.
     """
-    found, listed = hash_files(artifact.folder), artifact.manifest.files
+    found, listed = hash_files(artifact.folder, digest), artifact.manifest.files
     where, again = str(artifact.folder), "convert or download it again"
     for name in sorted(listed.keys() | found.keys()):
         if name not in found:

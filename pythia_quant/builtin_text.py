@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import os
 import sysconfig
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from pythia_quant.cache import cache_folder
+from pythia_quant.cache import Cache
 from pythia_quant.corpus import OVERLAP_LENGTH, encode, shared
 from pythia_quant.tokenizer import tokenize
 
 HELD_OUT_SHARE = 0.15
-_DIGEST = 64  # characters of the hash before a kept text
+_CACHE = Cache("texts", 50_000_000)
 
 # Absent from some builds of CPython, or tables of data rather than text.
 _SKIPPED = {
@@ -55,11 +54,14 @@ def documents() -> list[Document]:
 def _sources() -> list[Document]:
     root = Path(sysconfig.get_paths()["stdlib"])
     found = []
-    for path in root.rglob("*.py"):
-        relative = path.relative_to(root)
-        if _SKIPPED.isdisjoint(relative.parts) and not relative.parts[0].startswith(("config-", "_sysconfigdata")):
-            text = path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")
-            found.append(Document(relative.as_posix(), text))
+    for folder, folders, names in os.walk(root):
+        # Not even entered: all that is installed may be in site-packages.
+        folders[:] = [name for name in folders if name not in _SKIPPED]
+        for path in (Path(folder, name) for name in names if name.endswith(".py")):
+            relative = path.relative_to(root)
+            if not relative.parts[0].startswith(("config-", "_sysconfigdata")):
+                text = path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")
+                found.append(Document(relative.as_posix(), text))
     return found
 
 
@@ -81,7 +83,7 @@ def training_text() -> str:
 def held_out_text(tokenizer: Tokenizer) -> str:
     """Return the held-out documents less every paragraph that shares 13 tokens in a row with the training text.
 
-    Finding them takes ten seconds and more, so the text is kept in the cache, by the content of all that decides it.
+    To find them takes ten seconds and more, so the text stays in the cache, by the content of all that decides it.
 
     Args:
         tokenizer: decides what a token is; a fast tokenizer, because character offsets are needed.
@@ -89,17 +91,11 @@ def held_out_text(tokenizer: Tokenizer) -> str:
     found = documents()
     training, held_out = ("\n\n".join(d.text for d in found if d.held_out is wanted) for wanted in (False, True))
     parts = "\0".join((tokenizer.to_str(), str(OVERLAP_LENGTH), training, held_out))
-    kept = cache_folder("texts") / f"{hashlib.sha256(parts.encode(errors='surrogatepass')).hexdigest()[:32]}.txt"
-    with suppress(OSError, ValueError):
-        content = kept.read_bytes()
-        if hashlib.sha256(content[_DIGEST:]).hexdigest().encode() == content[:_DIGEST]:
-            return content[_DIGEST:].decode()
+    key = hashlib.sha256(parts.encode(errors="surrogatepass")).hexdigest()[:32]
+    if (content := _CACHE.read(key)) is not None:
+        return content.decode()
     text = _without_shared(tokenizer, training, held_out)
-    with suppress(OSError):  # it can be had again
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=kept.parent, delete=False) as partial:
-            partial.write(hashlib.sha256(text.encode()).hexdigest().encode() + text.encode())
-        Path(partial.name).replace(kept)
+    _CACHE.write(key, text.encode())
     return text
 
 

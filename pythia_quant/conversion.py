@@ -20,6 +20,7 @@ from pythia_quant.artifact import Artifact, hash_files, open_artifact
 from pythia_quant.callbacks import Report, silent
 from pythia_quant.check import PROBE_TOKENS, check
 from pythia_quant.errors import ArtifactError
+from pythia_quant.file_hashes import sha256_if_changed
 from pythia_quant.folders import recover, scratch_folder, work_folder
 from pythia_quant.formats import format_of
 from pythia_quant.formats.format import Costs, Format
@@ -237,5 +238,5 @@ def _manifest(plan: _Plan, notes: dict[str, object], checked: CheckRecord, folde
         cpu=environment.cpu(),
         notes=notes | {name: note for name, note in noted.items() if note},
         check=checked,
-        files=hash_files(folder),
+        files=hash_files(folder, sha256_if_changed),
     )

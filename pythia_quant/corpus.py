@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import tokenizers
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from pythia_quant.cache import Cache
 from pythia_quant.errors import CorpusError
 from pythia_quant.text_files import read_text as read_text  # noqa: PLC0414 - users of this module want it, too
 from pythia_quant.tokenizer import tokenize
+
+_LEAST_CHARACTERS = 100_000
+"""Shorter texts are tokenized each time: that takes less than 0.1 s."""
+_TOKENS_VERSION = "1"
+"""To be raised when :func:`encode` gives other tokens for the same text and tokenizer, or its entries change."""
+_CACHE = Cache("tokens", 500_000_000)
 
 Tokens = NDArray[np.int64]
 T = TypeVar("T", bound=np.generic)
@@ -43,8 +51,22 @@ class Text:
 
 
 def encode(tokenizer: Tokenizer, text: str) -> Tokens:
-    """Tokenize `text` once, without a BOS token. Returns int64 [tokens]."""
-    return np.array(tokenize(tokenizer, text).ids, dtype=np.int64)
+    """Tokenize `text`, without a BOS token. Returns int64 [tokens].
+
+    The tokens of a long text stay in the cache, by the content of text and tokenizer.
+
+    Raises:
+        CorpusError: the text cannot be UTF-8, or the tokenizer fails on it.
+    """
+    if len(text) < _LEAST_CHARACTERS:
+        return np.array(tokenize(tokenizer, text).ids, dtype=np.int64)
+    parts = (_TOKENS_VERSION, tokenizers.__version__, tokenizer.to_str(), text)
+    digests = [hashlib.sha256(part.encode(errors="surrogatepass")).hexdigest() for part in parts]
+    key = hashlib.sha256("".join(digests).encode()).hexdigest()[:32]
+    if (content := _CACHE.read(key)) is None:
+        content = np.array(tokenize(tokenizer, text).ids, dtype="<i4").tobytes()
+        _CACHE.write(key, content)
+    return np.frombuffer(content, dtype="<i4").astype(np.int64)
 
 
 def windows(tokens: NDArray[T], length: int) -> NDArray[T]:
@@ -121,10 +143,21 @@ def shared(tokens: Tokens, other: Tokens, length: int = OVERLAP_LENGTH) -> NDArr
         bool [len(tokens)].
     """
     mark = np.zeros(len(tokens), dtype=bool)
-    starts = np.flatnonzero(np.isin(_run_hashes(tokens, length), _run_hashes(other, length)))
+    hashes, others = _run_hashes(tokens, length), _run_hashes(other, length)
+    # Of most runs a few bits of the hash say that they occur in one text only; to compare all hashes takes seconds.
+    likely = np.flatnonzero(_bits_occur(hashes, others))
+    starts = likely[np.isin(hashes[likely], others[_bits_occur(others, hashes[likely])])]
     for offset in range(length):
         mark[starts + offset] = True
     return mark
+
+
+def _bits_occur(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Mark the hashes whose lowest 24 bits are those of one of `others`, too."""
+    bits = np.uint64(2**24 - 1)
+    occurs = np.zeros(2**24, dtype=bool)
+    occurs[others & bits] = True
+    return occurs[hashes & bits]
 
 
 def _run_hashes(tokens: Tokens, length: int) -> NDArray[np.uint64]:

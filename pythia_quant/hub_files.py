@@ -12,6 +12,7 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils.tqdm import tqdm
 
 from pythia_quant.errors import PythiaQuantError, SourceError
+from pythia_quant.file_hashes import sha256_if_changed
 from pythia_quant.hub_client import explained, prepare, status_of
 from pythia_quant.inside import COMMIT, own_file, snapshot_of
 from pythia_quant.json_file import MOST_BYTES
@@ -149,12 +150,6 @@ def commit_of(cached: Path) -> str:
     return snapshot.name
 
 
-def sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def git_hash(content: bytes) -> str:
     """Return the hash that git gives a file of this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
@@ -184,7 +179,7 @@ def check_download(cached: Path, digest: str | None = None) -> None:
     path = cached.resolve()
     announced = path.name
     if len(announced) == _SHA256:
-        found = digest or sha256(path)
+        found = digest or sha256_if_changed(path)
     elif len(announced) == _SHA1 and digest is None:
         found = git_hash(path.read_bytes())
     else:

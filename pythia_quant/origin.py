@@ -12,8 +12,8 @@ from pythia_quant.artifact import Artifact
 from pythia_quant.callbacks import Report, silent
 from pythia_quant.closeness import Closeness, compare
 from pythia_quant.errors import ArtifactError, PythiaQuantError
+from pythia_quant.file_hashes import sha256
 from pythia_quant.formats import format_of
-from pythia_quant.hub_files import sha256
 from pythia_quant.inside import own_file
 from pythia_quant.manifest import DEMO
 from pythia_quant.source import open_source, open_weights

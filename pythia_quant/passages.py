@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pythia_quant.errors import CorpusError
-from pythia_quant.hub_files import Tell, fetch, say_nothing, sha256
+from pythia_quant.file_hashes import sha256_if_changed
+from pythia_quant.hub_files import Tell, fetch, say_nothing
 from pythia_quant.json_file import parse_json
 from pythia_quant.measuring import LambadaSettings
 from pythia_quant.text_files import read_utf8
@@ -44,7 +45,7 @@ def load_passages(settings: LambadaSettings, progress: Tell = say_nothing) -> Pa
             raise CorpusError(f"has no file {settings.file}", where=where, hint=hint)
         name, path = f"{settings.dataset} {settings.file}", fetched
     found = len(read_passages(path))
-    return Passages(name, path, sha256(path), min(found, settings.examples or found))
+    return Passages(name, path, sha256_if_changed(path), min(found, settings.examples or found))
 
 
 def read_passages(path: Path) -> list[str]:

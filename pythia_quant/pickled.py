@@ -13,6 +13,8 @@ from torch import Tensor
 from pythia_quant.errors import SourceError
 
 _ZIP = b"PK\x03\x04"
+_DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
+"""Safetensors' names of the dtypes that weights may have."""
 _DAMAGED = "download the file again; it is truncated or was not written completely"
 
 
@@ -38,6 +40,18 @@ def read_pickle(file: Path) -> tuple[dict[str, Tensor], bool]:
             f"holds {several}", where=str(file), hint="save the model's state_dict() alone, or save_pretrained()"
         )
     return next(iter(nested.values())), False
+
+
+def described(tensor: Tensor) -> tuple[tuple[int, ...], str]:
+    """Return a pickled tensor's shape and dtype; in place of the latter, what keeps its values from being read."""
+    if tensor.is_nested:
+        return (tensor.size(0),), "nested"
+    shape = tuple(tensor.shape)
+    if tensor.device.type != "cpu":
+        return shape, "without values"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():  # a few bytes for any number of them
+        return shape, "made of fewer values than it has"
+    return shape, _DTYPES.get(tensor.dtype, str(tensor.dtype))
 
 
 def _load(file: Path) -> Any:

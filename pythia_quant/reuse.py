@@ -15,6 +15,7 @@ from pythia_quant import environment
 from pythia_quant.artifact import Artifact, open_artifact, verify_files
 from pythia_quant.config_file import read_config
 from pythia_quant.errors import ArtifactError
+from pythia_quant.file_hashes import sha256_if_changed
 from pythia_quant.inputs import Inputs
 from pythia_quant.manifest import CalibrationRecord
 from pythia_quant.settings import VariantSettings
@@ -57,7 +58,7 @@ def reuse(target: Path, inputs: Inputs, settings: VariantSettings) -> Artifact:
             where=str(target),
             hint=f"convert {target.name} with --overwrite to replace it, or use another --out",
         )
-    verify_files(artifact)
+    verify_files(artifact, sha256_if_changed)
     return artifact
 
 

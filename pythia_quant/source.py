@@ -15,9 +15,10 @@ from pythia_quant import suite
 from pythia_quant.architecture import Architecture
 from pythia_quant.config_file import read_config, unknown_fields
 from pythia_quant.errors import SourceError
+from pythia_quant.file_hashes import sha256_if_changed
 from pythia_quant.found_instead import ADAPTER, found_instead, refuse_pointer
 from pythia_quant.generation_config import GENERATION_CONFIG, read_model, read_settings, tokens_of_config
-from pythia_quant.hub_files import Tell, check_download, commit_of, fetch, file_names, say_nothing, sha256
+from pythia_quant.hub_files import Tell, check_download, commit_of, fetch, file_names, say_nothing
 from pythia_quant.inside import own_file
 from pythia_quant.json_file import read_object
 from pythia_quant.manifest import DEMO, MANIFEST, is_file_name
@@ -159,7 +160,7 @@ def _open(
     paths = _weight_files(folder, get)
     own = read_config(config)
     weights = WeightFiles(paths, replace(own, tokens=tokens_of_config(own.tokens, architecture.tokens)))
-    digests = {path.name: sha256(path) for path in paths}
+    digests = {path.name: sha256_if_changed(path) for path in paths}
     if commit:
         for path in paths:
             check_download(path, digests[path.name])

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from pythia_quant.architecture import ATTENTION_BIASES, EMBEDDING, HEAD, Architecture
 from pythia_quant.errors import SourceError
 from pythia_quant.json_file import read_object
-from pythia_quant.pickled import read_pickle
 from pythia_quant.printable import short
 from pythia_quant.tensor_names import UNQUANTIZED, foreign, is_buffer, known_to_transformers, plain_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# ruff: noqa: PLC0415 - names and shapes are known without torch, which takes seconds to import
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.(?:safetensors|bin)")
 
-# The dtypes weights may have, by safetensors' names.
-_DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
+_DTYPES = ("F16", "BF16", "F32", "F64")
+"""The dtypes that weights may have, by safetensors' names."""
 _DAMAGED = "download the file again; it is truncated or was not written completely"
 _SAVED_ANEW = "transformers leaves it out: load the checkpoint there, and save it with save_pretrained()"
 
@@ -69,8 +71,8 @@ class WeightFiles:
                     continue  # as in transformers, whose model has no place for them
                 if other := foreign(stored):
                     raise SourceError(f"{other[0]} (its tensor {stored})", where=str(file), hint=other[1])
-                if dtype not in (handled := _DTYPES.values()):
-                    what = f"{stored} is {dtype}; only {', '.join(handled)} are handled"
+                if dtype not in _DTYPES:
+                    what = f"{stored} is {dtype}; only {', '.join(_DTYPES)} are handled"
                     raise SourceError(what, where=str(file), hint=f"if it is quantized already, {UNQUANTIZED}")
                 if name in self._stored:
                     before, earlier = self._stored[name]
@@ -81,6 +83,8 @@ class WeightFiles:
         self._check(shapes, files)
 
     def read(self, name: str) -> Tensor:
+        import torch
+
         if name not in self._stored:
             if name.endswith(ATTENTION_BIASES):
                 return torch.zeros(self.architecture.tensor_shapes()[name])
@@ -105,11 +109,13 @@ class WeightFiles:
     def _contents(self, file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
         """Return shape and dtype of each tensor of a file, dtypes as safetensors abbreviates them."""
         if file.suffix == ".bin":
+            from pythia_quant.pickled import described, read_pickle
+
             self._pickled[file], alone = read_pickle(file)
             self.plain &= alone
-            return {name: _described(tensor) for name, tensor in self._pickled[file].items()}
+            return {name: described(tensor) for name, tensor in self._pickled[file].items()}
         try:
-            with safe_open(file, framework="pt") as opened:
+            with safe_open(file, framework="numpy") as opened:
                 slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
                 return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
         except (SafetensorError, OSError, RuntimeError, ValueError) as error:
@@ -139,18 +145,6 @@ class WeightFiles:
         if self.architecture.tied and name in (HEAD, EMBEDDING):
             return HEAD in self._stored or EMBEDDING in self._stored
         return not self.architecture.attention_biases and name.endswith(ATTENTION_BIASES)
-
-
-def _described(tensor: Tensor) -> tuple[tuple[int, ...], str]:
-    """Return a pickled tensor's shape and dtype; in place of the latter, what keeps its values from being read."""
-    if tensor.is_nested:
-        return (tensor.size(0),), "nested"
-    shape = tuple(tensor.shape)
-    if tensor.device.type != "cpu":
-        return shape, "without values"
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():  # a few bytes for any number of them
-        return shape, "made of fewer values than it has"
-    return shape, _DTYPES.get(tensor.dtype, str(tensor.dtype))
 
 
 def weight_file_names(index: Path) -> list[str]:

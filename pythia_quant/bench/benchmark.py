@@ -28,6 +28,7 @@ from pythia_quant.bench.speed import latency_protocol, measure_speeds
 from pythia_quant.bench.speed import step_count as speed_steps
 from pythia_quant.bench.subject import SOURCE_DTYPES, Subject
 from pythia_quant.errors import BenchmarkError, PythiaQuantError
+from pythia_quant.file_hashes import sha256_if_changed
 from pythia_quant.folders import replace_file, work_folder
 from pythia_quant.inputs import Inputs
 from pythia_quant.json_file import read_object
@@ -128,7 +129,7 @@ def benchmark(
     if options.device == "cuda" and not torch.cuda.is_available():
         raise BenchmarkError("torch finds no GPU here", where="--device cuda", hint="measure on the CPU: --device cpu")
     for artifact in artifacts:
-        verify_files(artifact)
+        verify_files(artifact, sha256_if_changed)
         if artifact.manifest.source.sha256 != inputs.source.sha256:
             raise BenchmarkError("was made from other weights than these", where=str(artifact.folder))
     planned = _plan_rows(inputs, artifacts, options)

@@ -9,10 +9,11 @@ from pathlib import Path
 from pythia_quant.cache import cache_folder
 from pythia_quant.callbacks import Report, silent
 from pythia_quant.errors import HubError
+from pythia_quant.file_hashes import sha256
 from pythia_quant.folders import fresh_folder, held
 from pythia_quant.hub import SCHEME
 from pythia_quant.hub_client import check_name
-from pythia_quant.hub_files import commit_of, fetch, forget, sha256
+from pythia_quant.hub_files import commit_of, fetch, forget
 from pythia_quant.manifest import MANIFEST, FileRecord, read_manifest
 
 
