@@ -1,4 +1,4 @@
-"""Arrays that an earlier call left: what a killed process or a full disk has cut short is one clear error."""
+"""Read arrays that an earlier call wrote. A file cut short by a killed process or a full disk is one clear error."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def load_array(
     """Read a .npy file.
 
     Args:
-        path: of the file.
-        dtype: that it must have.
-        shape: that it must have; None for any length.
-        kind: what is raised.
-        hint: what the user can do when it cannot be read.
-        mapped: map it instead, copied on write: torch wants arrays that it may write to.
+        path: the file.
+        dtype: the dtype that the array must have.
+        shape: the shape that the array must have; None stands for any length.
+        kind: the class of the error to raise.
+        hint: what the user can do when the file cannot be read.
+        mapped: whether to map the file, copied on write, because torch wants arrays that it may write to.
 
     Raises:
-        PythiaQuantError: of that kind; it is missing, cut short, no array, or another one.
+        PythiaQuantError: of class `kind`; the file is missing, cut short, or no array, or has another dtype or shape.
     """
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="c" if mapped else None)
-    except Exception as error:  # the header is read as Python, which fails in ways of its own
+    except Exception as error:  # numpy parses the header as Python source, which can raise almost anything
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise kind(f"cannot be read ({reason})", where=str(path), hint=hint) from error
     fits = array.dtype == dtype and len(array.shape) == len(shape)
-    if not fits or any(wanted not in (None, length) for wanted, length in zip(shape, array.shape, strict=True)):
+    if not fits or any(expected not in (None, length) for expected, length in zip(shape, array.shape, strict=True)):
         what = f"holds {array.dtype} {list(array.shape)}, another array than belongs there"
         raise kind(what, where=str(path), hint=hint)
     return array

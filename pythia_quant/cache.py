@@ -1,4 +1,4 @@
-"""What this program keeps so as not to make it again: where, and files of limited size in all."""
+"""The cache folder: files that can be made or downloaded again, of limited size in all."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ _DIGEST = 64
 """Characters of the SHA-256 that stands before an entry's content."""
 
 
-def cache_folder(of: str) -> Path:
-    """Return the folder for one kind of thing, below PYTHIA_QUANT_CACHE or ``pythia-quant`` in the user's cache.
+def cache_folder(kind: str) -> Path:
+    """Return the cache's folder for one kind of file, such as ``texts``.
+
+    It stands in PYTHIA_QUANT_CACHE, or else in ``pythia-quant`` in the user's cache folder.
 
     Raises:
-        StorageError: nothing says where that is: the user has no home.
+        StorageError: neither variable is set and the user has no home folder.
     """
-    own = os.environ.get("PYTHIA_QUANT_CACHE")
-    if own:
-        return Path(own) / of
-    users = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path.home() raises
-    if users.startswith("~"):
+    own_cache = os.environ.get("PYTHIA_QUANT_CACHE")
+    if own_cache:
+        return Path(own_cache) / kind
+    user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path.home() raises
+    if user_cache.startswith("~"):
         raise StorageError(
             "there is no home folder to keep a cache in", hint="name one in PYTHIA_QUANT_CACHE, or set HOME"
         )
-    return Path(users) / "pythia-quant" / of
+    return Path(user_cache) / "pythia-quant" / kind
 
 
 class Cache:
@@ -37,17 +39,17 @@ class Cache:
     An entry that is damaged, or cannot be read or written, is as good as none: whoever asks makes its content again.
 
     Args:
-        of: the kind: the name of a folder below the user's cache.
+        kind: of entries: the name of a folder below the user's cache.
         most_bytes: of all entries together. Above it the entries that were read the longest ago are removed.
     """
 
-    def __init__(self, of: str, most_bytes: int) -> None:
-        self._of, self._most_bytes = of, most_bytes
+    def __init__(self, kind: str, most_bytes: int) -> None:
+        self._kind, self._most_bytes = kind, most_bytes
 
     def read(self, key: str) -> bytes | None:
         """Return the content of an entry; None where there is no such entry, or it is damaged."""
         with suppress(OSError, StorageError):
-            path = cache_folder(self._of) / key
+            path = cache_folder(self._kind) / key
             stored = path.read_bytes()
             digest, content = stored[:_DIGEST], stored[_DIGEST:]
             if hashlib.sha256(content).hexdigest().encode() == digest:
@@ -60,7 +62,7 @@ class Cache:
         if len(content) > self._most_bytes:
             return
         with suppress(OSError, StorageError):
-            folder = cache_folder(self._of)
+            folder = cache_folder(self._kind)
             folder.mkdir(parents=True, exist_ok=True)
             with NamedTemporaryFile(dir=folder, prefix="partial-", delete=False) as partial:
                 partial.write(hashlib.sha256(content).hexdigest().encode())

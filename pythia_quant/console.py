@@ -1,4 +1,4 @@
-"""Where the command line prints: results on standard output, progress and errors on the other one."""
+"""The consoles of the command line: results go to standard output, progress and errors to standard error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pythia_quant.printable import printable
 
 
 class PrintableConsole(Console):
-    """A console on which text is text: what names and messages hold of control characters is shown as escapes."""
+    """A console that shows control characters in names and messages as escapes."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -33,25 +33,25 @@ progress_console = PrintableConsole(stderr=True)
 
 
 def example(*commands: str) -> str:
-    """Return the end of a command's help."""
+    """Return examples for the end of a command's help."""
     return "Example:\n\n" + "\n\n".join(f"[cyan]{command}[/]" for command in commands)
 
 
 def print_error(error: PythiaQuantError) -> None:
-    """Print what the user can act on."""
+    """Print an error on standard error."""
     with suppress(OSError):
         progress_console.print("[bold red]error:[/] ", end="")
     print_message(str(error))
 
 
 def print_message(text: str) -> None:
-    """Print text as it is, for the user to read; where nobody can be told any more, nothing happens."""
+    """Print text as it is on standard error; do nothing when that is closed."""
     with suppress(OSError):
         progress_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class _StandardOutput(io.FileIO):
-    """Standard output, whose errors say that it is."""
+    """Standard output, with its name in its errors."""
 
     def write(self, data: Buffer, /) -> int:
         try:
@@ -62,7 +62,7 @@ class _StandardOutput(io.FileIO):
 
 
 def prepare_output() -> None:
-    """Have characters that standard output cannot show replaced, and its errors named as what they are."""
+    """Make standard output replace the characters that it cannot encode, and name itself in its errors."""
     old = sys.stdout
     if isinstance(old, io.TextIOWrapper):
         file = io.BufferedWriter(_StandardOutput(old.fileno(), "wb", closefd=False))
@@ -70,12 +70,12 @@ def prepare_output() -> None:
 
 
 def finish_output() -> OSError | None:
-    """Write what standard output still holds; return why that cannot be, after which it is given up."""
+    """Flush standard output; if that fails, redirect it to nowhere and return the error."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        with suppress(OSError, ValueError):  # Python would try again at its end, and complain
+        with suppress(OSError, ValueError):  # otherwise Python flushes again at exit, and prints a traceback
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return error
     return None

@@ -1,4 +1,4 @@
-"""The machine and the library versions a number belongs to."""
+"""The machine and the library versions that a measured number belongs to."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def tool_version() -> str:
 
 @cache
 def library_versions() -> dict[str, str]:
-    """Return Python's version and those of the installed libraries that computed something."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the installed libraries that compute something."""
+    versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 @cache
@@ -56,20 +56,20 @@ def cpu() -> str:
 
 @cache
 def accelerator() -> str | None:
-    """Return the GPU's name with CUDA's version and the driver's; None where torch sees none."""
+    """Return the GPU's name with the versions of CUDA and the driver; None where torch sees no GPU."""
     import torch  # noqa: PLC0415 - heavy, and nothing else here needs it
 
     if not torch.cuda.is_available():
         return None
-    loaded = Path("/proc/driver/nvidia/version")
-    driver = driver_version(loaded.read_text()) if loaded.exists() else ""
+    driver_file = Path("/proc/driver/nvidia/version")
+    driver = driver_version(driver_file.read_text()) if driver_file.exists() else ""
     return f"{torch.cuda.get_device_name()} (CUDA {torch.version.cuda}{driver and f', driver {driver}'})"
 
 
 def driver_version(text: str) -> str:
-    """Return the version in what NVIDIA's kernel module says of itself; empty where there is none."""
-    found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", text)
-    return found[1] if found else ""
+    """Return the driver's version from the text of ``/proc/driver/nvidia/version``; empty when it names none."""
+    match = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", text)
+    return match[1] if match else ""
 
 
 def system() -> str:

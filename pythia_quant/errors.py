@@ -1,4 +1,4 @@
-"""The one base class of everything this package refuses, so that the command line can print it and exit with 2."""
+"""The errors of this package. They share one base class, so that the command line can print them and exit with 2."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 class PythiaQuantError(Exception):
-    """A refusal the user can act on.
+    """An error that the user can do something about.
 
     Args:
         what: what is wrong, in one sentence.
@@ -25,27 +25,27 @@ class PythiaQuantError(Exception):
 
 
 class ArgumentError(PythiaQuantError):
-    """What the command line gives cannot be used, whichever command it is for."""
+    """An argument of the command line cannot be used, whatever the command."""
 
 
 class RecipeError(PythiaQuantError):
-    """The recipe file, or a setting given instead of one in it, is not usable."""
+    """The recipe, or an option that replaces one of its settings, cannot be used."""
 
 
 class SourceError(PythiaQuantError):
-    """The checkpoint or its tokenizer is missing, damaged, or of a kind that is not handled."""
+    """The checkpoint or its tokenizer is missing, damaged, or of an unsupported kind."""
 
 
 class CorpusError(PythiaQuantError):
-    """A calibration or evaluation text is missing, too short, or overlaps the other one."""
+    """A calibration or evaluation text is missing or too short, or the two texts overlap."""
 
 
 class QuantizationError(PythiaQuantError):
-    """Tensors cannot be quantized as asked: shapes, non-finite values, unsuitable calibration."""
+    """Tensors cannot be quantized with these settings: shapes, non-finite values, or calibration do not allow it."""
 
 
 class ArtifactError(PythiaQuantError):
-    """An artifact is incomplete, altered, in the way, or does not compute what was intended."""
+    """An artifact is incomplete or altered, stands where another is to be made, or computes the wrong values."""
 
 
 class BenchmarkError(PythiaQuantError):
@@ -53,15 +53,15 @@ class BenchmarkError(PythiaQuantError):
 
 
 class StorageError(PythiaQuantError):
-    """A file or folder cannot be read or written where it is: the disk is full, read-only, somebody else's, …"""
+    """The operating system does not let us read or write a file: the disk is full, a permission is missing, …"""
 
 
 class HubError(PythiaQuantError):
-    """The hub refuses or cannot be reached, or holds something else than it should."""
+    """The hub refuses a request or cannot be reached, or a repository has the wrong content."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?`` for the closest of `choices`, or the list of choices."""
+    """Return ``did you mean 'x'?`` for the closest of `choices`, or the list of choices when none is close."""
     choices = sorted(choices)
-    close = get_close_matches(word, choices, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"choose from: {', '.join(choices)}"
+    matches = get_close_matches(word, choices, n=1)
+    return f"did you mean {matches[0]!r}?" if matches else f"choose from: {', '.join(choices)}"

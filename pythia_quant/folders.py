@@ -1,7 +1,7 @@
 """Files and folders that are complete or absent, each made by one process at a time.
 
-They are made beside their target under a hidden name, and renamed. A lock says that a process is at it: what is found
-while nobody holds the lock was left by one that died, whatever its number was, and goes.
+Each is made beside its target under a hidden name, and then renamed. The process that makes it holds a lock meanwhile.
+Hidden files that nobody holds the lock of were left by a process that died, and are removed.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from pythia_quant.storage import storing
 
 _TEMPORARY = "pythia-quant-"
 _UNLOCKED_SECONDS = 3600
-"""A temporary folder without a lock may be one that is being made; after so long it is not."""
+"""A younger temporary folder without a lock may belong to a process that is about to make the lock."""
 
 
 @contextmanager
-def held(target: Path, part: str = "", *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes, and this one, from making `target` meanwhile.
+def target_lock(target: Path, part: str = "", *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of `target`, so that nobody else makes it meanwhile, not even this process a second time.
 
     Args:
-        target: what is made; its folder is made when it is not there.
-        part: of the making, where parts have locks of their own.
-        wait: for the process that is at it, rather than to refuse.
+        target: the file or folder to make; its parent folder is made when it is missing.
+        part: the name of one part of the work, when that part has a lock of its own.
+        wait: whether to wait for a process that holds the lock, rather than to raise.
 
     Raises:
-        ArtifactError: another process is at it.
+        ArtifactError: another process holds the lock.
         StorageError: nothing can be written there.
     """
     path = _hidden(target, f"{part}lock")
@@ -45,7 +45,7 @@ def held(target: Path, part: str = "", *, wait: bool = False) -> Iterator[None]:
         try:
             lock.acquire(blocking=wait)
         except Timeout as error:
-            if not path.exists():  # as it looks where no file can be made, in /proc
+            if not path.exists():  # filelock times out, too, where no file can be made, as in /proc
                 raise StorageError("cannot be written", where=str(target), hint="choose another folder") from error
             raise ArtifactError(
                 "another process is at work on it", where=str(target), hint="wait for it to end"
@@ -54,28 +54,28 @@ def held(target: Path, part: str = "", *, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            path.unlink()  # a process that waits for it notices, and makes a new one
+            path.unlink()  # a process that waits for the lock notices, and makes a new file
         lock.release()
 
 
 @contextmanager
 def scratch_folder(target: Path) -> Iterator[Path]:
-    """Give an empty folder beside `target` and rename it to `target` at the end; on an error it is removed.
+    """Give an empty folder beside `target` and rename it to `target` at the end; remove it after an error.
 
-    Killed at any moment, this leaves at most hidden files and folders beside the target, which the next run for the
-    same target removes; what `target` held before stays, or is put back then.
+    A process that is killed leaves at most hidden files and folders beside the target. The next run for the same
+    target removes them; an earlier target stays, or the next run puts it back.
 
     Raises:
         ArtifactError: another process is at work on the same target.
-        StorageError: it cannot be written.
+        StorageError: the folder cannot be written.
     """
-    with held(target), fresh_folder(target) as folder:
+    with target_lock(target), fresh_folder(target) as folder:
         yield folder
 
 
 @contextmanager
 def fresh_folder(target: Path) -> Iterator[Path]:
-    """Do what :func:`scratch_folder` does, for a process that holds the target."""
+    """Do what :func:`scratch_folder` does; the caller holds the target's lock."""
     with storing(target):
         _clear(target)
         scratch, previous = _hidden(target, f"partial-{secrets.token_hex(4)}"), _hidden(target, "previous")
@@ -92,24 +92,24 @@ def fresh_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def work_folder(
-    target: Path, fingerprint: str, kept_on: tuple[type[Exception], ...] = (BenchmarkError,)
+    target: Path, fingerprint: str, resume_after: tuple[type[Exception], ...] = (BenchmarkError,)
 ) -> Iterator[Path]:
-    """Give a folder beside `target` that a killed process leaves to the next one of the same fingerprint.
+    """Give a folder beside `target` that a killed process leaves to the next process with the same fingerprint.
 
-    It is removed when all is done, and those of other fingerprints before. Until then it is this process's alone.
+    Work folders of other fingerprints are removed first, this one at the end. Only this process uses it meanwhile.
 
     Args:
-        target: what is made.
-        fingerprint: of all that the work depends on.
-        kept_on: errors after which the work is kept, because what was done is as good as before: by default that a
-            process died. After any other it is removed, but not after an interruption.
+        target: the file or folder to make.
+        fingerprint: a hash of everything that the work depends on.
+        resume_after: errors that leave the finished part of the work valid, so that the folder stays; by default the
+            death of a process. After any other error it is removed, but not after an interruption.
 
     Raises:
         ArtifactError: another process is at work on the same target.
-        StorageError: it cannot be written.
+        StorageError: the folder cannot be written.
     """
     folder = _hidden(target, f"work-{fingerprint}")
-    with held(target, "work."):
+    with target_lock(target, "work."):
         for other in _beside(target, "work-"):
             if other != folder:
                 _remove(other)
@@ -117,7 +117,7 @@ def work_folder(
             with storing(target):
                 folder.mkdir(exist_ok=True)
                 yield folder
-        except kept_on:
+        except resume_after:
             raise
         except Exception:
             _remove(folder)
@@ -125,55 +125,55 @@ def work_folder(
         _remove(folder)
 
 
-def replace_file(path: Path, text: str, earlier: Callable[[Path], Path] | None = None) -> None:
-    """Write a text file, UTF-8, that is complete or as it was before, for a process that holds it or its folder.
+def replace_file(path: Path, text: str, backup_name: Callable[[Path], Path] | None = None) -> None:
+    """Write a text file, UTF-8, completely or not at all; the caller holds its lock or that of its folder.
 
     Args:
-        path: where.
-        text: its content.
-        earlier: gives the name under which a file that is there already is kept; it is replaced unless given.
+        path: the file.
+        text: its new content.
+        backup_name: returns the path to move an existing file to; without it, the existing file is replaced.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     with storing(path):
         _clear(path)
         scratch = _hidden(path, f"partial-{secrets.token_hex(4)}")
         try:
             scratch.write_text(text, encoding="utf-8", newline="\n")
-            if earlier and path.exists():
-                path.rename(earlier(path))
+            if backup_name and path.exists():
+                path.rename(backup_name(path))
             scratch.replace(path)
         finally:
             _remove(scratch)
 
 
 def recover(target: Path) -> None:
-    """Put back what a process that died had moved from `target`, and remove what it left beside it.
+    """Clean up after a process that died: put back the target that it had moved away, and remove its hidden files.
 
-    Work that can be gone on with stays while there is no target. Nothing is done where another process is at work, or
-    nothing may be written.
+    Work folders stay while the target is missing: the next run goes on from them. Nothing happens when another process
+    is at work or the folder cannot be written.
     """
     with suppress(OSError, ArtifactError, StorageError):
         if _beside(target, "partial") or _beside(target, "previous"):
-            with held(target), storing(target):
+            with target_lock(target), storing(target):
                 _clear(target)
         if target.exists() and _beside(target, "work-"):
-            with held(target, "work."):
+            with target_lock(target, "work."):
                 for work in _beside(target, "work-"):
                     _remove(work)
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Give a folder for files of this process only; those of processes that were killed are removed first.
+    """Give a temporary folder for this process; remove the temporary folders of killed processes first.
 
     Raises:
-        StorageError: there is no place for it.
+        StorageError: the system has no place for temporary files.
     """
     try:
-        for left in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
-            _remove_abandoned(left)
+        for other in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+            _remove_abandoned(other)
         folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
     except FileNotFoundError as error:
         hint = "free some space there, or name another folder in TMPDIR"
@@ -186,28 +186,28 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove a temporary folder of this user's whose process is gone."""
+    """Remove a temporary folder of this user when its process is gone."""
     with suppress(OSError, Timeout):
-        found = folder.lstat()
-        if folder.is_symlink() or not folder.is_dir() or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+        status = folder.lstat()
+        if folder.is_symlink() or not folder.is_dir() or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
             return
-        if not (folder / ".lock").exists() and found.st_mtime > time.time() - _UNLOCKED_SECONDS:
+        if not (folder / ".lock").exists() and status.st_mtime > time.time() - _UNLOCKED_SECONDS:
             return
         with FileLock(folder / ".lock", blocking=False):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _clear(target: Path) -> None:
-    """Remove what others left half-done; for the process that holds the target."""
+    """Remove what dead processes left beside the target; the caller holds its lock."""
     previous = _hidden(target, "previous")
     if previous.exists() and not target.exists():
         previous.rename(target)
-    for left in [*_beside(target, "partial"), previous]:
-        _remove(left)
+    for leftover in [*_beside(target, "partial"), previous]:
+        _remove(leftover)
 
 
-def _hidden(target: Path, of: str) -> Path:
-    return target.parent / f".{target.name}.{of}"
+def _hidden(target: Path, suffix: str) -> Path:
+    return target.parent / f".{target.name}.{suffix}"
 
 
 def _beside(target: Path, kind: str) -> list[Path]:

@@ -1,7 +1,7 @@
-"""What a hub's answers may say. huggingface_hub makes paths of some headers, and checks neither them nor most JSON.
+"""Check a hub's answers as they arrive, before huggingface_hub sees them.
 
-An ETag becomes the name of a file in its cache, and the commit that of a folder: ``"../../../home/me/.bashrc"`` would
-be written, or removed, there. So answers are checked as they arrive, before the client has them.
+huggingface_hub builds paths from some headers and checks neither these headers nor most JSON. An ETag names a file in
+its cache, a commit names a folder: with ``"../../../home/me/.bashrc"`` it would write or remove that file.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pythia_quant.errors import HubError
 from pythia_quant.inside import COMMIT
 
 MOST_JSON = 50_000_000
-"""Bytes, unpacked, of an answer that is not a file: the listing of a large repository has a tenth of that."""
+"""Uncompressed bytes of an answer that is not a file. The listing of a large repository is ten times smaller."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# In quotes, because the client strips a W and slashes from the beginning of what has none.
+# With quotes, because the client strips a W and slashes from the beginning of a tag without quotes.
 _TAG = re.compile(r'(?:W/)?"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}"|[0-9a-f]{1,128}')
 _NUMBER = re.compile(r"[0-9]{1,15}")
 _DISTRUST = "nothing was written; HF_ENDPOINT or a proxy leads to something that is not to be trusted"
@@ -33,10 +33,11 @@ _HEADERS = {
 
 
 def check_answer(response: httpx2.Response) -> None:
-    """Refuse an answer whose headers the client would make something else of than they are for, or that never ends.
+    """Refuse an answer with a header that the client could misuse, and stop reading an answer that never ends.
 
     Raises:
-        HubError: naming the header; for what has no end, when so much of it has been read.
+        HubError: a header is malformed, and the message names it; or, while the answer is read, it has more than
+            :data:`MOST_JSON` bytes.
     """
     for name, pattern in _HEADERS.items():
         value = response.headers.get(name)
@@ -44,19 +45,19 @@ def check_answer(response: httpx2.Response) -> None:
             raise _refused(response, name, value)
     _check_tag(response)
     is_file = response.request.method == "GET" and response.is_success and "/api/" not in response.request.url.path
-    if not is_file:  # whose size whoever downloads it checks
+    if not is_file:  # the code that downloads a file checks the file's size
         _bound(response)
 
 
 def _bound(response: httpx2.Response) -> None:
-    """Have no more of an answer read than is sensible: the client keeps it whole, and unpacks it first."""
+    """Limit the size of an answer: the client decompresses all of it and holds it in memory."""
     unbounded = response.iter_bytes
 
     def iter_bytes(chunk_size: int | None = None) -> Iterator[bytes]:
-        come = 0
+        size = 0
         for chunk in unbounded(chunk_size):
-            come += len(chunk)
-            if come > MOST_JSON:
+            size += len(chunk)
+            if size > MOST_JSON:
                 raise HubError(
                     f"the hub's answer has more than {MOST_JSON / 1e6:.0f} MB", where=_place(response), hint=_DISTRUST
                 )
@@ -66,7 +67,7 @@ def _bound(response: httpx2.Response) -> None:
 
 
 def _check_tag(response: httpx2.Response) -> None:
-    """Check the ETag that the client would name a file after; only that of a HEAD request is, the linked one first."""
+    """Check the ETag that the client names a file after: that of a HEAD request, X-Linked-ETag before ETag."""
     if response.request.method != "HEAD" or response.status_code >= 400:
         return
     linked = response.headers.get("X-Linked-ETag")
@@ -74,7 +75,7 @@ def _check_tag(response: httpx2.Response) -> None:
     if tag is None or _TAG.fullmatch(tag):
         return
     if response.is_redirect and not linked:
-        del response.headers["ETag"]  # it is that of the redirection itself, which web servers call as they like
+        del response.headers["ETag"]  # it tags the redirection itself, and web servers may write anything there
         return
     raise _refused(response, "X-Linked-ETag" if linked else "ETag", tag)
 
@@ -93,36 +94,36 @@ def _place(response: httpx2.Response) -> str:
 
 
 def commit_id(value: object) -> str:
-    """Return a commit's id, 40 hex digits.
+    """Return `value` if it is a commit's id, 40 hex digits.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not.
     """
     return _matching(value, COMMIT, "commit")
 
 
 def git_id(value: object) -> str:
-    """Return the hash that git gives a file, 40 hex digits; raises like :func:`commit_id`."""
+    """Return `value` if it is git's hash of a file, 40 hex digits; raises like :func:`commit_id`."""
     return _matching(value, COMMIT, "hash")
 
 
 def sha256_digest(value: object) -> str:
-    """Return a SHA-256, 64 hex digits; raises like :func:`commit_id`."""
+    """Return `value` if it is a SHA-256, 64 hex digits; raises like :func:`commit_id`."""
     return _matching(value, _SHA256, "SHA-256")
 
 
 def byte_count(value: object) -> int:
-    """Return a size in bytes; raises like :func:`commit_id`."""
+    """Return `value` if it is a size in bytes; raises like :func:`commit_id`."""
     if type(value) is not int or not 0 <= value < 10**15:
         raise ValueError(f"{value!r:.80} is no size")
     return value
 
 
 def text(value: object) -> str:
-    """Return a name, which is some text; raises like :func:`commit_id`."""
+    """Return `value` if it is a name, which is any text but an empty one; raises like :func:`commit_id`."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"{value!r:.80} is no name")
-    value.encode()  # half a surrogate pair is a UnicodeError, which is a ValueError
+    value.encode()  # raises UnicodeError, which is a ValueError, for half a surrogate pair
     return value
 
 

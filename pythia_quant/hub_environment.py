@@ -1,4 +1,4 @@
-"""What the environment says of a hub, checked before huggingface_hub reads it: that fails as it is imported."""
+"""Check the environment variables of the hub before huggingface_hub reads them: its import fails on bad values."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pythia_quant.printable import short
 
 
 def check_hub_environment(environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse values that huggingface_hub cannot be imported with; what it can, is said where the hub is asked.
+    """Refuse values that make the import of huggingface_hub fail. Other bad values are reported by later requests.
 
     Raises:
-        HubError: naming the variable.
+        HubError: a variable has such a value; the message names it.
     """
     endpoint = environment.get("HF_ENDPOINT", "")
     try:
-        urlsplit(endpoint).port  # noqa: B018 - it is looked at only when it is asked for
+        urlsplit(endpoint).port  # noqa: B018 - urllib parses the port only when it is read
     except ValueError as error:
         hint = "give one such as https://huggingface.co, or unset it"
         raise HubError(f"{short(endpoint)} is no address ({error})", where="HF_ENDPOINT", hint=hint) from error

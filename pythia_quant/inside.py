@@ -1,4 +1,4 @@
-"""Which files belong to a folder. A link that leads out of it is refused: its target may be anything of the user's."""
+"""Files that belong to a folder. A link out of the folder is refused: it may point at any of the user's files."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def own_file(folder: Path, name: str, kind: type[PythiaQuantError]) -> Path | None:
-    """Return a file of a folder; None when there is nothing of that name.
+    """Return the path of a file in a folder, or None when the folder has no file of that name.
 
-    Links are followed within the folder and, where it is a snapshot in huggingface_hub's cache, to that cache's blobs.
+    Links may lead to other files in the folder. In a snapshot of huggingface_hub's cache, they may also lead to the
+    cache's blobs.
 
     Args:
-        folder: a checkpoint's or an artifact's.
-        name: of the file, relative to it.
-        kind: what is raised.
+        folder: the folder of a checkpoint or an artifact.
+        name: the file's path relative to `folder`.
+        kind: the class of the error to raise.
 
     Raises:
-        PythiaQuantError: of that kind; a link leads out of the folder or nowhere, or it is no ordinary file: a pipe
-            would never end.
+        PythiaQuantError: of class `kind`; a link leads out of the folder or nowhere, or the file is not an ordinary
+            one: a pipe would never end.
     """
     path = folder / name
     if not os.path.lexists(path):
         return None
     try:
         target = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+    except (OSError, RuntimeError) as error:  # RuntimeError: circular links
         raise kind(f"{name} is a link to nothing", where=str(folder), hint="download or copy the file anew") from error
     if not any(target.is_relative_to(root) for root in _roots(folder)):
         raise kind(
@@ -45,16 +46,16 @@ def own_file(folder: Path, name: str, kind: type[PythiaQuantError]) -> Path | No
 
 
 def snapshot_of(path: Path) -> Path | None:
-    """Return the folder ``…/snapshots/<commit>`` of huggingface_hub's cache in which a path lies, or that it is."""
+    """Return the folder ``…/snapshots/<commit>`` of huggingface_hub's cache that is `path` or contains it."""
     parts = (part for part in (path, *path.parents) if part.parent.name == "snapshots")
     return next((part for part in parts if COMMIT.fullmatch(part.name)), None)
 
 
 def _roots(folder: Path) -> list[Path]:
-    """Return the folders in which a folder's links may end."""
-    found = [folder.resolve()]
-    for snapshot in filter(None, map(snapshot_of, (folder.absolute(), found[0]))):
+    """Return the folders that links in `folder` may point into."""
+    roots = [folder.resolve()]
+    for snapshot in filter(None, map(snapshot_of, (folder.absolute(), roots[0]))):
         repository = snapshot.parent.parent
-        # The second is where the client keeps what several repositories share.
-        found += [(repository / "blobs").resolve(), (repository.parent / "blobs").resolve()]
-    return found
+        # The client stores files that several repositories share in the second folder.
+        roots += [(repository / "blobs").resolve(), (repository.parent / "blobs").resolve()]
+    return roots

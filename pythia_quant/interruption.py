@@ -1,4 +1,4 @@
-"""Ctrl-C and other ends from outside where they do no harm: in our own code, and not within a library's."""
+"""Handle Ctrl-C, SIGTERM and SIGHUP where they do no harm: in our own code, not within a library's."""
 
 from __future__ import annotations
 
@@ -8,46 +8,45 @@ from pathlib import Path
 from types import FrameType
 
 _OURS = str(Path(__file__).parent)
-_ASKED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Ctrl-C; SLURM's and Docker's stop; a terminal that was closed."""
+_END_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Sent by Ctrl-C; by SLURM and Docker to stop a program; by a terminal that is closed."""
 interrupted = threading.Event()
-"""Set by any of them, for threads: it is only the main one that is interrupted."""
-_AGAIN, _PATIENCE = 0.01, 100  # seconds, and how often
+"""Set by any of these signals, for threads: Python raises only in the main thread."""
+_RETRY_SECONDS, _MOST_TRIES = 0.01, 100
 _received: list[signal.Signals] = []
 
 
 def received() -> signal.Signals | None:
-    """Return the signal that this process was first asked to end by."""
+    """Return the first signal that asked this process to end, or None."""
     return _received[0] if _received else None
 
 
 def interrupt_own_code() -> None:
-    """Let the signals that ask a process to end raise KeyboardInterrupt, so that what was begun is cleared away.
+    """Make the signals that ask a process to end raise KeyboardInterrupt, so that our code can clean up.
 
-    It is raised as soon as code of this package runs, and within a second in any case. Raised in Python code that a
-    native library has called, as it may be at any time, it would be lost, turned into an error that says nothing, or
-    end the process on the spot.
+    The exception is raised as soon as code of this package runs, and within a second in any case. In Python code that a
+    native library calls, the exception could be lost, become an error without a reason, or end the process at once.
     """
-    waited = 0
+    tries = 0
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal waited
-        if number in _ASKED:
+        nonlocal tries
+        if number in _END_SIGNALS:
             _received.append(signal.Signals(number))
         interrupted.set()
-        waited += 1
-        if waited > _PATIENCE or (frame is not None and frame.f_code.co_filename.startswith(_OURS)):
-            # A second Ctrl-C ends the clearing away, too; programs that ask for an end may do so several times.
-            for other in _ASKED:
+        tries += 1
+        if tries > _MOST_TRIES or (frame is not None and frame.f_code.co_filename.startswith(_OURS)):
+            # Only a second Ctrl-C may end the cleaning up: programs may send the other signals several times.
+            for other in _END_SIGNALS:
                 if other != signal.SIGINT:
                     signal.signal(other, signal.SIG_IGN)
             raise KeyboardInterrupt
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        signal.setitimer(signal.ITIMER_REAL, _RETRY_SECONDS)
 
     if hasattr(signal, "setitimer"):  # not on Windows
         signal.signal(signal.SIGALRM, handle)
-        for asked in _ASKED:
-            # nohup has a closed terminal ignored. Ctrl-C is ignored in what a script starts in the background, where
-            # only a program can send it.
-            if asked == signal.SIGINT or signal.getsignal(asked) is not signal.SIG_IGN:
-                signal.signal(asked, handle)
+        for number in _END_SIGNALS:
+            # nohup makes us ignore SIGHUP: that stays. A shell makes background programs ignore SIGINT: there only a
+            # program can send it, and it is handled.
+            if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, handle)

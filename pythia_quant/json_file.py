@@ -1,4 +1,4 @@
-"""JSON that somebody else may have written: read within limits; what cannot be read is one clear error."""
+"""Read JSON that somebody else may have written: within limits, and with one clear error when it cannot be read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pythia_quant.errors import PythiaQuantError
 from pythia_quant.ordinary_file import read_ordinary
 
 MOST_BYTES = 500_000_000
-"""Larger files are refused unread: an index of the largest model has a hundredth of that."""
+"""Larger files are refused without reading them. The index of the largest model is a hundred times smaller."""
 
 
 def read_json(path: Path, kind: type[PythiaQuantError], hint: str = "") -> Any:
@@ -18,11 +18,11 @@ def read_json(path: Path, kind: type[PythiaQuantError], hint: str = "") -> Any:
 
     Args:
         path: an ordinary file: a pipe would never end.
-        kind: what is raised.
-        hint: what the user can do when it cannot be read.
+        kind: the class of the error to raise.
+        hint: what the user can do when the file cannot be read.
 
     Raises:
-        PythiaQuantError: of that kind; it is missing, too large, no JSON, nested without end, or no valid text.
+        PythiaQuantError: of class `kind`; the file is missing, too large, no JSON, nested too deeply, or no valid text.
     """
     content = read_ordinary(path, MOST_BYTES, kind, hint)
     return parse_json(content, str(path), kind, hint)
@@ -31,10 +31,10 @@ def read_json(path: Path, kind: type[PythiaQuantError], hint: str = "") -> Any:
 def parse_json(content: bytes, where: str, kind: type[PythiaQuantError], hint: str = "") -> Any:
     """Parse JSON; see :func:`read_json`."""
     try:
-        text = content.decode("utf-8-sig")  # not left to json, which lets half surrogate pairs through
+        text = content.decode("utf-8-sig")  # json.loads(bytes) would let half surrogate pairs pass
         data = json.loads(text)
         if "\\u" in text:
-            json.dumps(data, ensure_ascii=False).encode()  # as escapes, too: no file takes them
+            json.dumps(data, ensure_ascii=False).encode()  # raises for half surrogate pairs written as escapes
     except RecursionError as error:
         raise kind("is nested too deeply", where=where, hint=hint) from error
     except ValueError as error:

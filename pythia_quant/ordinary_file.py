@@ -1,4 +1,4 @@
-"""Files that somebody else may have written: only ordinary ones are opened, and none that is too large for its kind."""
+"""Read files that somebody else may have written: only ordinary files, and none that is too large for its purpose."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def read_ordinary(path: Path, most_bytes: int, kind: type[PythiaQuantError], hin
 
     Args:
         path: an ordinary file: a pipe would never end.
-        most_bytes: a larger one is refused unread.
-        kind: what is raised.
-        hint: what the user can do when it cannot be read.
+        most_bytes: the largest size that is read.
+        kind: the class of the error to raise.
+        hint: what the user can do when the file cannot be read.
 
     Raises:
-        PythiaQuantError: of that kind; it is missing, no ordinary file, too large, or may not be read.
+        PythiaQuantError: of class `kind`; the file is missing, not an ordinary file, too large, or not readable.
     """
     where = str(path)
     try:
@@ -37,10 +37,10 @@ def read_ordinary(path: Path, most_bytes: int, kind: type[PythiaQuantError], hin
 
 
 def _read(path: Path, most_bytes: int) -> bytes:
-    """Read a file's first bytes without waiting for any: some of the kernel's, in /proc, look ordinary and are not."""
+    """Read a file's first bytes and never block: some files in /proc look ordinary, but reading them waits."""
 
-    def opened(name: str, flags: int) -> int:
+    def open_nonblocking(name: str, flags: int) -> int:
         return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
-    with open(path, "rb", opener=opened) as file:
+    with open(path, "rb", opener=open_nonblocking) as file:
         return file.read(most_bytes) or b""

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from pythia_quant.errors import BenchmarkError
-from pythia_quant.folders import held, replace_file
+from pythia_quant.folders import replace_file, target_lock
 from pythia_quant.json_file import read_object
 from pythia_quant.manifest import Record, SourceRecord, TextRecord
 from pythia_quant.printable import short
@@ -313,8 +313,8 @@ def save_results(results: Results, path: Path) -> None:
         ArtifactError: another process writes it.
         StorageError: it cannot be written; the earlier one stays.
     """
-    with held(path):
-        replace_file(path, results.model_dump_json(indent=1) + "\n", earlier=_dated)
+    with target_lock(path):
+        replace_file(path, results.model_dump_json(indent=1) + "\n", backup_name=_dated)
 
 
 def _dated(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The base of everything a user writes in a file: strict types, and an unknown key is an error with a suggestion."""
+"""The base of all settings that a user writes in a file: strict types, and an unknown key is an error with a hint."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pythia_quant.errors import nearest
 from pythia_quant.printable import short
 
 MOST_TOKENS = 10_000_000
-"""No context is longer, and no prompt."""
+"""The longest context and the longest prompt that settings may name."""
 MOST_WINDOWS = 1_000_000
-"""As many fill a machine's disk many times over; also of passages and other samples."""
+"""The most windows, passages or other samples that settings may name; so many would fill any machine's disk."""
 
 
 def _without_nul(name: str) -> str:
@@ -24,7 +24,7 @@ def _without_nul(name: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
-"""Of a file, a repository, a revision or a column."""
+"""The name of a file, a repository, a revision or a column."""
 
 
 class Settings(BaseModel):
@@ -52,7 +52,7 @@ class Misfit(NamedTuple):
 
 
 class VariantSettings(Settings, ABC):
-    """One way to quantize. Subclasses live in their format's package and name it in a literal field ``format``.
+    """The settings of one variant. Each format's folder has a subclass, whose literal field ``format`` names it.
 
     Attributes:
         calibrates: whether its quantizer uses calibration text, and corrects biases.
@@ -64,18 +64,18 @@ class VariantSettings(Settings, ABC):
 
     @abstractmethod
     def stored_bits(self) -> tuple[float, float]:
-        """Return the bits a weight takes on disk, scales included: in the linear layers, in embeddings and head."""
+        """Return the bits of a weight on disk, scales included: in the linear layers, and in embeddings and head."""
 
     @abstractmethod
     def code_bits(self, name: str) -> int:
-        """Return the bits of one value of a checkpoint's matrix, of its code or as a float; scales are not counted."""
+        """Return the bits that hold one value of the matrix `name`, as a code or as a float, scales not included."""
 
     def takes_codes_of(self) -> str | None:
-        """Return the variant of the same recipe whose integers this one stores; None when it has its own."""
+        """Return the variant of the same recipe whose integers this one stores; None when it computes its own."""
         return None
 
     def caveats(self) -> list[str]:
-        """Return what a user should know of these settings before spending time on them, such as a missing kernel."""
+        """Return notes for a user who is about to spend time on these settings, such as that a kernel is missing."""
         return []
 
     def fits(self, width: int, mlp_width: int, layers: int) -> Misfit | None:  # noqa: ARG002 - for those that care
@@ -84,7 +84,7 @@ class VariantSettings(Settings, ABC):
 
 
 def divides(keys: tuple[str, ...], size: int, width: int, mlp_width: int, choices: tuple[int, ...]) -> Misfit | None:
-    """Check that `size` divides both widths; otherwise say so of the setting at `keys`, with the choices that do."""
+    """Check that `size`, the setting at `keys`, divides both widths; the misfit names the choices that do."""
     if width % size == 0 and mlp_width % size == 0:
         return None
     good = [choice for choice in choices if width % choice == 0 and mlp_width % choice == 0]

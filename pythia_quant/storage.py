@@ -1,4 +1,4 @@
-"""What the operating system refuses to read or write, as one error that says what, where, and what to do."""
+"""Turn the operating system's errors into one error of ours that says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -37,48 +37,48 @@ _WORDS = {
 
 
 def refusal(error: Exception, where: Path | str = "") -> StorageError | None:
-    """Return the error for the user; None for what is no matter of storage.
+    """Return the error to show to the user, or None when `error` has another cause than storage.
 
     Args:
-        error: what a library or Python raised.
-        where: what was read or written. A path that the error itself names is shown instead, but not one of a hidden
-            file or folder beside `where`, in which that is made.
+        error: the exception that Python or a library raised.
+        where: the path that was read or written. The message shows the path in `error` instead when there is one,
+            unless that is a hidden scratch file or folder beside `where`.
     """
-    known = _WORDS.get(_number(error) or 0)
-    if known is None:
+    words = _WORDS.get(_number(error) or 0)
+    if words is None:
         return None
-    named = getattr(error, "filename", None)
+    filename = getattr(error, "filename", None)
     target = Path(where)
-    if isinstance(named, str) and not (where and named.startswith(str(target.parent / f".{target.name}."))):
-        where = named
+    if isinstance(filename, str) and not (where and filename.startswith(str(target.parent / f".{target.name}."))):
+        where = filename
     if not where and _number(error) == errno.ENOENT:
-        where = "the current folder"  # the one that has no name: Python asked where it is
-    return StorageError(known[0], where=str(where), hint=known[1])
+        where = "the current folder"  # os.getcwd() fails without a path when that folder was removed
+    return StorageError(words[0], where=str(where), hint=words[1])
 
 
 def without_links(path: Path) -> Path:
-    """Return a path as an absolute one without links, ``~`` being the user's folder.
+    """Return the absolute path without symbolic links, with ``~`` replaced by the user's home folder.
 
-    Links that lead in a circle and users that there are not stay as they are: opening the path says what is wrong.
+    Circular links and unknown users stay in the path: opening it then says what is wrong.
     """
-    return Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111 - Path's raise for those
+    return Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111 - Path's methods raise for such paths
 
 
 @contextmanager
 def storing(where: Path | str) -> Iterator[None]:
-    """Raise a :class:`~pythia_quant.errors.StorageError` for what the operating system refuses meanwhile."""
+    """Turn the operating system's errors within this context into a :class:`~pythia_quant.errors.StorageError`."""
     try:
         yield
     except Exception as error:
-        if refused := refusal(error, where):
-            raise refused from error
+        if storage_error := refusal(error, where):
+            raise storage_error from error
         raise
 
 
 def _number(error: Exception) -> int | None:
-    """Return the operating system's number of an error, which safetensors and numpy keep in words or leave out."""
+    """Return the errno of an exception. safetensors has it only in the message; numpy leaves it out."""
     if isinstance(error, OSError):
-        short = error.errno is None and re.fullmatch(r"\d+ requested and \d+ written", str(error))
-        return errno.ENOSPC if short else error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
-    return int(found[1]) if found else None
+        disk_full = error.errno is None and re.fullmatch(r"\d+ requested and \d+ written", str(error))
+        return errno.ENOSPC if disk_full else error.errno
+    match = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(match[1]) if match else None

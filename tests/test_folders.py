@@ -11,7 +11,7 @@ import pytest
 
 from pythia_quant.cache import cache_folder
 from pythia_quant.errors import ArtifactError, BenchmarkError, StorageError
-from pythia_quant.folders import held, recover, replace_file, scratch_folder, temporary_folder, work_folder
+from pythia_quant.folders import recover, replace_file, scratch_folder, target_lock, temporary_folder, work_folder
 from pythia_quant.storage import storing
 
 
@@ -59,7 +59,7 @@ def test_what_a_killed_run_moved_is_put_back_before_anybody_looks(tmp_path: Path
     (tmp_path / ".artifact.previous").mkdir()
     (tmp_path / ".artifact.work-0123").mkdir()
     (tmp_path / ".artifact.partial-7").mkdir()
-    with held(target):
+    with target_lock(target):
         recover(target)  # somebody is at it
         assert not target.exists()
     recover(target)
@@ -97,7 +97,7 @@ def test_a_file_is_whole_or_as_before(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     (tmp_path / ".results.json.partial").write_text("half")
     replace_file(path, "one\n")
-    replace_file(path, "two\n", earlier=lambda path: path.with_name("earlier.json"))
+    replace_file(path, "two\n", backup_name=lambda path: path.with_name("earlier.json"))
     assert (path.read_bytes(), (tmp_path / "earlier.json").read_text()) == (b"two\n", "one\n")
     assert names(tmp_path) == ["earlier.json", "results.json"]
 
@@ -124,7 +124,7 @@ def test_a_full_or_read_only_disk_is_one_sentence_and_nothing_is_left(small_disk
         replace_file(small_disk / "file", "x" * 100_000)
     assert names(small_disk) == []
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    for part in (scratch_folder, held):
+    for part in (scratch_folder, target_lock):
         with pytest.raises(StorageError, match="the disk is read-only"), part(target):
             pass
     recover(target)

@@ -133,7 +133,7 @@ def benchmark(
         if artifact.manifest.source.sha256 != inputs.source.sha256:
             raise BenchmarkError("was made from other weights than these", where=str(artifact.folder))
     planned = _plan_rows(inputs, artifacts, options)
-    with work_folder(path, _fingerprint(inputs, planned, passages, options), kept_on=(PythiaQuantError,)) as work:
+    with work_folder(path, _fingerprint(inputs, planned, passages, options), resume_after=(PythiaQuantError,)) as work:
         with steps.step("reference in fp32") as report:
             kept = reference(inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), report)
         with isolate.Worker(options.threads[0]) as worker:

@@ -10,7 +10,7 @@ from pythia_quant.cache import cache_folder
 from pythia_quant.callbacks import Report, silent
 from pythia_quant.errors import HubError
 from pythia_quant.file_hashes import sha256
-from pythia_quant.folders import fresh_folder, held
+from pythia_quant.folders import fresh_folder, target_lock
 from pythia_quant.hub import SCHEME
 from pythia_quant.hub_client import check_name
 from pythia_quant.hub_files import commit_of, fetch, forget
@@ -40,7 +40,7 @@ def pull(artifact: str, report: Report = silent) -> Path:
     folder = cache_folder("artifacts") / repo_id.replace("/", "--") / commit
     if folder.is_dir():
         return folder
-    with held(folder, wait=True):
+    with target_lock(folder, wait=True):
         if folder.is_dir():  # another process has brought it meanwhile
             return folder
         with fresh_folder(folder) as scratch:
