@@ -1,4 +1,4 @@
-"""The shape of a GPT-NeoX model: all that decides what it computes, and the names and shapes of its tensors."""
+"""The shape of a GPT-NeoX model: everything but weights that decides what it computes, and its tensors' names."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class SpecialTokens:
     """Ids of tokens with a meaning; None, or an empty tuple, where the model has none.
 
     Attributes:
-        begin: of a text.
-        ends: each of them ends a text; the first is the usual one.
-        pad: fills rows of a batch.
+        begin: the token that begins a text.
+        ends: the tokens that end a text, the usual one first.
+        pad: the token that fills up the rows of a batch.
     """
 
     begin: int | None = 0
@@ -49,7 +49,8 @@ class Update:
 
     Attributes:
         inner: the linear layers that read the hidden states, each through its norm, see :data:`NORM_OF`.
-        outer: the linear layers whose results are added to them, in the order of those that they follow.
+        outer: the linear layers whose results are added to the hidden states; each follows the `inner` layer at its
+            place.
     """
 
     inner: tuple[str, ...]
@@ -61,18 +62,18 @@ class Architecture:
     """The shape of a GPT-NeoX model.
 
     Attributes:
-        layers: how many.
-        width: of the hidden states.
-        heads: of the attention.
-        mlp_width: of the MLP's inner states.
-        vocabulary: rows of both embedding matrices.
-        context: positions.
-        rotary_size: dimensions of a head that rotate.
-        rotary_base: of the rotary embedding.
-        norm_epsilon: of every LayerNorm.
+        layers: the number of layers.
+        width: the width of the hidden states.
+        heads: the number of attention heads.
+        mlp_width: the width of the MLP's inner states.
+        vocabulary: the rows of both embedding matrices.
+        context: the number of positions.
+        rotary_size: the dimensions of a head that rotate.
+        rotary_base: the base of the rotary embedding.
+        norm_epsilon: the epsilon of every LayerNorm.
         parallel_residual: whether attention and MLP read the same hidden states; else the MLP reads attention's sum.
-        activation: of the MLP.
-        rope_scaling: None for plain positions.
+        activation: the MLP's function.
+        rope_scaling: how positions are stretched; None when they are not.
         tied: whether the source's head is its embedding matrix. Artifacts have both.
         attention_biases: whether the source's attention has biases. Artifacts have them, and they may be 0.
         tokens: ids of tokens with a meaning.
@@ -192,7 +193,7 @@ LINEARS = ("attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h", 
 MIXED, DENSE, EXPAND, CONTRACT = LINEARS
 """The linear layers within one layer."""
 ATTENTION_BIASES = (f".{MIXED}.bias", f".{DENSE}.bias")
-"""How the names of the biases end that an attention may lack."""
+"""The endings of the names of the biases that an attention may lack."""
 
 NORM_OF = {MIXED: "input_layernorm", EXPAND: "post_attention_layernorm"}
 """The norm through which a linear layer reads the hidden states."""

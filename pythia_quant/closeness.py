@@ -35,16 +35,16 @@ class Limits:
     bias: float
 
 
-KEPT = Limits((0.999, 1.001), 0.004, 0.008, 0.004)
-"""Of what is stored in bf16, whose rounding has at most half of these."""
+BF16_LIMITS = Limits((0.999, 1.001), 0.004, 0.008, 0.004)
+"""The limits for tensors that are stored in bf16, whose rounding reaches at most half of them."""
 LIMITS = {
     2: Limits((0.77, 1.05), 2.0, 3.0, 1.0),
     3: Limits((0.91, 1.04), 1.1, 1.8, 0.4),
     4: Limits((0.96, 1.03), 0.55, 0.9, 0.2),
     7: Limits((0.997, 1.003), 0.05, 0.08, 0.02),
     8: Limits((0.997, 1.003), 0.04, 0.06, 0.02),
-    16: KEPT,
-    32: KEPT,
+    16: BF16_LIMITS,
+    32: BF16_LIMITS,
 }
 """By the bits of a code. GPTQ goes furthest: on the demo model and one of the 14m shape, groups of 32 to a whole row,
 symmetric and not, with 2, 3, 4 and 8 bits, gains were 0.84 to 1.02, 0.95 to 1.01, 0.975 to 1.006 and 0.9997 to 1.0002,
@@ -54,7 +54,7 @@ and 0.004."""
 
 @dataclass
 class Closeness:
-    """What a comparison found of the tensors in integers: gains and errors by name, see :class:`Limits`."""
+    """The gains and errors of all tensors in integers, by name; see :class:`Limits`."""
 
     gains: dict[str, float] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
@@ -95,65 +95,66 @@ def compare(
         ArtifactError: the shape is another, or the first tensor that rounding does not explain.
         SourceError: a tensor of the source is damaged.
     """
-    shape, found = source.architecture, Closeness()
+    shape, closeness = source.architecture, Closeness()
     _compare_shapes(artifact, source)
     for name in (EMBEDDING, HEAD):
-        _compare_matrix(name, artifact.read(name).float(), source.read(name).float(), settings.code_bits(name), found)
+        bits = settings.code_bits(name)
+        _compare_matrix(name, artifact.read(name).float(), source.read(name).float(), bits, closeness)
     for index in range(shape.layers):
         report("comparing layers with the source", index, shape.layers)
-        ours, theirs = read_layer(artifact, index), read_layer(source, index)
+        actual, expected = read_layer(artifact, index), read_layer(source, index)
         if equalized:
-            equalize(shape, theirs)
+            equalize(shape, expected)
         for linear in LINEARS:
             name, weight, bias = (f"{layer_name(index)}.{linear}.weight", f"{linear}.weight", f"{linear}.bias")
             bits = settings.code_bits(name)
-            _compare_matrix(name, ours[weight], theirs[weight], bits, found)
-            reach = theirs[weight] * theirs[f"{NORM_OF[linear]}.weight"] if linear in NORM_OF else theirs[weight]
-            limit = (LIMITS[bits] if corrected else KEPT).bias
-            moved, scale = ours[bias] - theirs[bias], torch.linalg.vector_norm(reach)
+            _compare_matrix(name, actual[weight], expected[weight], bits, closeness)
+            reach = expected[weight] * expected[f"{NORM_OF[linear]}.weight"] if linear in NORM_OF else expected[weight]
+            limit = (LIMITS[bits] if corrected else BF16_LIMITS).bias
+            moved, scale = actual[bias] - expected[bias], torch.linalg.vector_norm(reach)
             _require(f"{layer_name(index)}.{bias}", moved, scale, limit)
         for norm in NORM_OF.values():
-            _compare_norm(f"{layer_name(index)}.{norm}", ours, theirs, norm)
+            _compare_norm(f"{layer_name(index)}.{norm}", actual, expected, norm)
     final = FINAL_NORM.rpartition(".")[2]
-    ours, theirs = (
+    actual, expected = (
         {f"{final}.{part}": reader.read(f"{FINAL_NORM}.{part}").float() for part in ("weight", "bias")}
         for reader in (artifact, source)
     )
-    _compare_norm(FINAL_NORM, ours, theirs, final)
-    return found
+    _compare_norm(FINAL_NORM, actual, expected, final)
+    return closeness
 
 
 def _compare_shapes(artifact: WeightReader, source: WeightReader) -> None:
     # Which tokens have a meaning is the tokenizer's and the user's to say.
-    ours, theirs = (
+    actual, expected = (
         {key: value for key, value in reader.architecture.config().items() if not key.endswith("_token_id")}
         for reader in (artifact, source)
     )
-    for key in sorted(ours.keys() | theirs.keys()):
-        if ours.get(key) != theirs.get(key):
-            raise _other("config.json", f"its {key} is {ours.get(key)!r}, there {theirs.get(key)!r}")
+    for key in sorted(actual.keys() | expected.keys()):
+        if actual.get(key) != expected.get(key):
+            raise _other("config.json", f"its {key} is {actual.get(key)!r}, there {expected.get(key)!r}")
 
 
-def _compare_matrix(name: str, ours: Tensor, theirs: Tensor, bits: int, found: Closeness) -> None:
-    limits, kept = LIMITS[bits], LIMITS[bits] is KEPT
-    difference, power = ours - theirs, theirs.square().sum()
+def _compare_matrix(name: str, actual: Tensor, expected: Tensor, bits: int, closeness: Closeness) -> None:
+    limits, is_float = LIMITS[bits], LIMITS[bits] is BF16_LIMITS
+    difference, power = actual - expected, expected.square().sum()
     error = _require(name, difference, power.sqrt(), limits.error)
-    gain = 1 + float((difference * theirs).sum() / power) if power else 1.0
+    gain = 1 + float((difference * expected).sum() / power) if power else 1.0
     least, largest = limits.gain
     if not least <= gain <= largest:
-        rounded = "" if kept else f"; rounding to {bits} bits leaves {least:g} to {largest:g}"
+        rounded = "" if is_float else f"; rounding to {bits} bits leaves {least:g} to {largest:g}"
         raise _other(name, f"it is {gain:.3f} times as large{rounded}")
-    sizes, errors = torch.linalg.vector_norm(theirs, dim=1), torch.linalg.vector_norm(difference, dim=1)
+    sizes, errors = torch.linalg.vector_norm(expected, dim=1), torch.linalg.vector_norm(difference, dim=1)
     worst = int((errors / sizes).nan_to_num(0).argmax())
     _require(f"{name}, row {worst},", errors[worst], sizes[worst], limits.row_error)
-    if not kept:
-        found.gains[name], found.errors[name] = gain, error
+    if not is_float:
+        closeness.gains[name], closeness.errors[name] = gain, error
 
 
-def _compare_norm(name: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], norm: str) -> None:
-    scale = torch.linalg.vector_norm(theirs[f"{norm}.weight"])  # of a bias, too: both are added
+def _compare_norm(name: str, actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], norm: str) -> None:
+    scale = torch.linalg.vector_norm(expected[f"{norm}.weight"])  # of a bias, too: both are added
     for part in ("weight", "bias"):
-        _require(f"{name}.{part}", ours[f"{norm}.{part}"] - theirs[f"{norm}.{part}"], scale, KEPT.error)
+        _require(f"{name}.{part}", actual[f"{norm}.{part}"] - expected[f"{norm}.{part}"], scale, BF16_LIMITS.error)
 
 
 def _require(name: str, difference: Tensor, scale: Tensor, limit: float) -> float:

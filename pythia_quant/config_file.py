@@ -1,4 +1,4 @@
-"""What a GPT-NeoX ``config.json`` says: what would change what the model computes is understood, or refused by name."""
+"""Read a GPT-NeoX ``config.json``. A field that changes what the model computes is understood, or refused by name."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pythia_quant.json_file import read_object
 from pythia_quant.printable import short
 
 TRANSFORMERS_JS = "transformers.js_config"
-"""The field of config.json that only transformers.js reads: which file to load, nothing about what it computes."""
+"""The field of config.json that only transformers.js reads: it names a file to load."""
 
-# Beyond these nothing of the family lies, and below them no table built from a number takes long or much memory.
+# No model of the family exceeds these limits, and within them no table that we build takes long or much memory.
 _MOST = {
     "num_hidden_layers": 1_000, "hidden_size": 100_000, "num_attention_heads": 10_000, "intermediate_size": 1_000_000,
     "vocab_size": 10_000_000, "max_position_embeddings": 10_000_000,
 }  # fmt: skip
 
-# Of these fields, which GPT-NeoX in transformers does not have or obeys, any other value computes something else.
+# Fields that have one value in GPT-NeoX: with any other value, the model would compute something else.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False, None),
     "is_encoder_decoder": (False, None),
@@ -47,7 +47,7 @@ _IGNORED = {
 
 
 def read_config(path: Path, *, quantized: bool = False) -> Architecture:
-    """Read a ``config.json``; `quantized` says that it is an artifact's, whose quantization_config is not our matter.
+    """Read a ``config.json``; `quantized` says that it is an artifact's, whose quantization_config is ignored here.
 
     Raises:
         SourceError: not JSON, not GPT-NeoX, or a field whose value we do not handle.
@@ -59,7 +59,7 @@ def read_config(path: Path, *, quantized: bool = False) -> Architecture:
 
 
 def unknown_fields(fields: dict[str, Any]) -> list[str]:
-    """Return the names in a ``config.json`` that say nothing to us, sorted; a notice is due for them."""
+    """Return the names of the fields that this module does not know, sorted, so that the caller can report them."""
     return sorted(fields.keys() - _READ - _IGNORED - _FIXED.keys())
 
 
@@ -147,7 +147,7 @@ def _flag(fields: dict[str, Any], name: str, *, default: bool, where: str) -> bo
 
 
 GPT_NEOX_TOKENS = SpecialTokens(begin=0, ends=(2,), pad=None)
-"""What transformers' GPTNeoXConfig takes where config.json says nothing of a special token."""
+"""The default special tokens of transformers' GPTNeoXConfig, for a config.json that names none."""
 
 
 def special_tokens(
@@ -155,13 +155,13 @@ def special_tokens(
 ) -> SpecialTokens:
     """Return the ids of special tokens in a ``config.json`` or ``generation_config.json``.
 
-    A padding token beyond the vocabulary is let pass: whoever would use it must look.
+    A padding token may lie beyond the vocabulary: a caller that uses it must check it.
 
     Args:
-        fields: the file's.
-        vocabulary: tokens that the model has.
+        fields: the content of the file.
+        vocabulary: the number of tokens that the model has.
         where: the file's name, for errors.
-        default: of kinds that the file does not name.
+        default: the tokens of the kinds that the file does not name.
 
     Raises:
         SourceError: an id is no token of the model.
@@ -169,19 +169,19 @@ def special_tokens(
 
     def ids(name: str, default: tuple[int, ...], limit: float = vocabulary) -> tuple[int, ...]:
         value = fields.get(name, list(default))
-        found = value if isinstance(value, list) else [] if value is None else [value]
-        for one in found:
-            if not isinstance(one, int) or isinstance(one, bool) or not -1 <= one < limit:
+        tokens = value if isinstance(value, list) else [] if value is None else [value]
+        for token in tokens:
+            if not isinstance(token, int) or isinstance(token, bool) or not -1 <= token < limit:
                 raise SourceError(
                     f"{name} is {short(value)}; the vocabulary has tokens 0 to {vocabulary - 1:,}", where=where
                 )
-        return tuple(dict.fromkeys(one for one in found if one >= 0))  # some tools write -1 for none
+        return tuple(dict.fromkeys(token for token in tokens if token >= 0))  # some tools write -1 for none
 
     def single(name: str, default: int | None, limit: float = vocabulary) -> int | None:
-        found = ids(name, () if default is None else (default,), limit)
+        tokens = ids(name, () if default is None else (default,), limit)
         if isinstance(fields.get(name), list):
             raise SourceError(f"{name} is {short(fields[name])}; a single token is needed", where=where)
-        return next(iter(found), None)
+        return next(iter(tokens), None)
 
     return SpecialTokens(
         begin=single("bos_token_id", default.begin),
@@ -204,9 +204,9 @@ def _rotary(fields: dict[str, Any], where: str) -> tuple[float, float, RopeScali
 
 
 def _agreed(places: tuple[dict[str, Any], ...], names: tuple[str, str], default: float, where: str) -> float:
-    """Return the number that all places which have it agree on, the last of which is the whole config.
+    """Return the number that all places agree on; the last place is the whole config.
 
-    There GPT-NeoX in transformers obeys the second name only; what is under the first must not say otherwise.
+    In the whole config, GPT-NeoX in transformers reads only the second name; the first must have the same value.
     """
     new, old = names
     said = {_number(place[name], name, where) for place in places for name in names if name in place}

@@ -1,4 +1,4 @@
-"""How a model is used to generate: ``generation_config.json``, which transformers obeys before ``config.json``."""
+"""``generation_config.json``: how a model generates text. transformers obeys it before ``config.json``."""
 
 from __future__ import annotations
 
@@ -79,6 +79,6 @@ def settings_to_write(settings: dict[str, Any], architecture: Architecture) -> d
 
     Where the source does not say whether to sample, the most likely token is taken.
     """
-    kept = {name: value for name, value in settings.items() if name not in (_ORIGIN, *TOKEN_IDS)}
+    source_settings = {name: value for name, value in settings.items() if name not in (_ORIGIN, *TOKEN_IDS)}
     config = architecture.config()
-    return {"do_sample": False} | kept | {name: config[name] for name in TOKEN_IDS if name in config}
+    return {"do_sample": False} | source_settings | {name: config[name] for name in TOKEN_IDS if name in config}

@@ -135,9 +135,9 @@ def _rotary_table(architecture: Architecture, tokens: int) -> tuple[Tensor, Tens
 
 def _rotate(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     size = cosine.shape[-1]
-    turned, kept = states[..., :size], states[..., size:]
-    half = torch.cat((-turned[..., size // 2 :], turned[..., : size // 2]), dim=-1)
-    return torch.cat((turned * cosine + half * sine, kept), dim=-1)
+    rotary, rest = states[..., :size], states[..., size:]
+    half = torch.cat((-rotary[..., size // 2 :], rotary[..., : size // 2]), dim=-1)
+    return torch.cat((rotary * cosine + half * sine, rest), dim=-1)
 
 
 def parts(windows: int, tokens: int) -> list[slice]:

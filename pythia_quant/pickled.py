@@ -1,4 +1,4 @@
-"""Pickled state dicts, as ``torch.save`` has written them in all its versions; nothing but tensors is taken."""
+"""Read pickled state dicts of all versions of ``torch.save``. Only tensors are loaded."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def read_pickle(file: Path) -> tuple[dict[str, Tensor], bool]:
     content = _load(file)
     if not isinstance(content, Mapping):
         raise SourceError(f"holds {_kind(content)}, not tensors by their names", where=str(file))
-    if found := _tensors(content):
-        return found, len(found) == len(content)
-    nested = {str(name): tensors for name, part in content.items() if (tensors := _tensors(part))}
+    if tensors := _tensors(content):
+        return tensors, len(tensors) == len(content)
+    nested = {str(name): inner for name, part in content.items() if (inner := _tensors(part))}
     if len(nested) != 1:
         several = f"several sets of tensors ({', '.join(sorted(nested))})" if nested else "no tensors by their names"
         raise SourceError(

@@ -1,4 +1,4 @@
-"""What a user calls a model: a folder, a file in it, a hub's address or name; understood before a hub is asked."""
+"""Understand the name that a user gives a model: a folder, a file in it, or a hub's address or name. No network."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def parse_model(model: str, revision: str = "main") -> Path | Repository | None:
     """Understand the name of a model.
 
     Args:
-        model: as a user gives it.
-        revision: that is asked for; it chooses among the snapshots of a cache's folder.
+        model: the name that the user gives.
+        revision: the revision that the user wants; it selects a snapshot in a folder of the hub's cache.
 
     Returns:
         An existing folder, a repository, or None for the demo model.
 
     Raises:
-        SourceError: it is neither, and what it may be.
+        SourceError: the name means none of them; the hint says what it may have meant.
     """
     if model == DEMO:
         return None
@@ -56,10 +56,10 @@ def parse_model(model: str, revision: str = "main") -> Path | Repository | None:
 def repository_of(model: str) -> str:
     """Return the hub repository that a name means; the name itself where it means none, or cannot be understood."""
     try:
-        found = parse_model(model)
+        place = parse_model(model)
     except SourceError:
         return model
-    return found.repo_id if isinstance(found, Repository) else model
+    return place.repo_id if isinstance(place, Repository) else model
 
 
 def folder_name(folder: Path) -> str:

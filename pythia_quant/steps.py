@@ -1,4 +1,4 @@
-"""Training steps as text: lists and ranges of revisions as a user gives them, and steps as they are printed."""
+"""Training steps as text: parse the lists and ranges of revisions that a user writes, and print steps."""
 
 from __future__ import annotations
 

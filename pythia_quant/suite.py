@@ -145,11 +145,11 @@ class KnownFault:
     """Published steps with the weights of another revision, as a thread on GitHub reports them.
 
     Attributes:
-        repositories: that have them.
-        steps: whose weights are not their own.
-        serves: the revision whose weights they are.
+        repositories: the repositories with the fault.
+        steps: the steps that serve the weights of another revision.
+        serves: the revision whose weights these steps serve.
         issue: the thread.
-        shard: the one shard that is not their own, counted from 1; None when all are.
+        shard: the only shard with the fault, counted from 1; None when all shards have it.
     """
 
     repositories: tuple[str, ...]
@@ -183,7 +183,7 @@ KNOWN_FAULTS = (
     KnownFault(_EARLY, frozenset({1}), "step0", "EleutherAI/pythia issue 83"),
     KnownFault(_EARLY, frozenset({2}), "step0", "EleutherAI/pythia issue 198"),
 )
-"""Found by others, and not checked again here. The first that fits a revision is the one to tell of."""
+"""Faults that others reported; they are not checked again here. The first one that fits a revision is shown."""
 
 
 def known_fault(repo_id: str, revision: str) -> KnownFault | None:

@@ -1,4 +1,4 @@
-"""The names of tensors as other programs leave them in a checkpoint, brought to those that GPT-NeoX has on the hub."""
+"""Translate the tensor names that other programs write into the names of GPT-NeoX on the hub."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def is_buffer(name: str) -> bool:
 
 
 def foreign(name: str) -> tuple[str, str] | None:
-    """Return what a tensor's name says the checkpoint is, if that is not a full model of floats, and what to do."""
+    """Return what is wrong and what to do when the name shows an adapter or a quantized checkpoint; else None."""
     parts = name.split(".")
     if any(part.startswith(_ADAPTER) for part in parts):
         return "holds an adapter that is not merged into the model", MERGE

@@ -1,4 +1,4 @@
-"""A tokenizer at rest: opened in one way for every use, and held against the model that it belongs to."""
+"""Open a tokenizer in one way for every use, and check that it belongs to the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pythia_quant.printable import short
 TOKENIZER = "tokenizer.json"
 SETTINGS, TOKENS_MAP = "tokenizer_config.json", "special_tokens_map.json"
 TOKENIZER_FILES = (TOKENIZER, SETTINGS, TOKENS_MAP, "added_tokens.json", "chat_template.jinja", "chat_template.json")
-"""What transformers opens a tokenizer from, now and before its version 5; the first is all that we need."""
+"""The files from which transformers opens a tokenizer, now and before version 5; we need only the first."""
 TEMPLATES = "additional_chat_templates"
 """The folder in which transformers 5 keeps chat templates beside the usual one, as ``*.jinja``."""
 END_OF_TEXT = "<|endoftext|>"
@@ -40,21 +40,24 @@ def open_tokenizer(
     the vocabulary, for which the model has no embedding, are left out: a text that spells one is read as text.
 
     Args:
-        path: of the file; ``tokenizer_config.json`` may lie beside it.
-        vocabulary: rows of the model's embedding matrix.
-        kind: what is raised: whose tokenizer it is decides.
-        notice: told of padding tokens that were left out.
+        path: the file; ``tokenizer_config.json`` may stand beside it.
+        vocabulary: the rows of the model's embedding matrix.
+        kind: the class of the error to raise: SourceError for a source, ArtifactError for an artifact.
+        notice: receives a message when padding tokens are left out.
 
     Raises:
-        PythiaQuantError: of that kind; it is missing, damaged, or has other tokens that the model has not.
+        PythiaQuantError: of class `kind`; the file is missing or damaged, or has other tokens beyond the vocabulary.
     """
     hint = "every Pythia repository has one: copy it here" if kind is SourceError else "convert again with --overwrite"
     own_file(path.parent, path.name, kind)
     fields = read_object(path, kind, hint) | _UNCUT
     beyond = _padding_beyond(fields, vocabulary, _named(path.parent, "pad_token"))
     if beyond:
-        kept = [one for one in fields["added_tokens"] if not (isinstance(one.get("id"), int) and one["id"] in beyond)]
-        fields["added_tokens"] = kept
+        fields["added_tokens"] = [
+            token
+            for token in fields["added_tokens"]
+            if not (isinstance(token.get("id"), int) and token["id"] in beyond)
+        ]
         names = short(", ".join(map(short, beyond.values())), 300)
         notice(f"{path.name} has {names} for padding beyond the model's {vocabulary:,} tokens: not used")
     with _refused(f"is not a tokenizer of the tokenizers library, or damaged: {path.name}", path, kind, hint), _quiet():
@@ -99,20 +102,19 @@ def tokenize(tokenizer: Tokenizer, text: str) -> Encoding:
 
 
 def check_belongs(tokenizer: Tokenizer, folder: Path, tokens: SpecialTokens, notice: Notice) -> None:
-    """Refuse another model's tokenizer, which may well have few enough tokens.
+    """Refuse a tokenizer of another model, even if it has few enough tokens.
 
-    A fine-tune may end its texts otherwise in the tokenizer than in the model, or have several ends. It is another
-    model's where the token that the tokenizer calls the end is none of the model's, and no special token of the model
-    is one to the tokenizer.
+    Tokenizer and model of a fine-tune may name different end tokens. The tokenizer is another model's when its end
+    token is none of the model's, and no special token of the model is a special token of the tokenizer.
 
     Args:
         tokenizer: opened from `folder`.
-        folder: where ``tokenizer_config.json`` may be.
-        tokens: the model's.
-        notice: told where the two end texts differently.
+        folder: the folder in which ``tokenizer_config.json`` may stand.
+        tokens: the model's special tokens.
+        notice: receives a message when tokenizer and model end texts differently.
 
     Raises:
-        SourceError: they do not belong together, or the end of the text is no token.
+        SourceError: tokenizer and model do not belong together, or the tokenizer lacks its own end token.
     """
     name = _named(folder, "eos_token", END_OF_TEXT if tokenizer.token_to_id(END_OF_TEXT) is not None else None)
     if name is None:
@@ -181,9 +183,9 @@ def _refused(what: str, path: Path | None, kind: type[PythiaQuantError], hint: s
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep a panic's report, which Rust writes to the process's standard error by itself, from the user."""
+    """Hide the report that Rust writes to the process's standard error when the tokenizers library panics."""
     try:
-        kept = os.dup(2)
+        standard_error = os.dup(2)
     except OSError:  # there is none
         yield
         return
@@ -193,6 +195,6 @@ def _quiet() -> Iterator[None]:
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
         os.close(nowhere)
