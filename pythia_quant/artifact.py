@@ -1,4 +1,4 @@
-"""The folder a conversion leaves: opened, and compared with its manifest."""
+"""Open an artifact, and compare its files with its manifest."""
 
 from __future__ import annotations
 
@@ -128,12 +128,12 @@ def verify_files(artifact: Artifact, digest: Callable[[Path], str] = sha256) -> 
     Raises:
         ArtifactError: a file is missing, altered, or not in the manifest.
     """
-    found, listed = hash_files(artifact.folder, digest), artifact.manifest.files
+    present, listed = hash_files(artifact.folder, digest), artifact.manifest.files
     where, again = str(artifact.folder), "convert or download it again"
-    for name in sorted(listed.keys() | found.keys()):
-        if name not in found:
+    for name in sorted(listed.keys() | present.keys()):
+        if name not in present:
             raise ArtifactError(f"the file {name} is missing", where=where, hint=again)
         if name not in listed and name not in _PUBLISHED and not name.startswith(_DOWNLOADED):
             raise ArtifactError(f"the file {name} is not in the manifest", where=where, hint="move it elsewhere")
-        if name in listed and found[name] != listed[name]:
+        if name in listed and present[name] != listed[name]:
             raise ArtifactError(f"the file {name} was changed since the conversion", where=where, hint=again)

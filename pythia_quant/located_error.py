@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in words of its author: file, line, key, the value and what would do."""
+"""Say what is wrong with a recipe in its author's words: file, line, key, value, and the values that are possible."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def error_at(path: Path, lines: Mapping[Keys, int], keys: Keys, message: str) ->
 
 
 def _message(kind: str, details: ErrorDetails, context: Mapping[str, Any]) -> str:
-    given = details["input"]
+    value = details["input"]
     if kind == "literal_error":
         choices = [choice.strip("'") for choice in str(context["expected"]).replace(" or ", ", ").split(", ")]
-        quoted = isinstance(given, str) and given in choices
-        remedy = "write it without quotes" if quoted else nearest(short(given), choices)
-        return f"{short(given)} is not possible; {remedy}"
+        is_quoted = isinstance(value, str) and value in choices
+        remedy = "write it without quotes" if is_quoted else nearest(short(value), choices)
+        return f"{short(value)} is not possible; {remedy}"
     if kind == "missing":
         return "is required and missing"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -65,7 +65,7 @@ def _message(kind: str, details: ErrorDetails, context: Mapping[str, Any]) -> st
         )
     if kind in _NEEDED:
         wrong = "is of the wrong type" if kind.endswith("_type") else "is not possible"
-        return f"{short(given)} {wrong}: {_NEEDED[kind].format(**context)}"
+        return f"{short(value)} {wrong}: {_NEEDED[kind].format(**context)}"
     return details["msg"]
 
 

@@ -1,4 +1,4 @@
-"""YAML of plain data that knows its lines, so that an error can point at them; what else YAML offers is refused."""
+"""Parse YAML of plain data and remember its lines, so that errors can point at them. Other YAML is refused."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def load_located(path: Path) -> tuple[Any, dict[Keys, int]]:
 
 
 def parse_plain(text: str) -> Any:
-    """Parse YAML that nobody has to mend, such as a hub's; None where it is none, or more than plain data.
+    """Parse YAML that the user did not write, such as a hub's; return None when it is not YAML of plain data.
 
-    See :func:`load_located` for what that is: aliases and merge keys may stand for more data than memory holds.
+    :func:`load_located` says what plain data are: aliases and merge keys may stand for more data than memory holds.
     """
     try:
         return _PlainLoader(text[:MOST_BYTES]).get_single_data()
@@ -74,7 +74,7 @@ def parse_plain(text: str) -> Any:
 
 
 class _RefusedError(Exception):
-    """What YAML has and a recipe does not."""
+    """The file uses a part of YAML that a recipe may not use."""
 
     def __init__(self, what: str, mark: Any) -> None:
         super().__init__(what)

@@ -1,4 +1,4 @@
-"""The manifest, ``pythia_quant.json``: what an artifact is, what it was made from, and the hash of its every file."""
+"""The manifest, ``pythia_quant.json``: what an artifact is, what it was made from, and the hashes of its files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Record(BaseModel):
-    """Data we write ourselves: unknown fields come from a newer version and are refused, not dropped."""
+    """The base of the data that we write. An unknown field comes from a newer version and is refused, not dropped."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")  # JSON has no infinity
 
@@ -53,7 +53,7 @@ _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECAS
 
 
 def _inside(name: str) -> str:
-    """Refuse what does not stay in the artifact's folder on every system, or is no plain name: a hub may say it."""
+    """Refuse a path that leads out of the artifact on some system, or is no plain name: a hub may send any path."""
     parts = name.split("/")
     plain = not any(sign in name for sign in '\\:"<>|?*\n\t') and printable(name) == name
     if not plain or len(name) > 1024 or any(not _is_plain(part) for part in parts):
@@ -169,13 +169,13 @@ class Manifest(Record):
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorator of properties
     @property
     def bytes_on_disk(self) -> int:
-        """Of the files that hold weights."""
+        """The bytes of the files that hold weights."""
         return sizes.of_weight_files({name: file.bytes for name, file in self.files.items()})
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def bits_per_weight(self) -> float:
-        """Of those bytes, for each of the source's parameters."""
+        """The bits of these files for each of the source's parameters."""
         return sizes.bits_per_weight(self.bytes_on_disk, self.source.parameters)
 
     @model_validator(mode="before")
@@ -189,12 +189,12 @@ def read_manifest(path: Path, kind: type[PythiaQuantError], where: str = "") -> 
     """Read a manifest, which may come from anywhere.
 
     Args:
-        path: a file that is there.
-        kind: what is raised.
-        where: the place to name in messages; the path unless given.
+        path: an existing file.
+        kind: the class of the error to raise.
+        where: the place that messages name; by default the path.
 
     Raises:
-        PythiaQuantError: of that kind; it cannot be read, is no manifest, or another version wrote it.
+        PythiaQuantError: of class `kind`; the file cannot be read, is no manifest, or was written by another version.
     """
     where = where or str(path)
     try:

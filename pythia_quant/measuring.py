@@ -1,4 +1,4 @@
-"""What a recipe says of measuring: tasks, lengths for speed, and limits on the results."""
+"""The settings of measurements in a recipe: tasks, lengths for speed, and limits on the results."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class LatencySettings(Settings):
     def _positive(cls, lengths: list[int] | None) -> list[int] | None:
         for length in lengths or ():
             if not 1 <= length <= MOST_TOKENS:
-                wanted = {"length": short(length), "most": f"{MOST_TOKENS:,}"}
-                raise PydanticCustomError("length", "{length} is no length; give tokens, 1 to {most}", wanted)
+                context = {"length": short(length), "most": f"{MOST_TOKENS:,}"}
+                raise PydanticCustomError("length", "{length} is no length; give tokens, 1 to {most}", context)
         return lengths
 
 

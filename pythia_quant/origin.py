@@ -1,4 +1,4 @@
-"""Whether an artifact's weights are those of the source that it names: a manifest can say anything."""
+"""Compare an artifact's weights and tokenizer with those of the source that its manifest names."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Original:
 
 
 def source_at_hand(artifact: Artifact) -> Original | None:
-    """Return the source that an artifact's manifest names, if it is here: nothing is downloaded.
+    """Return the source that an artifact's manifest names, or None when it is not on this machine. No network.
 
-    They are with this package, in the folder that was converted, or in the hub's cache. What cannot be read there, or
-    is other weights by now, is not at hand.
+    The source may be the demo model, the folder that was converted, or a snapshot in the hub's cache. A source that
+    cannot be read, or has other weights now, counts as missing.
     """
     recorded = artifact.manifest.source
     if recorded.model == DEMO:
@@ -101,7 +101,7 @@ def compare_with(artifact: Artifact, source: Original, report: Report = silent) 
 
 def _cached(repo_id: str, commit: str) -> Path | None:
     try:
-        found = huggingface_hub.try_to_load_from_cache(repo_id, "config.json", revision=commit)
+        path = huggingface_hub.try_to_load_from_cache(repo_id, "config.json", revision=commit)
     except HFValidationError:
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(path).parent if isinstance(path, str) else None

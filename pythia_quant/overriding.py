@@ -1,4 +1,4 @@
-"""A recipe with what the command line says instead, and with the context of the model that it is used on."""
+"""Change a recipe by the options of the command line, and fit it to the context of another model."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def override(
     lambada: Path | bool | None = None,
     context: int | None = None,
 ) -> Recipe:
-    """Return the recipe with what the command line says instead.
+    """Return the recipe with the settings that the command line replaces.
 
     Args:
-        recipe: whose other settings stay.
-        model: any name of one; see :func:`pythia_quant.source_name.parse_model`.
-        revision: of a repository.
-        text: to evaluate on.
-        calibration: a text to calibrate on.
-        lambada: its passages; False for none.
-        context: tokens in a window of evaluation, and of calibration.
+        recipe: the recipe; its other settings stay.
+        model: the name of a model; see :func:`pythia_quant.source_name.parse_model`.
+        revision: the revision of a repository.
+        text: the text to evaluate on.
+        calibration: the text to calibrate on.
+        lambada: the file of LAMBADA's passages; False leaves LAMBADA out.
+        context: the tokens in a window, in evaluation and calibration.
     """
     settings = recipe.settings
     chosen = {key: value for key, value in (("model", model), ("revision", revision)) if value}
@@ -60,8 +60,8 @@ def override(
         LAMBADA: ("--lambada", lambada),
         **dict.fromkeys(CONTEXTS, ("--context", context)),
     }
-    said = {keys: option for keys, (option, value) in options.items() if value is not None}
-    return replace(recipe, settings=settings.model_copy(update=update), options={**recipe.options, **said})
+    replaced_by = {keys: option for keys, (option, value) in options.items() if value is not None}
+    return replace(recipe, settings=settings.model_copy(update=update), options={**recipe.options, **replaced_by})
 
 
 def _text(file: Path | None) -> dict[str, TextSettings]:
@@ -105,8 +105,8 @@ def with_context_of(recipe: Recipe, architecture: Architecture, notice: Notice) 
     shipped = recipe.path in shipped_recipes().values()
     for part, key in CONTEXTS:
         settings = getattr(recipe.settings, part)
-        asked = (settings and settings.context) or most
-        if (part, key) not in recipe.options and (asked > most or (shipped and asked < most)):
+        context = (settings and settings.context) or most
+        if (part, key) not in recipe.options and (context > most or (shipped and context < most)):
             update[part] = settings.model_copy(update={key: most})
     latency = recipe.settings.latency
     lengths = {"prompts": _up_to(latency.prompts, most), "contexts": _up_to(latency.contexts, most - DECODED)}

@@ -44,8 +44,8 @@ def load_passages(settings: LambadaSettings, progress: Tell = say_nothing) -> Pa
             hint = "name another under tasks.lambada, or leave that out"
             raise CorpusError(f"has no file {settings.file}", where=where, hint=hint)
         name, path = f"{settings.dataset} {settings.file}", fetched
-    found = len(read_passages(path))
-    return Passages(name, path, sha256_if_changed(path), min(found, settings.examples or found))
+    count = len(read_passages(path))
+    return Passages(name, path, sha256_if_changed(path), min(count, settings.examples or count))
 
 
 def read_passages(path: Path) -> list[str]:

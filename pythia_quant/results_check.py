@@ -1,6 +1,6 @@
-"""What a result file must hold beyond types: numbers that can be, lists of equal length, rows that exist.
+"""Check a result file beyond its types: numbers are possible, lists have equal lengths, rows exist.
 
-Checked once, where a file is loaded, so that whatever reads results need not.
+The check runs once, when a file is loaded, so that no reader of results needs another.
 """
 
 from __future__ import annotations
@@ -106,13 +106,13 @@ def _speed_faults(key: str, row: Row, results: Results) -> Iterator[Fault]:
             yield Fault(f"{key}.speeds.{number}.processes", "is empty")
         for place, process in enumerate(speed.processes):
             here = f"{key}.speeds.{number}.processes.{place}"
-            for part, wanted in (("prefill", "prompts"), ("decode", "contexts")):
+            for part, lengths_field in (("prefill", "prompts"), ("decode", "contexts")):
                 samples = getattr(process, part)
                 if any(not one.seconds for one in samples):
                     yield Fault(f"{here}.{part}", "has no seconds")
-                lengths = getattr(results.latency, wanted, [])
+                lengths = getattr(results.latency, lengths_field, [])
                 if [one.tokens for one in samples] != list(lengths):
-                    yield Fault(f"{here}.{part}", f"was not measured at the lengths of latency.{wanted}")
+                    yield Fault(f"{here}.{part}", f"was not measured at the lengths of latency.{lengths_field}")
 
 
 def _drift_faults(key: str, drift: Drift, windows: int) -> Iterator[Fault]:
@@ -153,5 +153,5 @@ def _possible(key: str, value: float) -> bool:
     return within and (name not in _RULES or _RULES[name](value))
 
 
-def _lengths(values: Sequence[object], wanted: int, by: str) -> str:
-    return f"has {len(values):,} values; {by} is {wanted:,}"
+def _lengths(values: Sequence[object], expected: int, rule: str) -> str:
+    return f"has {len(values):,} values; {rule} is {expected:,}"

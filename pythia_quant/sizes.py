@@ -1,4 +1,4 @@
-"""What weights take on disk: one count, for artifacts of every format and for a source in a dtype."""
+"""The size of weights on disk, counted in one way for artifacts of every format and for a source in a dtype."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pythia_quant.architecture import ATTENTION_BIASES, HEAD, Architecture
 
 WEIGHT_FILES = (".safetensors", ".onnx", ".onnx_data")
-"""How the names of files that hold weights end in an artifact."""
+"""The endings of the names of an artifact's files that hold weights."""
 _DTYPES = {"float16": ("F16", 2), "bfloat16": ("BF16", 2), "float32": ("F32", 4)}
 
 

@@ -1,4 +1,4 @@
-"""What a format keeps in floating point."""
+"""Convert the tensors that a format stores in floating point."""
 
 from __future__ import annotations
 

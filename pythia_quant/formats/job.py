@@ -1,4 +1,4 @@
-"""What a format's writer is given and what it returns."""
+"""The input and the result of a format's writer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The safetensors of an artifact: which file holds each tensor, and what each is said to be, before any is read."""
+"""The safetensors of an artifact: the file, dtype and shape of each tensor, checked before any tensor is read."""
 
 from __future__ import annotations
 

@@ -80,22 +80,22 @@ def _absent(listing: Listing) -> list[Finding]:
 
 def _duplicates(listing: Listing) -> list[Finding]:
     models = {one.name: one.models() for one in listing.revisions if one.models()}
-    held = {name: {kind: tuple(files.values()) for kind, files in kinds.items()} for name, kinds in models.items()}
-    groups = same_models({name: kinds.values() for name, kinds in held.items()})
+    hashes_of = {name: {kind: tuple(files.values()) for kind, files in kinds.items()} for name, kinds in models.items()}
+    groups = same_models({name: kinds.values() for name, kinds in hashes_of.items()})
     findings = []
     for group in groups:
         if len(group) == 1 or set(group) == {MAIN, listing.last}:
             continue
-        kinds = sorted({kind for name in group for kind in held[name]})
-        differing = tuple(k for k in kinds if len({held[name][k] for name in group if k in held[name]}) > 1)
-        known, unknown = _known(listing, group, frozenset(held), None)
+        kinds = sorted({kind for name in group for kind in hashes_of[name]})
+        differing = tuple(k for k in kinds if len({hashes_of[name][k] for name in group if k in hashes_of[name]}) > 1)
+        known, unknown = _known(listing, group, frozenset(hashes_of), None)
         findings.append(Finding("the same weights", group, differing=differing, known=known, unknown=unknown))
-    files = {name: list(chain.from_iterable(kinds.values())) for name, kinds in held.items()}
+    files = {name: list(chain.from_iterable(kinds.values())) for name, kinds in hashes_of.items()}
     for revisions, hashes in shared_files(files, groups).items():
         first = {digest: name for kind in models[revisions[0]].values() for name, digest in kind.items()}
         names = tuple(sorted(first[digest] for digest in hashes))
         shard = re.search(r"-(\d+)-of-", names[0]) if len(names) == 1 else None
-        known, unknown = _known(listing, revisions, frozenset(held), int(shard[1]) if shard else 0)
+        known, unknown = _known(listing, revisions, frozenset(hashes_of), int(shard[1]) if shard else 0)
         findings.append(Finding("the same file", revisions, files=names, known=known, unknown=unknown))
     return findings
 

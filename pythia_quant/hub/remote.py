@@ -102,11 +102,11 @@ def _remote(item: RepoFile) -> RemoteFile:
 def head(repo_id: str, revision: str = "main") -> str:
     """Return the commit at a revision; see :func:`read_tree` for what is raised."""
 
-    def asked() -> str | None:
+    def read_commit() -> str | None:
         sha = api().repo_info(repo_id, revision=revision).sha
         return commit_id(sha) if sha else None
 
-    found = ask(asked, f"{repo_id}@{revision}")
-    if found is None:
+    commit = ask(read_commit, f"{repo_id}@{revision}")
+    if commit is None:
         raise HubError("has no commit", where=f"{repo_id}@{revision}", hint="is it an empty repository?")
-    return found
+    return commit

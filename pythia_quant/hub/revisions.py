@@ -111,21 +111,21 @@ def read_steps(repo_id: str, steps: str, report: Report = silent) -> Listing:
         HubError: there is no such repository, or the hub cannot be asked for its branches.
     """
 
-    def listed() -> dict[str, str]:
-        found = api().list_repo_refs(repo_id).branches
-        return {text(branch.name): commit_id(branch.target_commit) for branch in found}
+    def list_branches() -> dict[str, str]:
+        refs = api().list_repo_refs(repo_id).branches
+        return {text(branch.name): commit_id(branch.target_commit) for branch in refs}
 
-    branches = ask(listed, repo_id)
+    branches = ask(list_branches, repo_id)
     member = suite.find(repo_id)
-    ours = member.steps if member else ()
-    published = tuple(sorted({*ours, *(step for name in branches if (step := suite.step_of(name)) is not None)}))
+    suite_steps = member.steps if member else ()
+    published = tuple(sorted({*suite_steps, *(step for name in branches if (step := suite.step_of(name)) is not None)}))
     if not published:
         raise HubError("has no branches step<N>", where=repo_id, hint="leave out --steps to see what main holds")
-    wanted = parse_revisions(steps, published)
-    for name in wanted:
+    names_to_read = parse_revisions(steps, published)
+    for name in names_to_read:
         if suite.step_of(name) is None:
             raise SourceError(f"{name!r} is no step", where="--steps", hint="give step1000..step3000, or all")
-    names = [name for name in dict.fromkeys((MAIN, *wanted)) if name in branches]
+    names = [name for name in dict.fromkeys((MAIN, *names_to_read)) if name in branches]
     read: dict[str, Revision] = {}
     pool = ThreadPoolExecutor(_THREADS)
     try:
@@ -134,7 +134,7 @@ def read_steps(repo_id: str, steps: str, report: Report = silent) -> Listing:
             read[done.result().name] = done.result()
     finally:
         pool.shutdown(cancel_futures=True)
-    missing = tuple(name for name in wanted if name not in branches)
+    missing = tuple(name for name in names_to_read if name not in branches)
     return Listing(repo_id, published, tuple(read[name] for name in names), missing)
 
 
@@ -149,10 +149,10 @@ def _read(repo_id: str, name: str, commit: str) -> Revision:
 def _weights(repo_id: str, commit: str, files: Mapping[str, RemoteFile]) -> Iterator[WeightFile]:
     for name, file in sorted(files.items()):
         if _NAME.fullmatch(name):
-            yield WeightFile(name, file.bytes, file.sha256 or _hashed(repo_id, commit, name))
+            yield WeightFile(name, file.bytes, file.sha256 or _download_and_hash(repo_id, commit, name))
 
 
-def _hashed(repo_id: str, commit: str, name: str) -> str:
+def _download_and_hash(repo_id: str, commit: str, name: str) -> str:
     path = fetch(repo_id, name, commit)
     if path is None:
         raise HubError(f"lists {name} and does not have it", where=f"{repo_id}@{commit}")

@@ -1,4 +1,4 @@
-"""What bitsandbytes stores beside a quantized weight, checked before its native code takes it for granted."""
+"""Check the tensors that bitsandbytes stores beside a quantized weight: its native code does not check them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pythia_quant.formats.bnb.settings import BnbSettings
 from pythia_quant.json_file import parse_json
 
 BLOCK_SIZE, NESTED_BLOCK_SIZE = 64, 256
-"""Weights that share a scale, and scales that do."""
+"""The number of weights that share a scale, and of scales that share one."""
 _MOST_FIELDS = 4096
 """Bytes of the JSON among the stored tensors; it has about 170."""
 
@@ -52,19 +52,19 @@ def check_fields(stored: Tensor, name: str, shape: tuple[int, ...], settings: Bn
     Raises:
         ArtifactError: it says something else than shape and settings.
     """
-    wanted: dict[str, object] = {
+    expected: dict[str, object] = {
         "quant_type": settings.quant_type,
         "blocksize": BLOCK_SIZE,
         "dtype": settings.compute_dtype,
         "shape": list(shape),
     }
     if settings.double_quant:
-        wanted |= {"nested_blocksize": NESTED_BLOCK_SIZE, "nested_dtype": "float32"}
-    found = parse_json(stored.numpy().tobytes(), f"{where}, {name}", ArtifactError, AGAIN)
-    offset = found.pop("nested_offset", None) if isinstance(found, dict) and settings.double_quant else 0.0
-    same = json.dumps(found, sort_keys=True) == json.dumps(wanted, sort_keys=True)  # where 64.0 is not 64
+        expected |= {"nested_blocksize": NESTED_BLOCK_SIZE, "nested_dtype": "float32"}
+    fields = parse_json(stored.numpy().tobytes(), f"{where}, {name}", ArtifactError, AGAIN)
+    offset = fields.pop("nested_offset", None) if isinstance(fields, dict) and settings.double_quant else 0.0
+    same = json.dumps(fields, sort_keys=True) == json.dumps(expected, sort_keys=True)  # where 64.0 is not 64
     if not same or not isinstance(offset, float) or not math.isfinite(offset):
-        raise ArtifactError(f"{name} says {found!s:.200}; {wanted} is expected", where=where, hint=AGAIN)
+        raise ArtifactError(f"{name} says {fields!s:.200}; {expected} is expected", where=where, hint=AGAIN)
 
 
 def is_fields(dtype: str, shape: tuple[int, ...]) -> bool:

@@ -32,14 +32,14 @@ def settings_of(config: ArtifactConfig, folder: Path) -> BnbSettings:
     Raises:
         ArtifactError: it is not what :func:`quantization_config` gives for any: transformers would load otherwise.
     """
-    found = config.quantization
+    fields = config.quantization
     names = {"quant_type": "quant_type", "double_quant": "use_double_quant", "compute_dtype": "compute_dtype"}
-    values = {name: found.get(f"bnb_4bit_{theirs}") for name, theirs in names.items()}
+    values = {name: fields.get(f"bnb_4bit_{field}") for name, field in names.items()}
     try:
         settings = BnbSettings.model_validate({"format": "bnb"} | values)
     except ValidationError:
         settings = None
-    if settings is None or found != quantization_config(settings) or config.dtype != settings.compute_dtype:
-        what = f"is not that of a bitsandbytes artifact of ours: dtype {config.dtype}, quantization_config {found}"
+    if settings is None or fields != quantization_config(settings) or config.dtype != settings.compute_dtype:
+        what = f"is not that of a bitsandbytes artifact of ours: dtype {config.dtype}, quantization_config {fields}"
         raise ArtifactError(what[:300], where=str(folder / NAME), hint=AGAIN)
     return settings

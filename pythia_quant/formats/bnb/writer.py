@@ -29,12 +29,12 @@ def write(job: Job[BnbSettings]) -> Written:
     writer, dtype = ShardWriter(job.folder), getattr(torch, settings.compute_dtype)
     forward = Forward(architecture, job.probe)
 
-    def keep(name: str) -> Tensor:
-        kept = to_dtype(name, job.source.read(name), dtype)
-        writer.add(name, kept)
-        return kept.float()
+    def write_unquantized(name: str) -> Tensor:
+        tensor = to_dtype(name, job.source.read(name), dtype)
+        writer.add(name, tensor)
+        return tensor.float()
 
-    forward.embed(keep(EMBEDDING))
+    forward.embed(write_unquantized(EMBEDDING))
     for index in range(architecture.layers):
         job.report("layer", index, architecture.layers)
         weights: dict[str, Tensor] = {}
@@ -45,10 +45,10 @@ def write(job: Job[BnbSettings]) -> Written:
                 for suffix, tensor in stored.items():
                     writer.add(f"{full_name}{suffix}", tensor)
             else:
-                weights[name] = keep(full_name)
+                weights[name] = write_unquantized(full_name)
         forward.layer(weights)
-    hidden = forward.finish(keep(f"{FINAL_NORM}.weight"), keep(f"{FINAL_NORM}.bias"))
-    logits = hidden @ keep(HEAD).T
+    hidden = forward.finish(write_unquantized(f"{FINAL_NORM}.weight"), write_unquantized(f"{FINAL_NORM}.bias"))
+    logits = hidden @ write_unquantized(HEAD).T
     writer.close()
     config = architecture.config() | {
         "dtype": settings.compute_dtype,
@@ -72,6 +72,6 @@ def quantize(weight: Tensor, settings: BnbSettings) -> tuple[dict[str, Tensor], 
         quant_type=settings.quant_type,
         compress_statistics=settings.double_quant,
     )
-    meant: Tensor = functional.dequantize_4bit(codes, state)
+    dequantized: Tensor = functional.dequantize_4bit(codes, state)
     state.dtype = getattr(torch, settings.compute_dtype)  # what it is dequantized to when it runs
-    return {"": codes} | {f".{key}": tensor for key, tensor in state.as_dict(packed=True).items()}, meant
+    return {"": codes} | {f".{key}": tensor for key, tensor in state.as_dict(packed=True).items()}, dequantized
