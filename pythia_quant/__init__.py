@@ -2,46 +2,83 @@
 
 from pythia_quant import benchmark, convert, load_inputs, load_recipe, open_artifact
 from pythia_quant import Target, make_plan, prepare_publication, publish, pull
+
+Every error is a :class:`PythiaQuantError`: it says what is wrong, where, and what to do next.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from pythia_quant.artifact import open_artifact
-    from pythia_quant.bench.benchmark import benchmark
-    from pythia_quant.conversion import convert
-    from pythia_quant.hub.plan import make_plan
-    from pythia_quant.hub.publication import Target, prepare_publication
-    from pythia_quant.hub.publish import publish
-    from pythia_quant.hub.pull import pull
-    from pythia_quant.inputs import load_inputs
-    from pythia_quant.recipe import load_recipe
+if TYPE_CHECKING:  # for type checkers: `as` marks a name that users may import from here
+    from pythia_quant.artifact import Artifact as Artifact
+    from pythia_quant.artifact import open_artifact as open_artifact
+    from pythia_quant.bench.benchmark import Options as Options
+    from pythia_quant.bench.benchmark import benchmark as benchmark
+    from pythia_quant.conversion import convert as convert
+    from pythia_quant.errors import ArgumentError as ArgumentError
+    from pythia_quant.errors import ArtifactError as ArtifactError
+    from pythia_quant.errors import BenchmarkError as BenchmarkError
+    from pythia_quant.errors import CorpusError as CorpusError
+    from pythia_quant.errors import HubError as HubError
+    from pythia_quant.errors import PythiaQuantError as PythiaQuantError
+    from pythia_quant.errors import QuantizationError as QuantizationError
+    from pythia_quant.errors import RecipeError as RecipeError
+    from pythia_quant.errors import SourceError as SourceError
+    from pythia_quant.errors import StorageError as StorageError
+    from pythia_quant.hub.plan import Plan as Plan
+    from pythia_quant.hub.plan import make_plan as make_plan
+    from pythia_quant.hub.publication import Publication as Publication
+    from pythia_quant.hub.publication import Target as Target
+    from pythia_quant.hub.publication import prepare_publication as prepare_publication
+    from pythia_quant.hub.publish import Published as Published
+    from pythia_quant.hub.publish import publish as publish
+    from pythia_quant.hub.pull import pull as pull
+    from pythia_quant.inputs import Inputs as Inputs
+    from pythia_quant.inputs import load_inputs as load_inputs
+    from pythia_quant.manifest import Manifest as Manifest
+    from pythia_quant.recipe import Recipe as Recipe
+    from pythia_quant.recipe import load_recipe as load_recipe
+    from pythia_quant.results import Results as Results
+    from pythia_quant.results import Row as Row
+    from pythia_quant.results import load_results as load_results
 
-__all__ = [
-    "Target", "benchmark", "convert", "load_inputs", "load_recipe", "make_plan", "open_artifact", "prepare_publication",
-    "publish", "pull",
-]  # fmt: skip
+__version__ = "0.1.0"
+"""The one place of the version; pyproject.toml reads it here."""
 
-_HOMES = {
-    "benchmark": "pythia_quant.bench.benchmark",
-    "convert": "pythia_quant.conversion",
-    "load_inputs": "pythia_quant.inputs",
-    "load_recipe": "pythia_quant.recipe",
-    "open_artifact": "pythia_quant.artifact",
-    "Target": "pythia_quant.hub.publication",
-    "make_plan": "pythia_quant.hub.plan",
-    "prepare_publication": "pythia_quant.hub.publication",
-    "publish": "pythia_quant.hub.publish",
-    "pull": "pythia_quant.hub.pull",
-}
+_MODULES = {
+    "pythia_quant.artifact": ("Artifact", "open_artifact"),
+    "pythia_quant.bench.benchmark": ("Options", "benchmark"),
+    "pythia_quant.conversion": ("convert",),
+    "pythia_quant.errors": (
+        "ArgumentError", "ArtifactError", "BenchmarkError", "CorpusError", "HubError", "PythiaQuantError",
+        "QuantizationError", "RecipeError", "SourceError", "StorageError",
+    ),
+    "pythia_quant.hub.plan": ("Plan", "make_plan"),
+    "pythia_quant.hub.publication": ("Publication", "Target", "prepare_publication"),
+    "pythia_quant.hub.publish": ("Published", "publish"),
+    "pythia_quant.hub.pull": ("pull",),
+    "pythia_quant.inputs": ("Inputs", "load_inputs"),
+    "pythia_quant.manifest": ("Manifest",),
+    "pythia_quant.recipe": ("Recipe", "load_recipe"),
+    "pythia_quant.results": ("Results", "Row", "load_results"),
+}  # fmt: skip
+"""The same names for the running program, by the module that defines them; tests/test_public_names.py compares."""
+
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = [*_MODULE_OF]  # noqa: PLE0604 - the names stand in one table
 
 
-def __getattr__(name: str) -> Any:
-    # Imported on first use: `import pythia_quant` and the command line's --help need not wait for torch.
-    if name in _HOMES:
-        from importlib import import_module  # noqa: PLC0415
+if not TYPE_CHECKING:  # a type checker would take any name at all for one of ours
 
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        # Imported on first use: `import pythia_quant` and the command line's --help need not wait for torch.
+        if name in _MODULE_OF:
+            from importlib import import_module  # noqa: PLC0415
+
+            return getattr(import_module(_MODULE_OF[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
