@@ -24,6 +24,7 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/deptry .
 
 format: .venv/ready
 	$(BIN)/ruff format .

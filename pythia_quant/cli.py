@@ -39,10 +39,19 @@ CLOSED_PIPE = SIGNALLED + 13
 """Exit code when nobody reads what is printed any more, as in ``… | head``: that of a program ended by SIGPIPE."""
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(environment.tool_version())
+        raise typer.Exit
+
+
 @app.callback()
-def debugging(
+def for_every_command(
     debug: Annotated[
         bool, typer.Option("--debug", help="Log every call to a hub and show tracebacks; secrets are left out.")
+    ] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Take what holds for every command."""
