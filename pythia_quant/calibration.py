@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pythia_quant import compat
 from pythia_quant.architecture import Architecture, Update
 from pythia_quant.array_file import load_array
 from pythia_quant.errors import QuantizationError
@@ -51,7 +52,7 @@ def begin(folder: Path, ids: Tensor, table: Tensor, *, original: bool) -> None:
 
 def in_bf16(weights: LayerWeights) -> LayerWeights:
     """Return a layer with its linear layers in bf16, where that is faster."""
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if not compat.has_bf16_products():
         return weights
     return {name: tensor.bfloat16() if tensor.ndim == 2 else tensor for name, tensor in weights.items()}
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from pythia_quant import compat
+
 
 @contextmanager
 def rounded_products() -> Iterator[None]:
@@ -29,7 +31,7 @@ def exact_products() -> Iterator[None]:
     On a CPU without matrix units, allowing bf16 rounds nothing (torch 2.13, AVX512-BF16: equal to 2e-7), but hands the
     product to oneDNN instead of MKL, which on AMD's is twice as fast.
     """
-    if torch.cuda.is_available() or torch.cpu._is_amx_tile_supported():
+    if torch.cuda.is_available() or compat.has_amx_tiles():
         yield
         return
     with rounded_products():

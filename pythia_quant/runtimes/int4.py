@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
 
+from pythia_quant import compat
 from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.formats.gptq.reader import GptqWeights, read
@@ -134,7 +135,7 @@ class Int4Linear(nn.Module):
         repeats = codes.shape[1] // quantized.scales.shape[1] // group_size
         scales = quantized.scales.float().repeat_interleave(repeats, dim=1)
         offsets = (middle - quantized.zeros.float()).repeat_interleave(repeats, dim=1) * scales
-        self.register_buffer("codes", torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1))
+        self.register_buffer("codes", compat.pack_int4(codes))
         self.register_buffer("scales", torch.stack([scales.T, offsets.T], dim=-1).bfloat16())
         self.register_buffer("bias", bias)
 
@@ -143,7 +144,7 @@ class Int4Linear(nn.Module):
         rows = inputs.flatten(0, -2).bfloat16()
         if self.order is not None:
             rows = rows.index_select(1, self.order)
-        product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.codes, self.group_size, self.scales)
+        product = compat.int4_product(rows, self.codes, self.group_size, self.scales)
         return (product + self.bias).view(*inputs.shape[:-1], -1)
 
 

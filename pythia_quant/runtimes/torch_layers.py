@@ -11,6 +11,7 @@ from torch import nn
 from transformers import GPTNeoXConfig
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXLayer, GPTNeoXRotaryEmbedding
 
+from pythia_quant import compat
 from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
 from pythia_quant.formats.gptq.reader import GptqWeights, read
 from pythia_quant.runtimes.int4 import HalfHead, describe, kernel_group_size, linear_layer
@@ -33,7 +34,7 @@ class TorchLayers:
         self.width = reader.architecture.width
         self.stages = reader.architecture.layers + 1
         self._config = GPTNeoXConfig(**reader.architecture.config())
-        self._config._attn_implementation = "sdpa"
+        compat.use_sdpa(self._config)
         self._rotary = GPTNeoXRotaryEmbedding(self._config)
 
     def embedding(self) -> Stage:
