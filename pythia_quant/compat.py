@@ -5,9 +5,13 @@ tests/test_compat.py fails when a release renames one or changes what it compute
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
-from transformers import GPTNeoXConfig
+
+if TYPE_CHECKING:  # it takes seconds to import, and most that import this module do without
+    from transformers import GPTNeoXConfig
 
 
 def has_amx_tiles() -> bool:
