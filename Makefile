@@ -4,13 +4,20 @@ BIN := .venv/bin
 OPTIMUM ?= .venv/share/optimum
 TRANSFORMERS_JS := .venv/share/transformers.js
 
-.PHONY: demo test optimum check format clean
+.PHONY: demo test test-all optimum check format clean
 
 demo: .venv/ready
 	$(BIN)/pythia-quant run recipes/demo.yaml --out artifacts
 
-test: check $(TRANSFORMERS_JS)
-	$(BIN)/pytest
+# Two workers of pytest, each on its half of the processors; a file is one worker's, tests that measure time are, too.
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadgroup --durations 20
+
+test: check
+	$(PYTEST) -m 'not slow'
+
+# For releases: also what takes minutes, or needs other programs. What is missing is skipped, and said.
+test-all: check $(TRANSFORMERS_JS)
+	$(PYTEST)
 
 # optimum needs an older transformers, so its tests have an environment of their own.
 optimum: .venv/ready
@@ -23,7 +30,7 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports
 	$(BIN)/deptry .
 
 format: .venv/ready

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import program
 import pytest
 from loopback import Hub, client_environment, loopback_hub
+from shared import Shared
 from tiny import write_recipe
+from workers import in_process
 
 SOURCE = "someone/tiny"
 ORIGINAL = """\
@@ -38,7 +41,7 @@ SECRETS = ("hf_secretsecretsecret", "presignedsecret", "X-Amz-Signature", "secre
 
 @dataclass
 class Client:
-    """Runs the program in child processes that know one hub; no secret may appear in what they print.
+    """Runs the program as one that knows one hub; no secret may appear in what it prints.
 
     Attributes:
         hub: the hub.
@@ -51,20 +54,28 @@ class Client:
     environment: dict[str, str | None] = field(default_factory=dict)
 
     def run(self, *arguments: str | Path, **extra: str | None) -> subprocess.CompletedProcess[str]:
-        """Run the program."""
-        return self.python("-m", "pythia_quant", *arguments, **extra)
+        """Run the program in this process; in one of its own where it logs, which concerns the whole process."""
+        if "--debug" in arguments:
+            return self.python("-m", "pythia_quant", *arguments, **extra)
+        return self._checked(program.run(*arguments, environment=self._environment(extra)))
 
     def python(self, *arguments: str | Path, **extra: str | None) -> subprocess.CompletedProcess[str]:
-        """Run Python."""
-        cache = {"PYTHIA_QUANT_CACHE": str(self.home / "own")}
+        """Run Python in a process of its own."""
         done = subprocess.run(
             [sys.executable, *map(str, arguments)],
-            env=client_environment(self.hub, self.home, **cache, **self.environment, **extra),
+            env=self._environment(extra),
             capture_output=True,
             text=True,
             check=False,
             stdin=subprocess.DEVNULL,
         )
+        return self._checked(done)
+
+    def _environment(self, extra: dict[str, str | None]) -> dict[str, str]:
+        cache = {"PYTHIA_QUANT_CACHE": str(self.home / "own")}
+        return client_environment(self.hub, self.home, **cache, **self.environment, **extra)
+
+    def _checked(self, done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
         for secret in SECRETS:
             assert secret not in done.stdout + done.stderr
         assert not self.hub.crashes
@@ -89,25 +100,29 @@ class Client:
 
 
 @pytest.fixture(scope="session")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def origin(shared: Shared) -> Path:
     """Return a folder with a checkpoint as a hub serves it, its card included, and texts and a recipe for it."""
-    folder = tmp_path_factory.mktemp("origin")
-    write_recipe(folder)
-    (folder / "tiny.yaml").write_text((folder / "tiny.yaml").read_text().replace("rounds: 1", "rounds: 0"))
-    (folder / "tiny" / "README.md").write_text(ORIGINAL)
-    return folder
+
+    def make(folder: Path) -> None:
+        write_recipe(folder)
+        (folder / "tiny.yaml").write_text((folder / "tiny.yaml").read_text().replace("rounds: 1", "rounds: 0"))
+        (folder / "tiny" / "README.md").write_text(ORIGINAL)
+
+    return shared("origin", make)
 
 
 @pytest.fixture(scope="session")
-def made(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(origin: Path, shared: Shared) -> Path:
     """Return a folder of artifacts made from the hub's checkpoint by its own name, with results.json."""
-    out = tmp_path_factory.mktemp("made")
-    with loopback_hub() as hub:
-        hub.add(SOURCE, {"main": origin / "tiny"})
-        client = Client(hub, tmp_path_factory.mktemp("home"))
-        variants = [part for name in ("bnb-nf4", "gptq-int4", "onnx-int8") for part in ("--only", name)]
-        client.succeed("run", origin / "tiny.yaml", "--model", SOURCE, *variants, "--out", out)
-    return out / "someone--tiny" / "main"
+
+    def make(out: Path) -> None:
+        with loopback_hub() as hub, in_process():
+            hub.add(SOURCE, {"main": origin / "tiny"})
+            client = Client(hub, out.with_name("home"))
+            variants = [part for name in ("bnb-nf4", "gptq-int4", "onnx-int8") for part in ("--only", name)]
+            client.succeed("run", origin / "tiny.yaml", "--model", SOURCE, *variants, "--out", out)
+
+    return shared("made", make) / "someone--tiny" / "main"
 
 
 @pytest.fixture

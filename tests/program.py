@@ -1,0 +1,92 @@
+"""The program as a user calls it, in this process: a new one takes seconds to import torch.
+
+What a child process would begin anew is set to what the environment says, and put back: the variables themselves, what
+huggingface_hub has read of them, standard streams, signal handlers, warnings and log records.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import IO
+from unittest import mock
+
+import huggingface_hub
+from huggingface_hub import constants, hf_api
+
+from pythia_quant.cli import main
+
+_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+
+
+def run(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> CompletedProcess[str]:
+    """Run the program with these arguments and return its exit code and what it printed.
+
+    Args:
+        arguments: those after the program's name.
+        environment: all variables; this process's unless given.
+    """
+    command = ["pythia-quant", *map(str, arguments)]
+    with ExitStack() as stack:
+        streams = [stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(2)]
+        stack.enter_context(redirect_stdout(streams[0]))
+        stack.enter_context(redirect_stderr(streams[1]))
+        stack.enter_context(mock.patch.object(sys, "stdin", stack.enter_context(Path(os.devnull).open())))
+        stack.enter_context(mock.patch.object(sys, "argv", command))
+        stack.enter_context(surroundings(os.environ if environment is None else environment))
+        code = _exit_code()
+        printed, complaint = map(_content, streams)
+    return CompletedProcess(command, code, printed, complaint)
+
+
+def _exit_code() -> int:
+    try:
+        main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def _content(stream: IO[str]) -> str:
+    stream.flush()
+    stream.seek(0)
+    return stream.read()
+
+
+@contextmanager
+def surroundings(environment: Mapping[str, str]) -> Iterator[None]:
+    """Give this process the variables of another one, and what the program itself changes of a process."""
+    handlers = {number: signal.getsignal(number) for number in _HANDLED}
+    records = logging.getLogRecordFactory()
+    try:
+        with (
+            mock.patch.dict(os.environ, dict(environment), clear=True),
+            mock.patch.object(warnings, "formatwarning", warnings.formatwarning),
+            warnings.catch_warnings(),
+        ):
+            _read_hub_variables()
+            yield
+    finally:
+        _read_hub_variables()
+        logging.setLogRecordFactory(records)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _read_hub_variables() -> None:
+    """Have huggingface_hub read its variables again: it does so once, as it is imported."""
+    from pythia_quant import hub_client
+
+    huggingface_hub.close_session()
+    importlib.reload(constants)
+    hf_api.api.endpoint = constants.ENDPOINT
+    hub_client._Client.heard = False

@@ -1,0 +1,60 @@
+"""The functions that the program runs in fresh processes, run in this one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+
+from pythia_quant import isolate
+from pythia_quant.callbacks import Report, silent
+from pythia_quant.formats import load
+
+
+class WorkerHere:
+    """Does what :class:`~pythia_quant.isolate.Worker` does without a process: arguments and results are JSON data."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        pass
+
+    def __enter__(self) -> WorkerHere:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def call(self, function: str, arguments: dict[str, Any], report: Report = silent) -> Any:
+        """Run ``module:function``."""
+        threads = torch.get_num_threads()
+        try:
+            return json.loads(json.dumps(load(function)(**json.loads(json.dumps(arguments)))))
+        finally:
+            torch.set_num_threads(threads)
+
+
+@contextmanager
+def in_process() -> Iterator[None]:
+    """Run them in this process."""
+    with mock.patch.object(isolate, "Worker", WorkerHere):
+        yield
+
+
+_FRESH = isolate.Worker
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workers_here() -> Iterator[None]:
+    """Save the seconds that a fresh process takes to import torch; those of its own are used by tests so marked."""
+    with in_process():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _fresh_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("fresh_processes"):
+        monkeypatch.setattr(isolate, "Worker", _FRESH)
