@@ -9,14 +9,15 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import signal
+import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import IO
 from unittest import mock
 
@@ -25,17 +26,26 @@ from huggingface_hub import constants, hf_api
 
 from pythia_quant.cli import main
 
+Done = subprocess.CompletedProcess[str]
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 
-def run(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> CompletedProcess[str]:
+def run(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> Done:
     """Run the program with these arguments and return its exit code and what it printed.
 
     Args:
         arguments: those after the program's name.
         environment: all variables; this process's unless given.
     """
-    command = ["pythia-quant", *map(str, arguments)]
+    return _run(main, ["pythia-quant", *map(str, arguments)], environment)
+
+
+def run_script(script: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Done:
+    """Run a Python script as :func:`run` runs the program; what it raises is raised."""
+    return _run(lambda: exec(script, {"__name__": "__main__"}), ["-c", *arguments], environment)
+
+
+def _run(function: Callable[[], object], command: list[str], environment: Mapping[str, str] | None) -> Done:
     with ExitStack() as stack:
         streams = [stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(2)]
         stack.enter_context(redirect_stdout(streams[0]))
@@ -43,17 +53,12 @@ def run(*arguments: str | Path, environment: Mapping[str, str] | None = None) ->
         stack.enter_context(mock.patch.object(sys, "stdin", stack.enter_context(Path(os.devnull).open())))
         stack.enter_context(mock.patch.object(sys, "argv", command))
         stack.enter_context(surroundings(os.environ if environment is None else environment))
-        code = _exit_code()
-        printed, complaint = map(_content, streams)
-    return CompletedProcess(command, code, printed, complaint)
-
-
-def _exit_code() -> int:
-    try:
-        main()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    return 0
+        code = 0
+        try:
+            function()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return Done(command, code, *map(_content, streams))
 
 
 def _content(stream: IO[str]) -> str:
@@ -90,3 +95,22 @@ def _read_hub_variables() -> None:
     importlib.reload(constants)
     hf_api.api.endpoint = constants.ENDPOINT
     hub_client._Client.heard = False
+
+
+def succeed(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> str:
+    """Run the program and return what it prints; on standard error, a line a step is all."""
+    done = run(*arguments, environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"(step \d+ of \d+: .*\n)*", done.stderr), "not on a terminal, a line a step is printed"
+    return done.stdout
+
+
+def refuse(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> str:
+    """Run the program and return its one message."""
+    done = run(*arguments, environment=environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    steps, error, message = done.stderr.partition("error: ")
+    assert error, done.stderr
+    assert re.fullmatch(r"(step \d+ of \d+: .*\n)*", steps)
+    return error + message

@@ -46,7 +46,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
 
 @pytest.fixture(scope="session")
 def converted(shared: Shared) -> Path:
-    """Return a folder with the tiny recipe, its source and texts, and its artifacts under ``out``. Not to be changed."""
+    """Return a folder with the tiny recipe, source, texts, and artifacts under ``out``; nothing there may change."""
 
     def make(folder: Path) -> None:
         from pythia_quant.conversion import convert

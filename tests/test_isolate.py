@@ -8,6 +8,8 @@ import pytest
 from pythia_quant import isolate
 from pythia_quant.errors import ArtifactError, BenchmarkError
 
+pytestmark = pytest.mark.fresh_processes
+
 
 def greet(name: str) -> str:
     isolate.report_progress("greeting", 1, 2)

@@ -1,11 +1,10 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import program
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -148,17 +147,11 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 
 def in_client(hub: Hub, tmp_path: Path, script: str, *arguments: str, **extra: str) -> str:
-    """Run a script in a child process whose hub client talks to the loopback hub."""
-    child = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env=client_environment(hub, tmp_path / "home", **extra),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "hf_secret" not in child.stdout + child.stderr
-    assert child.returncode == 0, child.stderr
-    return child.stdout
+    """Run a script as in a process whose hub client talks to the loopback hub."""
+    done = program.run_script(script, *arguments, environment=client_environment(hub, tmp_path / "home", **extra))
+    assert "hf_secret" not in done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_a_hub_repository_is_resolved_to_a_commit_and_cached(hub: Hub, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pythia_quant import isolate
+from pythia_quant.bench import speed
 from pythia_quant.callbacks import Report, silent
 from pythia_quant.formats import load
 
@@ -28,7 +29,7 @@ class WorkerHere:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def call(self, function: str, arguments: dict[str, Any], report: Report = silent) -> Any:
+    def call(self, function: str, arguments: dict[str, Any], report: Report = silent) -> Any:  # noqa: ARG002
         """Run ``module:function``."""
         threads = torch.get_num_threads()
         try:
@@ -39,8 +40,12 @@ class WorkerHere:
 
 @contextmanager
 def in_process() -> Iterator[None]:
-    """Run them in this process."""
-    with mock.patch.object(isolate, "Worker", WorkerHere):
+    """Run them in this process, and measure without waiting for a quiet machine, which it is not."""
+    with (
+        mock.patch.object(isolate, "Worker", WorkerHere),
+        mock.patch.object(speed, "PATIENCE", 0.0),
+        mock.patch.object(speed, "PATIENCE_TO_REPEAT", 0.0),
+    ):
         yield
 
 

@@ -1,0 +1,78 @@
+"""What is listed and shown without computing, and how the program starts and ends."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from program import refuse, succeed
+
+COMMANDS = [
+    "run",
+    "convert",
+    "bench",
+    "report",
+    "compare",
+    "verify",
+    "generate",
+    "recipes list",
+    "recipes show",
+    "recipes validate",
+    "suite",
+    "source",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    printed = succeed(*command.split(), "--help")
+    assert "Example" in printed
+    assert f"pythia-quant {command.split(maxsplit=1)[0]}" in printed
+
+
+def test_the_program_starts_without_torch() -> None:
+    script = (
+        "import sys; from pythia_quant.recipe import load_recipe; import pythia_quant.cli; load_recipe('demo');"
+        "print(sorted({'torch', 'transformers', 'onnx', 'onnxruntime', 'bitsandbytes'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_recipes_and_suite_are_listed_and_shown(recipe_file: Path) -> None:
+    assert "EleutherAI/pythia-6.9b" in succeed("recipes", "list")
+    assert "format: gptq" in succeed("recipes", "show", "pythia-1.4b")
+    assert "valid, recipe id" in succeed("recipes", "validate", recipe_file)
+    sizes = json.loads(succeed("suite", "--json"))
+    assert sizes[3]["parameters"] == 162_322_944
+    assert "11,846,072,320" in succeed("suite")
+    recipe_file.write_text(recipe_file.read_text().replace("damping", "dampling").replace("windows: 16", "window: 16"))
+    assert "did you mean 'windows'" in refuse("recipes", "validate", recipe_file)
+
+
+def test_an_argument_that_is_not_utf8_is_refused_whatever_it_is_for() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pythia_quant", "generate", "folder", "--prompt", b"caf\xe9"],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == b"error: caf\\udce9: is not UTF-8\n  give it in that encoding\n"
+
+
+WARNING = """
+import sys, warnings
+from pythia_quant.cli import main
+sys.argv[1:] = []
+main(lambda: warnings.warn("for programmers"))
+main(lambda: print("text"))
+"""
+
+
+def test_warnings_of_libraries_are_not_shown_and_output_that_cannot_be_written_is_named() -> None:
+    with open(os.devnull) as read_only:  # noqa: PTH123 - as the shell's 1</dev/null
+        done = subprocess.run([sys.executable, "-c", WARNING], stdout=read_only, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: standard output: is not open for this")

@@ -1,0 +1,54 @@
+"""Artifacts verified and run by `verify` and `generate`, and refused where they were altered."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from program import refuse, succeed
+
+
+def test_verify_and_generate(finished: Path, whole_run: Path) -> None:
+    from pythia_quant.generation import continue_text
+
+    parent = finished / "out/tiny/local"
+    printed = succeed("verify", *(parent / name for name in ("bnb-nf4", "gptq-int4", "onnx-int8", "onnx-fp32")))
+    assert printed.count("files as in the manifest") == 4
+    assert printed.count(f"weights are those of {whole_run / 'tiny'}") == 4
+    assert "origin" not in printed
+    arguments = ("generate", parent / "onnx-fp32", "--prompt", "abc", "--max-new-tokens", "5")
+    greedy = json.loads(succeed(*arguments, "--json"))
+    assert len(greedy["prompt_tokens"]) == 3
+    assert 0 < len(greedy["tokens"]) <= 5
+    assert succeed(*arguments).startswith("abc")
+    sampled = json.loads(succeed(*arguments, "--temperature", "2", "--seed", "1", "--json"))
+    again, other = (continue_text(parent / "onnx-fp32", "abc", 5, 2.0, seed) for seed in (1, 2))
+    assert sampled["tokens"] == again.tokens != other.tokens
+    assert "exceed the context" in refuse(*arguments[:-1], "40")
+
+
+def test_onnx_continues_a_text_as_transformers_does(finished: Path) -> None:
+    from pythia_quant.generation import continue_text
+    from pythia_quant.runtimes import generate
+    from pythia_quant.runtimes.hf import open_model
+
+    ours = continue_text(finished / "out/tiny/local/onnx-fp32", "eval 12", 8)
+    theirs = generate(open_model(finished / "tiny", torch.float32), torch.tensor(ours.prompt_tokens), 8, ends=(0,))
+    assert ours.tokens == theirs
+    assert len(ours.tokens) == 8
+
+
+def test_an_altered_artifact_is_refused(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "onnx-fp32"
+    shutil.copytree(finished / "out/tiny/local/onnx-fp32", copy)
+    data = next(copy.glob("onnx/*_data"))
+    content = bytearray(data.read_bytes())
+    content[1000] ^= 1
+    data.write_bytes(content)
+    assert "onnx_data was changed" in refuse("verify", copy)
+    assert "onnx_data was changed" in refuse("bench", copy)
+    data.unlink()
+    assert "onnx_data is missing" in refuse("verify", copy)
+    assert "no artifact of ours" in refuse("verify", tmp_path)
+    (copy / "pythia_quant.json").write_text('{"schema_version": 2}')
+    assert "newer pythia-quant" in refuse("verify", copy)
