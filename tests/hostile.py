@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import mutations
 from onnx import ModelProto
 
-COUNT = int(os.environ.get("PYTHIA_QUANT_MUTATIONS", "30"))
-"""Damages of each kind of file; PYTHIA_QUANT_MUTATIONS asks for more."""
+COUNT = 3 * mutations.COUNT // 100
+"""Damages of each kind of file, which take longer to read than those of other tests."""
 
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 3, 64, 2**31, 2**63, 2**64, 10**400, 1e308, -1e308, float("nan"), float("inf"), 0.5,

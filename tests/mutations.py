@@ -1,6 +1,6 @@
 """Damage done to files by a seeded random generator: bytes changed, and data of the right form with nonsense in it.
 
-``PYTHIA_QUANT_MUTATIONS=N`` makes N of each kind instead of 10,000, and as much more or fewer of the slow kinds;
+``PYTHIA_QUANT_MUTATIONS=N`` makes N of each kind instead of 1,000, and as much more or fewer of the slow kinds;
 ``PYTHIA_QUANT_MUTATIONS_SEED=S`` makes others.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from pythia_quant.errors import PythiaQuantError
 
-COUNT = int(os.environ.get("PYTHIA_QUANT_MUTATIONS", "10000"))
+COUNT = int(os.environ.get("PYTHIA_QUANT_MUTATIONS", "1000"))
 SEED = os.environ.get("PYTHIA_QUANT_MUTATIONS_SEED", "0")
 SLOWEST = 1.0
 """Seconds of processor time that reading a damaged file may take."""

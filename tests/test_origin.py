@@ -10,37 +10,23 @@ import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import TINY, random_weights, write_checkpoint, write_recipe
+from tiny import TINY, random_weights
 from torch import Tensor
 
 from pythia_quant.architecture import Architecture
 from pythia_quant.artifact import Artifact, hash_files, open_artifact, verify_files
 from pythia_quant.closeness import Closeness, compare
-from pythia_quant.conversion import convert
 from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.onnx.settings import OnnxSettings
-from pythia_quant.inputs import load_inputs
 from pythia_quant.manifest import MANIFEST, Manifest
 from pythia_quant.origin import compare_with, named_source, source_at_hand
-from pythia_quant.recipe import load_recipe
 
 LAYER = "gpt_neox.layers.1"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the checkpoint `tiny` and an artifact of it in each format."""
-    folder = tmp_path_factory.mktemp("made")
-    write_checkpoint(folder / "tiny")
-    inputs = load_inputs(load_recipe(write_recipe(folder)))
-    for variant in ("bnb-nf4", "gptq-int4", "onnx-int8"):
-        convert(inputs, variant, folder / "out")
-    return folder
-
-
-def artifact(made: Path, variant: str) -> Artifact:
-    return open_artifact(made / "out" / "tiny" / "local" / variant)
+def artifact(converted: Path, variant: str) -> Artifact:
+    return open_artifact(converted / "out" / "tiny" / "local" / variant)
 
 
 def compared(found: Artifact) -> Closeness:
@@ -49,9 +35,9 @@ def compared(found: Artifact) -> Closeness:
     return compare_with(found, source)
 
 
-def doctored(made: Path, folder: Path, variant: str, change: Callable[[dict[str, Tensor]], None]) -> Artifact:
+def doctored(converted: Path, folder: Path, variant: str, change: Callable[[dict[str, Tensor]], None]) -> Artifact:
     """Change an artifact's tensors, and its manifest to match."""
-    copy = shutil.copytree(artifact(made, variant).folder, folder / variant)
+    copy = shutil.copytree(artifact(converted, variant).folder, folder / variant)
     tensors = load_file(copy / "model.safetensors")
     change(tensors)
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
@@ -64,8 +50,8 @@ def doctored(made: Path, folder: Path, variant: str, change: Callable[[dict[str,
 
 
 @pytest.mark.parametrize(("variant", "matrices"), [("bnb-nf4", 8), ("gptq-int4", 8), ("onnx-int8", 10)])
-def test_what_was_converted_is_the_sources(made: Path, variant: str, matrices: int) -> None:
-    found = compared(artifact(made, variant))
+def test_what_was_converted_is_the_sources(converted: Path, variant: str, matrices: int) -> None:
+    found = compared(artifact(converted, variant))
     assert len(found.gains) == len(found.errors) == matrices
     assert all(0.97 < gain < 1.01 for gain in found.gains.values())
 
@@ -89,26 +75,26 @@ def test_what_was_converted_is_the_sources(made: Path, variant: str, matrices: i
     ],
 )
 def test_a_tensor_that_was_scaled(
-    made: Path, tmp_path: Path, variant: str, tensor: str, factor: float, said: str
+    converted: Path, tmp_path: Path, variant: str, tensor: str, factor: float, said: str
 ) -> None:
     def scale(tensors: dict[str, Tensor]) -> None:
         tensors[tensor] *= factor
 
     with pytest.raises(ArtifactError, match=said):
-        compared(doctored(made, tmp_path, variant, scale))
+        compared(doctored(converted, tmp_path, variant, scale))
 
 
-def test_one_row_that_was_doubled(made: Path, tmp_path: Path) -> None:
+def test_one_row_that_was_doubled(converted: Path, tmp_path: Path) -> None:
     def double(tensors: dict[str, Tensor]) -> None:
         tensors[f"{LAYER}.mlp.dense_4h_to_h.scales"][:, 5] *= 2  # [groups, outputs]
 
     with pytest.raises(ArtifactError, match=r"dense_4h_to_h.weight, row 5, is not the source's: it differs by"):
-        compared(doctored(made, tmp_path, "gptq-int4", double))
+        compared(doctored(converted, tmp_path, "gptq-int4", double))
 
 
-def test_another_tokenizer(made: Path, tmp_path: Path) -> None:
+def test_another_tokenizer(converted: Path, tmp_path: Path) -> None:
     """Words that change places: as many tokens as before."""
-    copy = shutil.copytree(artifact(made, "onnx-int8").folder, tmp_path / "copy")
+    copy = shutil.copytree(artifact(converted, "onnx-int8").folder, tmp_path / "copy")
     path = copy / "tokenizer.json"
     fields = json.loads(path.read_text())
     words = fields["model"]["vocab"]
@@ -116,12 +102,12 @@ def test_another_tokenizer(made: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(fields))
     with pytest.raises(ArtifactError, match=r"tokenizer.json is not the source's"):
         compared(open_artifact(copy))
-    path.write_text(json.dumps(fields | {"model": json.loads((made / "tiny" / path.name).read_text())["model"]}))
+    path.write_text(json.dumps(fields | {"model": json.loads((converted / "tiny" / path.name).read_text())["model"]}))
     assert compared(open_artifact(copy)).gains
 
 
-def test_the_source_is_at_hand_where_it_was_and_still_is_it(made: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(made, tmp_path / "made")
+def test_the_source_is_at_hand_where_it_was_and_still_is_it(converted: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(converted, tmp_path / "made")
     found = artifact(copy, "bnb-nf4")
     moved = replace(found, manifest=named(found, str(copy / "tiny"), None))
     assert source_at_hand(moved) is not None
@@ -140,11 +126,13 @@ def named(found: Artifact, model: str, commit: str | None) -> Manifest:
     return found.manifest.model_copy(update={"source": source})
 
 
-def test_the_source_is_at_hand_in_the_hubs_cache(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_is_at_hand_in_the_hubs_cache(
+    converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     commit = "a" * 40
-    shutil.copytree(made / "tiny", tmp_path / "models--me--tiny" / "snapshots" / commit)
-    found = artifact(made, "gptq-int4")
+    shutil.copytree(converted / "tiny", tmp_path / "models--me--tiny" / "snapshots" / commit)
+    found = artifact(converted, "gptq-int4")
     assert source_at_hand(replace(found, manifest=named(found, "me/tiny", commit))) is not None
     assert source_at_hand(replace(found, manifest=named(found, "me/tiny", "b" * 40))) is None
     assert source_at_hand(replace(found, manifest=named(found, "../me/tiny", commit))) is None
