@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 VARIABLE = "PYTHIA_QUANT_TEST_SECONDS"
 MOST_SECONDS = 20.0
 """Of processor time, in a test or in what is set up for it. The clock on the wall would count what else runs."""
-_BEGUN = pytest.StashKey[float]()
+_SECONDS = pytest.StashKey[dict[str, float]]()
 
 
 def share(environment: dict[str, str] | os._Environ[str] = os.environ) -> None:
@@ -43,28 +44,37 @@ class Limit:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
-        item.stash[_BEGUN] = used()
-        return (yield)
+        with _counted(item, "setup"):
+            return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        item.stash[_BEGUN] = used()
-        return (yield)
+        with _counted(item, "call"):
+            return (yield)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        if call.when in ("setup", "call") and report.passed and item.get_closest_marker("slow") is None:
-            seconds = used() - item.stash[_BEGUN]
-            if seconds > self.seconds:
-                report.outcome = "failed"
-                report.longrepr = (
-                    f"the {call.when} took {seconds:.1f} s of processor time, {self.seconds:g} are the most: "
-                    f"make it faster, mark it slow, or set {VARIABLE}"
-                )
+        if call.when == "call" and report.passed and item.get_closest_marker("slow") is None:
+            for part, seconds in item.stash[_SECONDS].items():
+                if seconds > self.seconds:
+                    report.outcome = "failed"
+                    report.longrepr = (
+                        f"its {part} took {seconds:.1f} s of processor time, {self.seconds:g} are the most: "
+                        f"make it faster, mark it slow, or allow more by {VARIABLE}"
+                    )
         return report
+
+
+@contextmanager
+def _counted(item: pytest.Item, part: str) -> Iterator[None]:
+    before = used()
+    try:
+        yield
+    finally:
+        item.stash.setdefault(_SECONDS, {})[part] = used() - before
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,11 +6,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import program
 import pytest
-from loopback import client_environment, loopback_hub
+import yaml
+from loopback import Hub, client_environment, loopback_hub
 
 from pythia_quant.recipe import load_recipe
 
@@ -23,6 +25,7 @@ def blocks(language: str) -> list[str]:
 
 
 COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.startswith(".venv/bin/pythia-quant")]
+(DEMO,) = re.findall(r"^make demo .*(\.venv/bin/pythia-quant .*)$", README, re.MULTILINE)
 NEEDS_THE_HUB = [command for command in COMMANDS if "pythia-1" in command]
 
 
@@ -40,39 +43,56 @@ def run_script(script: str, folder: Path, environment: dict[str, str] | None = N
 
 
 def shortened(recipe: str) -> str:
-    """Return the recipe of the demo with a few windows, and one process a row: the same steps in a tenth of the time."""
-    for setting, fewer in (
-        ("windows: 128", "windows: 16"),
-        ("windows: 120", "windows: 12"),
-        ("rounds: 2", "rounds: 1"),
-    ):
-        assert recipe.count(setting) == 1
-        recipe = recipe.replace(setting, fewer)
-    return recipe
+    """Return the demo's recipe with one variant, and few windows that are short: the same steps in a few seconds."""
+    settings = yaml.safe_load(recipe)
+    for part in ("variants", "gates"):
+        settings[part] = {"onnx-int8": settings[part]["onnx-int8"]}
+    settings["evaluation"] |= {"windows": 8, "context": 128}
+    settings["latency"] = {"rounds": 1, "prompts": [16], "contexts": [16]}
+    return yaml.safe_dump(settings | {"basis": {}})
 
 
 PROMPT = '--prompt "import os" --max-new-tokens 38'
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the commands of the README were run, in their order."""
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with loopback_hub() as hub:
+        for branch in ("main", "step0"):
+            hub.put("EleutherAI/pythia-2.8b", branch, {"model.safetensors": branch.encode()})
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def folder(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `make demo` was run, by its own command on a recipe that is soon done with."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     demo = folder / "recipes" / "demo.yaml"
     demo.write_text(shortened(demo.read_text()))
+    assert run(DEMO, folder, client_environment(hub, folder / "home"))
+    return folder
+
+
+def test_the_commands_work_in_their_order(hub: Hub, folder: Path) -> None:
     local = [command for command in COMMANDS if command not in NEEDS_THE_HUB]
     assert len(local) >= 11
-    with loopback_hub() as hub:
-        for branch in ("main", "step0"):
-            hub.put("EleutherAI/pythia-2.8b", branch, {"model.safetensors": branch.encode()})
-        environment = client_environment(hub, folder / "home")
-        for command in local:
-            assert run(command, folder, environment)
-        assert "README.md" in hub.files("me/demo-onnx-int8")
-        (library,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "hub.md").read_text(), re.DOTALL)
-        assert run_script(library, folder, environment).startswith("[] ---"), "it was published by the command"
-    return folder
+    environment = client_environment(hub, folder / "home")
+    for command in local:
+        assert run(command, folder, environment)
+    assert "README.md" in hub.files("me/demo-onnx-int8")
+    (library,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "hub.md").read_text(), re.DOTALL)
+    assert run_script(library, folder, environment).startswith("[] ---"), "it was published by the command"
+
+
+@pytest.mark.slow
+def test_make_demo_passes_all_gates(tmp_path: Path) -> None:
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    command = [sys.executable, "-m", "pythia_quant", *shlex.split(DEMO)[1:]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in load_recipe("demo").settings.variants:
+        assert re.search(rf"^{name} +.* passed$", done.stdout, re.MULTILINE) or name == "onnx-fp32"
 
 
 def example(language: str, word: str) -> str:
@@ -89,6 +109,11 @@ def test_other_programs_print_what_ours_does(folder: Path) -> None:
     assert len(expected) > 50
     printed = run_script(example("python", "onnxruntime_genai"), folder)
     assert printed.strip() == expected
+
+
+@pytest.mark.slow
+def test_transformers_js_prints_what_ours_does(folder: Path) -> None:
+    expected = run(f"pythia-quant generate artifacts/demo/builtin/onnx-int8 {PROMPT}", folder).strip()
     node, modules = shutil.which("node"), Path(sys.prefix) / "share" / "transformers.js" / "node_modules"
     if node is None or not modules.is_dir():
         pytest.skip("transformers.js is not tested: node or the package is missing, see tests/clients")
@@ -111,6 +136,7 @@ def test_the_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert f"\n{target}:" in makefile
+    assert DEMO.replace(".venv/bin", "$(BIN)") in makefile
 
 
 def test_the_recipe_shown_is_part_of_the_one_that_ships(tmp_path: Path) -> None:

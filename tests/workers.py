@@ -43,8 +43,7 @@ def in_process() -> Iterator[None]:
     """Run them in this process, and measure without waiting for a quiet machine, which it is not."""
     with (
         mock.patch.object(isolate, "Worker", WorkerHere),
-        mock.patch.object(speed, "PATIENCE", 0.0),
-        mock.patch.object(speed, "PATIENCE_TO_REPEAT", 0.0),
+        mock.patch.dict(speed.measure_speeds.__kwdefaults__, quiet=lambda _: False),
     ):
         yield
 

@@ -130,7 +130,9 @@ def node() -> list[str]:
     if program is None:
         pytest.skip("transformers.js is not tested: node is not installed")
     if not (TRANSFORMERS_JS / "node_modules" / "@huggingface" / "transformers").is_dir():
-        pytest.skip(f"transformers.js is not in {TRANSFORMERS_JS}: 'make test' puts it there, given npm and a network")
+        pytest.skip(
+            f"transformers.js is not in {TRANSFORMERS_JS}: 'make test-all' puts it there, given npm and a network"
+        )
     return [program, "--liftoff-only", "--input-type=module", "-"]
 
 
@@ -161,18 +163,21 @@ def test_onnxruntime_genai_runs_other_gpt_neox_models(tmp_path: Path, shape: Arc
     assert answer["added"][0] == answer["batch"][0] == expected
 
 
+@pytest.mark.slow
 def test_transformers_js(case: Case) -> None:
     answer, complaints = ask(node(), case, TRANSFORMERS_JS, HERE / "run_transformers_js.mjs")
     assert asdict(answer) == asdict(case.expected)
     assert complaints == ""
 
 
+@pytest.mark.slow
 def test_transformers_js_as_in_a_browser(case: Case) -> None:
     """The build for browsers, in WebAssembly and over HTTP on loopback, finds every file without an option."""
     answer, _ = ask(node(), case, TRANSFORMERS_JS, HERE / "run_browser_build.mjs")
     assert asdict(answer) == asdict(case.expected)
 
 
+@pytest.mark.slow
 def test_optimum(case: Case) -> None:
     python = os.environ.get(OPTIMUM_PYTHON)
     if python is None:
