@@ -4,43 +4,62 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
-from hub_user import SOURCE, Client
-from loopback import Fault, Hub
+import torch
+from hub_user import SECRETS, SOURCE, Client
+from loopback import Fault, Hub, client_environment
+from program import surroundings
+from transformers import AutoModelForCausalLM
 
-LOGITS = """
+from pythia_quant import pull
+from pythia_quant.errors import PythiaQuantError
+
+BY_NAME = """
 import sys
 import torch
-from tokenizers import Tokenizer
-ids = torch.arange(1, 25).reshape(1, 24)
-if sys.argv[1] == "transformers":
-    from transformers import AutoModelForCausalLM
-    model = AutoModelForCausalLM.from_pretrained(sys.argv[2], dtype=torch.float32)
-    logits = model(ids).logits
-else:
-    import numpy as np, onnxruntime
-    from pathlib import Path
-    session = onnxruntime.InferenceSession(Path(sys.argv[2]) / "onnx" / "model_quantized.onnx")
-    past = [i for i in session.get_inputs() if "past" in i.name]
-    cache = {i.name: np.zeros([1, i.shape[1], 0, i.shape[3]], np.float32) for i in past}
-    feeds = {"input_ids": ids.numpy(), "attention_mask": np.ones([1, 24], np.int64), **cache}
-    logits = torch.from_numpy(session.run(["logits"], feeds)[0])
-print(logits.double().flatten().tolist())
+from transformers import AutoModelForCausalLM
+torch.set_num_threads(int(sys.argv[2]))
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
+print(model(torch.arange(1, 25).reshape(1, 24)).logits.double().flatten().tolist())
 """
+"""In a process of its own: transformers reads where the hub is and where its cache is once, as it is imported."""
 PULL = """
 import sys
 from pythia_quant import pull
-from pythia_quant.errors import PythiaQuantError
-try:
-    print(pull(sys.argv[1]))
-except PythiaQuantError as error:
-    print(error)
+print(pull(sys.argv[1]))
 """
+IDS = torch.arange(1, 25).reshape(1, 24)
 
 
 def pulled(client: Client, name: str) -> str:
     """Return the folder of an artifact on the hub, or why there is none."""
-    return client.python("-c", PULL, name).stdout.strip()
+    own_cache = str(client.home / "own")
+    with surroundings(client_environment(client.hub, client.home, PYTHIA_QUANT_CACHE=own_cache)):
+        try:
+            said = str(pull(name))
+        except PythiaQuantError as error:
+            said = str(error)
+    assert not [secret for secret in SECRETS if secret in said]
+    return said
+
+
+def onnx_logits(folder: Path) -> list[float]:
+    """Return what onnxruntime computes, as its users run it."""
+    session = onnxruntime.InferenceSession(folder / "onnx" / "model_quantized.onnx")
+    past = [i for i in session.get_inputs() if "past" in i.name]
+    cache = {i.name: np.zeros([1, i.shape[1], 0, i.shape[3]], np.float32) for i in past}
+    feeds = {"input_ids": IDS.numpy(), "attention_mask": np.ones([1, 24], np.int64), **cache}
+    logits: list[float] = session.run(["logits"], feeds)[0].astype(float).flatten().tolist()
+    return logits
+
+
+def transformers_logits(folder: Path) -> list[float]:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        logits: list[float] = model(IDS).logits.double().flatten().tolist()
+    return logits
 
 
 def publish(client: Client, folder: Path, repo_id: str) -> None:
@@ -54,9 +73,9 @@ def test_an_onnx_artifact_comes_back_as_it_was(client: Client, hub: Hub, artifac
     elsewhere = client.anew("elsewhere")
     folder = Path(pulled(elsewhere, "hf://me/tiny-onnx"))
     assert folder.is_relative_to(elsewhere.home)
-    before = client.python("-c", LOGITS, "onnxruntime", artifacts / "onnx-int8").stdout
-    assert len(json.loads(before)) == 24 * 272
-    assert elsewhere.python("-c", LOGITS, "onnxruntime", folder).stdout == before
+    before = onnx_logits(artifacts / "onnx-int8")
+    assert len(before) == 24 * 272
+    assert onnx_logits(folder) == before
 
 
 def test_what_was_pulled_is_not_fetched_again_and_works_offline(client: Client, hub: Hub, artifacts: Path) -> None:
@@ -72,9 +91,10 @@ def test_what_was_pulled_is_not_fetched_again_and_works_offline(client: Client, 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_transformers_loads_a_published_artifact_by_its_name(client: Client, hub: Hub, artifacts: Path) -> None:
     publish(client, artifacts / "bnb-nf4", "me/tiny-nf4")
-    before = client.python("-c", LOGITS, "transformers", artifacts / "bnb-nf4")
-    assert len(json.loads(before.stdout)) == 24 * 272, before.stderr
-    assert client.anew("elsewhere").python("-c", LOGITS, "transformers", "me/tiny-nf4").stdout == before.stdout
+    before = transformers_logits(artifacts / "bnb-nf4")
+    assert len(before) == 24 * 272
+    after = client.anew("elsewhere").python("-c", BY_NAME, "me/tiny-nf4", str(torch.get_num_threads()))
+    assert json.loads(after.stdout) == before, after.stderr
 
 
 def test_gptq_is_pulled_verified_and_measured_where_its_source_is_fetched(
