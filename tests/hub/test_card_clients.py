@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import huggingface_hub
 import onnx_models
 import pytest
 import torch
+from program import run_script
 from tiny import TINY
 from tokenizers import Tokenizer
 
@@ -123,16 +125,20 @@ def onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(source: str, folder: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", source], cwd=folder, capture_output=True, text=True, check=False)
+    """Run Python code in a folder and return what it prints, less the last line's end."""
+    with contextlib.chdir(folder):
+        done = run_script(source)
     assert done.returncode == 0, done.stderr
     return done.stdout.removesuffix("\n")
 
 
-def test_code_for_onnxruntime_continues_as_our_runtime_does(onnx: Path, tmp_path: Path) -> None:
+def test_code_for_onnxruntime_continues_as_our_runtime_does(
+    onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only the download is replaced: the folder is there already."""
     shutil.copytree(onnx, tmp_path / "repo")
-    download = "import huggingface_hub\nhuggingface_hub.snapshot_download = lambda repo, local_dir: local_dir\n"
-    printed = run(download + code(SETTINGS["onnx"], "onnxruntime"), tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda _repo, local_dir: local_dir)
+    printed = run(code(SETTINGS["onnx"], "onnxruntime"), tmp_path)
     tokenizer = Tokenizer.from_file(str(onnx / "tokenizer.json"))
     prompt = tokenizer.encode("Once upon a time").ids
     assert printed == tokenizer.decode(prompt + generate(open_runtime(onnx, 1), torch.tensor(prompt), 40, ()))
