@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,10 +35,16 @@ def weights(tmp_path: Path) -> WeightFiles:
     return source(tmp_path / "source")
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("converted")
+    convert(source(folder / "source"), folder / "artifact", group_size=64)
+    return folder / "artifact"
+
+
 @pytest.fixture
-def artifact(weights: WeightFiles, tmp_path: Path) -> Path:
-    convert(weights, tmp_path / "artifact", group_size=64)
-    return tmp_path / "artifact"
+def artifact(converted: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(converted, tmp_path / "artifact"))
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,8 @@ from pythia_quant.weights import WeightFiles
 
 Array = npt.NDArray[Any]
 
-GRIDS = pytest.mark.parametrize(
-    ("bits", "group_size", "symmetric"),
-    [(4, 32, True), (4, 32, False), (4, 128, False), (8, 64, True), (8, 128, False)],
-)
+GRIDS = [(4, 32, True), (4, 32, False), (4, 128, False), (8, 64, True), (8, 128, False)]
+"""Bits, group size, and whether the middle is zero."""
 MEMBERS = {
     "inner": ("attention.query_key_value", "mlp.dense_h_to_4h"),
     "outer": ("attention.dense", "mlp.dense_4h_to_h"),
@@ -63,17 +62,33 @@ def weights(tmp_path: Path) -> WeightFiles:
     return source(tmp_path / "source")
 
 
-@GRIDS
-def test_both_files_hold_the_same_integers(
-    weights: WeightFiles, tmp_path: Path, bits: int, group_size: int, symmetric: bool
-) -> None:
-    convert(weights, tmp_path / "gptq", bits=bits, group_size=group_size, symmetric=symmetric)
-    take(weights, tmp_path / "gptq", tmp_path / "onnx")
-    tensors = onnx_tensors(tmp_path / "onnx")
+@dataclass(frozen=True)
+class Pair:
+    """A GPTQ artifact, and an ONNX one with its integers."""
+
+    gptq: Path
+    onnx: Path
+    written: Written
+    bits: int
+    symmetric: bool
+
+
+@pytest.fixture(scope="module", params=GRIDS, ids=str)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    bits, group_size, symmetric = request.param
+    folder = tmp_path_factory.mktemp("pair")
+    weights = source(folder / "source")
+    convert(weights, folder / "gptq", bits=bits, group_size=group_size, symmetric=symmetric)
+    written = take(weights, folder / "gptq", folder / "onnx")
+    return Pair(folder / "gptq", folder / "onnx", written, bits, symmetric)
+
+
+def test_both_files_hold_the_same_integers(pair: Pair) -> None:
+    bits, tensors = pair.bits, onnx_tensors(pair.onnx)
     order = separate(torch.arange(3 * SHAPE.width), SHAPE).numpy()
     for index in range(SHAPE.layers):
         for name, members in MEMBERS.items():
-            parts = [gptq_integers(tmp_path / "gptq", f"{layer_name(index)}.{member}", bits) for member in members]
+            parts = [gptq_integers(pair.gptq, f"{layer_name(index)}.{member}", bits) for member in members]
             if name == "inner":
                 parts[0] = tuple(part[order] for part in parts[0])
             axis = {"inner": 0, "outer": 1}[name]
@@ -83,7 +98,7 @@ def test_both_files_hold_the_same_integers(
             assert stored.shape[:2] == scales.shape
             np.testing.assert_array_equal(spread(stored.reshape(len(stored), -1), bits, codes.shape[1]), codes)
             np.testing.assert_array_equal(tensors[f"{product}.scales"], scales)
-            if symmetric:
+            if pair.symmetric:
                 assert (zeros == 2 ** (bits - 1)).all()
                 assert f"{product}.zero_points" not in tensors
             else:
@@ -92,23 +107,18 @@ def test_both_files_hold_the_same_integers(
                 assert len(np.unique(zeros)) > 2
 
 
-@GRIDS
-def test_the_reader_and_the_runtime_give_what_gptq_gives(
-    weights: WeightFiles, tmp_path: Path, bits: int, group_size: int, symmetric: bool
-) -> None:
-    convert(weights, tmp_path / "gptq", bits=bits, group_size=group_size, symmetric=symmetric)
-    written = take(weights, tmp_path / "gptq", tmp_path / "onnx")
-    solved, stored = read_gptq(tmp_path / "gptq"), read_onnx(tmp_path / "onnx")
+def test_the_reader_and_the_runtime_give_what_gptq_gives(pair: Pair) -> None:
+    solved, stored = read_gptq(pair.gptq), read_onnx(pair.onnx)
     for index in range(SHAPE.layers):
         expected = read_layer(solved, index)
         assert all(torch.equal(tensor, expected[name]) for name, tensor in read_layer(stored, index).items())
     logits = final_hidden_states(solved, PROBE) @ head_weight(solved).T
     largest = float(logits.abs().max())
-    run = open_runtime(tmp_path / "onnx", threads=1).logits(PROBE)
-    in_layers = layered.logits(open_layers(tmp_path / "onnx", threads=1), PROBE)
-    for found in (written.logits, run, in_layers):
+    run = open_runtime(pair.onnx, threads=1).logits(PROBE)
+    in_layers = layered.logits(open_layers(pair.onnx, threads=1), PROBE)
+    for found in (pair.written.logits, run, in_layers):
         torch.testing.assert_close(found, logits, rtol=0, atol=1e-4 * largest)
-    onnx.checker.check_model(find_model(tmp_path / "onnx"), full_check=True)
+    onnx.checker.check_model(find_model(pair.onnx), full_check=True)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

@@ -30,7 +30,7 @@ def test_a_shipped_recipe_runs_from_download_to_pulling_back(client: Client, hub
     hub.add("EleutherAI/pythia-14m", {"main": model})
     texts = tmp_path / "wikitext" / "wikitext-2-raw-v1"
     texts.mkdir(parents=True)
-    for name, word, count in (("train", "calm", 4_000), ("test", "eval", 100)):
+    for name, word, count in (("train", "calm", 4_000), ("test", "eval", 40)):
         rows = [f"{i * 7919 % 100003} {word}" for i in range(count)]
         pq.write_table(pa.table({"text": rows}), texts / f"{name}-00000-of-00001.parquet")
     hub.add("Salesforce/wikitext", {"main": texts.parent}, kind="dataset")
@@ -41,7 +41,7 @@ def test_a_shipped_recipe_runs_from_download_to_pulling_back(client: Client, hub
     hub.add("EleutherAI/lambada_openai", {"main": tmp_path / "lambada"}, kind="dataset")
     recipe = tmp_path / "pythia-14m.yaml"  # speed has its own tests
     quick = (
-        shipped_recipes()["pythia-14m"].read_text().partition("\ngates:")[0].replace("context: 2048", "context: 256")
+        shipped_recipes()["pythia-14m"].read_text().partition("\ngates:")[0].replace("context: 2048", "context: 128")
     )
     limits = "gates:\n  onnx-int8: {max_ppl_drift: 50}\n"
     recipe.write_text(f"{quick}\nlatency: {{rounds: 0}}\n{limits}")
