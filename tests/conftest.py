@@ -9,7 +9,7 @@ import processors
 import pytest
 
 processors.share()  # before any module that imports torch
-pytest_plugins = ["processors", "workers", "shared", "hub_user"]
+pytest_plugins = ["processors", "workers", "shared", "whole_run", "hub_user"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
