@@ -1,4 +1,4 @@
-"""What a folder is that is not a checkpoint in safetensors or ``pytorch_model.bin``, by the names of its files."""
+"""Recognize a folder that is no checkpoint in safetensors or ``pytorch_model.bin`` by the names of its files."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _KINDS = (
 
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
-"""How a file begins that stands for one which git-lfs has not fetched (docs/spec.md of git-lfs)."""
+"""The beginning of a pointer file, which stands for a file that git-lfs has not fetched (docs/spec.md of git-lfs)."""
 
 
 def refuse_pointer(path: Path) -> None:
-    """Refuse a file that only stands for a large one, as a clone without git-lfs leaves it.
+    """Refuse a pointer file, which a clone without git-lfs has in place of a large file.
 
     Raises:
-        SourceError: it does.
+        SourceError: the file is a pointer.
     """
     beginning = b""
-    with suppress(OSError), path.open("rb") as file:  # who reads it says what is wrong
+    with suppress(OSError), path.open("rb") as file:  # the code that reads the whole file reports the error
         beginning = file.read(len(_POINTER))
     if beginning == _POINTER:
         raise SourceError(
@@ -47,10 +47,10 @@ def refuse_pointer(path: Path) -> None:
 
 
 def found_instead(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return what files of these names are in place of a checkpoint, and what the user can do; None if nothing known.
+    """Return what the files are instead of a checkpoint, and what the user can do; None when they are not recognized.
 
     Args:
-        names: of all files of a folder or repository, relative to it.
+        names: the names of all files of a folder or repository, relative to it.
     """
     beside = {name for name in names if "/" not in name} - {SAFETENSORS}
     for pattern, what, hint in _KINDS:

@@ -19,7 +19,7 @@ from pythia_quant.tokenizer import TOKENIZER, open_tokenizer, tokenize
 
 
 class Continuation(BaseModel):
-    """What was generated, and how."""
+    """The generated text with its tokens, its time and the runtime."""
 
     prompt: str
     text: str

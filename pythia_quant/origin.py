@@ -53,11 +53,11 @@ def source_at_hand(artifact: Artifact) -> Original | None:
 
 
 def named_source(artifact: Artifact, model: str) -> Original:
-    """Open the model that the user says an artifact was made from.
+    """Open the model that the user names as the source of an artifact.
 
     Raises:
         ArtifactError: the manifest names other weights.
-        SourceError: it cannot be opened.
+        SourceError: the model cannot be opened.
     """
     recorded = artifact.manifest.source
     same = recorded.commit is not None and repository_of(model) == recorded.model

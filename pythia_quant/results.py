@@ -1,4 +1,4 @@
-"""The result file: raw samples with units, protocol and environment. Every statistic is derived from them."""
+"""The result file: raw samples with their units, protocol and environment, from which every statistic is derived."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Protocol(Record):
     """The exact way drift was measured; see docs/protocols.md for each name and version.
 
     Attributes:
-        context: tokens of a window.
-        windows: measured: all of the text's, or so many spread evenly over it; in version 1, its first.
-        text_windows: how many the whole text has; None in version 1.
+        context: the tokens of a window.
+        windows: the number of windows measured: all, or some spread evenly over the text; in version 1, the first.
+        text_windows: the number of windows in the whole text; None in version 1.
     """
 
     name: Literal["windows"] = "windows"
@@ -43,12 +43,12 @@ class LatencyProtocol(Record):
 
     Attributes:
         prompts: tokens of the prompts that are prefilled.
-        contexts: tokens already there when decoding begins.
-        decoded: tokens decoded after each, in a pass.
-        repetitions: prefills of each prompt, in a pass; at most.
-        warm_up: repetitions, and decoded tokens, before those that count.
-        passes: over all lengths, in a process; what is not brief is measured in the first only.
-        rounds: fresh processes a row; a round measures every row once.
+        contexts: tokens in the context when decoding begins.
+        decoded: tokens decoded after each context, in a pass.
+        repetitions: the most prefills of each prompt in a pass.
+        warm_up: the repetitions, and the decoded tokens, that do not count because the model warms up.
+        passes: passes over all lengths in a process; long measurements are made in the first pass only.
+        rounds: fresh processes for each row; a round measures every row once.
     """
 
     name: Literal["latency"] = "latency"
@@ -95,7 +95,7 @@ class ConfidenceBin(Record):
     """The tokens at which the reference gave its most likely token a probability from `low` up to `high`.
 
     Attributes:
-        tokens: how many.
+        tokens: the number of these tokens.
         kl: their mean KL divergence, nats; `kl_error` is its standard error, from windows.
         top1: share of them whose most likely token is the reference's.
     """
@@ -109,7 +109,7 @@ class ConfidenceBin(Record):
 
 
 class Drift(Record):
-    """One set of logits against the reference: per-window means, in the order of the windows.
+    """How one set of logits differs from the reference: means over each window, in the order of the windows.
 
     Attributes:
         nll: negative log-likelihood, nats a token.
@@ -146,7 +146,7 @@ class LayerError(Record):
 
 
 class Samples(Record):
-    """Seconds, measured after or over so many tokens: one sample a prefill, or one a decoded token."""
+    """Seconds of each prefill of a prompt of `tokens`, or of each decoded token after a context of `tokens`."""
 
     tokens: int
     seconds: list[float]

@@ -1,4 +1,4 @@
-"""Safetensors in shards: written so that no more than one is ever in memory."""
+"""Write safetensors in shards, with no more than one shard in memory."""
 
 from __future__ import annotations
 

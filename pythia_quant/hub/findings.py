@@ -17,16 +17,16 @@ Kind = Literal["no branch", "cannot be read", "no complete weights", "the same w
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about revisions that a user of them should know.
+    """A fault in some revisions that their users should know.
 
     Attributes:
-        kind: what it is.
-        revisions: that it is about.
-        files: those that are the same, where it is single ones.
-        differing: kinds of weights (`safetensors`, `pickle`) that differ between them, where another kind is the same.
-        why: they cannot be read.
-        known: threads on GitHub that report it.
-        unknown: those of the revisions that no thread known to us names.
+        kind: the kind of fault.
+        revisions: the revisions with the fault.
+        files: the identical files, when only single files are the same.
+        differing: the kinds of weights (`safetensors`, `pickle`) that differ, when another kind is the same.
+        why: the reason why the revisions cannot be read.
+        known: the threads on GitHub that report the fault.
+        unknown: the revisions that none of these threads names.
     """
 
     kind: Kind

@@ -21,7 +21,7 @@ _MOST_FILES = 1_000_000  # a listing in pages need not end
 
 @dataclass(frozen=True)
 class Content:
-    """What a file of a repository is to hold: a local file, or bytes."""
+    """The intended content of a file in a repository: a local file, or bytes."""
 
     data: Path | bytes
     bytes: int

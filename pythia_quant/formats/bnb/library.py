@@ -1,4 +1,4 @@
-"""Imports bitsandbytes without the code it would fetch: on some CPUs it downloads and runs a kernel from the hub."""
+"""Import bitsandbytes so that it downloads no code: on some CPUs it would fetch a kernel from the hub and run it."""
 
 from __future__ import annotations
 
