@@ -157,7 +157,8 @@ def _bits_occur(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArr
     bits = np.uint64(2**24 - 1)
     occurs = np.zeros(2**24, dtype=bool)
     occurs[others & bits] = True
-    return occurs[hashes & bits]
+    marked: NDArray[np.bool_] = occurs[hashes & bits]
+    return marked
 
 
 def _run_hashes(tokens: Tokens, length: int) -> NDArray[np.uint64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -14,7 +14,6 @@ import torch
 from pythia_quant import isolate
 from pythia_quant.bench import speed
 from pythia_quant.callbacks import Report, silent
-from pythia_quant.formats import load
 
 
 class WorkerHere:
@@ -29,11 +28,11 @@ class WorkerHere:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def call(self, function: str, arguments: dict[str, Any], report: Report = silent) -> Any:  # noqa: ARG002
-        """Run ``module:function``."""
+    def call(self, function: Callable[..., Any], arguments: dict[str, Any], report: Report = silent) -> Any:  # noqa: ARG002
+        """Run a function."""
         threads = torch.get_num_threads()
         try:
-            return json.loads(json.dumps(load(function)(**json.loads(json.dumps(arguments)))))
+            return json.loads(json.dumps(function(**json.loads(json.dumps(arguments)))))
         finally:
             torch.set_num_threads(threads)
 

@@ -122,6 +122,8 @@ class Int4Linear(nn.Module):
     """
 
     bias: Tensor
+    codes: Tensor
+    scales: Tensor
     order: Tensor | None
 
     def __init__(self, quantized: Quantized, bias: Tensor, group_size: int) -> None:
