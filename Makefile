@@ -58,7 +58,7 @@ clean:
 	rm -rf .venv artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Enough of the tests to see that what was installed is complete and works.
-QUICK_TESTS := tests/test_packaging.py tests/test_public_names.py tests/test_imports.py tests/test_compat.py \
+QUICK_TESTS := tests/test_public_names.py tests/test_imports.py tests/test_compat.py \
 	tests/test_recipe.py tests/test_suite.py tests/test_results.py tests/hub/test_card.py tests/report \
 	tests/formats/test_bnb.py tests/formats/test_gptq_artifact.py tests/formats/test_onnx_artifact.py tests/runtimes
 WHEEL := .venv/share/wheel

@@ -1,0 +1,71 @@
+"""Every module is imported in a process that has only the packages it may need."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pythia_quant
+
+PACKAGE = Path(pythia_quant.__file__).parent
+EXTRAS = [
+    "accelerate", "bitsandbytes", "gptqmodel", "lm_eval", "matplotlib", "onnx", "onnxruntime", "optimum", "pyarrow",
+]  # fmt: skip
+"""What only extras install. transformers looks for some of them without importing them."""
+HEAVY = ["torch", "transformers", "safetensors", "tokenizers"]
+WITH_AN_EXTRA = {
+    "pythia_quant.formats.onnx": "onnx",
+    "pythia_quant.runtimes.ort": "onnx",
+    "pythia_quant.report": "matplotlib",
+    "pythia_quant.integrations.lm_eval": "lm-eval",
+}
+"""Modules that may need an extra, by their name or how it begins, and that extra or its package."""
+IMPORT = """
+import sys
+from importlib import import_module
+from importlib.machinery import PathFinder
+
+class Installed(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in BLOCKED else PathFinder.find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Installed
+for module in MODULES:
+    try:
+        import_module(module)
+    except Exception as error:
+        print(module, "|", " ".join(str(error).split()))
+"""
+
+
+def modules() -> list[str]:
+    files = sorted(PACKAGE.rglob("*.py"))
+    names = [".".join(("pythia_quant", *file.relative_to(PACKAGE).with_suffix("").parts)) for file in files]
+    return [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+
+
+def refused(names: list[str], blocked: list[str]) -> dict[str, str]:
+    """Return the modules that cannot be imported without the packages, and why."""
+    code = f"BLOCKED, MODULES = {set(blocked)!r}, {names!r}\n{IMPORT}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return dict(line.split(" | ", 1) for line in done.stdout.splitlines() if line.startswith("pythia_quant."))
+
+
+def test_every_module_but_those_of_an_extra_needs_the_core_dependencies_only() -> None:
+    for module, why in refused(modules(), EXTRAS).items():
+        assert any(module.startswith(beginning) and extra in why for beginning, extra in WITH_AN_EXTRA.items()), why
+
+
+@pytest.mark.parametrize("blocked", [[*HEAVY, *EXTRAS]], ids=["no-torch"])
+def test_what_reads_records_and_starts_the_program_needs_no_torch(blocked: list[str]) -> None:
+    light = ["recipe", "manifest", "results", "suite", "steps", "errors", "cli", "bench.changes"]
+    light += ["report.files", "report.tables", "report.terminal", "report.numbers"]
+    assert refused([f"pythia_quant.{name}" for name in light], blocked) == {}
+
+
+def test_the_report_needs_no_torch() -> None:
+    names = [name for name in modules() if name.startswith("pythia_quant.report")]
+    without_torch = [name for name in [*HEAVY, *EXTRAS] if name != "matplotlib"]
+    assert refused(names, without_torch) == {}
