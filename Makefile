@@ -55,7 +55,7 @@ $(TRANSFORMERS_JS): .venv/ready
 	else rm -rf $@.part; echo 'transformers.js is not tested: npm is missing, or cannot install it'; fi
 
 clean:
-	rm -rf .venv artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Enough of the tests to see that what was installed is complete and works.
 QUICK_TESTS := tests/test_public_names.py tests/test_imports.py tests/test_compat.py \

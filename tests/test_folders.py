@@ -38,7 +38,9 @@ def test_the_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     assert names(target.parent) == ["artifact"]
 
 
-@pytest.mark.parametrize("number", [os.getpid(), 1, 99999999, "of-an-older-version"])
+@pytest.mark.parametrize(
+    "number", [os.getpid(), 1, 99999999, "of-an-older-version"], ids=["ours", "1", "99999999", "old"]
+)
 def test_what_a_killed_run_left_is_cleared_away_whatever_its_name(tmp_path: Path, number: object) -> None:
     """In a container every process may have the same number."""
     target = tmp_path / "artifact"

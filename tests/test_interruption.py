@@ -3,6 +3,9 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
+pytestmark = pytest.mark.xdist_group("time")
 PROGRAM = """
     import signal, sys, time
     from pythia_quant.interruption import interrupt_own_code

@@ -14,6 +14,8 @@ import pytest
 import yaml
 from loopback import Hub, client_environment, loopback_hub
 
+from pythia_quant.cache import cache_folder
+from pythia_quant.inputs import load_inputs
 from pythia_quant.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -64,7 +66,17 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="module")
-def folder(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_texts() -> None:
+    """Have what is found out about the demo's texts in the cache; it takes as long as all commands together."""
+    load_inputs(load_recipe("demo"), only=["onnx-int8"])
+
+
+def test_the_texts_of_the_demo_are_there(demo_texts: None) -> None:
+    assert list(cache_folder("texts").iterdir())
+
+
+@pytest.fixture(scope="module")
+def folder(demo_texts: None, hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where `make demo` was run, by its own command on a recipe that is soon done with."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "recipes", folder / "recipes")

@@ -8,9 +8,11 @@ import time
 from typing import NamedTuple
 
 import psutil
+import pytest
 
 from pythia_quant.bench.others import ALLOWED, Others, busy_seconds, wait
 
+pytestmark = pytest.mark.xdist_group("time")
 _SPIN = "while True: pass"
 _PROCESSORS = psutil.cpu_count() or 1
 
