@@ -18,6 +18,7 @@ test: check
 # For releases: also what takes minutes, or needs other programs. What is missing is skipped, and said.
 test-all: check $(TRANSFORMERS_JS)
 	PYTHIA_QUANT_MUTATIONS=10000 $(PYTEST)
+	$(MAKE) optimum
 
 # optimum needs an older transformers, so its tests have an environment of their own.
 optimum: .venv/ready

@@ -67,6 +67,7 @@ def test_a_text_of_one_window_is_refused(recipe_file: Path) -> None:
         load_inputs(load_recipe(recipe_file))
 
 
+@pytest.mark.fresh_processes
 def test_the_manifest_says_what_was_made_and_what_the_check_found(inputs: Inputs, tmp_path: Path) -> None:
     artifact = convert(inputs, "gptq-int4", tmp_path / "out")
     manifest = artifact.manifest
@@ -124,6 +125,7 @@ def test_what_is_too_large_to_load_is_checked_layer_by_layer(inputs: Inputs, tmp
     assert (len(whole.generated), layers.generated) == (8, [])
 
 
+@pytest.mark.fresh_processes
 def test_an_artifact_of_the_same_weights_and_another_config_is_not_reused(inputs: Inputs, tmp_path: Path) -> None:
     convert(inputs, "bnb-nf4", tmp_path)
     convert(inputs, "bnb-nf4", tmp_path)  # stands already

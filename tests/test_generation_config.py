@@ -68,6 +68,7 @@ def test_damage_is_refused(checkpoint: Path) -> None:
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
 
 
+@pytest.mark.fresh_processes
 def test_an_artifact_keeps_what_a_chat_model_was_saved_with(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
     folder = write_checkpoint(tmp_path / "tiny")
