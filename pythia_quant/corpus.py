@@ -155,7 +155,7 @@ def shared(tokens: Tokens, other: Tokens, length: int = OVERLAP_LENGTH) -> NDArr
 def _bits_occur(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Mark the hashes whose lowest 24 bits are those of one of `others`, too."""
     bits = np.uint64(2**24 - 1)
-    occurs = np.zeros(2**24, dtype=bool)
+    occurs: NDArray[np.bool_] = np.zeros(2**24, dtype=bool)
     occurs[others & bits] = True
     marked: NDArray[np.bool_] = occurs[hashes & bits]
     return marked

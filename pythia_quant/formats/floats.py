@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pythia_quant.errors import QuantizationError
+from pythia_quant.weights import all_finite
 
 
 def to_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -15,7 +16,7 @@ def to_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         QuantizationError: a value overflows; fp16 ends at 65504.
     """
     converted = tensor.to(dtype)
-    if not torch.isfinite(converted).all():
+    if not all_finite(converted):
         raise QuantizationError(
             f"{name} holds {float(tensor.abs().max()):.4g}, which {str(dtype).removeprefix('torch.')} cannot",
             hint="use the onnx format, which keeps unquantized tensors in fp32",

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from pythia_quant.architecture import EMBEDDING
 from pythia_quant.errors import ArtifactError, SourceError
 from pythia_quant.formats.artifact_config import AGAIN
 from pythia_quant.inside import own_file
-from pythia_quant.weights import INDEX_SUFFIX, SAFETENSORS, weight_file_names
+from pythia_quant.weights import INDEX_SUFFIX, SAFETENSORS, all_finite, weight_file_names
 
 _WIDTHS = {"U8": 1, "F16": 2, "BF16": 2, "I32": 4, "F32": 4}
 """Bytes of a value, by safetensors' names: of the dtypes that our artifacts have."""
@@ -115,7 +114,7 @@ def check_finite(name: str, tensor: Tensor, file: Path) -> None:
     Raises:
         ArtifactError: it has some; `file` is where it is stored.
     """
-    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+    if tensor.is_floating_point() and not all_finite(tensor):
         raise ArtifactError(f"{name} holds values that are not finite", where=str(file), hint=AGAIN)
 
 

@@ -45,12 +45,12 @@ def channels_of_head(architecture: Architecture) -> list[int]:
 
 def separate(mixed: Tensor, architecture: Architecture) -> Tensor:
     """Bring the rows of a checkpoint's query_key_value, [3 * width, ...], into the operator's order."""
-    return mixed[_order(architecture)]
+    return mixed.index_select(0, _order(architecture))
 
 
 def interleave(separated: Tensor, architecture: Architecture) -> Tensor:
     """Undo :func:`separate`."""
-    return separated[_order(architecture).argsort()]
+    return separated.index_select(0, _order(architecture).argsort())
 
 
 def rotated_pairs(architecture: Architecture) -> int:
