@@ -13,7 +13,6 @@ from tokenizers import Tokenizer
 
 from pythia_quant.cache import Cache
 from pythia_quant.errors import CorpusError
-from pythia_quant.text_files import read_text as read_text  # noqa: PLC0414 - users of this module want it, too
 from pythia_quant.tokenizer import tokenize
 
 _LEAST_CHARACTERS = 100_000

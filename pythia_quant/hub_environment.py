@@ -10,13 +10,13 @@ from pythia_quant.errors import HubError
 from pythia_quant.printable import short
 
 
-def check_hub_environment(environment: Mapping[str, str] = os.environ) -> None:
+def check_hub_environment(variables: Mapping[str, str] = os.environ) -> None:
     """Refuse values that make the import of huggingface_hub fail. Other bad values are reported by later requests.
 
     Raises:
         HubError: a variable has such a value; the message names it.
     """
-    endpoint = environment.get("HF_ENDPOINT", "")
+    endpoint = variables.get("HF_ENDPOINT", "")
     try:
         urlsplit(endpoint).port  # noqa: B018 - urllib parses the port only when it is read
     except ValueError as error:
@@ -24,7 +24,7 @@ def check_hub_environment(environment: Mapping[str, str] = os.environ) -> None:
         raise HubError(f"{short(endpoint)} is no address ({error})", where="HF_ENDPOINT", hint=hint) from error
     for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
         try:
-            int(environment.get(name, "10"))
+            int(variables.get(name, "10"))
         except ValueError as error:
-            what = f"{short(environment[name])} is no whole number of seconds"
+            what = f"{short(variables[name])} is no whole number of seconds"
             raise HubError(what, where=name, hint="give one such as 10, or unset it") from error

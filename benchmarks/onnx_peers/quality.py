@@ -35,9 +35,10 @@ from torch import Tensor
 from pythia_quant import environment, resources
 from pythia_quant.bench.quality import measure_drifts
 from pythia_quant.bench.statistics import Estimate, differences, of_windows
-from pythia_quant.corpus import encode, read_text, spread_windows
+from pythia_quant.corpus import encode, spread_windows
 from pythia_quant.results import Drift
 from pythia_quant.source import open_source
+from pythia_quant.text_files import read_text
 
 
 @contextmanager

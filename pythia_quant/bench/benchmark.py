@@ -22,7 +22,7 @@ from pythia_quant.artifact import Artifact, verify_files
 from pythia_quant.bench import memory, quality
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.bench.lambada import measure_row
-from pythia_quant.bench.machine import machine
+from pythia_quant.bench.machine import machine_record
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.bench.speed import latency_protocol, measure_speeds
 from pythia_quant.bench.speed import step_count as speed_steps
@@ -296,7 +296,7 @@ def _results(inputs: Inputs, kept: Reference, rows: list[Row], options: Options)
             text_windows=inputs.evaluation_text.tokens // inputs.evaluation.shape[1],
         ),
         latency=None,
-        machine=machine(options.device),
+        machine=machine_record(options.device),
         reference_nll=kept.nll,
         baseline=rows[0].name if finite else SOURCE_DTYPES["float32"],
         rows=rows,

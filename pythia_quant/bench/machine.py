@@ -6,7 +6,7 @@ from pythia_quant import environment, resources
 from pythia_quant.results import Machine
 
 
-def machine(device: str = "cpu") -> Machine:
+def machine_record(device: str = "cpu") -> Machine:
     """Describe this machine; `device` is ``cuda`` where an accelerator was used, which is then described too."""
     name, sets = environment.processor()
     return Machine(

@@ -12,20 +12,20 @@ import torch
 from gptq_models import CALIBRATION, convert, source
 
 from pythia_quant import environment
-from pythia_quant.bench.machine import machine
+from pythia_quant.bench.machine import machine_record
 from pythia_quant.bench.subject import Subject
 from pythia_quant.errors import BenchmarkError
 from pythia_quant.runtimes.int4 import open_runtime
 
 
 def test_the_machine_is_described_and_a_gpu_only_when_it_was_used() -> None:
-    found = machine()
+    found = machine_record()
     assert found.cpu
     assert 1 <= found.cores <= (psutil.cpu_count() or 1)
     assert found.memory_bytes == psutil.virtual_memory().total
     assert found.versions["torch"].startswith(torch.__version__.partition("+")[0])
     assert found.accelerator is None
-    assert (machine("cuda").accelerator is not None) == torch.cuda.is_available()
+    assert (machine_record("cuda").accelerator is not None) == torch.cuda.is_available()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ import torch
 from tiny import TINY, byte_tokenizer, write_recipe
 from tokenizers import Tokenizer
 
-from pythia_quant import convert, demo, load_inputs, load_recipe
+import pythia_quant
+from pythia_quant import convert, load_inputs, load_recipe
 from pythia_quant.bench.lambada import encode_passage, measure_lambada
 from pythia_quant.bench.metrics import last_word_accuracy, last_word_perplexity
 from pythia_quant.config_file import read_config
@@ -25,7 +26,7 @@ from pythia_quant.passages import read_passages
 from pythia_quant.runtimes.hf import open_model
 from pythia_quant.runtimes.ort import open_runtime
 
-MODEL = Path(demo.__file__).parent / "model"
+MODEL = Path(pythia_quant.__file__).parent / "demo" / "model"
 TASK = "lambada_of_the_test"
 CONTEXT = 512
 
