@@ -28,8 +28,8 @@ STEPS = {
     "quantizing": [("pythia_quant.formats.onnx.blocks", "quantize")],
     "writing": [("pythia_quant.formats.onnx.external", "ExternalWriter.add")],
     "probe": [("pythia_quant.layerwise", "Forward.layer")],
-    "hashing": [("pythia_quant.file_hashes", "sha256")],
-    "check": [("pythia_quant.isolate", "call")],
+    "hashing": [("pythia_quant.core.file_hashes", "sha256")],
+    "check": [("pythia_quant.core.process", "call")],
 }
 """The functions that make up a step: none calls another of these."""
 VARIANT = "onnx-int8"

@@ -18,13 +18,13 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from pythia_quant import environment, resources
 from pythia_quant.bench.drift import Tally
 from pythia_quant.bench.latency import peak_rss
 from pythia_quant.bench.quality import measure_drifts, whole_windows
 from pythia_quant.bench.reference import Reference, reference
-from pythia_quant.callbacks import silent
-from pythia_quant.quantizers.products import exact_products
+from pythia_quant.core import machine
+from pythia_quant.core.precision import exact_products
+from pythia_quant.core.progress import silent
 from pythia_quant.runtimes.hf import open_model
 from pythia_quant.runtimes.layered import States
 from pythia_quant.source import open_weights
@@ -36,7 +36,7 @@ def _main() -> None:
     parser.add_argument("--windows", type=int, default=64)
     parser.add_argument("--context", type=int, default=2048)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    parser.add_argument("--threads", type=int, default=resources.cores())
+    parser.add_argument("--threads", type=int, default=machine.cores())
     parser.add_argument("--work", type=Path, required=True, help="folder for the reference")
     parser.add_argument("--peak", action="store_true", help="only measure all windows, and print the peak memory")
     given = parser.parse_args()
@@ -52,7 +52,7 @@ def _main() -> None:
         return
     bare, through = _compare(expected, logits, ids)
     ratios = [harness / plain for plain, harness in zip(bare, through, strict=True)]
-    print(f"{environment.cpu()}, {given.threads} threads, {given.dtype}, {given.windows} windows of {given.context}")
+    print(f"{machine.cpu()}, {given.threads} threads, {given.dtype}, {given.windows} windows of {given.context}")
     print(f"bare {sum(bare):.1f} s, harness {sum(through):.1f} s: ratio {sum(through) / sum(bare):.3f}")
     print(f"by window: median {median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
     for windows in (max(2, given.windows // 8), given.windows):

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pythia_quant.architecture import Architecture
-from pythia_quant.folders import scratch_folder
+from pythia_quant.core.files import scratch_folder
 from pythia_quant.suite import CONTEXT, SIZES
 
 SHARD_BYTES = 5_000_000_000

@@ -16,16 +16,16 @@ if TYPE_CHECKING:  # for type checkers: `as` marks a name that users may import 
     from pythia_quant.bench.benchmark import Options as Options
     from pythia_quant.bench.benchmark import benchmark as benchmark
     from pythia_quant.conversion import convert as convert
-    from pythia_quant.errors import ArgumentError as ArgumentError
-    from pythia_quant.errors import ArtifactError as ArtifactError
-    from pythia_quant.errors import BenchmarkError as BenchmarkError
-    from pythia_quant.errors import CorpusError as CorpusError
-    from pythia_quant.errors import HubError as HubError
-    from pythia_quant.errors import PythiaQuantError as PythiaQuantError
-    from pythia_quant.errors import QuantizationError as QuantizationError
-    from pythia_quant.errors import RecipeError as RecipeError
-    from pythia_quant.errors import SourceError as SourceError
-    from pythia_quant.errors import StorageError as StorageError
+    from pythia_quant.core.errors import ArgumentError as ArgumentError
+    from pythia_quant.core.errors import ArtifactError as ArtifactError
+    from pythia_quant.core.errors import BenchmarkError as BenchmarkError
+    from pythia_quant.core.errors import CorpusError as CorpusError
+    from pythia_quant.core.errors import HubError as HubError
+    from pythia_quant.core.errors import PythiaQuantError as PythiaQuantError
+    from pythia_quant.core.errors import QuantizationError as QuantizationError
+    from pythia_quant.core.errors import RecipeError as RecipeError
+    from pythia_quant.core.errors import SourceError as SourceError
+    from pythia_quant.core.errors import StorageError as StorageError
     from pythia_quant.hub.plan import Plan as Plan
     from pythia_quant.hub.plan import make_plan as make_plan
     from pythia_quant.hub.publication import Publication as Publication
@@ -50,7 +50,7 @@ _MODULES = {
     "pythia_quant.artifact": ("Artifact", "open_artifact"),
     "pythia_quant.bench.benchmark": ("Options", "benchmark"),
     "pythia_quant.conversion": ("convert",),
-    "pythia_quant.errors": (
+    "pythia_quant.core.errors": (
         "ArgumentError", "ArtifactError", "BenchmarkError", "CorpusError", "HubError", "PythiaQuantError",
         "QuantizationError", "RecipeError", "SourceError", "StorageError",
     ),

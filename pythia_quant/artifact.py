@@ -8,13 +8,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pythia_quant.errors import ArtifactError
-from pythia_quant.file_hashes import sha256
-from pythia_quant.inside import own_file
-from pythia_quant.manifest import MANIFEST, FileRecord, Manifest, read_manifest
-from pythia_quant.printable import printable
+from pythia_quant.core.errors import ArtifactError
+from pythia_quant.core.file_hashes import sha256
+from pythia_quant.core.foreign_files import MANIFEST, own_file
+from pythia_quant.core.settings import VariantSettings
+from pythia_quant.core.text import printable
+from pythia_quant.manifest import FileRecord, Manifest, read_manifest
 from pythia_quant.recipe import Recipe, RecipeSettings, with_absolute_files
-from pythia_quant.settings import VariantSettings
 from pythia_quant.variants import parse_variant
 
 

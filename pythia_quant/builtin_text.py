@@ -17,7 +17,7 @@ from pydoc_data.topics import topics
 import numpy as np
 from tokenizers import Tokenizer
 
-from pythia_quant.cache import Cache
+from pythia_quant.core.files import Cache
 from pythia_quant.corpus import OVERLAP_LENGTH, encode, shared
 from pythia_quant.tokenizer import tokenize
 

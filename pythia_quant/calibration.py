@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pythia_quant import compat
 from pythia_quant.architecture import Architecture, Update
-from pythia_quant.array_file import load_array
-from pythia_quant.errors import QuantizationError
+from pythia_quant.core import compat
+from pythia_quant.core.array_file import load_array
+from pythia_quant.core.errors import QuantizationError
+from pythia_quant.core.precision import rounded_products
 from pythia_quant.layerwise import LayerWeights, linear, normalize, outer_input, parts, update_forward
 from pythia_quant.quantizers.moments import Moments
-from pythia_quant.quantizers.products import rounded_products
 
 KEPT_BYTES = 500_000_000
 """Up to this size a layer's inner states are kept in memory, not computed again."""

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pythia_quant import isolate, resources
 from pythia_quant.artifact import Artifact
-from pythia_quant.errors import ArtifactError
+from pythia_quant.core import machine, process
+from pythia_quant.core.errors import ArtifactError
+from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats import format_of
 from pythia_quant.generation_config import read_model
 from pythia_quant.layerwise import final_hidden_states, head_weight
 from pythia_quant.manifest import CheckRecord
 from pythia_quant.runtimes import Runtime, generate
 from pythia_quant.runtimes.layered import logits
-from pythia_quant.settings import VariantSettings
 from pythia_quant.tokenizer import TOKENIZER, open_tokenizer
 from pythia_quant.variants import parse_variant
 
@@ -40,10 +40,10 @@ def check(folder: Path, settings: VariantSettings, probe: list[list[int]], inten
         "folder": str(folder),
         "settings": settings.model_dump(mode="json"),
         "probe": probe,
-        "threads": resources.cores(),
+        "threads": machine.cores(),
         "intended": str(intended) if intended else None,
     }
-    return CheckRecord.model_validate(isolate.call(check_artifact, arguments))
+    return CheckRecord.model_validate(process.call(check_artifact, arguments))
 
 
 def check_again(artifact: Artifact) -> CheckRecord:

@@ -12,16 +12,14 @@ from typing import Annotated
 
 import typer
 
-from pythia_quant import environment
 from pythia_quant.commands import hub, listing, reporting, using, working
-from pythia_quant.console import finish_output, prepare_output, print_error, print_message
-from pythia_quant.errors import ArgumentError, PythiaQuantError
-from pythia_quant.hub_environment import check_hub_environment
-from pythia_quant.interruption import interrupt_own_code, received
-from pythia_quant.printable import log_printable, printable
-from pythia_quant.redaction import log_everything, redacted, redacted_traceback
-from pythia_quant.resources import bound_threads
-from pythia_quant.storage import refusal
+from pythia_quant.core import machine
+from pythia_quant.core.console import finish_output, prepare_output, print_error, print_message
+from pythia_quant.core.errors import ArgumentError, PythiaQuantError, refusal
+from pythia_quant.core.hub_client import check_hub_environment
+from pythia_quant.core.interrupt import interrupt_own_code, received
+from pythia_quant.core.machine import bound_threads
+from pythia_quant.core.text import log_everything, log_printable, printable, redacted, redacted_traceback
 
 app = typer.Typer(
     name="pythia-quant",
@@ -41,7 +39,7 @@ CLOSED_PIPE = SIGNALLED + 13
 
 def _print_version(asked: bool) -> None:
     if asked:
-        print(environment.tool_version())
+        print(machine.tool_version())
         raise typer.Exit
 
 
@@ -123,10 +121,10 @@ def _exit_code(failure: BaseException | None, broken: OSError | None) -> int | s
 
 def _report_defect(error: Exception) -> None:
     """Ask for a report; the traceback is for that, and does not hold what would be secret there."""
-    python = environment.library_versions()["python"]
+    python = machine.library_versions()["python"]
     print_message(
         f"error: {redacted(repr(error))}\n"
         f"  this is a defect of ours: please report it with the command and what follows "
-        f"({environment.tool_version()}, Python {python}, {environment.system()})"
+        f"({machine.tool_version()}, Python {python}, {machine.system()})"
     )
     print_message(redacted_traceback(error))

@@ -15,23 +15,23 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from pythia_quant import environment, resources
 from pythia_quant.artifact import Artifact, hash_files, open_artifact
-from pythia_quant.callbacks import Report, silent
 from pythia_quant.check import PROBE_TOKENS, check
-from pythia_quant.errors import ArtifactError
-from pythia_quant.file_hashes import sha256_if_changed
-from pythia_quant.folders import recover, scratch_folder, work_folder
+from pythia_quant.core import machine
+from pythia_quant.core.errors import ArtifactError, without_links
+from pythia_quant.core.file_hashes import sha256_if_changed
+from pythia_quant.core.files import recover, scratch_folder, work_folder
+from pythia_quant.core.foreign_files import MANIFEST
+from pythia_quant.core.progress import Report, silent
+from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats import format_of
 from pythia_quant.formats.format import Costs, Format
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.generation_config import GENERATION_CONFIG, settings_to_write
 from pythia_quant.inputs import Inputs
-from pythia_quant.manifest import MANIFEST, CheckRecord, Manifest, SourceRecord
+from pythia_quant.manifest import CheckRecord, Manifest, SourceRecord
 from pythia_quant.reuse import CODES, calibration_record, codes_record, fingerprint, is_stale, reuse
-from pythia_quant.settings import VariantSettings
 from pythia_quant.source import Source, companions
-from pythia_quant.storage import without_links
 from pythia_quant.tokenizer import TOKENIZER, write_uncut
 
 
@@ -84,7 +84,7 @@ def convert(
     Raises:
         PythiaQuantError: nothing was written, and what stood there before stands there still.
     """
-    resources.bound_torch()
+    machine.bound_torch()
     plan = _plan(inputs, variant, out)
     recover(plan.target)
     if plan.target.exists() and not overwrite and not is_stale(plan.target, inputs):
@@ -219,7 +219,7 @@ def _manifest(plan: _Plan, notes: dict[str, object], checked: CheckRecord, folde
     recipe, source = plan.inputs.recipe, plan.inputs.source
     noted = {"caveats": plan.settings.caveats(), "unknown_config_fields": source.unknown_fields}
     return Manifest(
-        tool=environment.tool_version(),
+        tool=machine.tool_version(),
         created=datetime.now(UTC),
         variant=plan.variant,
         settings=plan.settings.model_dump(mode="json"),
@@ -234,8 +234,8 @@ def _manifest(plan: _Plan, notes: dict[str, object], checked: CheckRecord, folde
             parameters=source.architecture.parameters,
         ),
         calibration=calibration_record(plan.inputs, plan.settings),
-        versions=environment.library_versions(),
-        cpu=environment.cpu(),
+        versions=machine.library_versions(),
+        cpu=machine.cpu(),
         notes=notes | {name: note for name, note in noted.items() if note},
         check=checked,
         files=hash_files(folder, sha256_if_changed),

@@ -11,8 +11,8 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from pythia_quant.cache import Cache
-from pythia_quant.errors import CorpusError
+from pythia_quant.core.errors import CorpusError
+from pythia_quant.core.files import Cache
 from pythia_quant.tokenizer import tokenize
 
 _LEAST_CHARACTERS = 100_000

@@ -7,8 +7,8 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pythia_quant.errors import SourceError
-from pythia_quant.printable import printable
+from pythia_quant.core.errors import SourceError
+from pythia_quant.core.text import printable
 from pythia_quant.tensor_names import MERGE
 from pythia_quant.weights import SAFETENSORS
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 
-from pythia_quant import resources
 from pythia_quant.architecture import SpecialTokens
 from pythia_quant.artifact import open_artifact
-from pythia_quant.errors import ArtifactError, CorpusError
+from pythia_quant.core import machine
+from pythia_quant.core.errors import ArtifactError, CorpusError
 from pythia_quant.formats import format_of
 from pythia_quant.generation_config import read_model
 from pythia_quant.runtimes import generate
@@ -48,7 +48,7 @@ def continue_text(
             f"the prompt's {len(ids)} tokens and {max_new_tokens} new ones exceed the context, {architecture.context}",
             hint="shorten the prompt, or lower --max-new-tokens",
         )
-    runtime = format_of(artifact.settings).open_runtime(folder, resources.cores())
+    runtime = format_of(artifact.settings).open_runtime(folder, machine.cores())
     started = time.perf_counter()
     tokens = generate(runtime, torch.tensor(ids), max_new_tokens, architecture.tokens.ends, temperature, seed)
     return Continuation(

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pythia_quant.architecture import Architecture, SpecialTokens
-from pythia_quant.callbacks import Notice, say_nothing
 from pythia_quant.config_file import read_config, special_tokens
-from pythia_quant.errors import SourceError
-from pythia_quant.inside import own_file
-from pythia_quant.json_file import read_object
+from pythia_quant.core.errors import SourceError
+from pythia_quant.core.foreign_files import own_file, read_object
+from pythia_quant.core.progress import Notice, say_nothing
 
 GENERATION_CONFIG = "generation_config.json"
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")

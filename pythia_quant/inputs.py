@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pythia_quant.core.errors import CorpusError
+from pythia_quant.core.hub_files import Tell, say_nothing
 from pythia_quant.corpus import Text, Tokens, calibration_windows, encode, spread_windows
-from pythia_quant.errors import CorpusError
-from pythia_quant.hub_files import Tell, say_nothing
 from pythia_quant.manifest import CalibrationRecord, TextRecord
 from pythia_quant.overriding import with_context_of
 from pythia_quant.recipe import Recipe

@@ -25,7 +25,7 @@ from pythia_quant.architecture import (
     Update,
     layer_name,
 )  # fmt: skip
-from pythia_quant.quantizers.products import exact_products
+from pythia_quant.core.precision import exact_products
 from pythia_quant.weights import WeightReader
 
 LayerWeights = Mapping[str, Tensor]

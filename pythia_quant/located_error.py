@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from pydantic_core import ErrorDetails
 
-from pythia_quant.errors import RecipeError, nearest
+from pythia_quant.core.errors import RecipeError, nearest
+from pythia_quant.core.text import short
 from pythia_quant.located_yaml import Keys
-from pythia_quant.printable import short
 
 _NEEDED = {
     "model_type": "keys with values are needed", "model_attributes_type": "keys with values are needed",

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from pythia_quant.errors import RecipeError
-from pythia_quant.ordinary_file import read_ordinary
-from pythia_quant.printable import short
+from pythia_quant.core.errors import RecipeError
+from pythia_quant.core.foreign_files import read_ordinary
+from pythia_quant.core.text import short
 
 Keys = tuple[str | int, ...]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,10 +19,10 @@ from pydantic import (
 )
 
 from pythia_quant import sizes
-from pythia_quant.errors import PythiaQuantError
-from pythia_quant.printable import printable
+from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.core.foreign_files import artifact_file_name
+from pythia_quant.core.text import printable
 
-MANIFEST = "pythia_quant.json"
 DEMO = "builtin:demo"
 """The model that ships with the package, as a source's name."""
 
@@ -31,7 +30,9 @@ MOST_BYTES = 50_000_000
 """Larger manifests are refused unread; that of the largest model has a hundredth of it."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -48,36 +49,8 @@ class FileRecord(Record):
     sha256: Sha256
 
 
-# Names of devices on Windows, whatever follows the dot.
-_RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
-
-
-def _inside(name: str) -> str:
-    """Refuse a path that leads out of the artifact on some system, or is no plain name: a hub may send any path."""
-    parts = name.split("/")
-    plain = not any(sign in name for sign in '\\:"<>|?*\n\t') and printable(name) == name
-    if not plain or len(name) > 1024 or any(not _is_plain(part) for part in parts):
-        raise ValueError("is no path within the artifact")
-    if name.lower() == MANIFEST:
-        raise ValueError("is the manifest itself")
-    return name
-
-
-def _is_plain(part: str) -> bool:
-    hidden = part.startswith(".")  # and "." and ".."
-    return bool(part) and not hidden and part == part.rstrip(" .") and not _RESERVED.fullmatch(part) and len(part) < 200
-
-
-FileName = Annotated[str, AfterValidator(_inside)]
+FileName = Annotated[str, AfterValidator(artifact_file_name)]
 """Path of a file relative to its artifact, with forward slashes."""
-
-
-def is_file_name(name: str) -> bool:
-    """Say whether a manifest may list a file under this name."""
-    try:
-        return bool(_inside(name))
-    except ValueError:
-        return False
 
 
 def _beside_each_other(files: dict[str, FileRecord]) -> dict[str, FileRecord]:

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from pythia_quant.printable import short
-from pythia_quant.settings import MOST_TOKENS, MOST_WINDOWS, Name, Settings
+from pythia_quant.core.settings import MOST_TOKENS, MOST_WINDOWS, Name, Settings
+from pythia_quant.core.text import short
 
 DECODED = 66
 """Tokens decoded after each context of a latency measurement, the two that warm up included."""

@@ -9,12 +9,12 @@ import huggingface_hub
 from huggingface_hub.errors import HFValidationError
 
 from pythia_quant.artifact import Artifact
-from pythia_quant.callbacks import Report, silent
 from pythia_quant.closeness import Closeness, compare
-from pythia_quant.errors import ArtifactError, PythiaQuantError
-from pythia_quant.file_hashes import sha256
+from pythia_quant.core.errors import ArtifactError, PythiaQuantError
+from pythia_quant.core.file_hashes import sha256
+from pythia_quant.core.foreign_files import own_file
+from pythia_quant.core.progress import Report, silent
 from pythia_quant.formats import format_of
-from pythia_quant.inside import own_file
 from pythia_quant.manifest import DEMO
 from pythia_quant.source import open_source, open_weights
 from pythia_quant.source_name import repository_of

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pythia_quant.architecture import Architecture
-from pythia_quant.callbacks import Notice
+from pythia_quant.core.errors import without_links
+from pythia_quant.core.progress import Notice
 from pythia_quant.located_yaml import Keys
 from pythia_quant.measuring import DECODED, LambadaSettings, LatencySettings, TaskSettings
 from pythia_quant.recipe import CalibrationSettings, Recipe, TextSettings, shipped_recipes
-from pythia_quant.storage import without_links
 
 MODEL: Keys = ("source", "model")
 TEXT, CALIBRATION = ("evaluation", "text"), ("calibration", "text")

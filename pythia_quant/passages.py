@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pythia_quant.errors import CorpusError
-from pythia_quant.file_hashes import sha256_if_changed
-from pythia_quant.hub_files import Tell, fetch, say_nothing
-from pythia_quant.json_file import parse_json
+from pythia_quant.core.errors import CorpusError
+from pythia_quant.core.file_hashes import sha256_if_changed
+from pythia_quant.core.foreign_files import parse_json
+from pythia_quant.core.hub_files import Tell, fetch, say_nothing
 from pythia_quant.measuring import LambadaSettings
 from pythia_quant.text_files import read_utf8
 

@@ -10,7 +10,7 @@ from zipfile import ZIP_STORED, ZipFile
 import torch
 from torch import Tensor
 
-from pythia_quant.errors import SourceError
+from pythia_quant.core.errors import SourceError
 
 _ZIP = b"PK\x03\x04"
 _DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}

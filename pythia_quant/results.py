@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from pythia_quant.errors import BenchmarkError
-from pythia_quant.folders import replace_file, target_lock
-from pythia_quant.json_file import read_object
+from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.core.files import replace_file, target_lock
+from pythia_quant.core.foreign_files import read_object
+from pythia_quant.core.text import short
 from pythia_quant.manifest import Record, SourceRecord, TextRecord
-from pythia_quant.printable import short
 from pythia_quant.results_check import first_fault
 from pythia_quant.results_versions import CURRENT, upgrade
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel
 
-from pythia_quant.printable import printable, short
+from pythia_quant.core.text import printable, short
 
 if TYPE_CHECKING:
     from pythia_quant.results import Drift, Results, Row

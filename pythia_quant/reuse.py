@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pythia_quant import environment
 from pythia_quant.artifact import Artifact, open_artifact, verify_files
 from pythia_quant.config_file import read_config
-from pythia_quant.errors import ArtifactError
-from pythia_quant.file_hashes import sha256_if_changed
+from pythia_quant.core import machine
+from pythia_quant.core.errors import ArtifactError
+from pythia_quant.core.file_hashes import sha256_if_changed
+from pythia_quant.core.settings import VariantSettings
 from pythia_quant.inputs import Inputs
 from pythia_quant.manifest import CalibrationRecord
-from pythia_quant.settings import VariantSettings
 from pythia_quant.source import Source
 
 CODES = "codes"
@@ -49,7 +49,7 @@ def reuse(target: Path, inputs: Inputs, settings: VariantSettings) -> Artifact:
         "config.json": _config_of_artifact(target) == _config_of_source(inputs.source),
         "calibration": _content(manifest.calibration) == _content(calibration_record(inputs, settings)),
         settings.takes_codes_of() or "codes": _same_codes(artifact, inputs, settings),
-        "tool": manifest.tool == environment.tool_version(),
+        "tool": manifest.tool == machine.tool_version(),
     }
     changed = [what for what, unchanged in same.items() if not unchanged]
     if changed:
@@ -70,8 +70,8 @@ def fingerprint(inputs: Inputs, settings: VariantSettings, probe: Tensor) -> str
         "settings": settings.model_dump(mode="json"),
         "calibration": hashlib.sha256(inputs.calibration.tobytes()).hexdigest(),
         "probe": probe.tolist(),
-        "versions": environment.library_versions() | {"pythia-quant": environment.tool_version()},
-        "machine": [environment.cpu(), torch.get_num_threads(), torch.cuda.is_available()],
+        "versions": machine.library_versions() | {"pythia-quant": machine.tool_version()},
+        "machine": [machine.cpu(), torch.get_num_threads(), torch.cuda.is_available()],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -11,21 +11,19 @@ from rich.markup import escape
 from pythia_quant import suite
 from pythia_quant.artifact import Artifact, open_artifact
 from pythia_quant.bench.benchmark import Options, benchmark, step_count
-from pythia_quant.callbacks import Notice
 from pythia_quant.conversion import artifact_folder, check_space, convert, costs
-from pythia_quant.errors import ArtifactError
+from pythia_quant.core.errors import ArtifactError, without_links
+from pythia_quant.core.machine import memory_available
+from pythia_quant.core.progress import Notice, Steps
+from pythia_quant.core.settings import VariantSettings
+from pythia_quant.core.text import printable
 from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.manifest import DEMO, SourceRecord
 from pythia_quant.overriding import MODEL, override, without_fetched_passages
 from pythia_quant.passages import Passages, load_passages
-from pythia_quant.printable import printable
-from pythia_quant.progress import Steps
 from pythia_quant.recipe import Recipe
-from pythia_quant.resources import memory_available
 from pythia_quant.results import RESULTS, Results, save_results
-from pythia_quant.settings import VariantSettings
-from pythia_quant.storage import without_links
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,14 @@ from tokenizers import Tokenizer
 from pythia_quant import suite
 from pythia_quant.architecture import Architecture
 from pythia_quant.config_file import read_config, unknown_fields
-from pythia_quant.errors import SourceError
-from pythia_quant.file_hashes import sha256_if_changed
+from pythia_quant.core.errors import SourceError
+from pythia_quant.core.file_hashes import sha256_if_changed
+from pythia_quant.core.foreign_files import MANIFEST, is_file_name, own_file, read_object
+from pythia_quant.core.hub_files import Tell, check_download, commit_of, fetch, file_names, say_nothing
+from pythia_quant.core.text import printable
 from pythia_quant.found_instead import ADAPTER, found_instead, refuse_pointer
 from pythia_quant.generation_config import GENERATION_CONFIG, read_model, read_settings, tokens_of_config
-from pythia_quant.hub_files import Tell, check_download, commit_of, fetch, file_names, say_nothing
-from pythia_quant.inside import own_file
-from pythia_quant.json_file import read_object
-from pythia_quant.manifest import DEMO, MANIFEST, is_file_name
-from pythia_quant.printable import printable
+from pythia_quant.manifest import DEMO
 from pythia_quant.source_name import folder_name, parse_model
 from pythia_quant.tokenizer import TEMPLATES, TOKENIZER, TOKENIZER_FILES, check_belongs, open_tokenizer
 from pythia_quant.weights import INDEX_SUFFIX, PICKLE, SAFETENSORS, WeightFiles, weight_file_names

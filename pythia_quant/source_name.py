@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pythia_quant import suite
-from pythia_quant.errors import SourceError, nearest
+from pythia_quant.core.errors import SourceError, nearest
+from pythia_quant.core.text import printable
 from pythia_quant.manifest import DEMO
-from pythia_quant.printable import printable
 
 SCHEME = "hf://"
 _HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co", "huggingface.com"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from pythia_quant.errors import SourceError
-from pythia_quant.printable import short
+from pythia_quant.core.errors import SourceError
+from pythia_quant.core.text import short
 from pythia_quant.suite import closest, step_of
 
 _RANGE = re.compile(r"(?:all|step(\d{1,9})\.\.step(\d{1,9}))(?:/([1-9]\d{0,8}))?", re.ASCII)

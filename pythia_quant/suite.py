@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pythia_quant.errors import SourceError
+from pythia_quant.core.errors import SourceError
 
 ORGANIZATION = "EleutherAI"
 TOKENS_PER_STEP = 2_097_152

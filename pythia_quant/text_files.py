@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pythia_quant.errors import CorpusError, nearest
-from pythia_quant.json_file import parse_json
-from pythia_quant.printable import printable
+from pythia_quant.core.errors import CorpusError, nearest
+from pythia_quant.core.foreign_files import parse_json
+from pythia_quant.core.text import printable
 
 _ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",

@@ -8,9 +8,9 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from pythia_quant.builtin_text import held_out_text, training_text
+from pythia_quant.core.errors import CorpusError
+from pythia_quant.core.hub_files import Tell, fetch, say_nothing
 from pythia_quant.corpus import Text
-from pythia_quant.errors import CorpusError
-from pythia_quant.hub_files import Tell, fetch, say_nothing
 from pythia_quant.recipe import TextSettings
 from pythia_quant.text_files import read_text
 

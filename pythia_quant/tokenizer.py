@@ -14,11 +14,10 @@ from typing import Any
 from tokenizers import Encoding, Tokenizer
 
 from pythia_quant.architecture import SpecialTokens
-from pythia_quant.callbacks import Notice, say_nothing
-from pythia_quant.errors import CorpusError, PythiaQuantError, SourceError
-from pythia_quant.inside import own_file
-from pythia_quant.json_file import read_object
-from pythia_quant.printable import short
+from pythia_quant.core.errors import CorpusError, PythiaQuantError, SourceError
+from pythia_quant.core.foreign_files import own_file, read_object
+from pythia_quant.core.progress import Notice, say_nothing
+from pythia_quant.core.text import short
 
 TOKENIZER = "tokenizer.json"
 SETTINGS, TOKENS_MAP = "tokenizer_config.json", "special_tokens_map.json"

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
+from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.bnb.settings import BnbSettings
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.onnx.settings import OnnxSettings
-from pythia_quant.settings import VariantSettings
 
 AnyVariant = Annotated[BnbSettings | GptqSettings | OnnxSettings, Field(discriminator="format")]
 _ADAPTER: TypeAdapter[VariantSettings] = TypeAdapter(AnyVariant)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 from safetensors import SafetensorError, safe_open
 
 from pythia_quant.architecture import ATTENTION_BIASES, EMBEDDING, HEAD, Architecture
-from pythia_quant.errors import SourceError
-from pythia_quant.json_file import read_object
-from pythia_quant.printable import short
+from pythia_quant.core.errors import SourceError
+from pythia_quant.core.foreign_files import read_object
+from pythia_quant.core.text import short
 from pythia_quant.tensor_names import UNQUANTIZED, foreign, is_buffer, known_to_transformers, plain_name
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pythia_quant.errors import PythiaQuantError
+from pythia_quant.core.errors import PythiaQuantError
 
 COUNT = int(os.environ.get("PYTHIA_QUANT_MUTATIONS", "1000"))
 SEED = os.environ.get("PYTHIA_QUANT_MUTATIONS_SEED", "0")

@@ -89,7 +89,7 @@ def surroundings(environment: Mapping[str, str]) -> Iterator[None]:
 
 def _read_hub_variables() -> None:
     """Have huggingface_hub read its variables again: it does so once, as it is imported."""
-    from pythia_quant import hub_client
+    from pythia_quant.core import hub_client
 
     huggingface_hub.close_session()
     importlib.reload(constants)

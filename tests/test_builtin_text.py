@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from pythia_quant import builtin_text
 from pythia_quant.builtin_text import Document, documents, held_out_text
-from pythia_quant.cache import cache_folder
+from pythia_quant.core.files import cache_folder
 from pythia_quant.corpus import encode, shared
 from pythia_quant.manifest import DEMO
 from pythia_quant.source import open_source

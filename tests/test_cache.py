@@ -8,7 +8,7 @@ from tiny import byte_tokenizer
 from tokenizers import Tokenizer
 
 from pythia_quant import corpus
-from pythia_quant.cache import Cache, cache_folder
+from pythia_quant.core.files import Cache, cache_folder
 from pythia_quant.corpus import encode
 from pythia_quant.tokenizer import tokenize
 

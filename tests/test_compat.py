@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from transformers import GPTNeoXConfig
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXLayer, GPTNeoXRotaryEmbedding
 
-from pythia_quant import compat, hub_client
-from pythia_quant.environment import processor
+from pythia_quant.core import compat, hub_client
+from pythia_quant.core.machine import processor
 
 
 def test_torch_says_whether_there_are_matrix_units() -> None:

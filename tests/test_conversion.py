@@ -14,7 +14,7 @@ from tiny import TINY, random_weights, write_checkpoint
 
 from pythia_quant.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, WHOLE_MODEL_BYTES, check_again, check_artifact
 from pythia_quant.conversion import check_space, convert, costs
-from pythia_quant.errors import ArtifactError, CorpusError
+from pythia_quant.core.errors import ArtifactError, CorpusError
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.manifest import CheckRecord
 from pythia_quant.recipe import load_recipe

@@ -17,6 +17,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from pythia_quant.architecture import HEAD, Architecture, RopeScaling, SpecialTokens
 from pythia_quant.config_file import read_config
+from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.bnb.reader import read as read_bnb
 from pythia_quant.formats.bnb.settings import BnbSettings
 from pythia_quant.formats.bnb.writer import write as write_bnb
@@ -31,7 +32,6 @@ from pythia_quant.layerwise import final_hidden_states, head_weight
 from pythia_quant.runtimes.hf import open_bnb, open_model
 from pythia_quant.runtimes.int4 import build
 from pythia_quant.runtimes.ort import open_runtime as open_onnx
-from pythia_quant.settings import VariantSettings
 from pythia_quant.source import open_source, open_weights
 from pythia_quant.weights import WeightReader
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pythia_quant import file_hashes
-from pythia_quant.cache import cache_folder
-from pythia_quant.file_hashes import sha256, sha256_if_changed
+from pythia_quant.core import file_hashes
+from pythia_quant.core.file_hashes import sha256, sha256_if_changed
+from pythia_quant.core.files import cache_folder
 
 LARGE = bytes(range(250)) * 4000
 

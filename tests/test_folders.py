@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from pythia_quant.cache import cache_folder
-from pythia_quant.errors import ArtifactError, BenchmarkError, StorageError
-from pythia_quant.folders import recover, replace_file, scratch_folder, target_lock, temporary_folder, work_folder
-from pythia_quant.storage import storing
+from pythia_quant.core.errors import ArtifactError, BenchmarkError, StorageError, storing
+from pythia_quant.core.files import (
+    cache_folder,
+    recover,
+    replace_file,
+    scratch_folder,
+    target_lock,
+    temporary_folder,
+    work_folder,
+)
 
 
 def names(folder: Path) -> list[str]:

@@ -13,9 +13,9 @@ from rich.console import Console
 import pythia_quant
 from pythia_quant.artifact import open_artifact, verify_files
 from pythia_quant.check import check_again
-from pythia_quant.errors import ArtifactError, PythiaQuantError
+from pythia_quant.core.errors import ArtifactError, PythiaQuantError
+from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.formats import format_of
-from pythia_quant.manifest import MANIFEST
 from pythia_quant.run import bench
 
 FILES = {

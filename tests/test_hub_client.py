@@ -11,11 +11,12 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
-from pythia_quant.errors import HubError
-from pythia_quant.hub_client import (
+from pythia_quant.core.errors import HubError
+from pythia_quant.core.hub_client import (
     TIMEOUT_VARIABLE,
     NoRepositoryError,
     NoRevisionError,
+    check_hub_environment,
     explained,
     is_name,
     passing,
@@ -23,8 +24,7 @@ from pythia_quant.hub_client import (
     retry_after,
     timeout,
 )
-from pythia_quant.hub_environment import check_hub_environment
-from pythia_quant.hub_files import commit_of
+from pythia_quant.core.hub_files import commit_of
 
 
 def failure(

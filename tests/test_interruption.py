@@ -15,7 +15,7 @@ PROGRAM = """
     exec(library, names)
     print("ready", flush=True)
     try:
-        exec(compile({ours!r}, sys.modules["pythia_quant.interruption"].__file__, "exec"), names)
+        exec(compile({ours!r}, sys.modules["pythia_quant.core.interrupt"].__file__, "exec"), names)
     except KeyboardInterrupt:
         print("interrupted after", names["done"])
 """

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from pythia_quant import isolate
-from pythia_quant.errors import ArtifactError, BenchmarkError
+from pythia_quant.core import process
+from pythia_quant.core.errors import ArtifactError, BenchmarkError
 
 pytestmark = pytest.mark.fresh_processes
 
 
 def greet(name: str) -> str:
-    isolate.report_progress("greeting", 1, 2)
+    process.report_progress("greeting", 1, 2)
     return f"hello {name}"
 
 
@@ -34,12 +34,12 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_result_comes_back() -> None:
-    assert isolate.call(greet, {"name": "you"}, threads=1) == "hello you"
+    assert process.call(greet, {"name": "you"}, threads=1) == "hello you"
 
 
 def test_progress_comes_back() -> None:
     told: list[tuple[str, int, int]] = []
-    with isolate.Worker() as worker:
+    with process.Worker() as worker:
         worker.call(linger, {}, lambda *what: told.append(what))
     assert told == [("lingering", 3, 4)]
 
@@ -47,7 +47,7 @@ def test_progress_comes_back() -> None:
 def linger() -> None:
     import time
 
-    isolate.report_progress("lingering", 3, 4)
+    process.report_progress("lingering", 3, 4)
     time.sleep(1.5)
 
 
@@ -61,11 +61,11 @@ def linger() -> None:
 )
 def test_what_goes_wrong_there_is_said_here(function: Callable[[], None], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
-        isolate.call(function, {})
+        process.call(function, {})
 
 
 def test_a_worker_is_one_process_until_it_dies() -> None:
-    with isolate.Worker(threads=1) as worker:
+    with process.Worker(threads=1) as worker:
         first, second = (worker.call(number, {}) for _ in range(2))
         with pytest.raises(BenchmarkError):
             worker.call(die, {})
@@ -79,10 +79,10 @@ def number() -> int:
 
 
 def test_outside_of_a_call_progress_goes_nowhere() -> None:
-    isolate.report_progress("nothing", 0, 1)
+    process.report_progress("nothing", 0, 1)
 
 
 def test_nothing_in_the_current_folder_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('code of a downloaded folder ran')")
     monkeypatch.chdir(tmp_path)
-    assert isolate.call(greet, {"name": "you"}) == "hello you"
+    assert process.call(greet, {"name": "you"}) == "hello you"

@@ -10,11 +10,11 @@ from mutations import COUNT, byte_mutations, distortions, json_mutations, outcom
 from safetensors.torch import save
 from tiny import write_checkpoint
 
-from pythia_quant.array_file import load_array
 from pythia_quant.bench.benchmark import as_record
 from pythia_quant.bench.reference import reference
-from pythia_quant.callbacks import silent
-from pythia_quant.errors import BenchmarkError, PythiaQuantError, QuantizationError
+from pythia_quant.core.array_file import load_array
+from pythia_quant.core.errors import BenchmarkError, PythiaQuantError, QuantizationError
+from pythia_quant.core.progress import silent
 from pythia_quant.formats.gptq.resume import Progress
 from pythia_quant.results import Lambada
 from pythia_quant.runtimes.layered import States

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny import TINY, write_checkpoint
 
-from pythia_quant.errors import CorpusError, RecipeError
+from pythia_quant.core.errors import CorpusError, RecipeError
 from pythia_quant.inputs import load_inputs
 from pythia_quant.overriding import override, with_context_of, without_fetched_passages
 from pythia_quant.recipe import load_recipe

@@ -11,10 +11,9 @@ from measured import results, row
 from rich.table import Table
 from rich.text import Text
 
-from pythia_quant.console import PrintableConsole
-from pythia_quant.printable import printable, printable_json, short
-from pythia_quant.progress import Steps
-from pythia_quant.redaction import Redacting
+from pythia_quant.core.console import PrintableConsole
+from pythia_quant.core.progress import Steps
+from pythia_quant.core.text import Redacting, printable, printable_json, short
 from pythia_quant.report.canvas import rendered
 from pythia_quant.report.figures import PLOTS
 from pythia_quant.report.files import ResultFile

@@ -3,7 +3,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from pythia_quant.progress import Steps
+from pythia_quant.core.progress import Steps
 
 
 def work(console: Console) -> None:
@@ -24,7 +24,7 @@ def test_where_there_is_no_terminal_each_step_is_a_line() -> None:
 
 def test_a_long_step_says_once_a_minute_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     now, stream = 0.0, StringIO()
-    monkeypatch.setattr("pythia_quant.progress.monotonic", lambda: now)
+    monkeypatch.setattr("pythia_quant.core.progress.monotonic", lambda: now)
     with Steps(1, Console(file=stream)) as steps, steps.step("converting x") as report:
         for layer in range(4):
             now = 50.0 * layer
@@ -34,7 +34,7 @@ def test_a_long_step_says_once_a_minute_how_far_it_is(monkeypatch: pytest.Monkey
 
 def test_time_left_counts_from_where_parts_of_a_kind_began(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("pythia_quant.progress.monotonic", lambda: now)
+    monkeypatch.setattr("pythia_quant.core.progress.monotonic", lambda: now)
     with Steps(1, Console(file=StringIO(), force_terminal=True)) as steps:
         task = steps._progress.tasks[0]
         with steps.step("converting x") as report:

@@ -13,8 +13,8 @@ import pytest
 from pydantic import BaseModel
 
 import pythia_quant
-from pythia_quant import environment
-from pythia_quant.errors import PythiaQuantError
+from pythia_quant.core import machine
+from pythia_quant.core.errors import PythiaQuantError
 
 FUNCTIONS = {
     "benchmark": "(inputs: Inputs, artifacts: list[Artifact], path: Path, *, passages: Passages | None = None, "
@@ -92,7 +92,7 @@ def test_an_error_says_what_where_and_what_to_do(name: str) -> None:
 
 
 def test_every_kind_of_error_is_exported() -> None:
-    defined = {name for name, error in vars(pythia_quant.errors).items() if inspect.isclass(error)}
+    defined = {name for name, error in vars(pythia_quant.core.errors).items() if inspect.isclass(error)}
     assert {name for name in defined if name.endswith("Error")} == ERRORS
 
 
@@ -115,7 +115,7 @@ def test_importing_the_package_imports_nothing_of_it() -> None:
 
 
 def test_every_place_says_the_same_version() -> None:
-    assert environment.tool_version() == f"pythia-quant {pythia_quant.__version__}"
+    assert machine.tool_version() == f"pythia-quant {pythia_quant.__version__}"
     command = [sys.executable, "-m", "pythia_quant", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"pythia-quant {pythia_quant.__version__}\n"

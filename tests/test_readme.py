@@ -14,7 +14,7 @@ import pytest
 import yaml
 from loopback import Hub, client_environment, loopback_hub
 
-from pythia_quant.cache import cache_folder
+from pythia_quant.core.files import cache_folder
 from pythia_quant.inputs import load_inputs
 from pythia_quant.recipe import load_recipe
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from tiny import TINY
 
-from pythia_quant.errors import RecipeError
+from pythia_quant.core.errors import RecipeError
 from pythia_quant.overriding import override
 from pythia_quant.recipe import load_recipe, shipped_recipes
 from pythia_quant.source import open_source

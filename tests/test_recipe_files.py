@@ -9,8 +9,8 @@ import yaml
 from mutations import COUNT, as_json, byte_mutations, damaged, distortions, outcomes, refused_or_read
 from tiny import TINY
 
-from pythia_quant.errors import RecipeError
-from pythia_quant.ordinary_file import read_ordinary
+from pythia_quant.core.errors import RecipeError
+from pythia_quant.core.foreign_files import read_ordinary
 from pythia_quant.overriding import override, with_context_of
 from pythia_quant.recipe import load_recipe, parse_recipe
 

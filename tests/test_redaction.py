@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_quant.redaction import Redacting, redacted, redacted_traceback
+from pythia_quant.core.text import Redacting, redacted, redacted_traceback
 
 URL = "https://bucket.s3.amazonaws.com/a/b?X-Amz-Credential=AKIA%2F2026&X-Amz-Signature=0123abcd"
 

@@ -6,7 +6,7 @@ import psutil
 import pytest
 import torch
 
-from pythia_quant.resources import bound_threads, bound_torch, cores, memory_available, memory_total
+from pythia_quant.core.machine import bound_threads, bound_torch, cores, memory_available, memory_total
 
 GB = 10**9
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"

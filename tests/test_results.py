@@ -9,7 +9,7 @@ from measured import results, row
 from rich.console import Console
 
 from pythia_quant.bench.metrics import METRICS, outdated, outdated_sizes
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.report.files import read_files
 from pythia_quant.report.tables import render_table
 from pythia_quant.report.terminal import results_table

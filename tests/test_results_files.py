@@ -10,8 +10,8 @@ from measured import results, row
 from mutations import COUNT, as_json, json_mutations, refused_or_read
 
 from pythia_quant.bench.changes import compare_results
-from pythia_quant.console import PrintableConsole
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.core.console import PrintableConsole
+from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.report.changes import changes_data, changes_table
 from pythia_quant.report.files import read_files
 from pythia_quant.report.tables import render_table

@@ -13,8 +13,8 @@ from loopback import Hub, client_environment, loopback_hub
 from safetensors.torch import save_file
 from tiny import TINY, byte_tokenizer, random_weights, write_checkpoint
 
-from pythia_quant.errors import SourceError
-from pythia_quant.file_hashes import sha256
+from pythia_quant.core.errors import SourceError
+from pythia_quant.core.file_hashes import sha256
 from pythia_quant.manifest import DEMO
 from pythia_quant.source import open_source
 

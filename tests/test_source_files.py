@@ -28,7 +28,7 @@ from tiny import TINY, random_weights
 from pythia_quant import suite
 from pythia_quant.architecture import Architecture
 from pythia_quant.config_file import parse_config, read_config, unknown_fields
-from pythia_quant.errors import PythiaQuantError, SourceError
+from pythia_quant.core.errors import PythiaQuantError, SourceError
 from pythia_quant.formats.gptq.writer import costs
 from pythia_quant.formats.onnx.bundle import write_configs
 from pythia_quant.generation_config import GENERATION_CONFIG, read_model, read_settings, settings_to_write

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pythia_quant.errors import SourceError
-from pythia_quant.manifest import MANIFEST
+from pythia_quant.core.errors import SourceError
+from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.source import open_source
 from pythia_quant.source_name import Repository, parse_model, repository_of
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pythia_quant import suite
-from pythia_quant.errors import SourceError
+from pythia_quant.core.errors import SourceError
 from pythia_quant.steps import names_several, parse_revisions, printed_steps
 
 PUBLISHED = suite.members()[0].steps

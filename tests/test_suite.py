@@ -2,7 +2,7 @@ import pytest
 
 from pythia_quant import suite
 from pythia_quant.architecture import Architecture
-from pythia_quant.errors import SourceError
+from pythia_quant.core.errors import SourceError
 
 
 @pytest.mark.parametrize("size", suite.SIZES.values(), ids=lambda size: size.name)

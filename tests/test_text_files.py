@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pythia_quant.errors import CorpusError
+from pythia_quant.core.errors import CorpusError
 from pythia_quant.text_files import read_text
 
 

@@ -9,8 +9,8 @@ from tiny import TINY, byte_tokenizer, write_checkpoint
 from tokenizers import Tokenizer
 
 from pythia_quant.architecture import SpecialTokens
+from pythia_quant.core.errors import ArtifactError, CorpusError, SourceError
 from pythia_quant.corpus import encode
-from pythia_quant.errors import ArtifactError, CorpusError, SourceError
 from pythia_quant.generation_config import read_model
 from pythia_quant.source import open_source
 from pythia_quant.tokenizer import check_belongs, open_tokenizer, tokenize, write_uncut

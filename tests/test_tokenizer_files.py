@@ -10,7 +10,7 @@ from tiny import TINY, byte_tokenizer
 from tokenizers import Tokenizer
 
 from pythia_quant.architecture import SpecialTokens
-from pythia_quant.errors import SourceError
+from pythia_quant.core.errors import SourceError
 from pythia_quant.tokenizer import SETTINGS, TOKENIZER, TOKENS_MAP, check_belongs, open_tokenizer, tokenize, write_uncut
 
 END = "<|endoftext|>"

@@ -11,13 +11,13 @@ from unittest import mock
 import pytest
 import torch
 
-from pythia_quant import isolate
 from pythia_quant.bench import speed
-from pythia_quant.callbacks import Report, silent
+from pythia_quant.core import process
+from pythia_quant.core.progress import Report, silent
 
 
 class WorkerHere:
-    """Does what :class:`~pythia_quant.isolate.Worker` does without a process: arguments and results are JSON data."""
+    """Does what :class:`~pythia_quant.core.process.Worker` does without a process: arguments and results are JSON data."""
 
     def __init__(self, threads: int | None = None) -> None:
         pass
@@ -41,13 +41,13 @@ class WorkerHere:
 def in_process() -> Iterator[None]:
     """Run them in this process, and measure without waiting for a quiet machine, which it is not."""
     with (
-        mock.patch.object(isolate, "Worker", WorkerHere),
+        mock.patch.object(process, "Worker", WorkerHere),
         mock.patch.dict(speed.measure_speeds.__kwdefaults__, quiet=lambda _: False),
     ):
         yield
 
 
-_FRESH = isolate.Worker
+_FRESH = process.Worker
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,4 +60,4 @@ def _workers_here() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _fresh_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.node.get_closest_marker("fresh_processes"):
-        monkeypatch.setattr(isolate, "Worker", _FRESH)
+        monkeypatch.setattr(process, "Worker", _FRESH)

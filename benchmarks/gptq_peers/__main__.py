@@ -23,8 +23,8 @@ from gptq_peers.methods import METHODS
 from gptq_peers.quality import Quality, Row
 from gptq_peers.tables import print_all
 from gptq_peers.timing import Timing, with_windows
-from pythia_quant import environment, resources
-from pythia_quant.errors import PythiaQuantError
+from pythia_quant.core import machine
+from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.overriding import override
 from pythia_quant.recipe import Recipe, load_recipe
@@ -43,7 +43,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="FILE", help="result file, JSON")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these variants and methods")
     parser.add_argument("--fresh", nargs="+", default=[], metavar="NAME", help="measure these again")
-    parser.add_argument("--threads", type=int, default=resources.cores())
+    parser.add_argument("--threads", type=int, default=machine.cores())
     parser.add_argument("--python", type=Path, metavar="FILE", help="gptqmodel's interpreter; default: made in --work")
     parser.add_argument("--time", type=Path, metavar="FOLDER", help="time the quantization of this checkpoint instead")
     parser.add_argument("--rounds", type=int, default=5, help="of --time")
@@ -88,7 +88,7 @@ def _interpreter(given: argparse.Namespace, work: Path, console: Console) -> Pat
 def _conditions(given: argparse.Namespace, inputs: Inputs) -> dict[str, object]:
     calibration = inputs.calibration_record
     return {
-        "cpu": environment.cpu(),
+        "cpu": machine.cpu(),
         "threads": given.threads,
         "model": inputs.source.name,
         "source": inputs.source.sha256,

@@ -21,12 +21,12 @@ from gptq_peers.replaced import Replaced
 from gptq_peers.unpack import UnreadableError, linear_weights
 from pythia_quant.bench.quality import in_layers, measure_drifts
 from pythia_quant.conversion import convert
-from pythia_quant.errors import PythiaQuantError
+from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs
 from pythia_quant.layerwise import Fp32Layers
 from pythia_quant.quantizers import rtn
-from pythia_quant.settings import VariantSettings
 from pythia_quant.weights import WeightReader
 
 Row = Method | str

@@ -25,11 +25,11 @@ from sizes import SizeStore
 from subjects import HERE, Subject
 from tables import decode, print_conditions, print_ratios, print_size
 
-from pythia_quant import environment, isolate, resources
 from pythia_quant.bench.bandwidth import read_speeds
 from pythia_quant.bench.others import ALLOWED, Others, wait
 from pythia_quant.config_file import read_config
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.core import machine, process
+from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.suite import SIZES
 
 TRIES = 3
@@ -40,7 +40,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python benchmarks/onnx_peers", description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["70m", "160m"], metavar="SIZE")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=resources.cores())
+    parser.add_argument("--threads", type=int, default=machine.cores())
     parser.add_argument("--work", type=Path, required=True, help="folder for environments, checkpoints and models")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="result file, JSON")
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="FILE", help="a Pythia's tokenizer.json")
@@ -123,7 +123,7 @@ class Run:
         threads = subject.threads or self.threads
         needed = subject.bytes_per_token(read_config(subjects.source_folder(place) / "config.json"))
         reading = {"size": needed, "threads": threads}
-        bandwidth: Record = isolate.call(read_speeds, reading, threads)
+        bandwidth: Record = process.call(read_speeds, reading, threads)
         record = subjects.measure(subject, self.pythons[subject.name], place, threads, self.log)
         return record | {
             "bandwidth": bandwidth,
@@ -144,7 +144,7 @@ def _main() -> int:
     work: Path = given.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     chosen = subjects.choose(given.recipe, given.only, work)
-    store = SizeStore(given.out, {"cpu": environment.cpu(), "cores": resources.cores(), "threads": given.threads})
+    store = SizeStore(given.out, {"cpu": machine.cpu(), "cores": machine.cores(), "threads": given.threads})
     for name in given.fresh:
         store.forget(name)
     pythons, failed = subjects.interpreters(chosen, work, console.print)

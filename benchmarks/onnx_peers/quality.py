@@ -32,9 +32,9 @@ from rich.table import Table
 from subjects import Subject
 from torch import Tensor
 
-from pythia_quant import environment, resources
 from pythia_quant.bench.quality import measure_drifts
 from pythia_quant.bench.statistics import Estimate, differences, of_windows
+from pythia_quant.core import machine
 from pythia_quant.corpus import encode, spread_windows
 from pythia_quant.results import Drift
 from pythia_quant.source import open_source
@@ -100,7 +100,7 @@ def _main() -> int:
     parser.add_argument("--text", type=Path, required=True, help="UTF-8 text, unknown to the checkpoint")
     parser.add_argument("--windows", type=int, default=40)
     parser.add_argument("--context", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=resources.cores())
+    parser.add_argument("--threads", type=int, default=machine.cores())
     parser.add_argument("--work", type=Path, required=True, help="folder for environments and models")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="result file, JSON")
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="our variants; default: onnx-int8 and onnx-fp32")
@@ -118,7 +118,7 @@ def _main() -> int:
     ids = torch.from_numpy(spread_windows(tokens, given.context, given.windows))
     reference = fp32_reference(source, ids, work)
     conditions = {
-        "cpu": environment.cpu(),
+        "cpu": machine.cpu(),
         "source": source.sha256,
         "text": given.text.name,
         "windows": list(ids.shape),

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pythia_quant.bench.reference import Reference, reference
-from pythia_quant.callbacks import silent
+from pythia_quant.core.progress import silent
 from pythia_quant.source import Source
 
 

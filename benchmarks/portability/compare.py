@@ -28,10 +28,11 @@ from kernels import ROWS, Kernel, kernels
 from rich.console import Console
 from rich.table import Table
 
-from pythia_quant import convert, environment, load_inputs, load_recipe
+from pythia_quant import convert, load_inputs, load_recipe
 from pythia_quant.bench.quality import measure_drifts
 from pythia_quant.bench.reference import Reference, reference
-from pythia_quant.callbacks import silent
+from pythia_quant.core import machine
+from pythia_quant.core.progress import silent
 from pythia_quant.formats.onnx.external import find_model
 from pythia_quant.inputs import Inputs
 
@@ -185,7 +186,7 @@ def _main() -> int:
     comparison.print()
     for line in (
         *left_out,
-        f"This machine: {environment.cpu()}, onnxruntime {environment.library_versions()['onnxruntime']}.",
+        f"This machine: {machine.cpu()}, onnxruntime {machine.library_versions()['onnxruntime']}.",
     ):
         print(line)
     return 0

@@ -11,7 +11,7 @@ from statistics import median
 
 import torch
 
-from pythia_quant.resources import memory_available
+from pythia_quant.core.machine import memory_available
 
 LARGEST = 4_000_000_000
 """Beyond every cache a larger buffer would be read no slower."""

@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 from rich.console import Console
 
-from pythia_quant import environment, isolate, resources, sizes
+from pythia_quant import sizes
 from pythia_quant.artifact import Artifact, verify_files
 from pythia_quant.bench import memory, quality
 from pythia_quant.bench.gates import evaluate_gates
@@ -27,15 +27,16 @@ from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.bench.speed import latency_protocol, measure_speeds
 from pythia_quant.bench.speed import step_count as speed_steps
 from pythia_quant.bench.subject import SOURCE_DTYPES, Subject
-from pythia_quant.errors import BenchmarkError, PythiaQuantError
-from pythia_quant.file_hashes import sha256_if_changed
-from pythia_quant.folders import replace_file, work_folder
+from pythia_quant.core import machine, process
+from pythia_quant.core.errors import BenchmarkError, PythiaQuantError
+from pythia_quant.core.file_hashes import sha256_if_changed
+from pythia_quant.core.files import replace_file, work_folder
+from pythia_quant.core.foreign_files import MANIFEST, read_object
+from pythia_quant.core.progress import Steps
+from pythia_quant.core.text import short
 from pythia_quant.inputs import Inputs
-from pythia_quant.json_file import read_object
-from pythia_quant.manifest import MANIFEST, Record, SourceRecord
+from pythia_quant.manifest import Record, SourceRecord
 from pythia_quant.passages import Passages
-from pythia_quant.printable import short
-from pythia_quant.progress import Steps
 from pythia_quant.recipe import Recipe
 from pythia_quant.results import Lambada, LambadaProtocol, LatencyProtocol, Protocol, Results, Row, Speed
 
@@ -50,7 +51,7 @@ class Options:
         device: ``cpu`` or ``cuda``; ONNX artifacts stay on the CPU.
     """
 
-    threads: list[int] = field(default_factory=lambda: [resources.cores()])
+    threads: list[int] = field(default_factory=lambda: [machine.cores()])
     memory: int | None = None
     device: Literal["cpu", "cuda"] = "cpu"
 
@@ -124,7 +125,7 @@ def benchmark(
         ArtifactError: an artifact was altered, or another process measures here.
         BenchmarkError: an artifact is of another source, or a measuring process died.
     """
-    resources.bound_torch()
+    machine.bound_torch()
     options, steps = options or Options(), steps or Steps(1, Console(quiet=True))
     if options.device == "cuda" and not torch.cuda.is_available():
         raise BenchmarkError("torch finds no GPU here", where="--device cuda", hint="measure on the CPU: --device cpu")
@@ -136,7 +137,7 @@ def benchmark(
     with work_folder(path, _fingerprint(inputs, planned, passages, options), resume_after=(PythiaQuantError,)) as work:
         with steps.step("reference in fp32") as report:
             kept = reference(inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), report)
-        with isolate.Worker(options.threads[0]) as worker:
+        with process.Worker(options.threads[0]) as worker:
             once = _Once(worker, work, steps, options.threads[0])
             rows = [_measure_row(row, inputs, kept, once) for row in planned]
             lambada, scores = _measure_lambada(planned, inputs, passages, once) if passages else (None, {})
@@ -155,7 +156,7 @@ def _plan_rows(inputs: Inputs, artifacts: list[Artifact], options: Options) -> l
 
     def planned(subject: Subject, artifact: Artifact | None, files: int, disk_bytes: int) -> _PlannedRow:
         needed = memory.needed(subject, files, source.architecture, inputs.evaluation.shape[1])
-        allowed = resources.memory_available() if options.memory is None else options.memory
+        allowed = machine.memory_available() if options.memory is None else options.memory
         return _PlannedRow(subject, artifact, disk_bytes, needed, allowed)
 
     rows = []
@@ -214,7 +215,7 @@ def _measure_speeds(
 class _Once:
     """Measures rows in the worker, or takes what an interrupted call has measured."""
 
-    worker: isolate.Worker
+    worker: process.Worker
     work: Path
     steps: Steps
     threads: int
@@ -280,7 +281,7 @@ def _results(inputs: Inputs, kept: Reference, rows: list[Row], options: Options)
             "or the tokenizer is another model's."
         )
     return Results(
-        tool=environment.tool_version(),
+        tool=machine.tool_version(),
         created=datetime.now(UTC),
         source=SourceRecord(
             model=source.model,
@@ -315,7 +316,7 @@ def _fingerprint(inputs: Inputs, planned: list[_PlannedRow], passages: Passages 
         ],
         "options": [options.threads[0], options.device],
         "lambada": passages and [passages.sha256, passages.examples],
-        "machine": [environment.cpu(), environment.library_versions(), environment.tool_version()],
+        "machine": [machine.cpu(), machine.library_versions(), machine.tool_version()],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 

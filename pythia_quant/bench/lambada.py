@@ -16,10 +16,10 @@ from torch import Tensor
 
 from pythia_quant.architecture import Architecture
 from pythia_quant.bench.subject import Subject
-from pythia_quant.callbacks import Report, silent
 from pythia_quant.config_file import read_config
-from pythia_quant.errors import BenchmarkError
-from pythia_quant.isolate import report_progress
+from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.core.process import report_progress
+from pythia_quant.core.progress import Report, silent
 from pythia_quant.passages import read_passages
 from pythia_quant.results import Lambada
 from pythia_quant.runtimes import Runtime

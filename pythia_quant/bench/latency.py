@@ -1,4 +1,4 @@
-"""What runs in a fresh process to measure speed and memory, called by name through :mod:`pythia_quant.isolate`."""
+"""What runs in a fresh process to measure speed and memory, called by name through :mod:`pythia_quant.core.process`."""
 
 from __future__ import annotations
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pythia_quant import environment, resources
+from pythia_quant.core import machine
 from pythia_quant.results import Machine
 
 
 def machine_record(device: str = "cpu") -> Machine:
     """Describe this machine; `device` is ``cuda`` where an accelerator was used, which is then described too."""
-    name, sets = environment.processor()
+    name, sets = machine.processor()
     return Machine(
         cpu=name,
         instruction_sets=sets,
-        cores=resources.cores(),
-        memory_bytes=resources.memory_total(),
-        system=environment.system(),
-        accelerator=environment.accelerator() if device == "cuda" else None,
-        versions=environment.library_versions(),
+        cores=machine.cores(),
+        memory_bytes=machine.memory_total(),
+        system=machine.system(),
+        accelerator=machine.accelerator() if device == "cuda" else None,
+        versions=machine.library_versions(),
     )

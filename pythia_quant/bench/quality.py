@@ -13,7 +13,7 @@ from torch import Tensor
 from pythia_quant.bench.drift import Tally
 from pythia_quant.bench.reference import Reference
 from pythia_quant.bench.subject import Subject
-from pythia_quant.isolate import report_progress
+from pythia_quant.core.process import report_progress
 from pythia_quant.layerwise import Fp32Layers
 from pythia_quant.results import Drift, LayerError
 from pythia_quant.runtimes.layered import Layered, final_states

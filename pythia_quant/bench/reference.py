@@ -21,13 +21,13 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from pythia_quant.array_file import load_array
 from pythia_quant.bench.comparison import MOST_LIKELY, Compared, Known, compare, know
-from pythia_quant.cache import cache_folder
-from pythia_quant.callbacks import Report
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.core.array_file import load_array
+from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.core.files import cache_folder
+from pythia_quant.core.precision import exact_products
+from pythia_quant.core.progress import Report
 from pythia_quant.layerwise import Fp32Layers, head_weight
-from pythia_quant.quantizers.products import exact_products
 from pythia_quant.runtimes.layered import States, final_states
 from pythia_quant.weights import WeightReader
 

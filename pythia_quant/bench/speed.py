@@ -9,17 +9,16 @@ from typing import Any
 
 import torch
 
-from pythia_quant import environment, isolate
 from pythia_quant.bench import latency
 from pythia_quant.bench.others import ALLOWED, wait
 from pythia_quant.bench.statistics import spread
 from pythia_quant.bench.subject import Subject
-from pythia_quant.callbacks import Report
 from pythia_quant.config_file import read_config
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.core import machine, process
+from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.core.progress import Report, Steps
 from pythia_quant.formats import format_of
 from pythia_quant.measuring import DECODED, LatencySettings
-from pythia_quant.progress import Steps
 from pythia_quant.results import LatencyProtocol, Samples, Speed, SpeedProcess
 
 PROMPTS = (128, 512, 2048)
@@ -116,7 +115,7 @@ def measure_speeds(
     return [
         [
             Speed(
-                device="cpu" if subject.device == "cpu" else environment.accelerator() or subject.device,
+                device="cpu" if subject.device == "cpu" else machine.accelerator() or subject.device,
                 threads=count,
                 weight_bytes=weights[row],
                 processes=processes[row, count],
@@ -158,7 +157,7 @@ def measure_in_fresh_process(
         "weight_bytes": size,
     }
     try:
-        measured = isolate.call(latency.measure, arguments, threads)
+        measured = process.call(latency.measure, arguments, threads)
     except BenchmarkError as error:
         raise BenchmarkError(f"measuring the speed of {subject.name}: {error.what}", hint=error.hint) from error
     return SpeedProcess.model_validate(measured)

@@ -16,9 +16,9 @@ from rich.table import Table
 
 from pythia_quant import suite
 from pythia_quant.commands.options import AsJson
-from pythia_quant.console import example, out_console, progress_console
-from pythia_quant.errors import HubError
-from pythia_quant.manifest import MANIFEST
+from pythia_quant.core.console import example, out_console, progress_console
+from pythia_quant.core.errors import HubError
+from pythia_quant.core.foreign_files import MANIFEST
 
 if TYPE_CHECKING:
     from pythia_quant.hub.findings import Finding
@@ -105,9 +105,9 @@ def _check_options(repo_id: str, *, asks: bool) -> None:
 
 def _plans(folders: list[Path], prepare: Callable[[Path], Publication], *, private: bool) -> list[Plan]:
     """Check all artifacts, then compare each with its repository."""
+    from pythia_quant.core.progress import Steps
     from pythia_quant.hub.plan import make_plan
     from pythia_quant.hub.publication import check_distinct
-    from pythia_quant.progress import Steps
 
     publications, plans = [], []
     with Steps(2 * len(folders), progress_console) as steps:
@@ -123,9 +123,9 @@ def _plans(folders: list[Path], prepare: Callable[[Path], Publication], *, priva
 
 def _upload(plans: list[Plan], *, private: bool) -> None:
     """Publish what is planned, and print where each artifact is now."""
+    from pythia_quant.core.progress import Steps
     from pythia_quant.hub.plan import make_plan
     from pythia_quant.hub.publish import publish as upload
-    from pythia_quant.progress import Steps
 
     changed: set[str] = set()
     with Steps(len(plans), progress_console) as steps:
@@ -204,10 +204,10 @@ def source(
     With --steps: steps that are not there or have no weights, and steps with the weights of another one. Hashes are
     those the hub records; large files are not downloaded.
     """
+    from pythia_quant.core.hub_client import check_name
+    from pythia_quant.core.progress import Steps
     from pythia_quant.hub.findings import find_faults
     from pythia_quant.hub.revisions import read_main, read_steps
-    from pythia_quant.hub_client import check_name
-    from pythia_quant.progress import Steps
 
     check_name(model, "source")
     repo_id, renamed = suite.resolve(model)

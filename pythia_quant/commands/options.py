@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pythia_quant.console import progress_console
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.core.console import progress_console
+from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.core.foreign_files import snapshot_of
 from pythia_quant.hub import SCHEME
-from pythia_quant.inside import snapshot_of
 
 if TYPE_CHECKING:
     from pythia_quant.bench.benchmark import Options
@@ -78,8 +78,8 @@ def local_folders(artifacts: list[str]) -> list[Path]:
     """Return the folders of artifacts; those on a hub are downloaded."""
     if not any(name.startswith(SCHEME) for name in artifacts):
         return [Path(name) for name in artifacts]
+    from pythia_quant.core.progress import Steps
     from pythia_quant.hub.pull import pull
-    from pythia_quant.progress import Steps
 
     folders = []
     with Steps(len(artifacts), progress_console) as steps:
@@ -104,7 +104,7 @@ def passages(lambada: Path | None, no_lambada: bool) -> Path | bool | None:
 def measuring_options(threads: list[int] | None, memory: str | None, device: DeviceName) -> Options:
     """Return how to measure, from what the command line says."""
     from pythia_quant.bench.benchmark import Options
-    from pythia_quant.resources import cores
+    from pythia_quant.core.machine import cores
 
     # An option given twice counts once; the first is the one that all else is measured with.
     chosen = list(dict.fromkeys(threads or [cores()]))

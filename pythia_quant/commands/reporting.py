@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pythia_quant.commands.options import AsJson
-from pythia_quant.console import example, out_console
+from pythia_quant.core.console import example, out_console
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs matplotlib is imported when it is needed
 

@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from pythia_quant.callbacks import Report
 from pythia_quant.commands.options import Artifacts, AsJson, local_folders
-from pythia_quant.console import example, out_console, progress_console
-from pythia_quant.printable import printable, printable_json
-from pythia_quant.progress import Steps
+from pythia_quant.core.console import example, out_console, progress_console
+from pythia_quant.core.progress import Report, Steps
+from pythia_quant.core.text import printable, printable_json
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 

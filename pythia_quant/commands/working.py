@@ -33,10 +33,10 @@ from pythia_quant.commands.options import (
     measuring_options,
     passages,
 )
-from pythia_quant.console import example, out_console, progress_console
-from pythia_quant.errors import PythiaQuantError
+from pythia_quant.core.console import example, out_console, progress_console
+from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.core.text import printable_json
 from pythia_quant.overriding import override
-from pythia_quant.printable import printable_json
 from pythia_quant.recipe import Recipe, load_recipe
 from pythia_quant.source_name import repository_of
 from pythia_quant.steps import names_several, parse_revisions

@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from pythia_quant.errors import ArtifactError
+from pythia_quant.core.errors import ArtifactError
+from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.bnb.format import BnbFormat
 from pythia_quant.formats.format import Format
 from pythia_quant.formats.gptq.format import GptqFormat
 from pythia_quant.formats.onnx.format import OnnxFormat
-from pythia_quant.settings import VariantSettings
 
 FORMATS: dict[str, Format[Any]] = {"bnb": BnbFormat(), "gptq": GptqFormat(), "onnx": OnnxFormat()}
 

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 from pythia_quant.architecture import Architecture
 from pythia_quant.config_file import parse_config, unknown_fields
-from pythia_quant.errors import ArtifactError
-from pythia_quant.inside import own_file
-from pythia_quant.json_file import read_object
+from pythia_quant.core.errors import ArtifactError
+from pythia_quant.core.foreign_files import own_file, read_object
 
 NAME = "config.json"
 AGAIN = "the artifact is damaged: convert or download it again"

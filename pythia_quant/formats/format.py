@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
 
-from pythia_quant.settings import VariantSettings
+from pythia_quant.core.settings import VariantSettings
 
 if TYPE_CHECKING:
     from pythia_quant.architecture import Architecture

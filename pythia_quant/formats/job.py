@@ -10,9 +10,9 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from pythia_quant.callbacks import Report, silent
+from pythia_quant.core.progress import Report, silent
+from pythia_quant.core.settings import VariantSettings
 from pythia_quant.quantizers.grid import Quantized
-from pythia_quant.settings import VariantSettings
 from pythia_quant.weights import WeightReader
 
 S = TypeVar("S", bound=VariantSettings)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from huggingface_hub import constants
 
-from pythia_quant.errors import HubError
-from pythia_quant.file_hashes import sha256
-from pythia_quant.hub.remote import RemoteFile, Tree, read_tree
-from pythia_quant.hub_client import check_name
-from pythia_quant.hub_files import fetch
+from pythia_quant.core.errors import HubError
+from pythia_quant.core.file_hashes import sha256
+from pythia_quant.core.hub_client import check_name
+from pythia_quant.core.hub_files import RemoteFile, Tree, fetch, read_tree
 from pythia_quant.manifest import DEMO, Manifest, SourceRecord
 
 NONE = "none"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pythia_quant.settings import VariantSettings
+from pythia_quant.core.settings import VariantSettings
 
 _PYTHIA = """\
 @misc{biderman2023pythia,

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from string import Template
 from typing import Literal
 
+from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.gptq.settings import GptqSettings
-from pythia_quant.settings import VariantSettings
 
 OURS = "pythia-quant, the runtime that was measured"
 

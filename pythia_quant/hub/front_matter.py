@@ -10,13 +10,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from pythia_quant.bench.metrics import METRICS
+from pythia_quant.core.hub_client import is_name
+from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.bnb.settings import BnbSettings
 from pythia_quant.hub.quoting import plain
 from pythia_quant.hub.stored import TITLES, bits
-from pythia_quant.hub_client import is_name
 from pythia_quant.manifest import DEMO, Manifest
 from pythia_quant.results import Results, Row
-from pythia_quant.settings import VariantSettings
 
 _MEASURED = {
     "perplexity": "perplexity", "ppl_drift": "perplexity_drift", "kl": "kl_divergence", "top1": "top1_agreement",

@@ -7,13 +7,13 @@ from typing import Literal
 
 from huggingface_hub import constants
 
-from pythia_quant.errors import HubError
+from pythia_quant.core.errors import HubError
+from pythia_quant.core.foreign_files import MANIFEST
+from pythia_quant.core.hub_client import NoRepositoryError, NoRevisionError, api, ask, check_name
+from pythia_quant.core.hub_files import Content, Tree, fetch, read_tree
 from pythia_quant.hub.base_model import CARD
 from pythia_quant.hub.publication import OURS, Publication
-from pythia_quant.hub.remote import Content, Tree, read_tree
-from pythia_quant.hub_client import NoRepositoryError, NoRevisionError, api, ask, check_name
-from pythia_quant.hub_files import fetch
-from pythia_quant.manifest import MANIFEST, read_manifest
+from pythia_quant.manifest import read_manifest
 
 State = Literal["new", "changed", "same", "not compared"]
 _NOT_OF_A_MODEL = (".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.md")

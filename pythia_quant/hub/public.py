@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from pythia_quant.errors import RecipeError
-from pythia_quant.manifest import MANIFEST, Manifest, Record, SourceRecord
-from pythia_quant.printable import printable
+from pythia_quant.core.errors import RecipeError
+from pythia_quant.core.foreign_files import MANIFEST
+from pythia_quant.core.text import printable
+from pythia_quant.manifest import Manifest, Record, SourceRecord
 from pythia_quant.recipe import RecipeSettings
 from pythia_quant.results import Results, Row
 

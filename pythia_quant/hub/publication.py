@@ -9,15 +9,14 @@ from huggingface_hub import constants
 
 from pythia_quant.artifact import Artifact, open_artifact, verify_files
 from pythia_quant.bench.gates import describe
-from pythia_quant.errors import BenchmarkError, HubError
-from pythia_quant.file_hashes import sha256
+from pythia_quant.core.errors import BenchmarkError, HubError
+from pythia_quant.core.file_hashes import sha256
+from pythia_quant.core.foreign_files import MANIFEST
+from pythia_quant.core.hub_files import Content, fetch
 from pythia_quant.hub.base_model import CARD, base_model, original_card
 from pythia_quant.hub.card import render_card, results_url
 from pythia_quant.hub.eval_results import benchmark_task, eval_results_yaml
 from pythia_quant.hub.public import public_manifest, public_recipe, public_results, serialized
-from pythia_quant.hub.remote import Content
-from pythia_quant.hub_files import fetch
-from pythia_quant.manifest import MANIFEST
 from pythia_quant.results import RESULTS, Results, Row, load_results
 
 RECIPE = "recipe.yaml"

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard, constants
 from huggingface_hub import errors as hub_errors
 
-from pythia_quant.callbacks import Report, silent
-from pythia_quant.errors import HubError, PythiaQuantError
+from pythia_quant.core.errors import HubError, PythiaQuantError
+from pythia_quant.core.hub_answers import commit_id
+from pythia_quant.core.hub_client import FAILURES, api, ask, explained, passing, status_of
+from pythia_quant.core.hub_files import head, read_tree
+from pythia_quant.core.progress import Report, silent
+from pythia_quant.core.text import redacted
 from pythia_quant.hub.plan import Plan
-from pythia_quant.hub.remote import head, read_tree
 from pythia_quant.hub.uploads import uploads
-from pythia_quant.hub_answers import commit_id
-from pythia_quant.hub_client import FAILURES, api, ask, explained, passing, status_of
-from pythia_quant.redaction import redacted
 
 _BUSY, _OVERTAKEN = (409, 423), 412
 """Statuses of a commit: the hub is at work on another one; the branch has moved on."""

@@ -6,15 +6,15 @@ import os
 import shutil
 from pathlib import Path
 
-from pythia_quant.cache import cache_folder
-from pythia_quant.callbacks import Report, silent
-from pythia_quant.errors import HubError
-from pythia_quant.file_hashes import sha256
-from pythia_quant.folders import fresh_folder, target_lock
+from pythia_quant.core.errors import HubError
+from pythia_quant.core.file_hashes import sha256
+from pythia_quant.core.files import cache_folder, fresh_folder, target_lock
+from pythia_quant.core.foreign_files import MANIFEST
+from pythia_quant.core.hub_client import check_name
+from pythia_quant.core.hub_files import commit_of, fetch, forget
+from pythia_quant.core.progress import Report, silent
 from pythia_quant.hub import SCHEME
-from pythia_quant.hub_client import check_name
-from pythia_quant.hub_files import commit_of, fetch, forget
-from pythia_quant.manifest import MANIFEST, FileRecord, read_manifest
+from pythia_quant.manifest import FileRecord, read_manifest
 
 
 def pull(artifact: str, report: Report = silent) -> Path:

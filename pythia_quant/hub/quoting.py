@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from pythia_quant.printable import without_hidden
+from pythia_quant.core.text import without_hidden
 
 _PARSER = MarkdownIt("commonmark").enable("table")
 _DEEP = 15

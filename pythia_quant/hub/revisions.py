@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from pythia_quant import suite
-from pythia_quant.callbacks import Report, silent
-from pythia_quant.errors import HubError, PythiaQuantError, SourceError
-from pythia_quant.file_hashes import sha256
-from pythia_quant.hub.remote import RemoteFile, files_at, read_tree
-from pythia_quant.hub_answers import commit_id, text
-from pythia_quant.hub_client import api, ask
-from pythia_quant.hub_files import fetch
+from pythia_quant.core.errors import HubError, PythiaQuantError, SourceError
+from pythia_quant.core.file_hashes import sha256
+from pythia_quant.core.hub_answers import commit_id, text
+from pythia_quant.core.hub_client import api, ask
+from pythia_quant.core.hub_files import RemoteFile, fetch, files_at, read_tree
+from pythia_quant.core.progress import Report, silent
 from pythia_quant.steps import parse_revisions
 
 MAIN = "main"

@@ -12,9 +12,9 @@ from typing import BinaryIO, cast
 
 from huggingface_hub import CommitOperationAdd
 
-from pythia_quant.callbacks import Report
-from pythia_quant.hub.remote import Content
-from pythia_quant.interruption import interrupted
+from pythia_quant.core.hub_files import Content
+from pythia_quant.core.interrupt import interrupted
+from pythia_quant.core.progress import Report
 
 Tell = Callable[[int], None]
 

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pythia_quant import resources
 from pythia_quant.artifact import open_artifact
 from pythia_quant.bench.lambada import Example, judge, predict
-from pythia_quant.console import print_error
-from pythia_quant.errors import ArtifactError, BenchmarkError, PythiaQuantError, SourceError, nearest
+from pythia_quant.core import machine
+from pythia_quant.core.console import print_error
+from pythia_quant.core.errors import ArtifactError, BenchmarkError, PythiaQuantError, SourceError, nearest
+from pythia_quant.core.settings import MOST_TOKENS
+from pythia_quant.core.text import log_printable, short
 from pythia_quant.formats import format_of
 from pythia_quant.generation_config import read_model
-from pythia_quant.printable import log_printable, short
 from pythia_quant.runtimes import Runtime
 from pythia_quant.runtimes.hf import open_model
-from pythia_quant.settings import MOST_TOKENS
 from pythia_quant.tokenizer import TOKENIZER, open_tokenizer, tokenize
 
 try:
@@ -94,12 +94,12 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
             if given is not None and not _is_whole(given, least, most):
                 what = f"{name} is {short(given)}; a whole number from {least} to {most:,} is needed"
                 raise BenchmarkError(what, where="--model_args")
-        torch.set_num_threads(threads or resources.cores())
+        torch.set_num_threads(threads or machine.cores())
         if artifact is None:
             self._runtime: Runtime = open_model(folder, _dtype(dtype))
         else:
             entry = format_of(open_artifact(folder).settings)
-            self._runtime = entry.open_runtime(folder, threads or resources.cores())
+            self._runtime = entry.open_runtime(folder, threads or machine.cores())
         self._shape = read_model(folder, quantized=artifact is not None)
         kind = ArtifactError if artifact else SourceError
         self._tokenizer = open_tokenizer(folder / TOKENIZER, self._shape.vocabulary, kind)

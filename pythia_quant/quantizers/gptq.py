@@ -16,10 +16,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pythia_quant.errors import QuantizationError
+from pythia_quant.core.errors import QuantizationError
+from pythia_quant.core.precision import exact_products
 from pythia_quant.quantizers import refine
 from pythia_quant.quantizers.grid import Grid, Quantized, bounds, consecutive_groups, fit
-from pythia_quant.quantizers.products import exact_products
 
 BLOCK_SIZE = 128
 """Columns updated one by one before the rest is, in one matrix product: the paper's choice (3.3, step 2)."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pythia_quant.errors import QuantizationError
+from pythia_quant.core.errors import QuantizationError
 
 _SMALLEST_SCALE = 2.0**-24  # of fp16: keeps a group of zeros from dividing by zero, and it comes back as zeros
 _LARGEST_SCALE = 65504.0

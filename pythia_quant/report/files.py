@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pythia_quant.errors import BenchmarkError
-from pythia_quant.file_hashes import sha256
+from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.core.file_hashes import sha256
 from pythia_quant.results import RESULTS, Machine, Results, load_results
 
 _UNREMARKABLE = ("main", "builtin")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from pythia_quant.printable import printable
+from pythia_quant.core.text import printable
 from pythia_quant.report.theme import Look, Theme
 
 LONGEST = 24

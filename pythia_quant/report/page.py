@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from pythia_quant.bench.gates import describe
 from pythia_quant.bench.metrics import METRICS, Metric
-from pythia_quant.printable import printable
+from pythia_quant.core.text import printable
 from pythia_quant.report.facts import facts, latency_line, machine_line, remarks, source_line, text_line
 from pythia_quant.report.files import ResultFile
 from pythia_quant.report.numbers import lacking, shown

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pythia_quant.bench.metrics import METRICS, Metric, Value, fp16_floor
-from pythia_quant.printable import printable
+from pythia_quant.core.text import printable
 from pythia_quant.report.canvas import WIDTH, drawing, dress, fixed_ticks, log_scale, margins, new_figure
 from pythia_quant.report.files import letter
 from pythia_quant.report.labels import MOST, Line, Name, legend, legend_height, name_points, shortened

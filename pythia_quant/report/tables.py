@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pythia_quant.bench.gates import describe
 from pythia_quant.bench.metrics import METRICS, Metric
-from pythia_quant.printable import printable, printable_json
+from pythia_quant.core.text import printable, printable_json
 from pythia_quant.report.facts import (
     PERCENTILES,
     latency_line,

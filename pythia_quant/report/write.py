@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from pythia_quant.errors import BenchmarkError
-from pythia_quant.folders import recover, scratch_folder
+from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.core.files import recover, scratch_folder
 from pythia_quant.report.files import ResultFile, read_files
 from pythia_quant.report.tables import SUFFIXES, TableFormat, render_table
 from pythia_quant.report.theme import DARK, LIGHT, Look, row_styles

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.core.errors import BenchmarkError
 
 
 class Runtime(Protocol):

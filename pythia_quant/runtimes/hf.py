@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from pythia_quant.architecture import HEAD, Architecture, layer_name
-from pythia_quant.errors import ArtifactError, BenchmarkError
+from pythia_quant.core.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.formats.bnb.quantization import quantization_config
 from pythia_quant.formats.bnb.reader import read

@@ -11,8 +11,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from pythia_quant.callbacks import Report, silent
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.core.progress import Report, silent
 from pythia_quant.layerwise import parts
 
 Stage = Callable[[Tensor], Tensor]

@@ -12,7 +12,7 @@ from onnx import ModelProto
 from torch import Tensor
 
 from pythia_quant.architecture import Architecture
-from pythia_quant.errors import ArtifactError, BenchmarkError
+from pythia_quant.core.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.onnx.external import StoredModel
 from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.rotary import kept_head_size

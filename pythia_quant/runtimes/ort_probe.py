@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from pythia_quant.errors import ArtifactError
+from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.onnx.nodes import MICROSOFT
 from pythia_quant.formats.onnx.settings import OnnxSettings
 

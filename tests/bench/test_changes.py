@@ -4,7 +4,7 @@ import pytest
 from measured import results, row
 
 from pythia_quant.bench.changes import Change, compare_results
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.results import Results, Row
 
 

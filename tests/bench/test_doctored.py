@@ -14,8 +14,8 @@ from pythia_quant.bench.quality import measure
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.bench.subject import Subject
 from pythia_quant.builtin_text import documents
-from pythia_quant.callbacks import silent
 from pythia_quant.conversion import convert
+from pythia_quant.core.progress import silent
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.overriding import override
 from pythia_quant.recipe import load_recipe

@@ -17,7 +17,7 @@ from pythia_quant.bench.lambada import (
     predict,
 )
 from pythia_quant.bench.metrics import last_word_accuracy, last_word_perplexity
-from pythia_quant.errors import BenchmarkError, CorpusError
+from pythia_quant.core.errors import BenchmarkError, CorpusError
 from pythia_quant.passages import read_passages
 
 BYTES = byte_tokenizer()

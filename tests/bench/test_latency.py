@@ -11,7 +11,7 @@ from tiny import TINY, random_weights, write_checkpoint
 from pythia_quant.bench.latency import repeat
 from pythia_quant.bench.speed import measure_in_fresh_process
 from pythia_quant.bench.subject import Subject
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.results import LatencyProtocol
 
 pytestmark = [pytest.mark.xdist_group("time"), pytest.mark.fresh_processes]

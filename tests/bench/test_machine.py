@@ -11,10 +11,10 @@ import pytest
 import torch
 from gptq_models import CALIBRATION, convert, source
 
-from pythia_quant import environment
 from pythia_quant.bench.machine import machine_record
 from pythia_quant.bench.subject import Subject
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.core import machine
+from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.runtimes.int4 import open_runtime
 
 
@@ -37,7 +37,7 @@ def test_the_machine_is_described_and_a_gpu_only_when_it_was_used() -> None:
     ],
 )
 def test_the_driver_s_version_is_read_off_what_its_module_says(text: str, version: str) -> None:
-    assert environment.driver_version(text) == version
+    assert machine.driver_version(text) == version
 
 
 def test_onnx_stays_on_the_cpu_and_all_else_goes_where_it_is_told() -> None:

@@ -15,8 +15,8 @@ from pythia_quant.bench import reference as references
 from pythia_quant.bench.quality import in_layers, layer_errors, measure, measure_drifts, whole_windows
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.bench.subject import Subject
-from pythia_quant.callbacks import silent
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.core.progress import silent
 from pythia_quant.layerwise import Fp32Layers
 from pythia_quant.runtimes.hf import open_model
 from pythia_quant.runtimes.layered import final_states
@@ -182,7 +182,7 @@ def test_memory_does_not_grow_with_the_text(checkpoint: Path, tmp_path: Path) ->
     script = (
         "import sys, torch; from pathlib import Path; from pythia_quant.bench.latency import peak_rss;"
         "from pythia_quant.bench.reference import reference; from pythia_quant.source import open_weights;"
-        "from pythia_quant.callbacks import silent; torch.set_num_threads(1);"
+        "from pythia_quant.core.progress import silent; torch.set_num_threads(1);"
         "ids = torch.randint(272, (int(sys.argv[3]), 32), generator=torch.Generator().manual_seed(1));"
         "reference(open_weights(Path(sys.argv[1])), {}, ids, silent, Path(sys.argv[2])); print(peak_rss())"
     )

@@ -21,14 +21,13 @@ from tiny import write_checkpoint
 from pythia_quant.architecture import EMBEDDING
 from pythia_quant.bench.speed import disturbance, latency_protocol, measure_speeds, step_count, weight_bytes
 from pythia_quant.bench.subject import Subject
-from pythia_quant.callbacks import Report
-from pythia_quant.errors import ArtifactError
+from pythia_quant.core.errors import ArtifactError
+from pythia_quant.core.progress import Report, Steps
 from pythia_quant.formats.bnb.settings import BnbSettings
 from pythia_quant.formats.bnb.writer import write as write_bnb
 from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.external import find_model
 from pythia_quant.measuring import LatencySettings
-from pythia_quant.progress import Steps
 from pythia_quant.results import LatencyProtocol, Samples, SpeedProcess
 from pythia_quant.source import open_weights
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import TINY, random_weights, write_checkpoint
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from pythia_quant.errors import ArtifactError, PythiaQuantError, QuantizationError
+from pythia_quant.core.errors import ArtifactError, PythiaQuantError, QuantizationError
 from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.formats.bnb.reader import read
 from pythia_quant.formats.bnb.settings import BnbSettings

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from gptq_models import convert, source
 
-from pythia_quant.errors import StorageError
-from pythia_quant.folders import scratch_folder
+from pythia_quant.core.errors import StorageError
+from pythia_quant.core.files import scratch_folder
 
 STATES = 32 * 64 * 128 * 2
 """Bytes of the calibration windows' hidden states, in one model."""

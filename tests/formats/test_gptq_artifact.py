@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tiny import random_weights, write_checkpoint
 
 from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
-from pythia_quant.errors import ArtifactError, PythiaQuantError, QuantizationError
+from pythia_quant.core.errors import ArtifactError, PythiaQuantError, QuantizationError
 from pythia_quant.formats.gptq.reader import read
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.gptq.writer import write

@@ -15,7 +15,7 @@ from gptq_models import CALIBRATION, PROBE, source
 
 from pythia_quant.artifact import hash_files
 from pythia_quant.conversion import convert
-from pythia_quant.errors import ArtifactError, QuantizationError
+from pythia_quant.core.errors import ArtifactError, QuantizationError
 from pythia_quant.formats.gptq.resume import Progress
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.gptq.writer import write

@@ -16,8 +16,8 @@ from tiny import random_weights
 
 from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS
 from pythia_quant.config_file import read_config
+from pythia_quant.core.errors import ArtifactError
 from pythia_quant.equalize import equalize
-from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.blocks import quantize
 from pythia_quant.formats.onnx.external import PAGE, StoredModel, find_model

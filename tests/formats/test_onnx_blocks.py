@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pythia_quant.errors import QuantizationError
+from pythia_quant.core.errors import QuantizationError
 from pythia_quant.formats.onnx.blocks import (
     Blocks,
     from_quantized,

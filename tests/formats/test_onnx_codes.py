@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from stored_codes import gptq_integers, onnx_tensors, spread
 
 from pythia_quant.architecture import LINEARS, layer_name
-from pythia_quant.errors import ArtifactError
+from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.gptq.reader import read as read_gptq
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.onnx.external import find_model

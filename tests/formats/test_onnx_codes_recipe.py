@@ -24,7 +24,7 @@ from tiny import write_recipe
 
 from pythia_quant.architecture import layer_name
 from pythia_quant.artifact import hash_files, open_artifact, verify_files
-from pythia_quant.errors import ArtifactError, RecipeError
+from pythia_quant.core.errors import ArtifactError, RecipeError
 from pythia_quant.recipe import load_recipe
 from pythia_quant.run import convert_all
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import GPTNeoXForCausalLM
 
 from pythia_quant.architecture import EMBEDDING, HEAD, LINEARS, Architecture, RopeScaling, layer_name
+from pythia_quant.core.errors import ArtifactError
 from pythia_quant.equalize import equalize
-from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.onnx.blocks import quantize
 from pythia_quant.formats.onnx.external import find_model

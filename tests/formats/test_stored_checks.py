@@ -13,7 +13,7 @@ import torch
 from onnx import ModelProto, helper, numpy_helper
 from safetensors.torch import load_file, save_file
 
-from pythia_quant.errors import ArtifactError, PythiaQuantError
+from pythia_quant.core.errors import ArtifactError, PythiaQuantError
 from pythia_quant.formats.bnb.reader import read as read_bnb
 from pythia_quant.formats.gptq.reader import read as read_gptq
 from pythia_quant.formats.onnx.external import find_model

@@ -15,6 +15,7 @@ from program import run_script
 from tiny import TINY
 from tokenizers import Tokenizer
 
+from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.bnb.settings import BnbSettings
 from pythia_quant.formats.bnb.writer import write as write_bnb
 from pythia_quant.formats.gptq.settings import GptqSettings
@@ -24,7 +25,6 @@ from pythia_quant.hub.clients import CLIENTS, OURS, Client, snippets
 from pythia_quant.runtimes import generate
 from pythia_quant.runtimes.hf import open_bnb
 from pythia_quant.runtimes.ort import open_runtime
-from pythia_quant.settings import VariantSettings
 from pythia_quant.source import open_source
 
 ROOT = Path(__file__).parents[2]

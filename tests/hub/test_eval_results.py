@@ -5,8 +5,8 @@ import yaml
 from card_inputs import manifest, results
 from huggingface_hub import parse_eval_result_entries
 
+from pythia_quant.core.text import printable
 from pythia_quant.hub.eval_results import benchmark_task, eval_results_yaml
-from pythia_quant.printable import printable
 
 WHERE = {
     "dataset_id": "EleutherAI/lambada_openai",

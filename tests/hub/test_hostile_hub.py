@@ -12,8 +12,8 @@ from hub_user import SOURCE, Client
 from loopback import Fault, Hub
 from loopback.exchange import Answer
 
-from pythia_quant.errors import HubError
-from pythia_quant.hub_answers import MOST_JSON, byte_count, check_answer, commit_id, sha256_digest, text
+from pythia_quant.core.errors import HubError
+from pythia_quant.core.hub_answers import MOST_JSON, byte_count, check_answer, commit_id, sha256_digest, text
 
 NESTED = b"[" * 100_000
 STRANGE: list[Any] = [None, 0, -1, True, 1e300, "", "x", "\ud800", [], {}, [[]], [None], [5], ["x"], [{}], {"x": {}}]

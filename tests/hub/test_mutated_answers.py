@@ -11,12 +11,12 @@ from hub_user import ORIGINAL
 from huggingface_hub.utils._http import default_client_factory
 from mutations import COUNT, as_json, byte_mutations, damaged, generator, json_mutations, outcomes
 
+from pythia_quant.core.hub_answers import check_answer
+from pythia_quant.core.hub_client import prepare, retry_after
+from pythia_quant.core.hub_files import read_tree
 from pythia_quant.hub.eval_results import benchmark_task
 from pythia_quant.hub.original import metadata, sections, split
-from pythia_quant.hub.remote import read_tree
 from pythia_quant.hub.revisions import read_steps
-from pythia_quant.hub_answers import check_answer
-from pythia_quant.hub_client import prepare, retry_after
 
 COMMIT = "0" * 40
 FILE = {

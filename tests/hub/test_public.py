@@ -9,11 +9,11 @@ import pytest
 import yaml
 from card_inputs import manifest, results
 
-from pythia_quant.errors import RecipeError
+from pythia_quant.core.errors import RecipeError
+from pythia_quant.core.text import printable
 from pythia_quant.hub.card import render_card
 from pythia_quant.hub.public import local_paths, public_manifest, public_recipe, public_results, serialized
 from pythia_quant.manifest import FileRecord, Manifest, SourceRecord
-from pythia_quant.printable import printable
 from pythia_quant.recipe import load_recipe
 
 

@@ -16,7 +16,7 @@ from hub_user import SOURCE, Client
 from huggingface_hub.utils._http import default_client_factory
 from loopback import Fault, Hub, User
 
-from pythia_quant.hub_client import prepare
+from pythia_quant.core.hub_client import prepare
 
 ONNX = ("publish", "--repo-id", "me/tiny-onnx", "--yes")
 COMMITS = "POST /api/models/me/tiny-onnx/commit/main"

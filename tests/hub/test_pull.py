@@ -14,7 +14,7 @@ from program import surroundings
 from transformers import AutoModelForCausalLM
 
 from pythia_quant import pull
-from pythia_quant.errors import PythiaQuantError
+from pythia_quant.core.errors import PythiaQuantError
 
 BY_NAME = """
 import sys

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pythia_quant.errors import QuantizationError
+from pythia_quant.core.errors import QuantizationError
 from pythia_quant.quantizers import gptq, rtn
 from pythia_quant.quantizers.gptq import Options
 from pythia_quant.quantizers.moments import Moments

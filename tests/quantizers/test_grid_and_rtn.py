@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_quant.errors import QuantizationError
+from pythia_quant.core.errors import QuantizationError
 from pythia_quant.quantizers import rtn
 from pythia_quant.quantizers.grid import Quantized, consecutive_groups, fit
 

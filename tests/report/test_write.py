@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from measured import results, row
 
-from pythia_quant.errors import BenchmarkError
+from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.report.write import write_report
 from pythia_quant.results import Drift, Results
 

@@ -14,7 +14,7 @@ from tiny import random_weights
 from transformers import AutoModelForCausalLM
 
 from pythia_quant.architecture import HEAD
-from pythia_quant.errors import BenchmarkError, SourceError
+from pythia_quant.core.errors import BenchmarkError, SourceError
 from pythia_quant.layerwise import final_hidden_states, head_weight
 from pythia_quant.runtimes import generate
 from pythia_quant.runtimes.hf import open_model

@@ -12,7 +12,7 @@ from gptq_models import PROBE, SHAPE, convert, source, tokens
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pythia_quant.errors import ArtifactError
+from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.gptq.reader import read
 from pythia_quant.quantizers import rtn
 from pythia_quant.quantizers.grid import Quantized

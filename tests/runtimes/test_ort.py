@@ -12,7 +12,7 @@ import torch
 from onnx_models import FP32, SHAPE, convert, source, tokens
 
 from pythia_quant.architecture import EMBEDDING
-from pythia_quant.errors import ArtifactError, BenchmarkError
+from pythia_quant.core.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.reader import read
 from pythia_quant.runtimes import generate

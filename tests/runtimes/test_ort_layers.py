@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx_models import FP32, SHAPE, convert, source, tokens
 
-from pythia_quant.errors import ArtifactError
+from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.pieces import in_layers
 from pythia_quant.formats.onnx.reader import read

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pythia_quant import environment
+from pythia_quant.core import machine
 from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.runtimes.ort_probe import exact_products, overflows, saturates
 
@@ -60,13 +60,13 @@ def test_one_wrong_sum_is_enough() -> None:
 
 def test_this_machine_multiplies_exactly_as_it_is() -> None:
     if saturates():
-        pytest.skip(f"this CPU's kernels add products in 16 bits: {environment.cpu()}")
+        pytest.skip(f"this CPU's kernels add products in 16 bits: {machine.cpu()}")
     assert exact_products(settings(weights="int8-channel"), Path("model.onnx")) == {}
 
 
 def test_with_vnni_nothing_is_cut_off() -> None:
-    if not any(name in environment.cpu() for name in _IN_32_BITS):
-        pytest.skip(f"this CPU has no instruction that adds in 32 bits: {environment.cpu()}")
+    if not any(name in machine.cpu() for name in _IN_32_BITS):
+        pytest.skip(f"this CPU has no instruction that adds in 32 bits: {machine.cpu()}")
     assert not saturates()
 
 

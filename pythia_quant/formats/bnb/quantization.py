@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pythia_quant.errors import ArtifactError
+from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.artifact_config import AGAIN, NAME, ArtifactConfig
 from pythia_quant.formats.bnb.settings import BnbSettings
 

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pythia_quant.architecture import LINEARS, Architecture
-from pythia_quant.errors import ArtifactError
+from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.artifact_config import AGAIN, read_artifact_config
 from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.formats.bnb.quant_state import check_fields, fields_name, is_fields, layout

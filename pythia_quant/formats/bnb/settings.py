@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pythia_quant.architecture import EMBEDDING, HEAD
-from pythia_quant.settings import VariantSettings
+from pythia_quant.core.settings import VariantSettings
 
 
 class BnbSettings(VariantSettings):

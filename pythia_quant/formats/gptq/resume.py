@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pythia_quant.calibration import AGAIN
-from pythia_quant.errors import QuantizationError
-from pythia_quant.folders import replace_file
-from pythia_quant.json_file import read_json, read_object
+from pythia_quant.core.errors import QuantizationError
+from pythia_quant.core.files import replace_file
+from pythia_quant.core.foreign_files import read_json, read_object
 
 _REACHED = "reached.json"
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pythia_quant.architecture import EMBEDDING, HEAD
-from pythia_quant.settings import Misfit, VariantSettings, divides
+from pythia_quant.core.settings import Misfit, VariantSettings, divides
 
 
 class GptqSettings(VariantSettings):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pythia_quant.architecture import NORM_OF, Architecture, Update
 from pythia_quant.calibration import Calibration, device
-from pythia_quant.errors import QuantizationError
+from pythia_quant.core.errors import QuantizationError
 from pythia_quant.formats.floats import to_dtype
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.layerwise import LayerWeights

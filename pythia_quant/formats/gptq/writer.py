@@ -13,10 +13,10 @@ from torch import Tensor
 
 from pythia_quant import calibration
 from pythia_quant.architecture import CONTRACT, DENSE, EMBEDDING, FINAL_NORM, HEAD, LINEARS, Architecture, layer_name
-from pythia_quant.array_file import load_array
 from pythia_quant.calibration import Calibration
+from pythia_quant.core.array_file import load_array
+from pythia_quant.core.errors import QuantizationError
 from pythia_quant.equalize import equalize
-from pythia_quant.errors import QuantizationError
 from pythia_quant.formats.floats import to_dtype
 from pythia_quant.formats.format import Costs
 from pythia_quant.formats.gptq.packing import pack

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pythia_quant.errors import QuantizationError
+from pythia_quant.core.errors import QuantizationError
 from pythia_quant.quantizers.grid import Quantized
 
 # What the largest value of a block may become. Below the first, other values may fall better on the grid; beyond the

@@ -18,15 +18,15 @@ from onnx import ModelProto, TensorProto
 from pydantic import ValidationError
 from torch import Tensor
 
-from pythia_quant.errors import ArtifactError
+from pythia_quant.core.errors import ArtifactError
+from pythia_quant.core.foreign_files import own_file
 from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.formats.tensor_files import check_finite
-from pythia_quant.inside import own_file
 
 PAGE = 4096
 """Alignment of every tensor in bytes: what the ONNX specification recommends for memory-mapping."""
 
-SETTINGS_KEY = "pythia_quant.settings"
+SETTINGS_KEY = "pythia_quant.core.settings"
 """Key of the model's metadata under which the settings stand as JSON."""
 MARK_KEY = "pythia_quant.data"
 """Key of the model's metadata under which the mark of its data stands."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from pythia_quant.architecture import CONTRACT, Architecture
-from pythia_quant.errors import ArtifactError
+from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.artifact_config import AGAIN, read_artifact_config
 from pythia_quant.formats.onnx import graph, products
 from pythia_quant.formats.onnx.external import StoredModel, find_model

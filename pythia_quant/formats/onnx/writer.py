@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pythia_quant import architecture as checkpoint
 from pythia_quant.architecture import CONTRACT, LINEARS, Architecture, layer_name
+from pythia_quant.core.errors import ArtifactError
 from pythia_quant.equalize import equalize
-from pythia_quant.errors import ArtifactError
 from pythia_quant.formats.job import CodesReader, Job, Written
 from pythia_quant.formats.onnx import blocks, graph, products, rotary
 from pythia_quant.formats.onnx.bundle import write_configs

@@ -15,10 +15,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from pythia_quant import errors
-from pythia_quant.callbacks import Report, silent
-from pythia_quant.folders import replace_file, temporary_folder
-from pythia_quant.resources import cores, thread_limits
+from pythia_quant.core import errors
+from pythia_quant.core.files import replace_file, temporary_folder
+from pythia_quant.core.machine import cores, thread_limits
+from pythia_quant.core.progress import Report, silent
 
 _PROGRESS = "PYTHIA_QUANT_PROGRESS"
 _INTERVAL, _REPORTED = 0.05, 0.5  # seconds
@@ -86,7 +86,7 @@ class Worker:
             environment[_PROGRESS] = str(self._folder / "progress.json")
             with (self._folder / "messages").open("wb") as log:
                 # -P: modules of the current folder, which may be a downloaded one, are not imported.
-                command = [sys.executable, "-P", "-m", "pythia_quant.isolate"]
+                command = [sys.executable, "-P", "-m", "pythia_quant.core.process"]
                 self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
         return self._child
 
@@ -110,7 +110,7 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], threads: int |
 
 
 def report_progress(what: str, done: int, total: int) -> None:
-    """Tell the process that called this one, if any, how far it is; see :data:`~pythia_quant.callbacks.Report`."""
+    """Tell the process that called this one, if any, how far it is; see :data:`~pythia_quant.core.progress.Report`."""
     if name := os.environ.get(_PROGRESS):
         replace_file(Path(name), json.dumps([what, done, total]))
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pythia_quant.errors import nearest
-from pythia_quant.printable import short
+from pythia_quant.core.errors import nearest
+from pythia_quant.core.text import short
 
 MOST_TOKENS = 10_000_000
 """The longest context and the longest prompt that settings may name."""

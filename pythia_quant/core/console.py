@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from pythia_quant.errors import PythiaQuantError
-from pythia_quant.printable import printable
+from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.core.text import printable
 
 
 class PrintableConsole(Console):

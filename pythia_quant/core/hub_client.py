@@ -1,4 +1,4 @@
-"""How this program talks to a hub: huggingface_hub's own client, with time limits, retries and clear errors."""
+"""Check the environment variables of the hub before huggingface_hub reads them: its import fails on bad values."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx2
 import huggingface_hub
@@ -18,20 +19,44 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id  # type: ignore[attr-defined]
 
-from pythia_quant import environment
-from pythia_quant.errors import HubError, PythiaQuantError
-from pythia_quant.hub_answers import check_answer
-from pythia_quant.redaction import Redacting, redacted
-from pythia_quant.storage import refusal
+from pythia_quant.core import machine
+from pythia_quant.core.errors import HubError, PythiaQuantError, refusal
+from pythia_quant.core.hub_answers import check_answer
+from pythia_quant.core.text import Redacting, redacted, short
+
+
+def check_hub_environment(variables: Mapping[str, str] = os.environ) -> None:
+    """Refuse values that make the import of huggingface_hub fail. Other bad values are reported by later requests.
+
+    Raises:
+        HubError: a variable has such a value; the message names it.
+    """
+    endpoint = variables.get("HF_ENDPOINT", "")
+    try:
+        urlsplit(endpoint).port  # noqa: B018 - urllib parses the port only when it is read
+    except ValueError as error:
+        hint = "give one such as https://huggingface.co, or unset it"
+        raise HubError(f"{short(endpoint)} is no address ({error})", where="HF_ENDPOINT", hint=hint) from error
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        try:
+            int(variables.get(name, "10"))
+        except ValueError as error:
+            what = f"{short(variables[name])} is no whole number of seconds"
+            raise HubError(what, where=name, hint="give one such as 10, or unset it") from error
+
 
 T = TypeVar("T")
 
 TIMEOUT_VARIABLE = "PYTHIA_QUANT_HUB_TIMEOUT"
 """Names the environment variable with the longest silence of a hub, in seconds; 60 unless given."""
+
 WAITS = (1.0, 2.0, 4.0, 8.0, 8.0)
 """Seconds before each repetition of a call, as huggingface_hub waits where it repeats itself."""
+
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+
 _ON_THE_WAY = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
+
 FAILURES = (hub_errors.HfHubHTTPError, hub_errors.OfflineModeIsEnabled, httpx2.HTTPError, OSError)
 """What huggingface_hub raises when a call fails."""
 
@@ -123,7 +148,7 @@ def _first_session() -> httpx2.Client:
 def api() -> HfApi:
     """Return huggingface_hub's interface. Endpoint, token and cache are those of its environment variables."""
     prepare()
-    name, _, version = environment.tool_version().partition(" ")
+    name, _, version = machine.tool_version().partition(" ")
     return HfApi(library_name=name, library_version=version)
 
 
@@ -261,6 +286,7 @@ def _words_without_answer(error: BaseException, causes: list[BaseException]) -> 
 
 
 _CONNECTION = "check the connection and HF_ENDPOINT"
+
 _CAUSES: dict[type[Exception], tuple[type[HubError], str, str]] = {
     hub_errors.OfflineModeIsEnabled: (
         HubError, "the hub is needed and HF_HUB_OFFLINE is set", "unset it and run again",
@@ -279,6 +305,7 @@ _CAUSES: dict[type[Exception], tuple[type[HubError], str, str]] = {
         "check the name; if it is yours: hf auth login",
     ),
 }  # fmt: skip
+
 _STATUS = {
     401: ("the hub does not accept the token (401)", "log in with: hf auth login, or set HF_TOKEN"),
     403: ("the token does not permit this (403)", "it needs write access to the repository's namespace"),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from pythia_quant import compat
+from pythia_quant.core import compat
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import os
 import time
 from pathlib import Path
 
-from pythia_quant.cache import Cache
+from pythia_quant.core.files import Cache
 
 _LEAST_BYTES = 1_000_000
 """Smaller files are read each time: that takes no longer than to look them up."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pythia_quant.errors import PythiaQuantError
+from pythia_quant.core.errors import PythiaQuantError
 
 
 def load_array(

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import httpx2
 
-from pythia_quant.errors import HubError
-from pythia_quant.inside import COMMIT
+from pythia_quant.core.errors import HubError
+from pythia_quant.core.foreign_files import COMMIT
 
 MOST_JSON = 50_000_000
 """Uncompressed bytes of an answer that is not a file. The listing of a large repository is ten times smaller."""

@@ -1,8 +1,8 @@
-"""Which step runs, what is left, and about how long: a bar on a terminal, elsewhere a line a step, and a minute."""
+"""How long work says how far it is, and what else a user should know of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
@@ -11,7 +11,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from pythia_quant.callbacks import Report
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, and how many steps of how many are done."""
+
+Notice = Callable[[str], None]
+"""Called with a sentence for the user."""
+
+
+def silent(_step: str, _done: int, _total: int) -> None:
+    """Report nothing."""
+
+
+def say_nothing(_: str) -> None:
+    """Show no sentence to the user."""
+
 
 _SILENCE = 60
 """Seconds within a step after which another line is printed where there is no terminal."""
