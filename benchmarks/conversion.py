@@ -23,11 +23,11 @@ from statistics import median
 from typing import Any
 
 STEPS = {
-    "reading": [("pythia_quant.weights", "WeightFiles.read")],
+    "reading": [("pythia_quant.model.weights", "WeightFiles.read")],
     "equalizing": [("pythia_quant.formats.onnx.writer", "equalize")],
     "quantizing": [("pythia_quant.formats.onnx.blocks", "quantize")],
     "writing": [("pythia_quant.formats.onnx.external", "ExternalWriter.add")],
-    "probe": [("pythia_quant.layerwise", "Forward.layer")],
+    "probe": [("pythia_quant.model.forward", "Forward.layer")],
     "hashing": [("pythia_quant.core.file_hashes", "sha256")],
     "check": [("pythia_quant.core.process", "call")],
 }

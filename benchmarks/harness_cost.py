@@ -25,9 +25,9 @@ from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.core import machine
 from pythia_quant.core.precision import exact_products
 from pythia_quant.core.progress import silent
+from pythia_quant.model.source import open_weights
 from pythia_quant.runtimes.hf import open_model
 from pythia_quant.runtimes.layered import States
-from pythia_quant.source import open_weights
 
 
 def _main() -> None:

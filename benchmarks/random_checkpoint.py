@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pythia_quant.architecture import Architecture
 from pythia_quant.core.files import scratch_folder
-from pythia_quant.suite import CONTEXT, SIZES
+from pythia_quant.model.architecture import Architecture
+from pythia_quant.model.suite import CONTEXT, SIZES
 
 SHARD_BYTES = 5_000_000_000
 VALUES_AT_ONCE = 4_000_000

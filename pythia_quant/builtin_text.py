@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from pythia_quant.core.files import Cache
 from pythia_quant.corpus import OVERLAP_LENGTH, encode, shared
-from pythia_quant.tokenizer import tokenize
+from pythia_quant.model.tokenizer import tokenize
 
 HELD_OUT_SHARE = 0.15
 _CACHE = Cache("texts", 50_000_000)

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pythia_quant.architecture import Architecture, Update
 from pythia_quant.core import compat
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import QuantizationError
 from pythia_quant.core.precision import rounded_products
-from pythia_quant.layerwise import LayerWeights, linear, normalize, outer_input, parts, update_forward
+from pythia_quant.model.architecture import Architecture, Update
+from pythia_quant.model.forward import LayerWeights, linear, normalize, outer_input, parts, update_forward
 from pythia_quant.quantizers.moments import Moments
 
 KEPT_BYTES = 500_000_000
@@ -60,7 +60,7 @@ def in_bf16(weights: LayerWeights) -> LayerWeights:
 class Calibration:
     """The windows before one update of a layer: what its linear layers see is summed up, the states after it written.
 
-    Norms that read the same states must be equal, as :func:`pythia_quant.equalize.equalize` makes them.
+    Norms that read the same states must be equal, as :func:`pythia_quant.model.equalize.equalize` makes them.
 
     Args:
         architecture: the model's shape.

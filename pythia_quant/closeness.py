@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, NORM_OF, layer_name
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.progress import Report, silent
 from pythia_quant.core.settings import VariantSettings
-from pythia_quant.equalize import equalize
-from pythia_quant.layerwise import read_layer
-from pythia_quant.weights import WeightReader
+from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, NORM_OF, layer_name
+from pythia_quant.model.equalize import equalize
+from pythia_quant.model.forward import read_layer
+from pythia_quant.model.weights import WeightReader
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,12 @@ from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats import format_of
 from pythia_quant.formats.format import Costs, Format
 from pythia_quant.formats.job import Job, Written
-from pythia_quant.generation_config import GENERATION_CONFIG, settings_to_write
 from pythia_quant.inputs import Inputs
 from pythia_quant.manifest import CheckRecord, Manifest, SourceRecord
+from pythia_quant.model.generation_config import GENERATION_CONFIG, settings_to_write
+from pythia_quant.model.source import Source, companions
+from pythia_quant.model.tokenizer import TOKENIZER, write_uncut
 from pythia_quant.reuse import CODES, calibration_record, codes_record, fingerprint, is_stale, reuse
-from pythia_quant.source import Source, companions
-from pythia_quant.tokenizer import TOKENIZER, write_uncut
 
 
 @dataclass(frozen=True)

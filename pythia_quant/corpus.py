@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from pythia_quant.core.errors import CorpusError
 from pythia_quant.core.files import Cache
-from pythia_quant.tokenizer import tokenize
+from pythia_quant.model.tokenizer import tokenize
 
 _LEAST_CHARACTERS = 100_000
 """Shorter texts are tokenized each time: that takes less than 0.1 s."""

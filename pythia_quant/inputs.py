@@ -10,9 +10,9 @@ from pythia_quant.core.errors import CorpusError
 from pythia_quant.core.hub_files import Tell, say_nothing
 from pythia_quant.corpus import Text, Tokens, calibration_windows, encode, spread_windows
 from pythia_quant.manifest import CalibrationRecord, TextRecord
+from pythia_quant.model.source import Source, open_source
 from pythia_quant.overriding import with_context_of
 from pythia_quant.recipe import Recipe
-from pythia_quant.source import Source, open_source
 from pythia_quant.texts import load_text
 
 MIN_WINDOWS = 2
@@ -52,7 +52,7 @@ def load_inputs(
     convert: bool = True,
     only: list[str] | None = None,
 ) -> Inputs:
-    """Open the source and the texts of a recipe; the callbacks are those of :func:`~pythia_quant.source.open_source`.
+    """Open the source and the texts of a recipe; the callbacks are those of :func:`~pythia_quant.model.source.open_source`.
 
     Args:
         recipe: which.

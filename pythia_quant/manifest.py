@@ -23,9 +23,6 @@ from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.foreign_files import artifact_file_name
 from pythia_quant.core.text import printable
 
-DEMO = "builtin:demo"
-"""The model that ships with the package, as a source's name."""
-
 MOST_BYTES = 50_000_000
 """Larger manifests are refused unread; that of the largest model has a hundredth of it."""
 

@@ -15,11 +15,10 @@ from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.foreign_files import own_file
 from pythia_quant.core.progress import Report, silent
 from pythia_quant.formats import format_of
-from pythia_quant.manifest import DEMO
-from pythia_quant.source import open_source, open_weights
-from pythia_quant.source_name import repository_of
-from pythia_quant.tokenizer import TOKENIZER, uncut
-from pythia_quant.weights import WeightReader
+from pythia_quant.model.source import open_source, open_weights
+from pythia_quant.model.source_name import DEMO, repository_of
+from pythia_quant.model.tokenizer import TOKENIZER, uncut
+from pythia_quant.model.weights import WeightReader
 
 
 @dataclass(frozen=True)

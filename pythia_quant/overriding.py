@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pythia_quant.architecture import Architecture
 from pythia_quant.core.errors import without_links
 from pythia_quant.core.progress import Notice
 from pythia_quant.located_yaml import Keys
 from pythia_quant.measuring import DECODED, LambadaSettings, LatencySettings, TaskSettings
+from pythia_quant.model.architecture import Architecture
 from pythia_quant.recipe import CalibrationSettings, Recipe, TextSettings, shipped_recipes
 
 MODEL: Keys = ("source", "model")
@@ -33,7 +33,7 @@ def override(
 
     Args:
         recipe: the recipe; its other settings stay.
-        model: the name of a model; see :func:`pythia_quant.source_name.parse_model`.
+        model: the name of a model; see :func:`pythia_quant.model.source_name.parse_model`.
         revision: the revision of a repository.
         text: the text to evaluate on.
         calibration: the text to calibrate on.

@@ -15,8 +15,6 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pythia_quant import suite
-from pythia_quant.architecture import Architecture
 from pythia_quant.core.errors import RecipeError, nearest, without_links
 from pythia_quant.core.settings import MOST_TOKENS, MOST_WINDOWS, Misfit, Name, Settings, VariantSettings
 from pythia_quant.core.text import short
@@ -25,6 +23,8 @@ from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.located_error import error_at, located_error
 from pythia_quant.located_yaml import Keys, load_located
 from pythia_quant.measuring import DECODED, GateSettings, LambadaSettings, LatencySettings, TaskSettings
+from pythia_quant.model import suite
+from pythia_quant.model.architecture import Architecture
 from pythia_quant.variants import AnyVariant
 
 SOURCE_ROWS = ("torch-fp16", "torch-bf16", "torch-fp32")

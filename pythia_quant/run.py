@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from pythia_quant import suite
 from pythia_quant.artifact import Artifact, open_artifact
 from pythia_quant.bench.benchmark import Options, benchmark, step_count
 from pythia_quant.conversion import artifact_folder, check_space, convert, costs
@@ -19,7 +18,9 @@ from pythia_quant.core.settings import VariantSettings
 from pythia_quant.core.text import printable
 from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs, load_inputs
-from pythia_quant.manifest import DEMO, SourceRecord
+from pythia_quant.manifest import SourceRecord
+from pythia_quant.model import suite
+from pythia_quant.model.source_name import DEMO
 from pythia_quant.overriding import MODEL, override, without_fetched_passages
 from pythia_quant.passages import Passages, load_passages
 from pythia_quant.recipe import Recipe

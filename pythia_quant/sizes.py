@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 
-from pythia_quant.architecture import ATTENTION_BIASES, HEAD, Architecture
+from pythia_quant.model.architecture import ATTENTION_BIASES, HEAD, Architecture
 
 WEIGHT_FILES = (".safetensors", ".onnx", ".onnx_data")
 """The endings of the names of an artifact's files that hold weights."""

@@ -6,8 +6,8 @@ import pytest
 from tiny import TINY
 from transformers import GPTNeoXConfig
 
-from pythia_quant.config_file import parse_config, read_config
 from pythia_quant.core.errors import SourceError
+from pythia_quant.model.config import parse_config, read_config
 
 BEFORE_TRANSFORMERS_5: dict[str, Any] = {
     "architectures": ["GPTNeoXForCausalLM"], "bos_token_id": 0, "eos_token_id": 0, "hidden_act": "gelu",

@@ -9,8 +9,8 @@ from pythia_quant import builtin_text
 from pythia_quant.builtin_text import Document, documents, held_out_text
 from pythia_quant.core.files import cache_folder
 from pythia_quant.corpus import encode, shared
-from pythia_quant.manifest import DEMO
-from pythia_quant.source import open_source
+from pythia_quant.model.source import open_source
+from pythia_quant.model.source_name import DEMO
 
 
 def test_documents_are_held_out_by_their_name_alone() -> None:

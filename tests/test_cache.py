@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from pythia_quant import corpus
 from pythia_quant.core.files import Cache, cache_folder
 from pythia_quant.corpus import encode
-from pythia_quant.tokenizer import tokenize
+from pythia_quant.model.tokenizer import tokenize
 
 
 @pytest.fixture(autouse=True)

@@ -96,7 +96,7 @@ def test_weights_that_are_not_the_intended_ones_are_found(inputs: Inputs, tmp_pa
         check_artifact(str(artifact.folder), artifact.manifest.settings, probe.tolist(), 1, str(intended))
 
     from pythia_quant.formats.bnb.reader import read
-    from pythia_quant.layerwise import final_hidden_states, head_weight
+    from pythia_quant.model.forward import final_hidden_states, head_weight
 
     reader = read(artifact.folder)
     logits = (final_hidden_states(reader, torch.from_numpy(probe)) @ head_weight(reader).T).numpy()

@@ -12,11 +12,11 @@ from onnx_models import PROBE, SHAPE, convert, outlier_channels, source
 from tiny import TINY, random_weights
 from torch import Tensor
 
-from pythia_quant.architecture import Architecture
 from pythia_quant.check import mean_kl
-from pythia_quant.equalize import equalize
 from pythia_quant.formats.onnx.rotary import interleave, separate
-from pythia_quant.layerwise import final_hidden_states, head_weight, layer_forward, layer_tensor_names
+from pythia_quant.model.architecture import Architecture
+from pythia_quant.model.equalize import equalize
+from pythia_quant.model.forward import final_hidden_states, head_weight, layer_forward, layer_tensor_names
 from pythia_quant.runtimes.ort import open_runtime
 
 

@@ -15,8 +15,6 @@ from tiny import TINY, random_weights, write_checkpoint
 from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from pythia_quant.architecture import HEAD, Architecture, RopeScaling, SpecialTokens
-from pythia_quant.config_file import read_config
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.bnb.reader import read as read_bnb
 from pythia_quant.formats.bnb.settings import BnbSettings
@@ -28,12 +26,14 @@ from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.onnx.reader import read as read_onnx
 from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.formats.onnx.writer import write as write_onnx
-from pythia_quant.layerwise import final_hidden_states, head_weight
+from pythia_quant.model.architecture import HEAD, Architecture, RopeScaling, SpecialTokens
+from pythia_quant.model.config import read_config
+from pythia_quant.model.forward import final_hidden_states, head_weight
+from pythia_quant.model.source import open_source, open_weights
+from pythia_quant.model.weights import WeightReader
 from pythia_quant.runtimes.hf import open_bnb, open_model
 from pythia_quant.runtimes.int4 import build
 from pythia_quant.runtimes.ort import open_runtime as open_onnx
-from pythia_quant.source import open_source, open_weights
-from pythia_quant.weights import WeightReader
 
 LINEAR, DYNAMIC = RopeScaling("linear", 2.0), RopeScaling("dynamic", 4.0)
 SHAPES: dict[str, Architecture] = {

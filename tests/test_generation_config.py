@@ -9,11 +9,11 @@ from tiny import write_checkpoint, write_recipe
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from pythia_quant import convert, load_inputs, load_recipe
-from pythia_quant.architecture import SpecialTokens
-from pythia_quant.config_file import read_config
 from pythia_quant.core.errors import SourceError
-from pythia_quant.generation_config import read_model
-from pythia_quant.source import open_source
+from pythia_quant.model.architecture import SpecialTokens
+from pythia_quant.model.config import read_config
+from pythia_quant.model.generation_config import read_model
+from pythia_quant.model.source import open_source
 
 
 def edit(path: Path, **fields: Any) -> None:

@@ -92,7 +92,7 @@ def test_a_recipe_that_cannot_be_read_is_refused_where_it_is_needed(
 def test_a_tokenizer_of_another_model_is_found_before_anything_is_run(artifacts: Path, tmp_path: Path) -> None:
     """Its hash in the manifest may have been made to match."""
     folder = Path(shutil.copytree(artifacts / "onnx-int8", tmp_path / "a"))
-    shutil.copy(Path(pythia_quant.__file__).parent / "demo" / "model" / "tokenizer.json", folder)
+    shutil.copy(Path(pythia_quant.__file__).parent / "model" / "demo" / "tokenizer.json", folder)
     with pytest.raises(ArtifactError, match="has 4,096 tokens, the model's vocabulary is 272"):
         check_again(open_artifact(folder))
 

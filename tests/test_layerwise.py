@@ -5,9 +5,9 @@ import torch
 from tiny import TINY, random_weights, write_checkpoint
 from transformers import GPTNeoXForCausalLM
 
-from pythia_quant.architecture import Architecture
-from pythia_quant.layerwise import final_hidden_states, head_weight
-from pythia_quant.weights import WeightFiles
+from pythia_quant.model.architecture import Architecture
+from pythia_quant.model.forward import final_hidden_states, head_weight
+from pythia_quant.model.weights import WeightFiles
 
 WIDE_HEADS = Architecture(1, 80, 1, 320, 272, 32, 20, 10000.0, 1e-5)
 

@@ -16,9 +16,9 @@ from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import BenchmarkError, PythiaQuantError, QuantizationError
 from pythia_quant.core.progress import silent
 from pythia_quant.formats.gptq.resume import Progress
+from pythia_quant.model.source import open_weights
 from pythia_quant.results import Lambada
 from pythia_quant.runtimes.layered import States
-from pythia_quant.source import open_weights
 
 IDS = torch.arange(128).view(4, 32)
 

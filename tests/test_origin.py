@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from tiny import TINY, random_weights
 from torch import Tensor
 
-from pythia_quant.architecture import Architecture
 from pythia_quant.artifact import Artifact, hash_files, open_artifact, verify_files
 from pythia_quant.closeness import Closeness, compare
 from pythia_quant.core.errors import ArtifactError
@@ -21,6 +20,7 @@ from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.manifest import Manifest
+from pythia_quant.model.architecture import Architecture
 from pythia_quant.origin import compare_with, named_source, source_at_hand
 
 LAYER = "gpt_neox.layers.1"

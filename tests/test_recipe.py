@@ -7,10 +7,10 @@ import yaml
 from tiny import TINY
 
 from pythia_quant.core.errors import RecipeError
+from pythia_quant.model.source import open_source
+from pythia_quant.model.suite import SIZES
 from pythia_quant.overriding import override
 from pythia_quant.recipe import load_recipe, shipped_recipes
-from pythia_quant.source import open_source
-from pythia_quant.suite import SIZES
 
 Edit = Callable[[str], str]
 

@@ -15,8 +15,8 @@ from tiny import TINY, byte_tokenizer, random_weights, write_checkpoint
 
 from pythia_quant.core.errors import SourceError
 from pythia_quant.core.file_hashes import sha256
-from pythia_quant.manifest import DEMO
-from pythia_quant.source import open_source
+from pythia_quant.model.source import open_source
+from pythia_quant.model.source_name import DEMO
 
 
 def test_a_folder_is_opened_and_hashed(checkpoint: Path) -> None:

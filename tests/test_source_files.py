@@ -25,18 +25,18 @@ from pyarrow import parquet
 from safetensors.torch import save
 from tiny import TINY, random_weights
 
-from pythia_quant import suite
-from pythia_quant.architecture import Architecture
-from pythia_quant.config_file import parse_config, read_config, unknown_fields
 from pythia_quant.core.errors import PythiaQuantError, SourceError
 from pythia_quant.formats.gptq.writer import costs
 from pythia_quant.formats.onnx.bundle import write_configs
-from pythia_quant.generation_config import GENERATION_CONFIG, read_model, read_settings, settings_to_write
+from pythia_quant.model import suite
+from pythia_quant.model.architecture import Architecture
+from pythia_quant.model.config import parse_config, read_config, unknown_fields
+from pythia_quant.model.generation_config import GENERATION_CONFIG, read_model, read_settings, settings_to_write
+from pythia_quant.model.pickled import read_pickle
+from pythia_quant.model.suite import names_several, parse_revisions
+from pythia_quant.model.weights import WeightFiles, weight_file_names
 from pythia_quant.passages import read_passages
-from pythia_quant.pickled import read_pickle
-from pythia_quant.steps import names_several, parse_revisions
 from pythia_quant.text_files import read_text
-from pythia_quant.weights import WeightFiles, weight_file_names
 
 INDEX = {"metadata": {"total_size": 10}, "weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}
 

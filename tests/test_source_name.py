@@ -6,8 +6,8 @@ import pytest
 
 from pythia_quant.core.errors import SourceError
 from pythia_quant.core.foreign_files import MANIFEST
-from pythia_quant.source import open_source
-from pythia_quant.source_name import Repository, parse_model, repository_of
+from pythia_quant.model.source import open_source
+from pythia_quant.model.source_name import Repository, parse_model, repository_of
 
 
 @pytest.mark.parametrize(

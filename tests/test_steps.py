@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_quant import suite
 from pythia_quant.core.errors import SourceError
-from pythia_quant.steps import names_several, parse_revisions, printed_steps
+from pythia_quant.model import suite
+from pythia_quant.model.suite import names_several, parse_revisions, printed_steps
 
 PUBLISHED = suite.members()[0].steps
 

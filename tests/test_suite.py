@@ -1,8 +1,8 @@
 import pytest
 
-from pythia_quant import suite
-from pythia_quant.architecture import Architecture
 from pythia_quant.core.errors import SourceError
+from pythia_quant.model import suite
+from pythia_quant.model.architecture import Architecture
 
 
 @pytest.mark.parametrize("size", suite.SIZES.values(), ids=lambda size: size.name)

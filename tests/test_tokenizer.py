@@ -8,12 +8,12 @@ import pytest
 from tiny import TINY, byte_tokenizer, write_checkpoint
 from tokenizers import Tokenizer
 
-from pythia_quant.architecture import SpecialTokens
 from pythia_quant.core.errors import ArtifactError, CorpusError, SourceError
 from pythia_quant.corpus import encode
-from pythia_quant.generation_config import read_model
-from pythia_quant.source import open_source
-from pythia_quant.tokenizer import check_belongs, open_tokenizer, tokenize, write_uncut
+from pythia_quant.model.architecture import SpecialTokens
+from pythia_quant.model.generation_config import read_model
+from pythia_quant.model.source import open_source
+from pythia_quant.model.tokenizer import check_belongs, open_tokenizer, tokenize, write_uncut
 
 TEXT = "a text of more than eight bytes, " * 20
 

@@ -9,9 +9,17 @@ from mutations import COUNT, json_mutations, refused_or_read
 from tiny import TINY, byte_tokenizer
 from tokenizers import Tokenizer
 
-from pythia_quant.architecture import SpecialTokens
 from pythia_quant.core.errors import SourceError
-from pythia_quant.tokenizer import SETTINGS, TOKENIZER, TOKENS_MAP, check_belongs, open_tokenizer, tokenize, write_uncut
+from pythia_quant.model.architecture import SpecialTokens
+from pythia_quant.model.tokenizer import (
+    SETTINGS,
+    TOKENIZER,
+    TOKENS_MAP,
+    check_belongs,
+    open_tokenizer,
+    tokenize,
+    write_uncut,
+)
 
 END = "<|endoftext|>"
 SETTINGS_FIELDS = {

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 from tiny import TINY, random_weights, write_checkpoint
 
-from pythia_quant.architecture import EMBEDDING, HEAD
 from pythia_quant.core.errors import SourceError
-from pythia_quant.weights import WeightFiles, all_finite, weight_file_names
+from pythia_quant.model.architecture import EMBEDDING, HEAD
+from pythia_quant.model.weights import WeightFiles, all_finite, weight_file_names
 
 ATTENTION_BIASES = ("attention.dense.bias", "attention.query_key_value.bias")
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
-from pythia_quant.architecture import Architecture
+from pythia_quant.model.architecture import Architecture
 
 TINY = Architecture(
     layers=2, width=64, heads=2, mlp_width=256, vocabulary=272, context=32, rotary_size=8, rotary_base=10000.0,

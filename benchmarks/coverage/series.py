@@ -22,11 +22,11 @@ from torch import Tensor
 from pythia_quant.conversion import convert
 from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs, load_inputs
-from pythia_quant.layerwise import Fp32Layers
+from pythia_quant.model.forward import Fp32Layers
+from pythia_quant.model.weights import WeightReader
 from pythia_quant.overriding import override
 from pythia_quant.recipe import load_recipe
 from pythia_quant.runtimes.layered import final_states
-from pythia_quant.weights import WeightReader
 
 POSITIONS_AT_ONCE = 128
 

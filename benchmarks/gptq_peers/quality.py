@@ -25,9 +25,9 @@ from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs
-from pythia_quant.layerwise import Fp32Layers
+from pythia_quant.model.forward import Fp32Layers
+from pythia_quant.model.weights import WeightReader
 from pythia_quant.quantizers import rtn
-from pythia_quant.weights import WeightReader
 
 Row = Method | str
 """A method, or the name of one of the recipe's variants."""

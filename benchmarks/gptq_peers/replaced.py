@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from pythia_quant.architecture import LINEARS
-from pythia_quant.weights import WeightReader
+from pythia_quant.model.architecture import LINEARS
+from pythia_quant.model.weights import WeightReader
 
 LinearWeights = Callable[[str], Tensor]
 """Gives the weight, fp32 [out, in], of a linear layer by its name, such as ``gpt_neox.layers.0.attention.dense``."""

@@ -27,10 +27,10 @@ from tables import decode, print_conditions, print_ratios, print_size
 
 from pythia_quant.bench.bandwidth import read_speeds
 from pythia_quant.bench.others import ALLOWED, Others, wait
-from pythia_quant.config_file import read_config
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import BenchmarkError
-from pythia_quant.suite import SIZES
+from pythia_quant.model.config import read_config
+from pythia_quant.model.suite import SIZES
 
 TRIES = 3
 """Of a measurement that something else disturbed."""

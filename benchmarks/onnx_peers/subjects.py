@@ -14,7 +14,7 @@ from environments import ENVIRONMENTS
 from peers import watch
 from peers.environments import UnavailableError, make
 
-from pythia_quant.architecture import Architecture
+from pythia_quant.model.architecture import Architecture
 from pythia_quant.recipe import load_recipe
 
 HERE = Path(__file__).parent

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.core.progress import silent
-from pythia_quant.source import Source
+from pythia_quant.model.source import Source
 
 
 def fp32_reference(source: Source, ids: Tensor, work: Path) -> Reference:

@@ -14,16 +14,16 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from pythia_quant.architecture import Architecture
 from pythia_quant.bench.subject import Subject
-from pythia_quant.config_file import read_config
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.process import report_progress
 from pythia_quant.core.progress import Report, silent
+from pythia_quant.model.architecture import Architecture
+from pythia_quant.model.config import read_config
+from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer, tokenize
 from pythia_quant.passages import read_passages
 from pythia_quant.results import Lambada
 from pythia_quant.runtimes import Runtime
-from pythia_quant.tokenizer import TOKENIZER, open_tokenizer, tokenize
 
 
 class Example(NamedTuple):

@@ -14,11 +14,11 @@ from pythia_quant.bench.drift import Tally
 from pythia_quant.bench.reference import Reference
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core.process import report_progress
-from pythia_quant.layerwise import Fp32Layers
+from pythia_quant.model.forward import Fp32Layers
+from pythia_quant.model.source import open_weights
+from pythia_quant.model.weights import WeightReader
 from pythia_quant.results import Drift, LayerError
 from pythia_quant.runtimes.layered import Layered, final_states
-from pythia_quant.source import open_weights
-from pythia_quant.weights import WeightReader
 
 LAYER_TOKENS = 2048
 """Errors of single layers are of the first windows, of about so many tokens."""

@@ -27,9 +27,9 @@ from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.files import cache_folder
 from pythia_quant.core.precision import exact_products
 from pythia_quant.core.progress import Report
-from pythia_quant.layerwise import Fp32Layers, head_weight
+from pythia_quant.model.forward import Fp32Layers, head_weight
+from pythia_quant.model.weights import WeightReader
 from pythia_quant.runtimes.layered import States, final_states
-from pythia_quant.weights import WeightReader
 
 VERSION = 1
 """Of what is kept and how it is computed; a change makes what older programs kept unreadable."""

@@ -14,17 +14,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pythia_quant import suite
 from pythia_quant.commands.options import AsJson
 from pythia_quant.core.console import example, out_console, progress_console
 from pythia_quant.core.errors import HubError
 from pythia_quant.core.foreign_files import MANIFEST
+from pythia_quant.model import suite
 
 if TYPE_CHECKING:
-    from pythia_quant.hub.findings import Finding
     from pythia_quant.hub.plan import Plan
     from pythia_quant.hub.publication import Publication
-    from pythia_quant.hub.revisions import Listing, Revision
+    from pythia_quant.model.revision_faults import Finding
+    from pythia_quant.model.revisions import Listing, Revision
 
 # ruff: noqa: PLC0415 - --help answers at once
 
@@ -206,8 +206,8 @@ def source(
     """
     from pythia_quant.core.hub_client import check_name
     from pythia_quant.core.progress import Steps
-    from pythia_quant.hub.findings import find_faults
-    from pythia_quant.hub.revisions import read_main, read_steps
+    from pythia_quant.model.revision_faults import find_faults
+    from pythia_quant.model.revisions import read_main, read_steps
 
     check_name(model, "source")
     repo_id, renamed = suite.resolve(model)
@@ -239,7 +239,7 @@ def show_main(repo_id: str, main: Revision, console: Console) -> None:
 
 def show_steps(listing: Listing, findings: list[Finding], console: Console) -> None:
     """Print the weights of every revision, and what was found."""
-    from pythia_quant.hub.findings import described
+    from pythia_quant.model.revision_faults import described
 
     table = Table(box=None, pad_edge=False)
     for heading in ("revision", "file", "MB", "sha256"):

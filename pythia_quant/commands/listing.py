@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
-from pythia_quant import suite
 from pythia_quant.commands.options import AsJson
 from pythia_quant.core.console import example, out_console, print_error
 from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.model import suite
 from pythia_quant.recipe import load_recipe, shipped_recipes
 
 commands = typer.Typer()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from rich.markup import escape
 
-from pythia_quant import suite
 from pythia_quant.commands.options import (
     Artifacts,
     AsJson,
@@ -36,10 +35,11 @@ from pythia_quant.commands.options import (
 from pythia_quant.core.console import example, out_console, progress_console
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.text import printable_json
+from pythia_quant.model import suite
+from pythia_quant.model.source_name import repository_of
+from pythia_quant.model.suite import names_several, parse_revisions
 from pythia_quant.overriding import override
 from pythia_quant.recipe import Recipe, load_recipe
-from pythia_quant.source_name import repository_of
-from pythia_quant.steps import names_several, parse_revisions
 
 if TYPE_CHECKING:
     from pythia_quant.results import Results

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pythia_quant.architecture import Architecture
-from pythia_quant.config_file import parse_config, unknown_fields
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.foreign_files import own_file, read_object
+from pythia_quant.model.architecture import Architecture
+from pythia_quant.model.config import parse_config, unknown_fields
 
 NAME = "config.json"
 AGAIN = "the artifact is damaged: convert or download it again"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pythia_quant.core.errors import QuantizationError
-from pythia_quant.weights import all_finite
+from pythia_quant.model.weights import all_finite
 
 
 def to_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
 from pythia_quant.core.settings import VariantSettings
 
 if TYPE_CHECKING:
-    from pythia_quant.architecture import Architecture
     from pythia_quant.formats.job import CodesReader, Job, Written
+    from pythia_quant.model.architecture import Architecture
+    from pythia_quant.model.weights import WeightReader
     from pythia_quant.runtimes import Runtime
     from pythia_quant.runtimes.layered import Layered
-    from pythia_quant.weights import WeightReader
 
 S = TypeVar("S", bound=VariantSettings)
 
@@ -39,7 +39,7 @@ class Format(ABC, Generic[S]):
     Attributes:
         needs: modules that must be installed.
         extra: the extra of this package that installs them.
-        equalizes: whether layers are equalized before they are rounded, see :mod:`pythia_quant.equalize`.
+        equalizes: whether layers are equalized before they are rounded, see :mod:`pythia_quant.model.equalize`.
         on_gpu: whether its runtime can run on a GPU; one that cannot stays on the CPU whatever is asked for.
         in_layers: whether :meth:`open_layers` runs a model that is larger than memory.
     """

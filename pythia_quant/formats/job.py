@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pythia_quant.core.progress import Report, silent
 from pythia_quant.core.settings import VariantSettings
+from pythia_quant.model.weights import WeightReader
 from pythia_quant.quantizers.grid import Quantized
-from pythia_quant.weights import WeightReader
 
 S = TypeVar("S", bound=VariantSettings)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pythia_quant.weights import INDEX_SUFFIX, SAFETENSORS
+from pythia_quant.model.weights import INDEX_SUFFIX, SAFETENSORS
 
 SHARD_BYTES = 2 * 10**9
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pythia_quant.architecture import EMBEDDING
 from pythia_quant.core.errors import ArtifactError, SourceError
 from pythia_quant.core.foreign_files import own_file
 from pythia_quant.formats.artifact_config import AGAIN
-from pythia_quant.weights import INDEX_SUFFIX, SAFETENSORS, all_finite, weight_file_names
+from pythia_quant.model.architecture import EMBEDDING
+from pythia_quant.model.weights import INDEX_SUFFIX, SAFETENSORS, all_finite, weight_file_names
 
 _WIDTHS = {"U8": 1, "F16": 2, "BF16": 2, "I32": 4, "F32": 4}
 """Bytes of a value, by safetensors' names: of the dtypes that our artifacts have."""

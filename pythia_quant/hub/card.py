@@ -8,7 +8,6 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pythia_quant import suite
 from pythia_quant.bench.gates import describe
 from pythia_quant.bench.metrics import METRICS
 from pythia_quant.hub.citations import citations
@@ -18,7 +17,9 @@ from pythia_quant.hub.original import PARTS, Original, metadata, sections, split
 from pythia_quant.hub.public import public_recipe
 from pythia_quant.hub.quoting import code, fenced, plain, quoted
 from pythia_quant.hub.stored import TITLES, bits, stored, warnings
-from pythia_quant.manifest import DEMO, Manifest
+from pythia_quant.manifest import Manifest
+from pythia_quant.model import suite
+from pythia_quant.model.source_name import DEMO
 from pythia_quant.report.facts import (
     PERCENTILES,
     latency_line,

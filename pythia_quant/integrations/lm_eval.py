@@ -21,10 +21,10 @@ from pythia_quant.core.errors import ArtifactError, BenchmarkError, PythiaQuantE
 from pythia_quant.core.settings import MOST_TOKENS
 from pythia_quant.core.text import log_printable, short
 from pythia_quant.formats import format_of
-from pythia_quant.generation_config import read_model
+from pythia_quant.model.generation_config import read_model
+from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer, tokenize
 from pythia_quant.runtimes import Runtime
 from pythia_quant.runtimes.hf import open_model
-from pythia_quant.tokenizer import TOKENIZER, open_tokenizer, tokenize
 
 try:
     import lm_eval.models  # it adds its own models only to an empty table, and ours would make it none  # noqa: F401

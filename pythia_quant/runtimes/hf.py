@@ -11,16 +11,15 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, GPTNeoXConfig, GPTNeoXForCausalLM
 
-from pythia_quant.architecture import HEAD, Architecture, layer_name
 from pythia_quant.core.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.formats.bnb.quantization import quantization_config
 from pythia_quant.formats.bnb.reader import read
 from pythia_quant.formats.tensor_files import check_all_finite
-from pythia_quant.found_instead import ADAPTER
+from pythia_quant.model.architecture import HEAD, Architecture, layer_name
+from pythia_quant.model.source import ADAPTER, open_weights
+from pythia_quant.model.weights import WeightReader
 from pythia_quant.runtimes import check_capacity
-from pythia_quant.source import open_weights
-from pythia_quant.weights import WeightReader
 
 transformers.logging.disable_progress_bar()
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
 
-from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
 from pythia_quant.core import compat
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.formats.gptq.reader import GptqWeights, read
+from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.runtimes.hf import HfRuntime, open_gptq_reference
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.progress import Report, silent
-from pythia_quant.layerwise import parts
+from pythia_quant.model.forward import parts
 
 Stage = Callable[[Tensor], Tensor]
 

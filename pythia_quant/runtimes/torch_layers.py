@@ -11,13 +11,13 @@ from torch import nn
 from transformers import GPTNeoXConfig
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXLayer, GPTNeoXRotaryEmbedding
 
-from pythia_quant.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
 from pythia_quant.core import compat
 from pythia_quant.formats.gptq.reader import GptqWeights, read
+from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
+from pythia_quant.model.source import open_weights
+from pythia_quant.model.weights import WeightReader
 from pythia_quant.runtimes.int4 import HalfHead, describe, kernel_group_size, linear_layer
 from pythia_quant.runtimes.layered import Stage
-from pythia_quant.source import open_weights
-from pythia_quant.weights import WeightReader
 
 
 class TorchLayers:

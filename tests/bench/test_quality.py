@@ -17,11 +17,11 @@ from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.progress import silent
-from pythia_quant.layerwise import Fp32Layers
+from pythia_quant.model.forward import Fp32Layers
+from pythia_quant.model.source import open_weights
 from pythia_quant.runtimes.hf import open_model
 from pythia_quant.runtimes.layered import final_states
 from pythia_quant.runtimes.torch_layers import TorchLayers
-from pythia_quant.source import open_weights
 
 IDS = torch.randint(TINY.vocabulary, (4, TINY.context), generator=torch.Generator().manual_seed(1))
 
@@ -181,7 +181,7 @@ def test_a_row_is_measured_whole_layer_by_layer_or_not_at_all(checkpoint: Path, 
 def test_memory_does_not_grow_with_the_text(checkpoint: Path, tmp_path: Path) -> None:
     script = (
         "import sys, torch; from pathlib import Path; from pythia_quant.bench.latency import peak_rss;"
-        "from pythia_quant.bench.reference import reference; from pythia_quant.source import open_weights;"
+        "from pythia_quant.bench.reference import reference; from pythia_quant.model.source import open_weights;"
         "from pythia_quant.core.progress import silent; torch.set_num_threads(1);"
         "ids = torch.randint(272, (int(sys.argv[3]), 32), generator=torch.Generator().manual_seed(1));"
         "reference(open_weights(Path(sys.argv[1])), {}, ids, silent, Path(sys.argv[2])); print(peak_rss())"

@@ -18,7 +18,6 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from tiny import write_checkpoint
 
-from pythia_quant.architecture import EMBEDDING
 from pythia_quant.bench.speed import disturbance, latency_protocol, measure_speeds, step_count, weight_bytes
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core.errors import ArtifactError
@@ -28,8 +27,9 @@ from pythia_quant.formats.bnb.writer import write as write_bnb
 from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.external import find_model
 from pythia_quant.measuring import LatencySettings
+from pythia_quant.model.architecture import EMBEDDING
+from pythia_quant.model.source import open_weights
 from pythia_quant.results import LatencyProtocol, Samples, SpeedProcess
-from pythia_quant.source import open_weights
 
 PROTOCOL = LatencyProtocol(prompts=[16], contexts=[24], decoded=6, repetitions=4, warm_up=2, rounds=2)
 

@@ -10,9 +10,9 @@ import pytest
 from tiny import TINY
 from transformers import AutoConfig, GPTNeoXConfig
 
-from pythia_quant.architecture import SpecialTokens
-from pythia_quant.config_file import read_config
 from pythia_quant.formats.onnx.bundle import write_configs
+from pythia_quant.model.architecture import SpecialTokens
+from pythia_quant.model.config import read_config
 
 
 @pytest.mark.parametrize(("name", "kind"), [("model.onnx", "fp32"), ("model_quantized.onnx", "q8")])

@@ -20,9 +20,9 @@ from onnx_models import convert as convert_random
 from tiny import TINY, write_texts
 from tokenizers import Tokenizer
 
-from pythia_quant.architecture import Architecture
 from pythia_quant.conversion import convert
 from pythia_quant.inputs import load_inputs
+from pythia_quant.model.architecture import Architecture
 from pythia_quant.recipe import load_recipe
 from pythia_quant.runtimes import generate
 from pythia_quant.runtimes.ort import OnnxRuntime, open_runtime

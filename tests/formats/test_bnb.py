@@ -17,9 +17,9 @@ from pythia_quant.formats.bnb.reader import read
 from pythia_quant.formats.bnb.settings import BnbSettings
 from pythia_quant.formats.bnb.writer import write
 from pythia_quant.formats.job import Job
-from pythia_quant.layerwise import final_hidden_states, head_weight
+from pythia_quant.model.forward import final_hidden_states, head_weight
+from pythia_quant.model.source import open_source
 from pythia_quant.runtimes.hf import open_bnb
-from pythia_quant.source import open_source
 
 PROBE = torch.randint(TINY.vocabulary, (2, 20), generator=torch.Generator().manual_seed(0))
 

@@ -16,7 +16,6 @@ from gptq_models import PROBE, SHAPE, convert, source
 from safetensors.torch import load_file, save_file
 from stored_codes import gptq_integers, onnx_tensors, spread
 
-from pythia_quant.architecture import LINEARS, layer_name
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.gptq.reader import read as read_gptq
 from pythia_quant.formats.job import Job, Written
@@ -25,11 +24,12 @@ from pythia_quant.formats.onnx.reader import read as read_onnx
 from pythia_quant.formats.onnx.rotary import separate
 from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.formats.onnx.writer import write
-from pythia_quant.layerwise import final_hidden_states, head_weight, read_layer
+from pythia_quant.model.architecture import LINEARS, layer_name
+from pythia_quant.model.forward import final_hidden_states, head_weight, read_layer
+from pythia_quant.model.weights import WeightFiles
 from pythia_quant.runtimes import layered
 from pythia_quant.runtimes.ort import open_runtime
 from pythia_quant.runtimes.ort_layers import open_layers
-from pythia_quant.weights import WeightFiles
 
 Array = npt.NDArray[Any]
 

@@ -22,10 +22,10 @@ from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.hub.clients import CLIENTS, OURS, Client, snippets
+from pythia_quant.model.source import open_source
 from pythia_quant.runtimes import generate
 from pythia_quant.runtimes.hf import open_bnb
 from pythia_quant.runtimes.ort import open_runtime
-from pythia_quant.source import open_source
 
 ROOT = Path(__file__).parents[2]
 SETTINGS: dict[str, VariantSettings] = {

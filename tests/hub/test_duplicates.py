@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_quant.hub.duplicates import same_models, shared_files
+from pythia_quant.model.revision_faults import same_models, shared_files
 
 HASHES = st.sampled_from("abcde")
 MODELS = st.lists(st.lists(HASHES, min_size=1, max_size=3).map(tuple), min_size=1, max_size=2)

@@ -16,7 +16,7 @@ from pythia_quant.core.hub_client import prepare, retry_after
 from pythia_quant.core.hub_files import read_tree
 from pythia_quant.hub.eval_results import benchmark_task
 from pythia_quant.hub.original import metadata, sections, split
-from pythia_quant.hub.revisions import read_steps
+from pythia_quant.model.revisions import read_steps
 
 COMMIT = "0" * 40
 FILE = {

@@ -10,7 +10,7 @@ from hub_user import Client
 from loopback import Fault, Hub, loopback_hub
 from loopback.store import Blob, Repo
 
-from pythia_quant import suite
+from pythia_quant.model import suite
 
 FAULTY, SHARDED, OTHER = "EleutherAI/pythia-2.8b", "EleutherAI/pythia-12b", "someone/other"
 SHARDS = [f"pytorch_model-0000{i}-of-00003.bin" for i in (1, 2, 3)]

@@ -11,8 +11,8 @@ from hub_user import Client
 from loopback import Hub
 from tiny import random_weights, write_checkpoint
 
-from pythia_quant import suite
-from pythia_quant.architecture import Architecture
+from pythia_quant.model import suite
+from pythia_quant.model.architecture import Architecture
 from pythia_quant.recipe import shipped_recipes
 
 SIZE = suite.SIZES["14m"]

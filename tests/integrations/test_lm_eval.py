@@ -20,13 +20,13 @@ import pythia_quant
 from pythia_quant import convert, load_inputs, load_recipe
 from pythia_quant.bench.lambada import encode_passage, measure_lambada
 from pythia_quant.bench.metrics import last_word_accuracy, last_word_perplexity
-from pythia_quant.config_file import read_config
 from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.model.config import read_config
 from pythia_quant.passages import read_passages
 from pythia_quant.runtimes.hf import open_model
 from pythia_quant.runtimes.ort import open_runtime
 
-MODEL = Path(pythia_quant.__file__).parent / "demo" / "model"
+MODEL = Path(pythia_quant.__file__).parent / "model" / "demo"
 TASK = "lambada_of_the_test"
 CONTEXT = 512
 

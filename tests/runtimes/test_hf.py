@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from tiny import random_weights
 from transformers import AutoModelForCausalLM
 
-from pythia_quant.architecture import HEAD
 from pythia_quant.core.errors import BenchmarkError, SourceError
-from pythia_quant.layerwise import final_hidden_states, head_weight
+from pythia_quant.model.architecture import HEAD
+from pythia_quant.model.forward import final_hidden_states, head_weight
+from pythia_quant.model.weights import WeightFiles
 from pythia_quant.runtimes import generate
 from pythia_quant.runtimes.hf import open_model
-from pythia_quant.weights import WeightFiles
 
 IDS = tokens(2, 40)
 

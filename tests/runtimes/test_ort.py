@@ -11,10 +11,10 @@ import pytest
 import torch
 from onnx_models import FP32, SHAPE, convert, source, tokens
 
-from pythia_quant.architecture import EMBEDDING
 from pythia_quant.core.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.reader import read
+from pythia_quant.model.architecture import EMBEDDING
 from pythia_quant.runtimes import generate
 from pythia_quant.runtimes.ort import OnnxRuntime, open_runtime
 

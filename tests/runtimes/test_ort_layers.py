@@ -17,7 +17,7 @@ from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.pieces import in_layers
 from pythia_quant.formats.onnx.reader import read
-from pythia_quant.layerwise import final_hidden_states, head_weight
+from pythia_quant.model.forward import final_hidden_states, head_weight
 from pythia_quant.runtimes.layered import Layered, logits
 from pythia_quant.runtimes.ort import open_runtime
 from pythia_quant.runtimes.ort_layers import open_layers

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pythia_quant.architecture import EMBEDDING, HEAD
 from pythia_quant.core.settings import VariantSettings
+from pythia_quant.model.architecture import EMBEDDING, HEAD
 
 
 class BnbSettings(VariantSettings):

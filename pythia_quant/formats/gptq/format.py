@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pythia_quant.architecture import Architecture
 from pythia_quant.formats.format import Costs, Format
 from pythia_quant.formats.gptq.settings import GptqSettings
+from pythia_quant.model.architecture import Architecture
 
 if TYPE_CHECKING:
     from pythia_quant.formats.gptq.reader import GptqWeights

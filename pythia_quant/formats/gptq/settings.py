@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pythia_quant.architecture import EMBEDDING, HEAD
 from pythia_quant.core.settings import Misfit, VariantSettings, divides
+from pythia_quant.model.architecture import EMBEDDING, HEAD
 
 
 class GptqSettings(VariantSettings):

@@ -2,7 +2,7 @@
 
 Linear layers that read the same normalized input are solved as one matrix, their rows below each other; those whose
 results are added at once, with their columns side by side: each makes up for errors of the other. Which they are,
-:class:`pythia_quant.architecture.Update` says.
+:class:`pythia_quant.model.architecture.Update` says.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pythia_quant.architecture import NORM_OF, Architecture, Update
 from pythia_quant.calibration import Calibration, device
 from pythia_quant.core.errors import QuantizationError
 from pythia_quant.formats.floats import to_dtype
 from pythia_quant.formats.gptq.settings import GptqSettings
-from pythia_quant.layerwise import LayerWeights
+from pythia_quant.model.architecture import NORM_OF, Architecture, Update
+from pythia_quant.model.forward import LayerWeights
 from pythia_quant.quantizers import gptq
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.quantizers.moments import Moments

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from pythia_quant import calibration
-from pythia_quant.architecture import CONTRACT, DENSE, EMBEDDING, FINAL_NORM, HEAD, LINEARS, Architecture, layer_name
 from pythia_quant.calibration import Calibration
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import QuantizationError
-from pythia_quant.equalize import equalize
 from pythia_quant.formats.floats import to_dtype
 from pythia_quant.formats.format import Costs
 from pythia_quant.formats.gptq.packing import pack
@@ -26,7 +24,18 @@ from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.gptq.solver import SolvedLayer, solve_head, solve_layer
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.shards import SHARD_BYTES, ShardWriter
-from pythia_quant.layerwise import Forward, layer_forward, read_layer
+from pythia_quant.model.architecture import (
+    CONTRACT,
+    DENSE,
+    EMBEDDING,
+    FINAL_NORM,
+    HEAD,
+    LINEARS,
+    Architecture,
+    layer_name,
+)
+from pythia_quant.model.equalize import equalize
+from pythia_quant.model.forward import Forward, layer_forward, read_layer
 
 _PROBE = "probe.npy"
 

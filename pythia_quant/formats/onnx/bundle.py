@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pythia_quant.architecture import Architecture
-from pythia_quant.config_file import TRANSFORMERS_JS, special_tokens
 from pythia_quant.formats.onnx.rotary import kept_head_size
+from pythia_quant.model.architecture import Architecture
+from pythia_quant.model.config import TRANSFORMERS_JS, special_tokens
 
 # transformers.js chooses a model's file by the type asked for; these are the names of ours.
 _TYPES = {"model.onnx": "fp32", "model_quantized.onnx": "q8"}

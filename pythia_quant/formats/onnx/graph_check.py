@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from pythia_quant.architecture import CONTRACT, Architecture
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.artifact_config import AGAIN, read_artifact_config
 from pythia_quant.formats.onnx import graph, products
@@ -22,6 +21,7 @@ from pythia_quant.formats.onnx.nodes import OFFSETS
 from pythia_quant.formats.onnx.products import Product
 from pythia_quant.formats.onnx.rotary import rotated_pairs
 from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
+from pythia_quant.model.architecture import CONTRACT, Architecture
 
 Layout = tuple[int, tuple[int, ...]]
 """A tensor's type, by its number in ONNX, and its shape."""

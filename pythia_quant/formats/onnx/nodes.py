@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from pythia_quant.architecture import Activation
 from pythia_quant.formats.onnx.products import Product
+from pythia_quant.model.architecture import Activation
 
 MICROSOFT = "com.microsoft"
 _MICROSOFT_OPERATORS = {"GatherBlockQuantized", "GroupQueryAttention", "MatMulIntegerToFloat", "MatMulNBits"}

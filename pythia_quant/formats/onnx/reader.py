@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pythia_quant import architecture as checkpoint
-from pythia_quant.architecture import Architecture
 from pythia_quant.formats.onnx import products, rotary
 from pythia_quant.formats.onnx.blocks import Blocks, from_stored, zeros_from_stored
 from pythia_quant.formats.onnx.external import StoredModel, find_model
@@ -17,14 +15,16 @@ from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.products import Product
 from pythia_quant.formats.onnx.settings import Choice
 from pythia_quant.formats.tensor_files import check_finite
-from pythia_quant.weights import WeightReader
+from pythia_quant.model import architecture as checkpoint
+from pythia_quant.model.architecture import Architecture
+from pythia_quant.model.weights import WeightReader
 
 
 def read(folder: Path) -> WeightReader:
     """Open an artifact; its tensors come dequantized, under a checkpoint's names and in its layouts.
 
     The model is the one the graph computes, not the source's own tensors: its layers are equalized, see
-    :func:`pythia_quant.equalize.equalize`.
+    :func:`pythia_quant.model.equalize.equalize`.
 
     Raises:
         ArtifactError: files are missing, truncated, or not written by this program.

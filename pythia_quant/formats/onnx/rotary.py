@@ -15,8 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pythia_quant.architecture import Architecture
-from pythia_quant.layerwise import rotary_angles
+from pythia_quant.model.architecture import Architecture
+from pythia_quant.model.forward import rotary_angles
 
 
 def rotary_tables(architecture: Architecture) -> tuple[Tensor, Tensor]:

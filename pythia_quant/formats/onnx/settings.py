@@ -9,9 +9,9 @@ from typing import Literal, get_args
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pythia_quant.architecture import EMBEDDING, HEAD
 from pythia_quant.core.errors import nearest
 from pythia_quant.core.settings import Misfit, Settings, VariantSettings, divides
+from pythia_quant.model.architecture import EMBEDDING, HEAD
 
 Weights = Literal["fp32", "int8", "int4", "int8-channel", "int7-channel"]
 BlockSize = Literal[16, 32, 64, 128]

@@ -9,10 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pythia_quant import architecture as checkpoint
-from pythia_quant.architecture import CONTRACT, LINEARS, Architecture, layer_name
 from pythia_quant.core.errors import ArtifactError
-from pythia_quant.equalize import equalize
 from pythia_quant.formats.job import CodesReader, Job, Written
 from pythia_quant.formats.onnx import blocks, graph, products, rotary
 from pythia_quant.formats.onnx.bundle import write_configs
@@ -20,8 +17,11 @@ from pythia_quant.formats.onnx.external import ExternalWriter, model_path
 from pythia_quant.formats.onnx.nodes import OFFSETS
 from pythia_quant.formats.onnx.products import NORMS, Product
 from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
-from pythia_quant.layerwise import Forward, layer_tensor_names, read_layer
-from pythia_quant.weights import WeightReader
+from pythia_quant.model import architecture as checkpoint
+from pythia_quant.model.architecture import CONTRACT, LINEARS, Architecture, layer_name
+from pythia_quant.model.equalize import equalize
+from pythia_quant.model.forward import Forward, layer_tensor_names, read_layer
+from pythia_quant.model.weights import WeightReader
 
 _ROWS_AT_ONCE = 4096
 

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pythia_quant.architecture import (
+from pythia_quant.core.precision import exact_products
+from pythia_quant.model.architecture import (  # fmt: skip
     CONTRACT,
     DENSE,
     EMBEDDING,
@@ -24,9 +25,8 @@ from pythia_quant.architecture import (
     Architecture,
     Update,
     layer_name,
-)  # fmt: skip
-from pythia_quant.core.precision import exact_products
-from pythia_quant.weights import WeightReader
+)
+from pythia_quant.model.weights import WeightReader
 
 LayerWeights = Mapping[str, Tensor]
 """fp32 tensors of one layer by their names within it, such as ``attention.dense.weight``."""
@@ -71,7 +71,7 @@ def expand(architecture: Architecture, weights: LayerWeights, hidden: Tensor) ->
 
 
 def activate(architecture: Architecture, inputs: Tensor) -> Tensor:
-    """Apply the MLP's function, see :data:`pythia_quant.architecture.Activation`."""
+    """Apply the MLP's function, see :data:`pythia_quant.model.architecture.Activation`."""
     if architecture.activation == "relu":
         return F.relu(inputs)
     return F.gelu(inputs, approximate="none" if architecture.activation == "gelu" else "tanh")

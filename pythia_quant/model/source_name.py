@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pythia_quant import suite
 from pythia_quant.core.errors import SourceError, nearest
 from pythia_quant.core.text import printable
-from pythia_quant.manifest import DEMO
+from pythia_quant.model import suite
 
 SCHEME = "hf://"
+
 _HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co", "huggingface.com"}
+
 # What the hub itself admits, by huggingface_hub's validate_repo_id.
 _PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?", re.ASCII)
+
 _CACHED = "models--"
+
 _IN_A_CHECKPOINT = ("config.json", "adapter_config.json")
+
 _EXAMPLE = "give a folder, or a hub repository such as EleutherAI/pythia-160m"
 
 
@@ -145,3 +149,7 @@ def _repository(model: str) -> Repository:
 def _is_name(name: str) -> bool:
     owner, _, rest = name.partition("/")
     return not rest.endswith(".git") and all(_PART.fullmatch(part) for part in (owner, rest))
+
+
+DEMO = "builtin:demo"
+"""The model that ships with the package, as a source's name."""

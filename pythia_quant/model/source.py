@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from pythia_quant import suite
-from pythia_quant.architecture import Architecture
-from pythia_quant.config_file import read_config, unknown_fields
 from pythia_quant.core.errors import SourceError
 from pythia_quant.core.file_hashes import sha256_if_changed
 from pythia_quant.core.foreign_files import MANIFEST, is_file_name, own_file, read_object
 from pythia_quant.core.hub_files import Tell, check_download, commit_of, fetch, file_names, say_nothing
 from pythia_quant.core.text import printable
-from pythia_quant.found_instead import ADAPTER, found_instead, refuse_pointer
-from pythia_quant.generation_config import GENERATION_CONFIG, read_model, read_settings, tokens_of_config
-from pythia_quant.manifest import DEMO
-from pythia_quant.source_name import folder_name, parse_model
-from pythia_quant.tokenizer import TEMPLATES, TOKENIZER, TOKENIZER_FILES, check_belongs, open_tokenizer
-from pythia_quant.weights import INDEX_SUFFIX, PICKLE, SAFETENSORS, WeightFiles, weight_file_names
+from pythia_quant.model import suite
+from pythia_quant.model.architecture import Architecture
+from pythia_quant.model.config import read_config, unknown_fields
+from pythia_quant.model.generation_config import GENERATION_CONFIG, read_model, read_settings, tokens_of_config
+from pythia_quant.model.source_name import DEMO, folder_name, parse_model
+from pythia_quant.model.tokenizer import TEMPLATES, TOKENIZER, TOKENIZER_FILES, check_belongs, open_tokenizer
+from pythia_quant.model.weights import INDEX_SUFFIX, MERGE, PICKLE, SAFETENSORS, WeightFiles, weight_file_names
 
 _WEIGHTS = tuple(f"{name}{suffix}" for name in (SAFETENSORS, PICKLE) for suffix in ("", INDEX_SUFFIX))
+
 _OPTIONAL = (MANIFEST, GENERATION_CONFIG, *TOKENIZER_FILES[1:])
 
 
@@ -76,7 +77,7 @@ def open_source(model: str, revision: str = "main", notice: Tell = say_nothing, 
 
     Args:
         model: a folder or a file in it, ``builtin:demo``, or a hub repository by name or address; see
-            :func:`pythia_quant.source_name.parse_model`.
+            :func:`pythia_quant.model.source_name.parse_model`.
         revision: branch, tag or commit of a hub repository.
         notice: told what the user should know, such as that an old name was resolved.
         progress: told how much of a download has come.
@@ -88,7 +89,7 @@ def open_source(model: str, revision: str = "main", notice: Tell = say_nothing, 
     if named is None:
         if revision != "main":
             raise SourceError(f"is not a hub repository, so it has no revision {revision!r}", where=model)
-        return _open(DEMO, "builtin", None, Path(str(files("pythia_quant") / "demo" / "model")), _local, notice)
+        return _open(DEMO, "builtin", None, Path(str(files("pythia_quant") / "model" / "demo")), _local, notice)
     if isinstance(named, Path):
         return _open(str(named), "local", None, named, _local, notice)
     if named.revision and revision not in ("main", named.revision):
@@ -226,3 +227,51 @@ def companions(folder: Path) -> list[str]:
     templates = sorted(f"{TEMPLATES}/{path.name}" for path in (folder / TEMPLATES).glob("*.jinja"))
     names = [*TOKENIZER_FILES, *filter(is_file_name, templates)]
     return [name for name in names if own_file(folder, name, SourceError)]
+
+
+ADAPTER = "adapter_config.json"
+
+_SAVE = "load it with the program that wrote it and save it with transformers' save_pretrained()"
+
+_KINDS = (
+    (ADAPTER, "is an adapter (LoRA), not a whole model", MERGE),
+    ("*.gguf", "holds GGUF", "give the checkpoint that it was made from, in safetensors"),
+    ("tf_model*.h5", "holds TensorFlow weights", _SAVE),
+    ("flax_model*.msgpack", "holds Flax weights", _SAVE),
+    ("*.onnx", "holds an ONNX graph", "give the checkpoint that it was made from, in safetensors"),
+    ("*.safetensors", "holds safetensors under another name", "call the file model.safetensors, or give it an index"),
+    ("*.pth", "holds a file of torch", _SAVE),
+    ("*.pt", "holds a file of torch", _SAVE),
+    ("*.ckpt", "holds a training checkpoint", _SAVE),
+)
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+"""The beginning of a pointer file, which stands for a file that git-lfs has not fetched (docs/spec.md of git-lfs)."""
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse a pointer file, which a clone without git-lfs has in place of a large file.
+
+    Raises:
+        SourceError: the file is a pointer.
+    """
+    beginning = b""
+    with suppress(OSError), path.open("rb") as file:  # the code that reads the whole file reports the error
+        beginning = file.read(len(_POINTER))
+    if beginning == _POINTER:
+        raise SourceError(
+            "is a pointer of git-lfs, not the file", where=str(path), hint="run git lfs pull in the clone"
+        )
+
+
+def found_instead(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return what the files are instead of a checkpoint, and what the user can do; None when they are not recognized.
+
+    Args:
+        names: the names of all files of a folder or repository, relative to it.
+    """
+    beside = {name for name in names if "/" not in name} - {SAFETENSORS}
+    for pattern, what, hint in _KINDS:
+        if name := min((name for name in beside if fnmatchcase(name, pattern)), default=None):
+            return f"{what} ({printable(name)})", hint
+    return None

@@ -13,11 +13,11 @@ from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
-from pythia_quant.architecture import SpecialTokens
 from pythia_quant.core.errors import CorpusError, PythiaQuantError, SourceError
 from pythia_quant.core.foreign_files import own_file, read_object
 from pythia_quant.core.progress import Notice, say_nothing
 from pythia_quant.core.text import short
+from pythia_quant.model.architecture import SpecialTokens
 
 TOKENIZER = "tokenizer.json"
 SETTINGS, TOKENS_MAP = "tokenizer_config.json", "special_tokens_map.json"

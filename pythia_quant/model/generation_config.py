@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pythia_quant.architecture import Architecture, SpecialTokens
-from pythia_quant.config_file import read_config, special_tokens
 from pythia_quant.core.errors import SourceError
 from pythia_quant.core.foreign_files import own_file, read_object
 from pythia_quant.core.progress import Notice, say_nothing
+from pythia_quant.model.architecture import Architecture, SpecialTokens
+from pythia_quant.model.config import read_config, special_tokens
 
 GENERATION_CONFIG = "generation_config.json"
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -29,7 +29,7 @@ def read_model(folder: Path, notice: Notice = say_nothing, *, quantized: bool = 
     Args:
         folder: where the files are.
         notice: told of a padding token that the model does not have; it has none then.
-        quantized: it is an artifact's; see :func:`~pythia_quant.config_file.read_config`.
+        quantized: it is an artifact's; see :func:`~pythia_quant.model.config.read_config`.
 
     Raises:
         SourceError: one of the files is damaged, or of a model that is not handled.

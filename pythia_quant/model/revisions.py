@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
-from pythia_quant import suite
 from pythia_quant.core.errors import HubError, PythiaQuantError, SourceError
 from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.hub_answers import commit_id, text
 from pythia_quant.core.hub_client import api, ask
 from pythia_quant.core.hub_files import RemoteFile, fetch, files_at, read_tree
 from pythia_quant.core.progress import Report, silent
-from pythia_quant.steps import parse_revisions
+from pythia_quant.model import suite
+from pythia_quant.model.suite import parse_revisions
 
 MAIN = "main"
 _THREADS = 8
@@ -102,7 +102,7 @@ def read_steps(repo_id: str, steps: str, report: Report = silent) -> Listing:
 
     Args:
         repo_id: of the suite or not.
-        steps: list or range, see :func:`pythia_quant.steps.parse_revisions`.
+        steps: list or range, see :func:`pythia_quant.model.suite.parse_revisions`.
         report: told of every revision.
 
     Raises:

@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import Any, get_args
 
-from pythia_quant.architecture import Activation, Architecture, RopeScaling, SpecialTokens
 from pythia_quant.core.errors import SourceError
 from pythia_quant.core.foreign_files import read_object
 from pythia_quant.core.text import short
+from pythia_quant.model.architecture import Activation, Architecture, RopeScaling, SpecialTokens
 
 TRANSFORMERS_JS = "transformers.js_config"
 """The field of config.json that only transformers.js reads: it names a file to load."""

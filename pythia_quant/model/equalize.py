@@ -13,7 +13,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from pythia_quant.architecture import CONTRACT, DENSE, MIXED, NORM_OF, Architecture
+from pythia_quant.model.architecture import CONTRACT, DENSE, MIXED, NORM_OF, Architecture
 
 
 def equalize(architecture: Architecture, layer: dict[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ from pythia_quant.core.errors import SourceError
 _ZIP = b"PK\x03\x04"
 _DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 """Safetensors' names of the dtypes that weights may have."""
-_DAMAGED = "download the file again; it is truncated or was not written completely"
+_DAMAGED_PICKLE = "download the file again; it is truncated or was not written completely"
 
 
 def read_pickle(file: Path) -> tuple[dict[str, Tensor], bool]:
@@ -59,14 +59,14 @@ def _load(file: Path) -> Any:
         with file.open("rb") as opened:
             mapped = opened.read(len(_ZIP)) == _ZIP
         if mapped and _is_packed(file):
-            raise SourceError("is packed, as torch never writes it", where=str(file), hint=_DAMAGED)
+            raise SourceError("is packed, as torch never writes it", where=str(file), hint=_DAMAGED_PICKLE)
         # weights_only: a pickle from a hub may hold code, and this loader refuses to run any.
         return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except SourceError:
         raise
     except (OSError, RuntimeError, ValueError, AttributeError, EOFError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise SourceError(f"cannot be read ({reason})", where=str(file), hint=_DAMAGED) from error
+        raise SourceError(f"cannot be read ({reason})", where=str(file), hint=_DAMAGED_PICKLE) from error
     except Exception as error:  # pickle.UnpicklingError carries the advice to turn the protection off
         raise SourceError(
             "is not a plain file of tensors, and nothing else is loaded from a pickle",

@@ -1,1 +1,0 @@
-"""The small trained model that ships with the package, and how it was trained."""
