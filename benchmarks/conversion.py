@@ -102,7 +102,7 @@ def convert_with_clocks(recipe: Path, out: Path) -> dict[str, Any]:
     started = time.perf_counter()
     from pythia_quant.conversion import convert  # noqa: PLC0415 - the import is measured
     from pythia_quant.inputs import load_inputs  # noqa: PLC0415
-    from pythia_quant.recipe import load_recipe  # noqa: PLC0415
+    from pythia_quant.recipe.recipe import load_recipe  # noqa: PLC0415
 
     times: dict[str, float] = {}
     for step, functions in STEPS.items():

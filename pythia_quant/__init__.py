@@ -37,8 +37,8 @@ if TYPE_CHECKING:  # for type checkers: `as` marks a name that users may import 
     from pythia_quant.inputs import Inputs as Inputs
     from pythia_quant.inputs import load_inputs as load_inputs
     from pythia_quant.manifest import Manifest as Manifest
-    from pythia_quant.recipe import Recipe as Recipe
-    from pythia_quant.recipe import load_recipe as load_recipe
+    from pythia_quant.recipe.recipe import Recipe as Recipe
+    from pythia_quant.recipe.recipe import load_recipe as load_recipe
     from pythia_quant.results import Results as Results
     from pythia_quant.results import Row as Row
     from pythia_quant.results import load_results as load_results
@@ -60,7 +60,7 @@ _MODULES = {
     "pythia_quant.hub.pull": ("pull",),
     "pythia_quant.inputs": ("Inputs", "load_inputs"),
     "pythia_quant.manifest": ("Manifest",),
-    "pythia_quant.recipe": ("Recipe", "load_recipe"),
+    "pythia_quant.recipe.recipe": ("Recipe", "load_recipe"),
     "pythia_quant.results": ("Results", "Row", "load_results"),
 }  # fmt: skip
 """The same names for the running program, by the module that defines them; tests/test_public_names.py compares."""

@@ -11,7 +11,7 @@ from pythia_quant.builtin_text import held_out_text, training_text
 from pythia_quant.core.errors import CorpusError
 from pythia_quant.core.hub_files import Tell, fetch, say_nothing
 from pythia_quant.corpus import Text
-from pythia_quant.recipe import TextSettings
+from pythia_quant.recipe.recipe import TextSettings
 from pythia_quant.text_files import read_text
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from tiny import random_weights, write_checkpoint
 
-from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.gptq.writer import write
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.config import read_config
 from pythia_quant.model.weights import WeightFiles
+from pythia_quant.recipe.variants import GptqSettings
 
 SHAPE = Architecture(
     layers=2, width=128, heads=4, mlp_width=512, vocabulary=288, context=64, rotary_size=8, rotary_base=10000.0,

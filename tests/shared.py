@@ -51,7 +51,7 @@ def converted(shared: Shared) -> Path:
     def make(folder: Path) -> None:
         from pythia_quant.conversion import convert
         from pythia_quant.inputs import load_inputs
-        from pythia_quant.recipe import load_recipe
+        from pythia_quant.recipe.recipe import load_recipe
 
         inputs = load_inputs(load_recipe(write_recipe(folder)))
         for name in inputs.recipe.settings.variants:

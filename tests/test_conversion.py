@@ -17,7 +17,7 @@ from pythia_quant.conversion import check_space, convert, costs
 from pythia_quant.core.errors import ArtifactError, CorpusError
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.manifest import CheckRecord
-from pythia_quant.recipe import load_recipe
+from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.run import convert_all
 
 USAGE = namedtuple("USAGE", "total used free")

@@ -8,8 +8,8 @@ from tiny import TINY, write_checkpoint
 
 from pythia_quant.core.errors import CorpusError, RecipeError
 from pythia_quant.inputs import load_inputs
-from pythia_quant.overriding import override, with_context_of, without_fetched_passages
-from pythia_quant.recipe import load_recipe
+from pythia_quant.recipe.overrides import override, with_context_of, without_fetched_passages
+from pythia_quant.recipe.recipe import load_recipe
 
 
 def test_only_what_is_chosen_is_checked_and_loaded(recipe_file: Path) -> None:

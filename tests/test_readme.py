@@ -16,7 +16,7 @@ from loopback import Hub, client_environment, loopback_hub
 
 from pythia_quant.core.files import cache_folder
 from pythia_quant.inputs import load_inputs
-from pythia_quant.recipe import load_recipe
+from pythia_quant.recipe.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -9,8 +9,8 @@ from tiny import TINY
 from pythia_quant.core.errors import RecipeError
 from pythia_quant.model.source import open_source
 from pythia_quant.model.suite import SIZES
-from pythia_quant.overriding import override
-from pythia_quant.recipe import load_recipe, shipped_recipes
+from pythia_quant.recipe.overrides import override
+from pythia_quant.recipe.recipe import load_recipe, shipped_recipes
 
 Edit = Callable[[str], str]
 

@@ -11,8 +11,8 @@ from tiny import TINY
 
 from pythia_quant.core.errors import RecipeError
 from pythia_quant.core.foreign_files import read_ordinary
-from pythia_quant.overriding import override, with_context_of
-from pythia_quant.recipe import load_recipe, parse_recipe
+from pythia_quant.recipe.overrides import override, with_context_of
+from pythia_quant.recipe.recipe import load_recipe, parse_recipe
 
 SMALL = """\
 schema: 1

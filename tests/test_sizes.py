@@ -15,11 +15,11 @@ from pythia_quant import sizes
 from pythia_quant.artifact import hash_files
 from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.external import StoredModel, find_model
-from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.formats.onnx.writer import write
 from pythia_quant.model.architecture import ATTENTION_BIASES, HEAD, Architecture
 from pythia_quant.model.source import open_source
-from pythia_quant.recipe import load_recipe
+from pythia_quant.recipe.onnx_variant import OnnxSettings
+from pythia_quant.recipe.recipe import load_recipe
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 

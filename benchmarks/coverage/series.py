@@ -24,8 +24,8 @@ from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.model.forward import Fp32Layers
 from pythia_quant.model.weights import WeightReader
-from pythia_quant.overriding import override
-from pythia_quant.recipe import load_recipe
+from pythia_quant.recipe.overrides import override
+from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.runtimes.layered import final_states
 
 POSITIONS_AT_ONCE = 128

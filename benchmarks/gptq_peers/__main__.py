@@ -26,8 +26,8 @@ from gptq_peers.timing import Timing, with_windows
 from pythia_quant.core import machine
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.inputs import Inputs, load_inputs
-from pythia_quant.overriding import override
-from pythia_quant.recipe import Recipe, load_recipe
+from pythia_quant.recipe.overrides import override
+from pythia_quant.recipe.recipe import Recipe, load_recipe
 
 RECIPE = Path(__file__).parent / "recipe.yaml"
 TIMED = "gptqmodel 4"

@@ -15,7 +15,7 @@ from peers import watch
 from peers.environments import UnavailableError, make
 
 from pythia_quant.model.architecture import Architecture
-from pythia_quant.recipe import load_recipe
+from pythia_quant.recipe.recipe import load_recipe
 
 HERE = Path(__file__).parent
 DEFAULT_RECIPE = """\

@@ -21,8 +21,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 from peers.process import forget_peak, memory
 from pythia_quant.conversion import convert
 from pythia_quant.inputs import load_inputs
-from pythia_quant.overriding import override
-from pythia_quant.recipe import Recipe, load_recipe
+from pythia_quant.recipe.overrides import override
+from pythia_quant.recipe.recipe import Recipe, load_recipe
 
 
 def phases(recipe: Recipe, variant: str) -> dict[str, Any]:

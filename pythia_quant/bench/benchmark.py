@@ -37,7 +37,7 @@ from pythia_quant.core.text import short
 from pythia_quant.inputs import Inputs
 from pythia_quant.manifest import Record, SourceRecord
 from pythia_quant.passages import Passages
-from pythia_quant.recipe import Recipe
+from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.results import Lambada, LambadaProtocol, LatencyProtocol, Protocol, Results, Row, Speed
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pythia_quant.bench.metrics import METRICS, Value
-from pythia_quant.measuring import GateSettings
+from pythia_quant.recipe.measurement import GateSettings
 from pythia_quant.results import GateOutcome, Results, Row
 
 Outcome = Literal["passed", "failed", "undecided"]

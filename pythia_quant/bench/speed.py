@@ -17,8 +17,8 @@ from pythia_quant.core import machine, process
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.progress import Report, Steps
 from pythia_quant.formats import format_of
-from pythia_quant.measuring import DECODED, LatencySettings
 from pythia_quant.model.config import read_config
+from pythia_quant.recipe.measurement import DECODED, LatencySettings
 from pythia_quant.results import LatencyProtocol, Samples, Speed, SpeedProcess
 
 PROMPTS = (128, 512, 2048)

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from pythia_quant.formats import FORMATS, format_of
 from pythia_quant.model.weights import WeightReader
-from pythia_quant.recipe import SOURCE_ROWS
+from pythia_quant.recipe.recipe import SOURCE_ROWS
+from pythia_quant.recipe.variants import AnyVariant
 from pythia_quant.runtimes import Runtime
 from pythia_quant.runtimes.layered import Layered
-from pythia_quant.variants import AnyVariant
 
 # ruff: noqa: PLC0415 - a process that measures a runtime imports no other
 

@@ -15,7 +15,7 @@ from pythia_quant.commands.options import AsJson
 from pythia_quant.core.console import example, out_console, print_error
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.model import suite
-from pythia_quant.recipe import load_recipe, shipped_recipes
+from pythia_quant.recipe.recipe import load_recipe, shipped_recipes
 
 commands = typer.Typer()
 recipes = typer.Typer(help="List, show and check recipes.", no_args_is_help=True)

@@ -38,8 +38,8 @@ from pythia_quant.core.text import printable_json
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import repository_of
 from pythia_quant.model.suite import names_several, parse_revisions
-from pythia_quant.overriding import override
-from pythia_quant.recipe import Recipe, load_recipe
+from pythia_quant.recipe.overrides import override
+from pythia_quant.recipe.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from pythia_quant.results import Results

@@ -10,7 +10,7 @@ from string import Template
 from typing import Literal
 
 from pythia_quant.core.settings import VariantSettings
-from pythia_quant.formats.gptq.settings import GptqSettings
+from pythia_quant.recipe.variants import GptqSettings
 
 OURS = "pythia-quant, the runtime that was measured"
 

@@ -12,11 +12,11 @@ from huggingface_hub import EvalResult, ModelCardData
 from pythia_quant.bench.metrics import METRICS
 from pythia_quant.core.hub_client import is_name
 from pythia_quant.core.settings import VariantSettings
-from pythia_quant.formats.bnb.settings import BnbSettings
 from pythia_quant.hub.quoting import plain
 from pythia_quant.hub.stored import TITLES, bits
 from pythia_quant.manifest import Manifest
 from pythia_quant.model.source_name import DEMO
+from pythia_quant.recipe.variants import BnbSettings
 from pythia_quant.results import Results, Row
 
 _MEASURED = {

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from markdown_it import MarkdownIt
 
 from pythia_quant.hub.quoting import plain
-from pythia_quant.located_yaml import parse_plain
+from pythia_quant.recipe.yaml_lines import parse_plain
 
 _FRONT = re.compile(r"\A\ufeff?\s*---[ \t]*\n(?:(.*?)\n)??---[ \t]*(?:\n|\Z)", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z0-9][\w./+-]{0,95}", re.ASCII)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import singledispatch
 
 from pythia_quant.core.settings import VariantSettings
-from pythia_quant.formats.bnb.settings import BnbSettings
-from pythia_quant.formats.gptq.settings import GptqSettings
-from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
+from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
+from pythia_quant.recipe.variants import BnbSettings, GptqSettings
 
 TITLES = {"bnb": "bitsandbytes", "gptq": "GPTQ", "onnx": "ONNX"}
 """Formats as people call them."""

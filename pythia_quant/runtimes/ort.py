@@ -15,8 +15,8 @@ from pythia_quant.core.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.onnx.external import StoredModel
 from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.rotary import kept_head_size
-from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
 from pythia_quant.model.architecture import Architecture
+from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 from pythia_quant.runtimes import check_capacity
 from pythia_quant.runtimes.ort_probe import exact_products
 

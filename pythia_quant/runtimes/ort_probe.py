@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.onnx.nodes import MICROSOFT
-from pythia_quant.formats.onnx.settings import OnnxSettings
+from pythia_quant.recipe.onnx_variant import OnnxSettings
 
 Array = npt.NDArray[Any]
 

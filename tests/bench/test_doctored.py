@@ -17,8 +17,8 @@ from pythia_quant.builtin_text import documents
 from pythia_quant.conversion import convert
 from pythia_quant.core.progress import silent
 from pythia_quant.inputs import Inputs, load_inputs
-from pythia_quant.overriding import override
-from pythia_quant.recipe import load_recipe
+from pythia_quant.recipe.overrides import override
+from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.results import GateOutcome, Protocol, Row
 
 VARIANT, LAYER = "onnx-int8", 2

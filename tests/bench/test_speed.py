@@ -22,13 +22,13 @@ from pythia_quant.bench.speed import disturbance, latency_protocol, measure_spee
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.progress import Report, Steps
-from pythia_quant.formats.bnb.settings import BnbSettings
 from pythia_quant.formats.bnb.writer import write as write_bnb
 from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.external import find_model
-from pythia_quant.measuring import LatencySettings
 from pythia_quant.model.architecture import EMBEDDING
 from pythia_quant.model.source import open_weights
+from pythia_quant.recipe.measurement import LatencySettings
+from pythia_quant.recipe.variants import BnbSettings
 from pythia_quant.results import LatencyProtocol, Samples, SpeedProcess
 
 PROTOCOL = LatencyProtocol(prompts=[16], contexts=[24], decoded=6, repetitions=4, warm_up=2, rounds=2)

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from pythia_quant.conversion import convert
 from pythia_quant.inputs import load_inputs
 from pythia_quant.model.architecture import Architecture
-from pythia_quant.recipe import load_recipe
+from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.runtimes import generate
 from pythia_quant.runtimes.ort import OnnxRuntime, open_runtime
 

@@ -20,12 +20,12 @@ from tiny import random_weights, write_checkpoint
 
 from pythia_quant.core.errors import ArtifactError, PythiaQuantError, QuantizationError
 from pythia_quant.formats.gptq.reader import read
-from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.gptq.writer import write
 from pythia_quant.formats.job import Job
 from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
 from pythia_quant.model.forward import final_hidden_states, head_weight
 from pythia_quant.model.weights import WeightFiles, WeightReader
+from pythia_quant.recipe.variants import GptqSettings
 
 DENSE = f"{layer_name(1)}.attention.dense"
 

@@ -17,11 +17,11 @@ from pythia_quant.artifact import hash_files
 from pythia_quant.conversion import convert
 from pythia_quant.core.errors import ArtifactError, QuantizationError
 from pythia_quant.formats.gptq.resume import Progress
-from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.gptq.writer import write
 from pythia_quant.formats.job import Job
 from pythia_quant.inputs import Inputs, load_inputs
-from pythia_quant.recipe import load_recipe
+from pythia_quant.recipe.recipe import load_recipe
+from pythia_quant.recipe.variants import GptqSettings
 
 VARIANT = "gptq-int4"
 

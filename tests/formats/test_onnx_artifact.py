@@ -19,13 +19,13 @@ from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.blocks import quantize
 from pythia_quant.formats.onnx.external import PAGE, StoredModel, find_model
 from pythia_quant.formats.onnx.reader import read
-from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.formats.onnx.writer import write
 from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS
 from pythia_quant.model.config import read_config
 from pythia_quant.model.equalize import equalize
 from pythia_quant.model.forward import final_hidden_states, head_weight, read_layer
 from pythia_quant.model.weights import WeightFiles
+from pythia_quant.recipe.onnx_variant import OnnxSettings
 from pythia_quant.runtimes.ort import open_runtime
 
 

@@ -25,7 +25,7 @@ from tiny import write_recipe
 from pythia_quant.artifact import hash_files, open_artifact, verify_files
 from pythia_quant.core.errors import ArtifactError, RecipeError
 from pythia_quant.model.architecture import layer_name
-from pythia_quant.recipe import load_recipe
+from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.run import convert_all
 
 VARIANT = "  onnx-int4: {format: onnx, codes: gptq-int4, weights: int4, block_size: 32}\n"

@@ -16,9 +16,9 @@ from transformers.activations import ACT2FN
 from pythia_quant.formats.onnx.blocks import Blocks, from_quantized, quantize
 from pythia_quant.formats.onnx.nodes import OFFSETS, Nodes
 from pythia_quant.formats.onnx.products import Product
-from pythia_quant.formats.onnx.settings import Choice
 from pythia_quant.model.architecture import Activation
 from pythia_quant.quantizers.grid import Quantized, consecutive_groups
+from pythia_quant.recipe.onnx_variant import Choice
 
 Array = npt.NDArray[Any]
 

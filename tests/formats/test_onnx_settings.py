@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
+from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 
 
 def settings(**keys: Any) -> OnnxSettings:

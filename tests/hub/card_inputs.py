@@ -10,8 +10,8 @@ import measured
 
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.manifest import CalibrationRecord, CheckRecord, FileRecord, Manifest, SourceRecord, TextRecord
-from pythia_quant.measuring import GateSettings
-from pythia_quant.recipe import load_recipe
+from pythia_quant.recipe.measurement import GateSettings
+from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.results import Lambada, LambadaProtocol, Results
 
 COMMIT = "50f5173d932e8e61f858120bcb800b97af589f46"

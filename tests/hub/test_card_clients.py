@@ -16,13 +16,12 @@ from tiny import TINY
 from tokenizers import Tokenizer
 
 from pythia_quant.core.settings import VariantSettings
-from pythia_quant.formats.bnb.settings import BnbSettings
 from pythia_quant.formats.bnb.writer import write as write_bnb
-from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.job import Job
-from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.hub.clients import CLIENTS, OURS, Client, snippets
 from pythia_quant.model.source import open_source
+from pythia_quant.recipe.onnx_variant import OnnxSettings
+from pythia_quant.recipe.variants import BnbSettings, GptqSettings
 from pythia_quant.runtimes import generate
 from pythia_quant.runtimes.hf import open_bnb
 from pythia_quant.runtimes.ort import open_runtime

@@ -8,9 +8,9 @@ import pytest
 from card_inputs import COMMIT, manifest
 from rendered_card import card, front, section, tokens
 
-from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.hub.clients import snippets
 from pythia_quant.hub.original import PARTS, metadata, sections, split
+from pythia_quant.recipe.variants import GptqSettings
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tiny import random_weights, write_checkpoint
 
 from pythia_quant.model import suite
 from pythia_quant.model.architecture import Architecture
-from pythia_quant.recipe import shipped_recipes
+from pythia_quant.recipe.recipe import shipped_recipes
 
 SIZE = suite.SIZES["14m"]
 SHAPE = Architecture(

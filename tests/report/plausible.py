@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.manifest import SourceRecord, TextRecord
-from pythia_quant.measuring import GateSettings
+from pythia_quant.recipe.measurement import GateSettings
 from pythia_quant.results import (
     Drift,
     Lambada,

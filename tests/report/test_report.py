@@ -7,7 +7,7 @@ from rich.console import Console
 
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.core.errors import BenchmarkError
-from pythia_quant.measuring import GateSettings
+from pythia_quant.recipe.measurement import GateSettings
 from pythia_quant.report.facts import remarks
 from pythia_quant.report.plots import plot_results
 from pythia_quant.report.terminal import print_results

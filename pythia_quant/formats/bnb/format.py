@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pythia_quant.formats.bnb.settings import BnbSettings
 from pythia_quant.formats.format import Format
+from pythia_quant.recipe.variants import BnbSettings
 
 if TYPE_CHECKING:
     from pythia_quant.formats.bnb.reader import BnbWeights

@@ -10,7 +10,7 @@ from torch import Tensor
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.foreign_files import parse_json
 from pythia_quant.formats.artifact_config import AGAIN
-from pythia_quant.formats.bnb.settings import BnbSettings
+from pythia_quant.recipe.variants import BnbSettings
 
 BLOCK_SIZE, NESTED_BLOCK_SIZE = 64, 256
 """The number of weights that share a scale, and of scales that share one."""

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.artifact_config import AGAIN, NAME, ArtifactConfig
-from pythia_quant.formats.bnb.settings import BnbSettings
+from pythia_quant.recipe.variants import BnbSettings
 
 
 def quantization_config(settings: BnbSettings) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from pythia_quant.formats.artifact_config import AGAIN, read_artifact_config
 from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.formats.bnb.quant_state import check_fields, fields_name, is_fields, layout
 from pythia_quant.formats.bnb.quantization import settings_of
-from pythia_quant.formats.bnb.settings import BnbSettings
 from pythia_quant.formats.tensor_files import check_finite, check_tensors, find_tensors
 from pythia_quant.model.architecture import LINEARS, Architecture
+from pythia_quant.recipe.variants import BnbSettings
 
 
 class BnbWeights:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pythia_quant.formats.format import Costs, Format
-from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.model.architecture import Architecture
+from pythia_quant.recipe.variants import GptqSettings
 
 if TYPE_CHECKING:
     from pythia_quant.formats.gptq.reader import GptqWeights

@@ -20,7 +20,6 @@ from pythia_quant.formats.format import Costs
 from pythia_quant.formats.gptq.packing import pack
 from pythia_quant.formats.gptq.reader import QUANTIZE_CONFIG, for_auto_gptq
 from pythia_quant.formats.gptq.resume import Progress
-from pythia_quant.formats.gptq.settings import GptqSettings
 from pythia_quant.formats.gptq.solver import SolvedLayer, solve_head, solve_layer
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.shards import SHARD_BYTES, ShardWriter
@@ -36,6 +35,7 @@ from pythia_quant.model.architecture import (
 )
 from pythia_quant.model.equalize import equalize
 from pythia_quant.model.forward import Forward, layer_forward, read_layer
+from pythia_quant.recipe.variants import GptqSettings
 
 _PROBE = "probe.npy"
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.foreign_files import own_file
-from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.formats.tensor_files import check_finite
+from pythia_quant.recipe.onnx_variant import OnnxSettings
 
 PAGE = 4096
 """Alignment of every tensor in bytes: what the ONNX specification recommends for memory-mapping."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pythia_quant.formats.format import Format
-from pythia_quant.formats.onnx.settings import OnnxSettings
+from pythia_quant.recipe.onnx_variant import OnnxSettings
 
 if TYPE_CHECKING:
     from pythia_quant.formats.job import Job, Written

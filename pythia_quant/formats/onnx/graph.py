@@ -17,8 +17,8 @@ from pythia_quant.formats.onnx import products
 from pythia_quant.formats.onnx.external import MARK_KEY, SETTINGS_KEY
 from pythia_quant.formats.onnx.nodes import MICROSOFT, OFFSETS, Nodes
 from pythia_quant.formats.onnx.rotary import channels_of_head, kept_head_size, rotary_tables
-from pythia_quant.formats.onnx.settings import OnnxSettings
 from pythia_quant.model.architecture import Architecture
+from pythia_quant.recipe.onnx_variant import OnnxSettings
 
 # The oldest that have all these operators: Gelu came with opset 20, 8-bit MatMulNBits with onnxruntime 1.22.
 _OPSET, _IR_VERSION = 21, 10

@@ -20,8 +20,8 @@ from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.nodes import OFFSETS
 from pythia_quant.formats.onnx.products import Product
 from pythia_quant.formats.onnx.rotary import rotated_pairs
-from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
 from pythia_quant.model.architecture import CONTRACT, Architecture
+from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 
 Layout = tuple[int, tuple[int, ...]]
 """A tensor's type, by its number in ONNX, and its shape."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
 from pythia_quant.model.architecture import CONTRACT, DENSE, EXPAND, MIXED, Architecture
+from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 
 EMBEDDINGS, HEAD, FINAL_NORM = "embeddings", "head", "final_norm"
 

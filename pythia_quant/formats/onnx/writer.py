@@ -16,12 +16,12 @@ from pythia_quant.formats.onnx.bundle import write_configs
 from pythia_quant.formats.onnx.external import ExternalWriter, model_path
 from pythia_quant.formats.onnx.nodes import OFFSETS
 from pythia_quant.formats.onnx.products import NORMS, Product
-from pythia_quant.formats.onnx.settings import Choice, OnnxSettings
 from pythia_quant.model import architecture as checkpoint
 from pythia_quant.model.architecture import CONTRACT, LINEARS, Architecture, layer_name
 from pythia_quant.model.equalize import equalize
 from pythia_quant.model.forward import Forward, layer_tensor_names, read_layer
 from pythia_quant.model.weights import WeightReader
+from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 
 _ROWS_AT_ONCE = 4096
 

@@ -18,14 +18,12 @@ from pydantic_core import PydanticCustomError
 from pythia_quant.core.errors import RecipeError, nearest, without_links
 from pythia_quant.core.settings import MOST_TOKENS, MOST_WINDOWS, Misfit, Name, Settings, VariantSettings
 from pythia_quant.core.text import short
-from pythia_quant.formats.gptq.settings import GptqSettings
-from pythia_quant.formats.onnx.settings import OnnxSettings
-from pythia_quant.located_error import error_at, located_error
-from pythia_quant.located_yaml import Keys, load_located
-from pythia_quant.measuring import DECODED, GateSettings, LambadaSettings, LatencySettings, TaskSettings
 from pythia_quant.model import suite
 from pythia_quant.model.architecture import Architecture
-from pythia_quant.variants import AnyVariant
+from pythia_quant.recipe.measurement import DECODED, GateSettings, LambadaSettings, LatencySettings, TaskSettings
+from pythia_quant.recipe.onnx_variant import OnnxSettings
+from pythia_quant.recipe.variants import AnyVariant, GptqSettings
+from pythia_quant.recipe.yaml_lines import Keys, error_at, load_located, located_error
 
 SOURCE_ROWS = ("torch-fp16", "torch-bf16", "torch-fp32")
 """Rows of the source as transformers runs it, measured beside the variants."""

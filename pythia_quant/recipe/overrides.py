@@ -8,10 +8,10 @@ from typing import Any
 
 from pythia_quant.core.errors import without_links
 from pythia_quant.core.progress import Notice
-from pythia_quant.located_yaml import Keys
-from pythia_quant.measuring import DECODED, LambadaSettings, LatencySettings, TaskSettings
 from pythia_quant.model.architecture import Architecture
-from pythia_quant.recipe import CalibrationSettings, Recipe, TextSettings, shipped_recipes
+from pythia_quant.recipe.measurement import DECODED, LambadaSettings, LatencySettings, TaskSettings
+from pythia_quant.recipe.recipe import CalibrationSettings, Recipe, TextSettings, shipped_recipes
+from pythia_quant.recipe.yaml_lines import Keys
 
 MODEL: Keys = ("source", "model")
 TEXT, CALIBRATION = ("evaluation", "text"), ("calibration", "text")
