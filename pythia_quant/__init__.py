@@ -36,12 +36,12 @@ if TYPE_CHECKING:  # for type checkers: `as` marks a name that users may import 
     from pythia_quant.hub.pull import pull as pull
     from pythia_quant.inputs import Inputs as Inputs
     from pythia_quant.inputs import load_inputs as load_inputs
-    from pythia_quant.manifest import Manifest as Manifest
     from pythia_quant.recipe.recipe import Recipe as Recipe
     from pythia_quant.recipe.recipe import load_recipe as load_recipe
-    from pythia_quant.results import Results as Results
-    from pythia_quant.results import Row as Row
-    from pythia_quant.results import load_results as load_results
+    from pythia_quant.records.manifest import Manifest as Manifest
+    from pythia_quant.records.results import Results as Results
+    from pythia_quant.records.results import Row as Row
+    from pythia_quant.records.results import load_results as load_results
 
 __version__ = "0.1.0"
 """The one place of the version; pyproject.toml reads it here."""
@@ -59,9 +59,9 @@ _MODULES = {
     "pythia_quant.hub.publish": ("Published", "publish"),
     "pythia_quant.hub.pull": ("pull",),
     "pythia_quant.inputs": ("Inputs", "load_inputs"),
-    "pythia_quant.manifest": ("Manifest",),
+    "pythia_quant.records.manifest": ("Manifest",),
     "pythia_quant.recipe.recipe": ("Recipe", "load_recipe"),
-    "pythia_quant.results": ("Results", "Row", "load_results"),
+    "pythia_quant.records.results": ("Results", "Row", "load_results"),
 }  # fmt: skip
 """The same names for the running program, by the module that defines them; tests/test_public_names.py compares."""
 

@@ -13,9 +13,9 @@ from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.foreign_files import MANIFEST, own_file
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.core.text import printable
-from pythia_quant.manifest import FileRecord, Manifest, read_manifest
 from pythia_quant.recipe.recipe import Recipe, RecipeSettings, with_absolute_files
 from pythia_quant.recipe.variants import parse_variant
+from pythia_quant.records.manifest import FileRecord, Manifest, read_manifest
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ from pythia_quant.formats import format_of
 from pythia_quant.formats.format import Costs, Format
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.inputs import Inputs
-from pythia_quant.manifest import CheckRecord, Manifest, SourceRecord
 from pythia_quant.model.generation_config import GENERATION_CONFIG, settings_to_write
 from pythia_quant.model.source import Source, companions
 from pythia_quant.model.tokenizer import TOKENIZER, write_uncut
+from pythia_quant.records.manifest import CheckRecord, Manifest, SourceRecord
 from pythia_quant.reuse import CODES, calibration_record, codes_record, fingerprint, is_stale, reuse
 
 

@@ -17,9 +17,9 @@ from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.file_hashes import sha256_if_changed
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.inputs import Inputs
-from pythia_quant.manifest import CalibrationRecord
 from pythia_quant.model.config import read_config
 from pythia_quant.model.source import Source
+from pythia_quant.records.manifest import CalibrationRecord
 
 CODES = "codes"
 """The note in a manifest that says of which artifact the integers are."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from pythia_quant.manifest import SourceRecord, TextRecord
-from pythia_quant.results import (
+from pythia_quant.records.manifest import SourceRecord, TextRecord
+from pythia_quant.records.results import (
     Drift,
     LatencyProtocol,
     Machine,

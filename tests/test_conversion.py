@@ -16,8 +16,8 @@ from pythia_quant.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, WHOLE_MODEL_BYTE
 from pythia_quant.conversion import check_space, convert, costs
 from pythia_quant.core.errors import ArtifactError, CorpusError
 from pythia_quant.inputs import Inputs, load_inputs
-from pythia_quant.manifest import CheckRecord
 from pythia_quant.recipe.recipe import load_recipe
+from pythia_quant.records.manifest import CheckRecord
 from pythia_quant.run import convert_all
 
 USAGE = namedtuple("USAGE", "total used free")

@@ -8,7 +8,7 @@ import pytest
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.foreign_files import MANIFEST
-from pythia_quant.manifest import Manifest, read_manifest
+from pythia_quant.records.manifest import Manifest, read_manifest
 
 FILE = {"bytes": 5, "sha256": "0" * 64}
 MANIFEST_FIELDS: dict[str, Any] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import measured
 import pytest
 
-from pythia_quant.results import save_results
+from pythia_quant.records.results import save_results
 
 SHOW = "recipes", "show", "pythia-1.4b"
 

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from pythia_quant.bench.metrics import METRICS, outdated, outdated_sizes
 from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.records.results import GateOutcome, Results, load_results, save_results
 from pythia_quant.report.files import read_files
 from pythia_quant.report.tables import render_table
 from pythia_quant.report.terminal import results_table
-from pythia_quant.results import GateOutcome, Results, load_results, save_results
 
 VERSION_1 = Path(__file__).parent / "data" / "results-1.json"
 

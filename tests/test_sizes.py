@@ -11,7 +11,6 @@ from safetensors.torch import save, save_file
 from tiny import TINY, random_weights, write_checkpoint
 from torch import Tensor
 
-from pythia_quant import sizes
 from pythia_quant.artifact import hash_files
 from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.external import StoredModel, find_model
@@ -20,6 +19,7 @@ from pythia_quant.model.architecture import ATTENTION_BIASES, HEAD, Architecture
 from pythia_quant.model.source import open_source
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 from pythia_quant.recipe.recipe import load_recipe
+from pythia_quant.records import sizes
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 

@@ -17,7 +17,6 @@ import torch
 from pydantic import ValidationError
 from rich.console import Console
 
-from pythia_quant import sizes
 from pythia_quant.artifact import Artifact, verify_files
 from pythia_quant.bench import memory, quality
 from pythia_quant.bench.gates import evaluate_gates
@@ -35,10 +34,11 @@ from pythia_quant.core.foreign_files import MANIFEST, read_object
 from pythia_quant.core.progress import Steps
 from pythia_quant.core.text import short
 from pythia_quant.inputs import Inputs
-from pythia_quant.manifest import Record, SourceRecord
 from pythia_quant.passages import Passages
 from pythia_quant.recipe.recipe import Recipe
-from pythia_quant.results import Lambada, LambadaProtocol, LatencyProtocol, Protocol, Results, Row, Speed
+from pythia_quant.records import sizes
+from pythia_quant.records.manifest import Record, SourceRecord
+from pythia_quant.records.results import Lambada, LambadaProtocol, LatencyProtocol, Protocol, Results, Row, Speed
 
 
 @dataclass(frozen=True)

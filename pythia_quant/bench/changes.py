@@ -11,7 +11,7 @@ from typing import Literal
 from pythia_quant.bench.metrics import METRICS, PER_PROCESS, Metric, Value, outdated, outdated_sizes
 from pythia_quant.bench.statistics import differences, estimate, of_windows
 from pythia_quant.core.errors import BenchmarkError
-from pythia_quant.results import Results, Row
+from pythia_quant.records.results import Results, Row
 
 Verdict = Literal["same", "better", "worse", "changed"]
 

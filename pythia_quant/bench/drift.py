@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pythia_quant.bench.comparison import Compared
 from pythia_quant.bench.statistics import of_windows
-from pythia_quant.results import CONFIDENCES, ConfidenceBin, Drift, Quantile
+from pythia_quant.records.results import CONFIDENCES, ConfidenceBin, Drift, Quantile
 
 QUANTILES = (0.5, 0.9, 0.99)
 HISTOGRAM_DECADES, BINS_PER_DECADE = (-12, 2), 10

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pythia_quant.bench.metrics import METRICS, Value
 from pythia_quant.recipe.measurement import GateSettings
-from pythia_quant.results import GateOutcome, Results, Row
+from pythia_quant.records.results import GateOutcome, Results, Row
 
 Outcome = Literal["passed", "failed", "undecided"]
 

@@ -22,7 +22,7 @@ from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.config import read_config
 from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer, tokenize
 from pythia_quant.passages import read_passages
-from pythia_quant.results import Lambada
+from pythia_quant.records.results import Lambada
 from pythia_quant.runtimes import Runtime
 
 
@@ -121,7 +121,7 @@ def measure_row(subject: dict[str, Any], file: str, examples: int | None, source
         threads: for the runtime.
 
     Returns:
-        A :class:`~pythia_quant.results.Lambada` as data.
+        A :class:`~pythia_quant.records.results.Lambada` as data.
     """
     passages, shape = read_passages(Path(file))[:examples], read_config(Path(source) / "config.json")
     tokenizer = open_tokenizer(Path(source) / TOKENIZER, shape.vocabulary)

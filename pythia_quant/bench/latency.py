@@ -18,7 +18,7 @@ from torch import Tensor
 from pythia_quant.bench.bandwidth import read_speed
 from pythia_quant.bench.others import Others
 from pythia_quant.bench.subject import Subject
-from pythia_quant.results import LatencyProtocol, Samples, SpeedProcess
+from pythia_quant.records.results import LatencyProtocol, Samples, SpeedProcess
 from pythia_quant.runtimes import Runtime
 
 ENOUGH_SECONDS, ENOUGH_SAMPLES = 10.0, 3
@@ -37,12 +37,12 @@ def measure(
     Args:
         subject: what to open, a :class:`~pythia_quant.bench.subject.Subject` as data.
         prompt: token ids to take the prompts from, as many as the longest has.
-        protocol: a :class:`~pythia_quant.results.LatencyProtocol` as data.
+        protocol: a :class:`~pythia_quant.records.results.LatencyProtocol` as data.
         threads: for the runtime.
         weight_bytes: read for each token; as many are read to find how fast memory is.
 
     Returns:
-        A :class:`~pythia_quant.results.SpeedProcess` as data.
+        A :class:`~pythia_quant.records.results.SpeedProcess` as data.
 
     Raises:
         ArtifactError: it cannot be loaded.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pythia_quant.core import machine
-from pythia_quant.results import Machine
+from pythia_quant.records.results import Machine
 
 
 def machine_record(device: str = "cpu") -> Machine:

@@ -22,7 +22,7 @@ from pythia_quant.bench.statistics import (
     perplexity,
     spread,
 )
-from pythia_quant.results import CONFIDENCES, Drift, Lambada, Results, Row, Speed
+from pythia_quant.records.results import CONFIDENCES, Drift, Lambada, Results, Row, Speed
 
 
 class Value(NamedTuple):

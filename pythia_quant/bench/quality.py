@@ -17,7 +17,7 @@ from pythia_quant.core.process import report_progress
 from pythia_quant.model.forward import Fp32Layers
 from pythia_quant.model.source import open_weights
 from pythia_quant.model.weights import WeightReader
-from pythia_quant.results import Drift, LayerError
+from pythia_quant.records.results import Drift, LayerError
 from pythia_quant.runtimes.layered import Layered, final_states
 
 LAYER_TOKENS = 2048
@@ -41,7 +41,7 @@ def measure(
         whole: whether it fits in memory; if not, it is run layer by layer, or not at all where nothing can.
 
     Returns:
-        The fields ``runtime``, ``as_run``, ``weights`` and ``layers`` of a :class:`~pythia_quant.results.Row`.
+        The fields ``runtime``, ``as_run``, ``weights`` and ``layers`` of a :class:`~pythia_quant.records.results.Row`.
     """
     target, expected = Subject.model_validate(subject), Reference(Path(reference))
     torch.set_num_threads(threads)

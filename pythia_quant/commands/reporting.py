@@ -81,8 +81,8 @@ def compare(
     Exits with 3 when something became worse. Results on different texts or by different protocols are refused.
     """
     from pythia_quant.bench.changes import compare_results
+    from pythia_quant.records.results import load_results
     from pythia_quant.report.changes import changes_data, changes_table
-    from pythia_quant.results import load_results
 
     comparison = compare_results(load_results(before), load_results(after))
     if as_json:

@@ -42,7 +42,7 @@ from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from pythia_quant.results import Results
+    from pythia_quant.records.results import Results
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 

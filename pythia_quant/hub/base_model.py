@@ -8,8 +8,8 @@ from pythia_quant.core.errors import HubError
 from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.hub_client import check_name
 from pythia_quant.core.hub_files import RemoteFile, Tree, fetch, read_tree
-from pythia_quant.manifest import Manifest, SourceRecord
 from pythia_quant.model.source_name import DEMO
+from pythia_quant.records.manifest import Manifest, SourceRecord
 
 NONE = "none"
 """Says that there is no repository with the source's weights."""

@@ -17,10 +17,11 @@ from pythia_quant.hub.original import PARTS, Original, metadata, sections, split
 from pythia_quant.hub.public import public_recipe
 from pythia_quant.hub.quoting import code, fenced, plain, quoted
 from pythia_quant.hub.stored import TITLES, bits, stored, warnings
-from pythia_quant.manifest import Manifest
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO
 from pythia_quant.recipe.variants import parse_variant
+from pythia_quant.records.manifest import Manifest
+from pythia_quant.records.results import RESULTS, Results, Row
 from pythia_quant.report.facts import (
     PERCENTILES,
     latency_line,
@@ -32,7 +33,6 @@ from pythia_quant.report.facts import (
 )
 from pythia_quant.report.numbers import shown
 from pythia_quant.report.tables import escaped, markdown_table
-from pythia_quant.results import RESULTS, Results, Row
 
 _HUB = "https://huggingface.co"
 _DRIFT = {

@@ -8,7 +8,7 @@ from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 from pythia_quant.bench.metrics import METRICS
 from pythia_quant.hub.quoting import plain
 from pythia_quant.recipe.yaml_lines import parse_plain
-from pythia_quant.results import Results
+from pythia_quant.records.results import Results
 
 EXAMPLES = 5_153
 """Of LAMBADA's test set: an accuracy on fewer is not the benchmark's."""

@@ -14,10 +14,10 @@ from pythia_quant.core.hub_client import is_name
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.hub.quoting import plain
 from pythia_quant.hub.stored import TITLES, bits
-from pythia_quant.manifest import Manifest
 from pythia_quant.model.source_name import DEMO
 from pythia_quant.recipe.variants import BnbSettings
-from pythia_quant.results import Results, Row
+from pythia_quant.records.manifest import Manifest
+from pythia_quant.records.results import Results, Row
 
 _MEASURED = {
     "perplexity": "perplexity", "ppl_drift": "perplexity_drift", "kl": "kl_divergence", "top1": "top1_agreement",

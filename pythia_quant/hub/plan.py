@@ -13,7 +13,7 @@ from pythia_quant.core.hub_client import NoRepositoryError, NoRevisionError, api
 from pythia_quant.core.hub_files import Content, Tree, fetch, read_tree
 from pythia_quant.hub.base_model import CARD
 from pythia_quant.hub.publication import OURS, Publication
-from pythia_quant.manifest import read_manifest
+from pythia_quant.records.manifest import read_manifest
 
 State = Literal["new", "changed", "same", "not compared"]
 _NOT_OF_A_MODEL = (".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.md")

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from pythia_quant.core.errors import RecipeError
 from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.core.text import printable
-from pythia_quant.manifest import Manifest, Record, SourceRecord
 from pythia_quant.recipe.recipe import RecipeSettings
-from pythia_quant.results import Results, Row
+from pythia_quant.records.manifest import Manifest, Record, SourceRecord
+from pythia_quant.records.results import Results, Row
 
 R = TypeVar("R", bound=Record)
 

@@ -17,7 +17,7 @@ from pythia_quant.hub.base_model import CARD, base_model, original_card
 from pythia_quant.hub.card import render_card, results_url
 from pythia_quant.hub.eval_results import benchmark_task, eval_results_yaml
 from pythia_quant.hub.public import public_manifest, public_recipe, public_results, serialized
-from pythia_quant.results import RESULTS, Results, Row, load_results
+from pythia_quant.records.results import RESULTS, Results, Row, load_results
 
 RECIPE = "recipe.yaml"
 EVAL_RESULTS = ".eval_results/lambada.yaml"

@@ -14,7 +14,7 @@ from pythia_quant.core.hub_client import check_name
 from pythia_quant.core.hub_files import commit_of, fetch, forget
 from pythia_quant.core.progress import Report, silent
 from pythia_quant.hub import SCHEME
-from pythia_quant.manifest import FileRecord, read_manifest
+from pythia_quant.records.manifest import FileRecord, read_manifest
 
 
 def pull(artifact: str, report: Report = silent) -> Path:

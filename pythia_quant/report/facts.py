@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pythia_quant.bench.metrics import bits_per_byte, outdated, outdated_sizes, plus_minus, reference_perplexity
+from pythia_quant.records.results import Results
 from pythia_quant.report.files import ResultFile
-from pythia_quant.results import Results
 
 PERCENTILES = "from the 10th to the 90th percentile"
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.file_hashes import sha256
-from pythia_quant.results import RESULTS, Machine, Results, load_results
+from pythia_quant.records.results import RESULTS, Machine, Results, load_results
 
 _UNREMARKABLE = ("main", "builtin")
 

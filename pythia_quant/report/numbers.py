@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pythia_quant.bench.metrics import Metric, Value
-from pythia_quant.results import Row
+from pythia_quant.records.results import Row
 
 _DECIMALS = {"prefill": 0, "memory": 0, "disk": 1, "bits_per_byte": 3, "limit_share": 1, "first_token": 1}
 _SIGNED = ("ppl_drift", "ppl_drift_weights")

@@ -15,11 +15,11 @@ from markupsafe import Markup
 from pythia_quant.bench.gates import describe
 from pythia_quant.bench.metrics import METRICS, Metric
 from pythia_quant.core.text import printable
+from pythia_quant.records.results import GateOutcome, Results, Row
 from pythia_quant.report.facts import facts, latency_line, machine_line, remarks, source_line, text_line
 from pythia_quant.report.files import ResultFile
 from pythia_quant.report.numbers import lacking, shown
 from pythia_quant.report.theme import DARK, LIGHT, MARKERS, Style, Theme, slots
-from pythia_quant.results import GateOutcome, Results, Row
 
 MARKER = "pythia-quant report"
 """What the page names as its generator: a folder with such a page is ours to replace."""

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 
 from pythia_quant.bench.metrics import METRICS, Metric, Value, fp16_floor
 from pythia_quant.core.text import printable
+from pythia_quant.records.results import Results, Row
 from pythia_quant.report.canvas import WIDTH, drawing, dress, fixed_ticks, log_scale, margins, new_figure
 from pythia_quant.report.files import letter
 from pythia_quant.report.labels import MOST, Line, Name, legend, legend_height, name_points, shortened
 from pythia_quant.report.pareto import pareto_front
 from pythia_quant.report.theme import LIGHT, Look, row_styles
-from pythia_quant.results import Results, Row
 
 _LOWEST = 1e-3  # mnat: the least that is told apart where no fp16 floor says so
 

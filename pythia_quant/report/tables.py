@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pythia_quant.bench.gates import describe
 from pythia_quant.bench.metrics import METRICS, Metric
 from pythia_quant.core.text import printable, printable_json
+from pythia_quant.records.results import Results, Row
 from pythia_quant.report.facts import (
     PERCENTILES,
     latency_line,
@@ -25,7 +26,6 @@ from pythia_quant.report.facts import (
 )
 from pythia_quant.report.files import ResultFile
 from pythia_quant.report.numbers import shown
-from pythia_quant.results import Results, Row
 
 TableFormat = Literal["markdown", "csv", "json"]
 

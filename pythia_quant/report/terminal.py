@@ -19,7 +19,7 @@ from pythia_quant.bench.metrics import (
     plus_minus,
     reference_perplexity,
 )
-from pythia_quant.results import Results, Row
+from pythia_quant.records.results import Results, Row
 
 WIDTH = 100
 _HEADINGS = (

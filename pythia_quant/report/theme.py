@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pythia_quant.results import Results
+from pythia_quant.records.results import Results
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from measured import results, row
 
 from pythia_quant.bench.changes import Change, compare_results
 from pythia_quant.core.errors import BenchmarkError
-from pythia_quant.results import Results, Row
+from pythia_quant.records.results import Results, Row
 
 
 def change(before: Row, after: Row, metric: str) -> Change:

@@ -19,7 +19,7 @@ from pythia_quant.core.progress import silent
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import load_recipe
-from pythia_quant.results import GateOutcome, Protocol, Row
+from pythia_quant.records.results import GateOutcome, Protocol, Row
 
 VARIANT, LAYER = "onnx-int8", 2
 

@@ -4,7 +4,7 @@ import torch
 
 from pythia_quant.bench.comparison import Compared
 from pythia_quant.bench.drift import Tally, by_confidence, histogram, quantile
-from pythia_quant.results import CONFIDENCES
+from pythia_quant.records.results import CONFIDENCES
 
 GENERATOR = np.random.default_rng(0)
 KL = np.exp(GENERATOR.normal(-8, 2, (40, 300)) + GENERATOR.normal(0, 0.5, (40, 1)))

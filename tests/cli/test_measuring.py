@@ -12,7 +12,7 @@ from pathlib import Path
 from passages import write_passages
 from program import refuse, run, succeed
 
-from pythia_quant.results import load_results
+from pythia_quant.records.results import load_results
 
 
 def test_bench_measures_again_and_prints_json(finished: Path) -> None:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from pythia_quant.artifact import open_artifact, verify_files
 from pythia_quant.cli import app
 from pythia_quant.recipe.recipe import Recipe
-from pythia_quant.results import GateOutcome, load_results
+from pythia_quant.records.results import GateOutcome, load_results
 from pythia_quant.run import Outcome
 
 

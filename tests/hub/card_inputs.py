@@ -9,10 +9,10 @@ from typing import Any
 import measured
 
 from pythia_quant.bench.gates import evaluate_gates
-from pythia_quant.manifest import CalibrationRecord, CheckRecord, FileRecord, Manifest, SourceRecord, TextRecord
 from pythia_quant.recipe.measurement import GateSettings
 from pythia_quant.recipe.recipe import load_recipe
-from pythia_quant.results import Lambada, LambadaProtocol, Results
+from pythia_quant.records.manifest import CalibrationRecord, CheckRecord, FileRecord, Manifest, SourceRecord, TextRecord
+from pythia_quant.records.results import Lambada, LambadaProtocol, Results
 
 COMMIT = "50f5173d932e8e61f858120bcb800b97af589f46"
 HUB = SourceRecord(

@@ -10,8 +10,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from pythia_quant.hub.card import render_card
-from pythia_quant.manifest import Manifest
-from pythia_quant.results import Results
+from pythia_quant.records.manifest import Manifest
+from pythia_quant.records.results import Results
 
 ORIGINAL = """\
 ---

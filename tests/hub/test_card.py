@@ -12,8 +12,8 @@ from rendered_card import card, front, outline, section, tokens
 from pythia_quant.bench.metrics import METRICS
 from pythia_quant.core.text import printable
 from pythia_quant.hub.public import public_recipe
-from pythia_quant.manifest import FileRecord
-from pythia_quant.results import Drift
+from pythia_quant.records.manifest import FileRecord
+from pythia_quant.records.results import Drift
 
 VARIANTS = ("bnb-nf4", "gptq-int4", "onnx-int8", "onnx-int8-dynamic", "onnx-int4", "onnx-fp32")
 

@@ -13,8 +13,8 @@ from pythia_quant.core.errors import RecipeError
 from pythia_quant.core.text import printable
 from pythia_quant.hub.card import render_card
 from pythia_quant.hub.public import local_paths, public_manifest, public_recipe, public_results, serialized
-from pythia_quant.manifest import FileRecord, Manifest, SourceRecord
 from pythia_quant.recipe.recipe import load_recipe
+from pythia_quant.records.manifest import FileRecord, Manifest, SourceRecord
 
 
 def with_local_files(of: Manifest) -> Manifest:

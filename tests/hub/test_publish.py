@@ -12,7 +12,7 @@ from hub_user import SOURCE, Client
 from loopback import Hub, User
 
 from pythia_quant.core.file_hashes import sha256
-from pythia_quant.results import load_results, save_results
+from pythia_quant.records.results import load_results, save_results
 
 ONNX = ("publish", "--repo-id", "me/tiny-onnx", "--yes")
 

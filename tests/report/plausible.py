@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pythia_quant.bench.gates import evaluate_gates
-from pythia_quant.manifest import SourceRecord, TextRecord
 from pythia_quant.recipe.measurement import GateSettings
-from pythia_quant.results import (
+from pythia_quant.records.manifest import SourceRecord, TextRecord
+from pythia_quant.records.results import (
     Drift,
     Lambada,
     LambadaProtocol,

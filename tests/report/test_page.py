@@ -17,9 +17,9 @@ from measured import results, row
 
 from pythia_quant.bench.gates import describe
 from pythia_quant.bench.metrics import METRICS
+from pythia_quant.records.results import Results
 from pythia_quant.report.numbers import shown
 from pythia_quant.report.write import write_report
-from pythia_quant.results import Results
 
 NASTY = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$x_y$", "a|b", "'; alert(1) //", "{{ 7*7 }}"]
 

@@ -8,10 +8,10 @@ from rich.console import Console
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.recipe.measurement import GateSettings
+from pythia_quant.records.results import Drift, Results, load_results, save_results
 from pythia_quant.report.facts import remarks
 from pythia_quant.report.plots import plot_results
 from pythia_quant.report.terminal import print_results
-from pythia_quant.results import Drift, Results, load_results, save_results
 
 
 def printed(measured: Results) -> str:

@@ -8,10 +8,10 @@ import pytest
 from measured import results, row
 
 from pythia_quant.bench.metrics import METRICS, Value
+from pythia_quant.records.results import Drift, Results
 from pythia_quant.report.files import ResultFile, letter, read_files, short_labels
 from pythia_quant.report.numbers import lacking, shown
 from pythia_quant.report.tables import render_table
-from pythia_quant.results import Drift, Results
 
 
 def files(*contents: Results) -> list[ResultFile]:

@@ -6,8 +6,8 @@ import pytest
 from measured import results, row
 
 from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.records.results import Drift, Results
 from pythia_quant.report.write import write_report
-from pythia_quant.results import Drift, Results
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -1,32 +1,37 @@
-"""Check a result file beyond its types: numbers are possible, lists have equal lengths, rows exist.
-
-The check runs once, when a file is loaded, so that no reader of results needs another.
-"""
+"""Result files of others and of older versions: what can be in them, brought to the present one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
 from pythia_quant.core.text import printable, short
 
 if TYPE_CHECKING:
-    from pythia_quant.results import Drift, Results, Row
+    from pythia_quant.records.results import Drift, Results, Row
 
 LARGEST = 3.5e38
 """Just above fp32's largest number: nothing that was measured is larger, and sums of squares stay finite."""
+
 _MOST = 2**53
+
 _DRIFT = ("nll", "kl", "top1")
+
 _HISTOGRAM_BINS = 140
+
 _GATES = ("max_ppl_drift", "max_kl", "min_top1", "min_speedup")
 
 # By the name of the field, wherever it stands: whether a number can be its value.
 _Rule = Callable[[float], bool]
+
 _POSITIVE: _Rule = lambda value: value > 0  # noqa: E731
+
 _COUNT: _Rule = lambda value: value >= 0  # noqa: E731
+
 _SHARE: _Rule = lambda value: 0 <= value <= 1  # noqa: E731
+
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(
         ("context", "prompts", "contexts", "decoded", "tokens", "bytes", "seconds", "threads", "parameters", "cores",
@@ -40,6 +45,7 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("top1", "top5", "share"), _SHARE),
     **dict.fromkeys(("windows", "examples"), lambda value: value >= 2),
 }  # fmt: skip
+
 _MAY_BE_INFINITE = ("alone", "after", "value", "low", "high", "log_likelihood")
 """Errors of a layer that adds nothing, a gate's value that is none and its interval, a word that cannot be."""
 
@@ -155,3 +161,70 @@ def _possible(key: str, value: float) -> bool:
 
 def _lengths(values: Sequence[object], expected: int, rule: str) -> str:
     return f"has {len(values):,} values; {rule} is {expected:,}"
+
+
+CURRENT: Any = 4
+"""The schema version that is written."""
+
+
+def upgrade(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a result file, of any version up to :data:`CURRENT`, as the present version has it."""
+    for version in range(data["schema_version"], CURRENT):
+        data = _STEPS[version](data)
+    return data
+
+
+def _to_2(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had one prompt, one context and one process a row, and CPU and instruction sets in one string."""
+    data = dict(data)
+    name, _, sets = data.pop("cpu").partition(" (")
+    machine = {
+        "cpu": name,
+        "instruction_sets": sets.rstrip(")").split(),
+        "cores": data.pop("cores"),
+        "memory_bytes": None,
+        "system": "not recorded",
+        "versions": data.pop("versions"),
+    }
+    latency, rows = None, []
+    for before in data["rows"]:
+        row = dict(before)
+        speed = row.pop("speed", None)
+        row["speeds"] = [_speed_1(speed)] if speed else []
+        rows.append(row)
+        if speed:
+            latency = {
+                "version": 1,
+                "prompts": [speed["prompt_tokens"]],
+                "contexts": [speed["decode_prompt_tokens"]],
+                "decoded": len(speed["decode_seconds"]),
+                "repetitions": len(speed["prefill_seconds"]),
+                "warm_up": 2,
+                "rounds": 1,
+            }
+    return data | {"schema_version": 2, "machine": machine, "latency": latency, "rows": rows}
+
+
+def _speed_1(speed: dict[str, Any]) -> dict[str, Any]:
+    process = {
+        "load_seconds": speed["load_seconds"],
+        "first_token_seconds": None,
+        "prefill": [{"tokens": speed["prompt_tokens"], "seconds": speed["prefill_seconds"]}],
+        "decode": [{"tokens": speed["decode_prompt_tokens"], "seconds": speed["decode_seconds"]}],
+        "start_rss_bytes": speed["start_rss_bytes"],
+        "peak_rss_bytes": speed["peak_rss_bytes"],
+    }
+    return {"threads": speed["threads"], "weight_bytes": None, "processes": [process]}
+
+
+def _to_3(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 knew protocol ``windows`` in version 1 only, the first windows of a text."""
+    return data | {"schema_version": 3, "protocol": {"version": 1} | data["protocol"]}
+
+
+def _to_4(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 counted the bits of tensors alone, and all files of an artifact: which files they were is not known."""
+    return data | {"schema_version": 4, "size_version": 1}
+
+
+_STEPS = {1: _to_2, 2: _to_3, 3: _to_4}

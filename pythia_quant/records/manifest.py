@@ -18,10 +18,10 @@ from pydantic import (
     model_validator,
 )
 
-from pythia_quant import sizes
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.foreign_files import artifact_file_name
 from pythia_quant.core.text import printable
+from pythia_quant.records import sizes
 
 MOST_BYTES = 50_000_000
 """Larger manifests are refused unread; that of the largest model has a hundredth of it."""

@@ -12,9 +12,8 @@ from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.files import replace_file, target_lock
 from pythia_quant.core.foreign_files import read_object
 from pythia_quant.core.text import short
-from pythia_quant.manifest import Record, SourceRecord, TextRecord
-from pythia_quant.results_check import first_fault
-from pythia_quant.results_versions import CURRENT, upgrade
+from pythia_quant.records.manifest import Record, SourceRecord, TextRecord
+from pythia_quant.records.results_check import CURRENT, first_fault, upgrade
 
 RESULTS = "results.json"
 _EDITED = "it was edited, or a newer version wrote it"
