@@ -8,12 +8,12 @@ import numpy as np
 
 from pythia_quant.core.errors import CorpusError
 from pythia_quant.core.hub_files import Tell, say_nothing
-from pythia_quant.corpus import Text, Tokens, calibration_windows, encode, spread_windows
 from pythia_quant.model.source import Source, open_source
 from pythia_quant.recipe.overrides import with_context_of
 from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records.manifest import CalibrationRecord, TextRecord
-from pythia_quant.texts import load_text
+from pythia_quant.texts.load import load_text
+from pythia_quant.texts.windows import Text, Tokens, calibration_windows, encode, spread_windows
 
 MIN_WINDOWS = 2
 

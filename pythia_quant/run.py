@@ -20,11 +20,11 @@ from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO
-from pythia_quant.passages import Passages, load_passages
 from pythia_quant.recipe.overrides import MODEL, override, without_fetched_passages
 from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records.manifest import SourceRecord
 from pythia_quant.records.results import RESULTS, Results, save_results
+from pythia_quant.texts.lambada import Passages, load_passages
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ import pytest
 from tiny import byte_tokenizer
 from tokenizers import Tokenizer
 
-from pythia_quant import builtin_text
-from pythia_quant.builtin_text import Document, documents, held_out_text
 from pythia_quant.core.files import cache_folder
-from pythia_quant.corpus import encode, shared
 from pythia_quant.model.source import open_source
 from pythia_quant.model.source_name import DEMO
+from pythia_quant.texts import builtin
+from pythia_quant.texts.builtin import Document, documents, held_out_text
+from pythia_quant.texts.windows import encode, shared
 
 
 def test_documents_are_held_out_by_their_name_alone() -> None:
@@ -32,7 +32,7 @@ def test_paragraphs_that_share_13_tokens_with_the_training_text_are_dropped(
     held_out = next(name for name in names if Document(name, "").held_out)
     training = next(name for name in names if not Document(name, "").held_out)
     texts = [Document(held_out, f"{kept}\n\n{dropped} x\n\nand a third"), Document(training, f"long ago, {dropped} y")]
-    monkeypatch.setattr(builtin_text, "documents", lambda: texts)
+    monkeypatch.setattr(builtin, "documents", lambda: texts)
     right = f"{kept}\n\nand a third"
     assert held_out_text(byte_tokenizer()) == right
     (file,) = cache_folder("texts").iterdir()
@@ -50,7 +50,7 @@ def tokenizer() -> Tokenizer:
 
 def test_this_python_gives_the_demo_enough_text_without_overlap(tokenizer: Tokenizer) -> None:
     held_out = encode(tokenizer, held_out_text(tokenizer))
-    training = encode(tokenizer, builtin_text.training_text())
+    training = encode(tokenizer, builtin.training_text())
     assert len(held_out) >= 120 * 512
     assert len(training) >= 128 * 512
     assert not shared(held_out, training).any()

@@ -7,10 +7,10 @@ import pytest
 from tiny import byte_tokenizer
 from tokenizers import Tokenizer
 
-from pythia_quant import corpus
 from pythia_quant.core.files import Cache, cache_folder
-from pythia_quant.corpus import encode
 from pythia_quant.model.tokenizer import tokenize
+from pythia_quant.texts import windows
+from pythia_quant.texts.windows import encode
 
 
 @pytest.fixture(autouse=True)
@@ -73,14 +73,14 @@ def test_readers_see_all_of_an_entry_while_others_replace_it() -> None:
 
 
 def test_a_long_text_is_tokenized_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus, "_LEAST_CHARACTERS", 10)
+    monkeypatch.setattr(windows, "_LEAST_CHARACTERS", 10)
     calls = []
 
     def counted(tokenizer: Tokenizer, text: str) -> object:
         calls.append(text)
         return tokenize(tokenizer, text)
 
-    monkeypatch.setattr(corpus, "tokenize", counted)
+    monkeypatch.setattr(windows, "tokenize", counted)
     tokenizer, text = byte_tokenizer(), "Grüße an 東京, twice over"
     right = np.array(tokenizer.encode(text, add_special_tokens=False).ids)
     for _ in range(2):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pythia_quant.core.errors import CorpusError
-from pythia_quant.corpus import calibration_windows, shared, spread_windows, windows
+from pythia_quant.texts.windows import calibration_windows, shared, spread_windows, windows
 
 SMALL = st.lists(st.integers(0, 2), max_size=60)
 

@@ -35,8 +35,8 @@ from pythia_quant.model.generation_config import GENERATION_CONFIG, read_model, 
 from pythia_quant.model.pickled import read_pickle
 from pythia_quant.model.suite import names_several, parse_revisions
 from pythia_quant.model.weights import WeightFiles, weight_file_names
-from pythia_quant.passages import read_passages
-from pythia_quant.text_files import read_text
+from pythia_quant.texts.lambada import read_passages
+from pythia_quant.texts.load import read_text
 
 INDEX = {"metadata": {"total_size": 10}, "weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}
 

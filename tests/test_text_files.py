@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pythia_quant.core.errors import CorpusError
-from pythia_quant.text_files import read_text
+from pythia_quant.texts.load import read_text
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from tiny import TINY, byte_tokenizer, write_checkpoint
 from tokenizers import Tokenizer
 
 from pythia_quant.core.errors import ArtifactError, CorpusError, SourceError
-from pythia_quant.corpus import encode
 from pythia_quant.model.architecture import SpecialTokens
 from pythia_quant.model.generation_config import read_model
 from pythia_quant.model.source import open_source
 from pythia_quant.model.tokenizer import check_belongs, open_tokenizer, tokenize, write_uncut
+from pythia_quant.texts.windows import encode
 
 TEXT = "a text of more than eight bytes, " * 20
 

@@ -1,7 +1,7 @@
 """How the demo model was made: `python tools/train_demo.py --out DIR` (about half an hour on two cores).
 
 A GPT-NeoX with the body of pythia-14m (6 layers, width 128, 4 heads), context 512, and a byte-level BPE tokenizer of
-4,096 tokens, trained on the text of :mod:`pythia_quant.builtin_text` without its held-out documents.
+4,096 tokens, trained on the text of :mod:`pythia_quant.texts.builtin` without its held-out documents.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from rich.progress import track
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from pythia_quant.builtin_text import documents, held_out_text
-from pythia_quant.corpus import encode, windows
 from pythia_quant.model.architecture import Architecture
+from pythia_quant.texts.builtin import documents, held_out_text
+from pythia_quant.texts.windows import encode, windows
 
 VOCABULARY, CONTEXT, END_OF_TEXT = 4096, 512, "<|endoftext|>"
 PEAK_LEARNING_RATE, FINAL_SHARE, WARMUP_STEPS, WEIGHT_DECAY = 3e-3, 0.05, 100, 0.1

@@ -35,10 +35,10 @@ from torch import Tensor
 from pythia_quant.bench.quality import measure_drifts
 from pythia_quant.bench.statistics import Estimate, differences, of_windows
 from pythia_quant.core import machine
-from pythia_quant.corpus import encode, spread_windows
 from pythia_quant.model.source import open_source
 from pythia_quant.records.results import Drift
-from pythia_quant.text_files import read_text
+from pythia_quant.texts.load import read_text
+from pythia_quant.texts.windows import encode, spread_windows
 
 
 @contextmanager

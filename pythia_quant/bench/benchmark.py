@@ -34,11 +34,11 @@ from pythia_quant.core.foreign_files import MANIFEST, read_object
 from pythia_quant.core.progress import Steps
 from pythia_quant.core.text import short
 from pythia_quant.inputs import Inputs
-from pythia_quant.passages import Passages
 from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records import sizes
 from pythia_quant.records.manifest import Record, SourceRecord
 from pythia_quant.records.results import Lambada, LambadaProtocol, LatencyProtocol, Protocol, Results, Row, Speed
+from pythia_quant.texts.lambada import Passages
 
 
 @dataclass(frozen=True)

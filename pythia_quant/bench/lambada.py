@@ -21,9 +21,9 @@ from pythia_quant.core.progress import Report, silent
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.config import read_config
 from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer, tokenize
-from pythia_quant.passages import read_passages
 from pythia_quant.records.results import Lambada
 from pythia_quant.runtimes import Runtime
+from pythia_quant.texts.lambada import read_passages
 
 
 class Example(NamedTuple):

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pythia_quant.bench.statistics import Estimate, of_windows, perplexity
-from pythia_quant.corpus import spread_windows
+from pythia_quant.texts.windows import spread_windows
 
 Series = NDArray[np.float64]
 Measured = tuple[Series, Callable[[Estimate], Estimate]]

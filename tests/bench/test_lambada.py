@@ -18,7 +18,7 @@ from pythia_quant.bench.lambada import (
 )
 from pythia_quant.bench.metrics import last_word_accuracy, last_word_perplexity
 from pythia_quant.core.errors import BenchmarkError, CorpusError
-from pythia_quant.passages import read_passages
+from pythia_quant.texts.lambada import read_passages
 
 BYTES = byte_tokenizer()
 SPACE, OTHERS = "Ġ", TINY.vocabulary - 1

@@ -10,7 +10,7 @@ from pythia_quant.core.file_hashes import sha256_if_changed
 from pythia_quant.core.foreign_files import parse_json
 from pythia_quant.core.hub_files import Tell, fetch, say_nothing
 from pythia_quant.recipe.measurement import LambadaSettings
-from pythia_quant.text_files import read_utf8
+from pythia_quant.texts.load import read_utf8
 
 _HINT = 'a line is {"text": "…"}, as in data/lambada_test.jsonl of the dataset EleutherAI/lambada_openai'
 

@@ -18,8 +18,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from pythia_quant.core.files import Cache
-from pythia_quant.corpus import OVERLAP_LENGTH, encode, shared
 from pythia_quant.model.tokenizer import tokenize
+from pythia_quant.texts.windows import OVERLAP_LENGTH, encode, shared
 
 HELD_OUT_SHARE = 0.15
 _CACHE = Cache("texts", 50_000_000)

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import codecs
 import json
+import platform
 from collections.abc import Iterable
 from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from pythia_quant.core.errors import CorpusError, nearest
 from pythia_quant.core.foreign_files import parse_json
+from pythia_quant.core.hub_files import Tell, fetch, say_nothing
 from pythia_quant.core.text import printable
+from pythia_quant.recipe.recipe import TextSettings
+from pythia_quant.texts.builtin import held_out_text, training_text
+from pythia_quant.texts.windows import Text
 
 _ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }  # fmt: skip
 """By the marks that such a file begins with; that of UTF-32 begins with UTF-16's."""
+
 _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
 _ROWS = (".jsonl", ".ndjson", ".jsonlines")
+
 _HINT = "give UTF-8 text, JSON lines (.jsonl) or parquet (.parquet)"
 
 
@@ -129,3 +139,28 @@ def _texts(rows: Iterable[Any], column: str, where: Path | str) -> Iterable[str]
         if row is not None and not isinstance(row, str):
             raise CorpusError(f"column {column!r} holds {type(row).__name__}, not text", where=str(where), hint=_HINT)
         yield row or ""
+
+
+def load_text(settings: TextSettings, tokenizer: Tokenizer, progress: Tell = say_nothing) -> Text:
+    """Load a text.
+
+    Args:
+        settings: which one.
+        tokenizer: decides what the built-in held-out text shares with the training text.
+        progress: told how much of a download has come.
+
+    Raises:
+        CorpusError: it is not there or not text.
+        SourceError: the hub cannot give it.
+    """
+    if settings.builtin:
+        content = training_text() if settings.builtin == "training" else held_out_text(tokenizer)
+        return Text(f"Python {platform.python_version()} standard library, {settings.builtin} documents", content)
+    assert settings.file is not None  # noqa: S101 - TextSettings guarantees one of the two
+    name, path = settings.file, Path(settings.file)
+    if settings.dataset is not None:
+        cached = fetch(settings.dataset, settings.file, settings.revision, "dataset", progress)
+        if cached is None:
+            raise CorpusError(f"has no file {settings.file}", where=f"dataset {settings.dataset}@{settings.revision}")
+        name, path = f"{settings.dataset} {settings.file}", cached
+    return Text(name, read_text(path, settings.column, settings.join))
