@@ -25,7 +25,7 @@ from typing import Any
 STEPS = {
     "reading": [("pythia_quant.model.weights", "WeightFiles.read")],
     "equalizing": [("pythia_quant.formats.onnx.writer", "equalize")],
-    "quantizing": [("pythia_quant.formats.onnx.blocks", "quantize")],
+    "quantizing": [("pythia_quant.quantizers.blocks", "quantize")],
     "writing": [("pythia_quant.formats.onnx.external", "ExternalWriter.add")],
     "probe": [("pythia_quant.model.forward", "Forward.layer")],
     "hashing": [("pythia_quant.core.file_hashes", "sha256")],

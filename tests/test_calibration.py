@@ -10,13 +10,12 @@ from tiny import TINY, random_weights, write_checkpoint
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM
 
-from pythia_quant import calibration
-from pythia_quant.calibration import Calibration
 from pythia_quant.model.architecture import EMBEDDING
 from pythia_quant.model.equalize import equalize
 from pythia_quant.model.forward import attend, expand, layer_forward, read_layer
 from pythia_quant.model.weights import WeightFiles
-from pythia_quant.quantizers.moments import Moments
+from pythia_quant.quantizers import calibration
+from pythia_quant.quantizers.calibration import Calibration, Moments
 
 IDS = torch.randint(TINY.vocabulary, (5, 32), generator=torch.Generator().manual_seed(0))
 

@@ -27,7 +27,7 @@ from pythia_quant.formats import format_of
 from pythia_quant.inputs import Inputs
 from pythia_quant.model.forward import Fp32Layers
 from pythia_quant.model.weights import WeightReader
-from pythia_quant.quantizers import rtn
+from pythia_quant.quantizers import grid
 
 Row = Method | str
 """A method, or the name of one of the recipe's variants."""
@@ -111,4 +111,4 @@ class Quality:
 
 
 def _nearest(source: WeightReader, bits: int, layer: str) -> Tensor:
-    return rtn.quantize(source.read(f"{layer}.weight").float(), bits, GROUP_SIZE).dequantize()
+    return grid.round_to_nearest(source.read(f"{layer}.weight").float(), bits, GROUP_SIZE).dequantize()

@@ -13,7 +13,7 @@ import onnx
 import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from pythia_quant.formats.onnx.blocks import Blocks
+from pythia_quant.quantizers.blocks import Blocks
 
 Array = npt.NDArray[Any]
 

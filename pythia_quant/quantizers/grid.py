@@ -10,7 +10,9 @@ from torch import Tensor
 from pythia_quant.core.errors import QuantizationError
 
 _SMALLEST_SCALE = 2.0**-24  # of fp16: keeps a group of zeros from dividing by zero, and it comes back as zeros
+
 _LARGEST_SCALE = 65504.0
+
 _SHARES = tuple(share / 20 for share in range(9, 23))  # of the full range, 0.45 to 1.1: 2 bits want 0.5, 8 bits 1
 
 
@@ -164,3 +166,21 @@ def bounds(groups: Tensor) -> list[tuple[int, int]]:
     """Return the first input of each group of neighbours, and the one after its last; `groups` is int32 [in]."""
     ends = torch.unique_consecutive(groups, return_counts=True)[1].cumsum(0).tolist()
     return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def round_to_nearest(weight: Tensor, bits: int, group_size: int, *, symmetric: bool = True) -> Quantized:
+    """Quantize a weight, fp32 [out, in], on a grid per row and `group_size` neighbouring inputs.
+
+    Raises:
+        QuantizationError: the group size does not divide the inputs, or a scale exceeds fp16.
+    """
+    groups = consecutive_groups(weight.shape[1], group_size)
+    grouped = weight.unflatten(1, (-1, group_size))
+    grid = fit(grouped, bits, dim=-1, symmetric=symmetric)
+    return Quantized(
+        bits=bits,
+        codes=grid.encode(grouped).flatten(1),
+        scales=grid.scale.squeeze(-1).half(),
+        zeros=grid.zero.squeeze(-1).byte(),
+        groups=groups,
+    )

@@ -16,7 +16,6 @@ from tiny import random_weights
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.job import Job
-from pythia_quant.formats.onnx.blocks import quantize
 from pythia_quant.formats.onnx.external import PAGE, StoredModel, find_model
 from pythia_quant.formats.onnx.reader import read
 from pythia_quant.formats.onnx.writer import write
@@ -25,6 +24,7 @@ from pythia_quant.model.config import read_config
 from pythia_quant.model.equalize import equalize
 from pythia_quant.model.forward import final_hidden_states, head_weight, read_layer
 from pythia_quant.model.weights import WeightFiles
+from pythia_quant.quantizers.blocks import quantize
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 from pythia_quant.runtimes.ort import open_runtime
 

@@ -9,14 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pythia_quant.core.errors import QuantizationError
-from pythia_quant.formats.onnx.blocks import (
-    Blocks,
-    from_quantized,
-    from_stored,
-    merge,
-    quantize,
-    zeros_from_stored,
-)
+from pythia_quant.quantizers.blocks import Blocks, from_quantized, from_stored, merge, quantize, zeros_from_stored
 from pythia_quant.quantizers.grid import Quantized, consecutive_groups
 
 BLOCK_SIZES = (16, 32, 64, 128)

@@ -18,7 +18,6 @@ from transformers import GPTNeoXForCausalLM
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.job import Job, Written
-from pythia_quant.formats.onnx.blocks import quantize
 from pythia_quant.formats.onnx.external import find_model
 from pythia_quant.formats.onnx.reader import read
 from pythia_quant.formats.onnx.writer import write
@@ -26,6 +25,7 @@ from pythia_quant.model.architecture import EMBEDDING, HEAD, LINEARS, Architectu
 from pythia_quant.model.equalize import equalize
 from pythia_quant.model.forward import final_hidden_states, head_weight, layer_tensor_names, read_layer
 from pythia_quant.model.weights import WeightFiles
+from pythia_quant.quantizers.blocks import quantize
 from pythia_quant.quantizers.grid import Quantized, consecutive_groups
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 from pythia_quant.runtimes.layered import logits

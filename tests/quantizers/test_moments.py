@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pythia_quant.quantizers import moments as module
-from pythia_quant.quantizers.moments import Moments
+from pythia_quant.quantizers import calibration as module
+from pythia_quant.quantizers.calibration import Moments
 
 
 @pytest.mark.parametrize("centered", [True, False])

@@ -12,10 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pythia_quant.calibration import AGAIN
 from pythia_quant.core.errors import QuantizationError
 from pythia_quant.core.files import replace_file
 from pythia_quant.core.foreign_files import read_json, read_object
+from pythia_quant.quantizers.calibration import AGAIN
 
 _REACHED = "reached.json"
 

@@ -16,14 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pythia_quant.calibration import Calibration, device
 from pythia_quant.core.errors import QuantizationError
 from pythia_quant.formats.floats import to_dtype
 from pythia_quant.model.architecture import NORM_OF, Architecture, Update
 from pythia_quant.model.forward import LayerWeights
 from pythia_quant.quantizers import gptq
+from pythia_quant.quantizers.calibration import Calibration, Moments, device
 from pythia_quant.quantizers.grid import Quantized
-from pythia_quant.quantizers.moments import Moments
 from pythia_quant.recipe.variants import GptqSettings
 
 _HEAD_ROWS = 8192

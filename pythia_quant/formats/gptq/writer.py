@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pythia_quant import calibration
-from pythia_quant.calibration import Calibration
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import QuantizationError
 from pythia_quant.formats.floats import to_dtype
@@ -35,6 +33,8 @@ from pythia_quant.model.architecture import (
 )
 from pythia_quant.model.equalize import equalize
 from pythia_quant.model.forward import Forward, layer_forward, read_layer
+from pythia_quant.quantizers import calibration
+from pythia_quant.quantizers.calibration import Calibration
 from pythia_quant.recipe.variants import GptqSettings
 
 _PROBE = "probe.npy"

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from pythia_quant.formats.onnx import products, rotary
-from pythia_quant.formats.onnx.blocks import Blocks, from_stored, zeros_from_stored
 from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.products import Product
@@ -17,6 +16,7 @@ from pythia_quant.formats.tensor_files import check_finite
 from pythia_quant.model import architecture as checkpoint
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.weights import WeightReader
+from pythia_quant.quantizers.blocks import Blocks, from_stored, zeros_from_stored
 from pythia_quant.recipe.onnx_variant import Choice
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.job import CodesReader, Job, Written
-from pythia_quant.formats.onnx import blocks, graph, products, rotary
+from pythia_quant.formats.onnx import graph, products, rotary
 from pythia_quant.formats.onnx.bundle import write_configs
 from pythia_quant.formats.onnx.external import ExternalWriter, model_path
 from pythia_quant.formats.onnx.nodes import OFFSETS
@@ -21,6 +21,7 @@ from pythia_quant.model.architecture import CONTRACT, LINEARS, Architecture, lay
 from pythia_quant.model.equalize import equalize
 from pythia_quant.model.forward import Forward, layer_tensor_names, read_layer
 from pythia_quant.model.weights import WeightReader
+from pythia_quant.quantizers import blocks
 from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 
 _ROWS_AT_ONCE = 4096
