@@ -26,8 +26,8 @@ from pythia_quant.core import machine
 from pythia_quant.core.precision import exact_products
 from pythia_quant.core.progress import silent
 from pythia_quant.model.source import open_weights
-from pythia_quant.runtimes.hf import open_model
-from pythia_quant.runtimes.layered import States
+from pythia_quant.runtimes.protocol import States
+from pythia_quant.runtimes.transformers import open_model
 
 
 def _main() -> None:

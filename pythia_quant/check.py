@@ -20,8 +20,7 @@ from pythia_quant.model.generation_config import read_model
 from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer
 from pythia_quant.recipe.variants import parse_variant
 from pythia_quant.records.manifest import CheckRecord
-from pythia_quant.runtimes import Runtime, generate
-from pythia_quant.runtimes.layered import logits
+from pythia_quant.runtimes.protocol import Runtime, generate, logits
 
 PROBE_TOKENS = 64
 """The most tokens in a window that is run."""

@@ -15,7 +15,7 @@ from pythia_quant.formats import format_of
 from pythia_quant.model.architecture import SpecialTokens
 from pythia_quant.model.generation_config import read_model
 from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer, tokenize
-from pythia_quant.runtimes import generate
+from pythia_quant.runtimes.protocol import generate
 
 
 class Continuation(BaseModel):
@@ -32,7 +32,7 @@ class Continuation(BaseModel):
 def continue_text(
     folder: Path, prompt: str, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
 ) -> Continuation:
-    """Continue `prompt`, greedily at temperature 0; see :func:`pythia_quant.runtimes.generate`.
+    """Continue `prompt`, greedily at temperature 0; see :func:`pythia_quant.runtimes.protocol.generate`.
 
     Raises:
         ArtifactError: this is no artifact, its tokenizer is damaged, or prompt and continuation exceed the model's

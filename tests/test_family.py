@@ -30,9 +30,10 @@ from pythia_quant.model.source import open_source, open_weights
 from pythia_quant.model.weights import WeightReader
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 from pythia_quant.recipe.variants import BnbSettings, GptqSettings
-from pythia_quant.runtimes.hf import open_bnb, open_model
+from pythia_quant.runtimes.hf import open_bnb
 from pythia_quant.runtimes.int4 import build
 from pythia_quant.runtimes.ort import open_runtime as open_onnx
+from pythia_quant.runtimes.transformers import open_model
 
 LINEAR, DYNAMIC = RopeScaling("linear", 2.0), RopeScaling("dynamic", 4.0)
 SHAPES: dict[str, Architecture] = {

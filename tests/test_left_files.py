@@ -18,7 +18,7 @@ from pythia_quant.core.progress import silent
 from pythia_quant.formats.gptq.resume import Progress
 from pythia_quant.model.source import open_weights
 from pythia_quant.records.results import Lambada
-from pythia_quant.runtimes.layered import States
+from pythia_quant.runtimes.protocol import States
 
 IDS = torch.arange(128).view(4, 32)
 

@@ -26,7 +26,7 @@ from pythia_quant.model.forward import Fp32Layers
 from pythia_quant.model.weights import WeightReader
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import load_recipe
-from pythia_quant.runtimes.layered import final_states
+from pythia_quant.runtimes.protocol import final_states
 
 POSITIONS_AT_ONCE = 128
 

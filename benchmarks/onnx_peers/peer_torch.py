@@ -12,13 +12,13 @@ import protocol
 
 def prepare_bf16() -> protocol.Open:
     """Import torch and transformers; models are opened in bf16."""
-    import_module("pythia_quant.runtimes.hf")
+    import_module("pythia_quant.runtimes.transformers")
     return lambda folder, threads: TorchModel(folder, threads, "bfloat16")
 
 
 def prepare_fp32() -> protocol.Open:
     """Import torch and transformers; models are opened in fp32."""
-    import_module("pythia_quant.runtimes.hf")
+    import_module("pythia_quant.runtimes.transformers")
     return lambda folder, threads: TorchModel(folder, threads, "float32")
 
 
@@ -28,7 +28,7 @@ class TorchModel:
     def __init__(self, folder: Path, threads: int, dtype: str) -> None:
         self._torch: Any = import_module("torch")
         self._torch.set_num_threads(threads)
-        opener = import_module("pythia_quant.runtimes.hf").open_model
+        opener = import_module("pythia_quant.runtimes.transformers").open_model
         self._runtime: Any = opener(folder, getattr(self._torch, dtype))
         self.notes: str = self._runtime.description
 

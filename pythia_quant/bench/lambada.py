@@ -22,7 +22,7 @@ from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.config import read_config
 from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer, tokenize
 from pythia_quant.records.results import Lambada
-from pythia_quant.runtimes import Runtime
+from pythia_quant.runtimes.protocol import Runtime
 from pythia_quant.texts.lambada import read_passages
 
 

@@ -19,7 +19,7 @@ from pythia_quant.bench.bandwidth import read_speed
 from pythia_quant.bench.others import Others
 from pythia_quant.bench.subject import Subject
 from pythia_quant.records.results import LatencyProtocol, Samples, SpeedProcess
-from pythia_quant.runtimes import Runtime
+from pythia_quant.runtimes.protocol import Runtime
 
 ENOUGH_SECONDS, ENOUGH_SAMPLES = 10.0, 3
 """A prompt that took so long in all, warm-up included, is not prefilled again once it has so many samples."""

@@ -18,7 +18,7 @@ from pythia_quant.model.forward import Fp32Layers
 from pythia_quant.model.source import open_weights
 from pythia_quant.model.weights import WeightReader
 from pythia_quant.records.results import Drift, LayerError
-from pythia_quant.runtimes.layered import Layered, final_states
+from pythia_quant.runtimes.protocol import Layered, final_states
 
 LAYER_TOKENS = 2048
 """Errors of single layers are of the first windows, of about so many tokens."""

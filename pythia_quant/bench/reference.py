@@ -29,7 +29,7 @@ from pythia_quant.core.precision import exact_products
 from pythia_quant.core.progress import Report
 from pythia_quant.model.forward import Fp32Layers, head_weight
 from pythia_quant.model.weights import WeightReader
-from pythia_quant.runtimes.layered import States, final_states
+from pythia_quant.runtimes.protocol import States, final_states
 
 VERSION = 1
 """Of what is kept and how it is computed; a change makes what older programs kept unreadable."""

@@ -12,8 +12,7 @@ from pythia_quant.formats import FORMATS, format_of
 from pythia_quant.model.weights import WeightReader
 from pythia_quant.recipe.recipe import SOURCE_ROWS
 from pythia_quant.recipe.variants import AnyVariant
-from pythia_quant.runtimes import Runtime
-from pythia_quant.runtimes.layered import Layered
+from pythia_quant.runtimes.protocol import Layered, Runtime
 
 # ruff: noqa: PLC0415 - a process that measures a runtime imports no other
 
@@ -49,7 +48,7 @@ class Subject(BaseModel):
     def import_runtime(self) -> None:
         """Import all that :meth:`open_runtime` needs."""
         if self.settings is None:
-            from pythia_quant.runtimes import hf  # noqa: F401
+            from pythia_quant.runtimes import transformers  # noqa: F401
         else:
             format_of(self.settings).import_runtime()
 
@@ -63,7 +62,7 @@ class Subject(BaseModel):
         torch.set_num_threads(threads)
         if self.settings is not None:
             return format_of(self.settings).open_runtime(self.folder, threads, self.device)
-        from pythia_quant.runtimes.hf import open_model
+        from pythia_quant.runtimes.transformers import open_model
 
         return open_model(self.folder, self._torch_dtype(), self.device)
 
@@ -80,7 +79,7 @@ class Subject(BaseModel):
         """
         if self.settings is not None:
             return format_of(self.settings).open_layers(self.folder, threads)
-        from pythia_quant.runtimes.torch_layers import open_source
+        from pythia_quant.runtimes.transformers_layers import open_source
 
         return open_source(self.folder, self._torch_dtype())
 

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from pythia_quant.formats.job import CodesReader, Job, Written
     from pythia_quant.model.architecture import Architecture
     from pythia_quant.model.weights import WeightReader
-    from pythia_quant.runtimes import Runtime
-    from pythia_quant.runtimes.layered import Layered
+    from pythia_quant.runtimes.protocol import Layered, Runtime
 
 S = TypeVar("S", bound=VariantSettings)
 

@@ -23,8 +23,8 @@ from pythia_quant.core.text import log_printable, short
 from pythia_quant.formats import format_of
 from pythia_quant.model.generation_config import read_model
 from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer, tokenize
-from pythia_quant.runtimes import Runtime
-from pythia_quant.runtimes.hf import open_model
+from pythia_quant.runtimes.protocol import Runtime
+from pythia_quant.runtimes.transformers import open_model
 
 try:
     import lm_eval.models  # it adds its own models only to an empty table, and ours would make it none  # noqa: F401
@@ -107,7 +107,7 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
 
     @property
     def description(self) -> str:
-        """What runs the model; see :class:`pythia_quant.runtimes.Runtime`."""
+        """What runs the model; see :class:`pythia_quant.runtimes.protocol.Runtime`."""
         return self._runtime.description
 
     @property

@@ -199,7 +199,7 @@ def head_weight(reader: WeightReader) -> Tensor:
 
 
 class Fp32Layers:
-    """A model's weights in fp32 arithmetic, in stages; see :class:`pythia_quant.runtimes.layered.Layered`.
+    """A model's weights in fp32 arithmetic, in stages; see :class:`pythia_quant.runtimes.protocol.Layered`.
 
     Args:
         reader: the weights.

@@ -15,7 +15,8 @@ from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.formats.gptq.reader import GptqWeights, read
 from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
 from pythia_quant.quantizers.grid import Quantized
-from pythia_quant.runtimes.hf import HfRuntime, open_gptq_reference
+from pythia_quant.runtimes.hf import open_gptq_reference
+from pythia_quant.runtimes.transformers import HfRuntime
 
 
 def open_runtime(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:

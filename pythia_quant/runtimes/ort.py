@@ -17,8 +17,8 @@ from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.rotary import kept_head_size
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
-from pythia_quant.runtimes import check_capacity
 from pythia_quant.runtimes.ort_probe import exact_products
+from pythia_quant.runtimes.protocol import check_capacity
 
 # Measured on prompts of 512 and 2,048 tokens in the 70m and 160m shapes: smaller pieces waste matrix units, larger ones
 # make the attention operator compute more of the upper triangle.
@@ -65,7 +65,7 @@ def open_session(part: ModelProto, stored: StoredModel, threads: int) -> ort.Inf
 
 
 class OnnxRuntime:
-    """A loaded model; see :class:`pythia_quant.runtimes.Runtime`.
+    """A loaded model; see :class:`pythia_quant.runtimes.protocol.Runtime`.
 
     Args:
         session: of a model that this program wrote.

@@ -12,12 +12,12 @@ from torch import Tensor
 from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.pieces import in_layers
 from pythia_quant.formats.onnx.rotary import kept_head_size
-from pythia_quant.runtimes.layered import Stage
 from pythia_quant.runtimes.ort import describe, open_session
+from pythia_quant.runtimes.protocol import Stage
 
 
 class OnnxLayers:
-    """An ONNX artifact in pieces; see :class:`pythia_quant.runtimes.layered.Layered`.
+    """An ONNX artifact in pieces; see :class:`pythia_quant.runtimes.protocol.Layered`.
 
     Args:
         folder: an artifact.

@@ -19,9 +19,9 @@ from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.progress import silent
 from pythia_quant.model.forward import Fp32Layers
 from pythia_quant.model.source import open_weights
-from pythia_quant.runtimes.hf import open_model
-from pythia_quant.runtimes.layered import final_states
-from pythia_quant.runtimes.torch_layers import TorchLayers
+from pythia_quant.runtimes.protocol import final_states
+from pythia_quant.runtimes.transformers import open_model
+from pythia_quant.runtimes.transformers_layers import TorchLayers
 
 IDS = torch.randint(TINY.vocabulary, (4, TINY.context), generator=torch.Generator().manual_seed(1))
 

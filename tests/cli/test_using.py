@@ -29,8 +29,8 @@ def test_verify_and_generate(finished: Path, whole_run: Path) -> None:
 
 def test_onnx_continues_a_text_as_transformers_does(finished: Path) -> None:
     from pythia_quant.generation import continue_text
-    from pythia_quant.runtimes import generate
-    from pythia_quant.runtimes.hf import open_model
+    from pythia_quant.runtimes.protocol import generate
+    from pythia_quant.runtimes.transformers import open_model
 
     ours = continue_text(finished / "out/tiny/local/onnx-fp32", "eval 12", 8)
     theirs = generate(open_model(finished / "tiny", torch.float32), torch.tensor(ours.prompt_tokens), 8, ends=(0,))

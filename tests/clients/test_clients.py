@@ -24,8 +24,8 @@ from pythia_quant.conversion import convert
 from pythia_quant.inputs import load_inputs
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.recipe.recipe import load_recipe
-from pythia_quant.runtimes import generate
 from pythia_quant.runtimes.ort import OnnxRuntime, open_runtime
+from pythia_quant.runtimes.protocol import generate
 
 HERE = Path(__file__).parent
 TRANSFORMERS_JS = Path(sys.prefix) / "share" / "transformers.js"

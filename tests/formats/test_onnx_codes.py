@@ -27,7 +27,7 @@ from pythia_quant.model.architecture import LINEARS, layer_name
 from pythia_quant.model.forward import final_hidden_states, head_weight, read_layer
 from pythia_quant.model.weights import WeightFiles
 from pythia_quant.recipe.onnx_variant import OnnxSettings
-from pythia_quant.runtimes import layered
+from pythia_quant.runtimes import protocol
 from pythia_quant.runtimes.ort import open_runtime
 from pythia_quant.runtimes.ort_layers import open_layers
 
@@ -115,7 +115,7 @@ def test_the_reader_and_the_runtime_give_what_gptq_gives(pair: Pair) -> None:
     logits = final_hidden_states(solved, PROBE) @ head_weight(solved).T
     largest = float(logits.abs().max())
     run = open_runtime(pair.onnx, threads=1).logits(PROBE)
-    in_layers = layered.logits(open_layers(pair.onnx, threads=1), PROBE)
+    in_layers = protocol.logits(open_layers(pair.onnx, threads=1), PROBE)
     for found in (pair.written.logits, run, in_layers):
         torch.testing.assert_close(found, logits, rtol=0, atol=1e-4 * largest)
     onnx.checker.check_model(find_model(pair.onnx), full_check=True)

@@ -28,9 +28,9 @@ from pythia_quant.model.weights import WeightFiles
 from pythia_quant.quantizers.blocks import quantize
 from pythia_quant.quantizers.grid import Quantized, consecutive_groups
 from pythia_quant.recipe.onnx_variant import OnnxSettings
-from pythia_quant.runtimes.layered import logits
 from pythia_quant.runtimes.ort import open_runtime
 from pythia_quant.runtimes.ort_layers import open_layers
+from pythia_quant.runtimes.protocol import logits
 
 
 def heads(size: int, rotary: int, **fields: Any) -> Architecture:

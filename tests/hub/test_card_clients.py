@@ -22,9 +22,9 @@ from pythia_quant.hub.clients import CLIENTS, OURS, Client, snippets
 from pythia_quant.model.source import open_source
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 from pythia_quant.recipe.variants import BnbSettings, GptqSettings
-from pythia_quant.runtimes import generate
 from pythia_quant.runtimes.hf import open_bnb
 from pythia_quant.runtimes.ort import open_runtime
+from pythia_quant.runtimes.protocol import generate
 
 ROOT = Path(__file__).parents[2]
 SETTINGS: dict[str, VariantSettings] = {

@@ -17,8 +17,8 @@ from pythia_quant.core.errors import BenchmarkError, SourceError
 from pythia_quant.model.architecture import HEAD
 from pythia_quant.model.forward import final_hidden_states, head_weight
 from pythia_quant.model.weights import WeightFiles
-from pythia_quant.runtimes import generate
-from pythia_quant.runtimes.hf import open_model
+from pythia_quant.runtimes.protocol import generate
+from pythia_quant.runtimes.transformers import open_model
 
 IDS = tokens(2, 40)
 

@@ -16,9 +16,10 @@ from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.gptq.reader import read
 from pythia_quant.quantizers import grid
 from pythia_quant.quantizers.grid import Quantized
-from pythia_quant.runtimes import generate
-from pythia_quant.runtimes.hf import HfRuntime, open_gptq_reference
+from pythia_quant.runtimes.hf import open_gptq_reference
 from pythia_quant.runtimes.int4 import Int4Linear, build, linear_layer, open_runtime
+from pythia_quant.runtimes.protocol import generate
+from pythia_quant.runtimes.transformers import HfRuntime
 
 # The kernel rounds inputs, scales and results to bf16 (8 bits: at most 2**-9 each, 0.0016 root mean square); a few of
 # these add up along two layers. Measured on this model: 0.004. A wrong zero point or group gives more than 0.5.

@@ -15,8 +15,8 @@ from pythia_quant.core.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.reader import read
 from pythia_quant.model.architecture import EMBEDDING
-from pythia_quant.runtimes import generate
 from pythia_quant.runtimes.ort import OnnxRuntime, open_runtime
+from pythia_quant.runtimes.protocol import generate
 
 IDS = tokens(2, 300)
 

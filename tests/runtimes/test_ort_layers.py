@@ -18,9 +18,9 @@ from pythia_quant.formats.onnx.external import StoredModel, find_model
 from pythia_quant.formats.onnx.pieces import in_layers
 from pythia_quant.formats.onnx.reader import read
 from pythia_quant.model.forward import final_hidden_states, head_weight
-from pythia_quant.runtimes.layered import Layered, logits
 from pythia_quant.runtimes.ort import open_runtime
 from pythia_quant.runtimes.ort_layers import open_layers
+from pythia_quant.runtimes.protocol import Layered, logits
 
 
 @pytest.mark.parametrize("settings", [FP32, {}, {"activations": "int8", "weights": "int8-channel"}])

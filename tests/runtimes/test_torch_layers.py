@@ -10,7 +10,7 @@ import torch
 from gptq_models import convert, source, tokens
 
 from pythia_quant.runtimes.int4 import open_runtime
-from pythia_quant.runtimes.layered import logits
+from pythia_quant.runtimes.protocol import logits
 from pythia_quant.runtimes.torch_layers import open_gptq
 
 

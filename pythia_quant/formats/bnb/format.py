@@ -12,7 +12,7 @@ from pythia_quant.recipe.variants import BnbSettings
 if TYPE_CHECKING:
     from pythia_quant.formats.bnb.reader import BnbWeights
     from pythia_quant.formats.job import Job, Written
-    from pythia_quant.runtimes import Runtime
+    from pythia_quant.runtimes.protocol import Runtime
 
 # ruff: noqa: PLC0415 - a recipe is read without torch and bitsandbytes: what needs them is imported when it is needed
 

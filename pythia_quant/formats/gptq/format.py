@@ -13,8 +13,7 @@ from pythia_quant.recipe.variants import GptqSettings
 if TYPE_CHECKING:
     from pythia_quant.formats.gptq.reader import GptqWeights
     from pythia_quant.formats.job import Job, Written
-    from pythia_quant.runtimes import Runtime
-    from pythia_quant.runtimes.layered import Layered
+    from pythia_quant.runtimes.protocol import Layered, Runtime
 
 # ruff: noqa: PLC0415 - a recipe is read without torch: what needs it is imported when it is needed
 

@@ -12,8 +12,7 @@ from pythia_quant.recipe.onnx_variant import OnnxSettings
 if TYPE_CHECKING:
     from pythia_quant.formats.job import Job, Written
     from pythia_quant.model.weights import WeightReader
-    from pythia_quant.runtimes import Runtime
-    from pythia_quant.runtimes.layered import Layered
+    from pythia_quant.runtimes.protocol import Layered, Runtime
 
 # ruff: noqa: PLC0415 - a recipe is read without torch and onnx: what needs them is imported when it is needed
 
