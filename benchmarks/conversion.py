@@ -26,7 +26,7 @@ STEPS = {
     "reading": [("pythia_quant.model.weights", "WeightFiles.read")],
     "equalizing": [("pythia_quant.formats.onnx.writer", "equalize")],
     "quantizing": [("pythia_quant.quantizers.blocks", "quantize")],
-    "writing": [("pythia_quant.formats.onnx.external", "ExternalWriter.add")],
+    "writing": [("pythia_quant.formats.onnx.data_file", "ExternalWriter.add")],
     "probe": [("pythia_quant.model.forward", "Forward.layer")],
     "hashing": [("pythia_quant.core.file_hashes", "sha256")],
     "check": [("pythia_quant.core.process", "call")],

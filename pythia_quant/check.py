@@ -14,7 +14,7 @@ from pythia_quant.artifact import Artifact
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.settings import VariantSettings
-from pythia_quant.formats import format_of
+from pythia_quant.formats.table import format_of
 from pythia_quant.model.forward import final_hidden_states, head_weight
 from pythia_quant.model.generation_config import read_model
 from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer

@@ -24,9 +24,9 @@ from pythia_quant.core.files import recover, scratch_folder, work_folder
 from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.core.progress import Report, silent
 from pythia_quant.core.settings import VariantSettings
-from pythia_quant.formats import format_of
 from pythia_quant.formats.format import Costs, Format
 from pythia_quant.formats.job import Job, Written
+from pythia_quant.formats.table import format_of
 from pythia_quant.inputs import Inputs
 from pythia_quant.model.generation_config import GENERATION_CONFIG, settings_to_write
 from pythia_quant.model.source import Source, companions

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pythia_quant.artifact import open_artifact
 from pythia_quant.core import machine
 from pythia_quant.core.errors import ArtifactError, CorpusError
-from pythia_quant.formats import format_of
+from pythia_quant.formats.table import format_of
 from pythia_quant.model.architecture import SpecialTokens
 from pythia_quant.model.generation_config import read_model
 from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer, tokenize

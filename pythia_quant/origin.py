@@ -14,7 +14,7 @@ from pythia_quant.core.errors import ArtifactError, PythiaQuantError
 from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.foreign_files import own_file
 from pythia_quant.core.progress import Report, silent
-from pythia_quant.formats import format_of
+from pythia_quant.formats.table import format_of
 from pythia_quant.model.source import open_source, open_weights
 from pythia_quant.model.source_name import DEMO, repository_of
 from pythia_quant.model.tokenizer import TOKENIZER, uncut

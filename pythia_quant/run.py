@@ -16,7 +16,7 @@ from pythia_quant.core.machine import memory_available
 from pythia_quant.core.progress import Notice, Steps
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.core.text import printable
-from pythia_quant.formats import format_of
+from pythia_quant.formats.table import format_of
 from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO

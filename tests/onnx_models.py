@@ -12,11 +12,11 @@ from tiny import TINY, random_weights, write_checkpoint
 from torch import Tensor
 
 from pythia_quant.formats.job import Job, Written
+from pythia_quant.formats.onnx.kernel_check import exact_products
 from pythia_quant.formats.onnx.writer import write
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.weights import WeightFiles
 from pythia_quant.recipe.onnx_variant import OnnxSettings
-from pythia_quant.runtimes.ort_probe import exact_products
 
 SHAPE = replace(TINY, context=320)
 FP32 = {"weights": "fp32", "embeddings": "fp32", "head": "fp32"}

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from pythia_quant.check import mean_kl
 from pythia_quant.formats.onnx.rotary import interleave, separate
+from pythia_quant.formats.onnx.runtime import open_runtime
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.equalize import equalize
 from pythia_quant.model.forward import final_hidden_states, head_weight, layer_forward, layer_tensor_names
-from pythia_quant.runtimes.ort import open_runtime
 
 
 def layer_of(architecture: Architecture, seed: int = 0) -> dict[str, Tensor]:

@@ -17,11 +17,14 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.bnb.reader import read as read_bnb
+from pythia_quant.formats.bnb.runtime import open_bnb
 from pythia_quant.formats.bnb.writer import write as write_bnb
 from pythia_quant.formats.gptq.reader import read as read_gptq
+from pythia_quant.formats.gptq.runtime import build
 from pythia_quant.formats.gptq.writer import write as write_gptq
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.onnx.reader import read as read_onnx
+from pythia_quant.formats.onnx.runtime import open_runtime as open_onnx
 from pythia_quant.formats.onnx.writer import write as write_onnx
 from pythia_quant.model.architecture import HEAD, Architecture, RopeScaling, SpecialTokens
 from pythia_quant.model.config import read_config
@@ -30,9 +33,6 @@ from pythia_quant.model.source import open_source, open_weights
 from pythia_quant.model.weights import WeightReader
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 from pythia_quant.recipe.variants import BnbSettings, GptqSettings
-from pythia_quant.runtimes.hf import open_bnb
-from pythia_quant.runtimes.int4 import build
-from pythia_quant.runtimes.ort import open_runtime as open_onnx
 from pythia_quant.runtimes.transformers import open_model
 
 LINEAR, DYNAMIC = RopeScaling("linear", 2.0), RopeScaling("dynamic", 4.0)

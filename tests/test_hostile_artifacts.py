@@ -15,7 +15,7 @@ from pythia_quant.artifact import open_artifact, verify_files
 from pythia_quant.check import check_again
 from pythia_quant.core.errors import ArtifactError, PythiaQuantError
 from pythia_quant.core.foreign_files import MANIFEST
-from pythia_quant.formats import format_of
+from pythia_quant.formats.table import format_of
 from pythia_quant.run import bench
 
 FILES = {

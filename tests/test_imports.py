@@ -16,7 +16,7 @@ EXTRAS = [
 HEAVY = ["torch", "transformers", "safetensors", "tokenizers"]
 WITH_AN_EXTRA = {
     "pythia_quant.formats.onnx": "onnx",
-    "pythia_quant.runtimes.ort": "onnx",
+    "pythia_quant.formats.onnx.runtime": "onnx",
     "pythia_quant.report": "matplotlib",
     "pythia_quant.integrations.lm_eval": "lm-eval",
 }

@@ -15,7 +15,7 @@ from pythia_quant.bench.reference import reference
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import BenchmarkError, PythiaQuantError, QuantizationError
 from pythia_quant.core.progress import silent
-from pythia_quant.formats.gptq.resume import Progress
+from pythia_quant.formats.gptq.checkpoint import Progress
 from pythia_quant.model.source import open_weights
 from pythia_quant.records.results import Lambada
 from pythia_quant.runtimes.protocol import States

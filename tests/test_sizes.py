@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pythia_quant.artifact import hash_files
 from pythia_quant.formats.job import Job
-from pythia_quant.formats.onnx.external import StoredModel, find_model
+from pythia_quant.formats.onnx.data_file import StoredModel, find_model
 from pythia_quant.formats.onnx.writer import write
 from pythia_quant.model.architecture import ATTENTION_BIASES, HEAD, Architecture
 from pythia_quant.model.source import open_source

@@ -23,7 +23,7 @@ from pythia_quant.bench.quality import in_layers, measure_drifts
 from pythia_quant.conversion import convert
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.settings import VariantSettings
-from pythia_quant.formats import format_of
+from pythia_quant.formats.table import format_of
 from pythia_quant.inputs import Inputs
 from pythia_quant.model.forward import Fp32Layers
 from pythia_quant.model.weights import WeightReader

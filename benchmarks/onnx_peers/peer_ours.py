@@ -12,7 +12,7 @@ import protocol
 
 def prepare() -> protocol.Open:
     """Import torch and what runs ONNX artifacts."""
-    import_module("pythia_quant.runtimes.ort")
+    import_module("pythia_quant.formats.onnx.runtime")
     return OurModel
 
 
@@ -23,7 +23,7 @@ class OurModel:
         import torch  # noqa: PLC0415
 
         from pythia_quant.artifact import open_artifact  # noqa: PLC0415
-        from pythia_quant.formats import format_of  # noqa: PLC0415
+        from pythia_quant.formats.table import format_of  # noqa: PLC0415
 
         torch.set_num_threads(threads)
         self._tensor = torch.tensor

@@ -65,7 +65,7 @@ def _main() -> None:
     given = parser.parse_args()
     recipe = override(load_recipe(given.recipe), model=given.model)
     settings = recipe.variants([given.variant])[given.variant]
-    import_module(f"pythia_quant.formats.{settings.format}.writer")  # with all that it needs
+    import_module(f"pythia_quant.formats.table.{settings.format}.writer")  # with all that it needs
     print(json.dumps(phases(recipe, given.variant)))
 
 

@@ -33,7 +33,7 @@ from pythia_quant.bench.quality import measure_drifts
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.core import machine
 from pythia_quant.core.progress import silent
-from pythia_quant.formats.onnx.external import find_model
+from pythia_quant.formats.onnx.data_file import find_model
 from pythia_quant.inputs import Inputs
 
 HERE = Path(__file__).parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pythia_quant.bench.subject import Subject
-from pythia_quant.formats import FORMATS
+from pythia_quant.formats.table import FORMATS
 from pythia_quant.model.architecture import Architecture
 
 _LIBRARIES = 700_000_000  # torch, transformers and onnxruntime, imported

@@ -16,7 +16,7 @@ from pythia_quant.bench.subject import Subject
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.progress import Report, Steps
-from pythia_quant.formats import format_of
+from pythia_quant.formats.table import format_of
 from pythia_quant.model.config import read_config
 from pythia_quant.recipe.measurement import DECODED, LatencySettings
 from pythia_quant.records.results import LatencyProtocol, Samples, Speed, SpeedProcess

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-from pythia_quant.formats import FORMATS, format_of
+from pythia_quant.formats.table import FORMATS, format_of
 from pythia_quant.model.weights import WeightReader
 from pythia_quant.recipe.recipe import SOURCE_ROWS
 from pythia_quant.recipe.variants import AnyVariant

@@ -20,7 +20,7 @@ from pythia_quant.core.console import print_error
 from pythia_quant.core.errors import ArtifactError, BenchmarkError, PythiaQuantError, SourceError, nearest
 from pythia_quant.core.settings import MOST_TOKENS
 from pythia_quant.core.text import log_printable, short
-from pythia_quant.formats import format_of
+from pythia_quant.formats.table import format_of
 from pythia_quant.model.generation_config import read_model
 from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer, tokenize
 from pythia_quant.runtimes.protocol import Runtime

@@ -15,7 +15,7 @@ from pythia_quant.bench.machine import machine_record
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core import machine
 from pythia_quant.core.errors import BenchmarkError
-from pythia_quant.runtimes.int4 import open_runtime
+from pythia_quant.formats.gptq.runtime import open_runtime
 
 
 def test_the_machine_is_described_and_a_gpu_only_when_it_was_used() -> None:

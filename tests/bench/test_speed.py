@@ -24,7 +24,7 @@ from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.progress import Report, Steps
 from pythia_quant.formats.bnb.writer import write as write_bnb
 from pythia_quant.formats.job import Job
-from pythia_quant.formats.onnx.external import find_model
+from pythia_quant.formats.onnx.data_file import find_model
 from pythia_quant.model.architecture import EMBEDDING
 from pythia_quant.model.source import open_weights
 from pythia_quant.recipe.measurement import LatencySettings

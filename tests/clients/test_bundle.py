@@ -10,7 +10,7 @@ import pytest
 from tiny import TINY
 from transformers import AutoConfig, GPTNeoXConfig
 
-from pythia_quant.formats.onnx.bundle import write_configs
+from pythia_quant.formats.onnx.client_configs import write_configs
 from pythia_quant.model.architecture import SpecialTokens
 from pythia_quant.model.config import read_config
 

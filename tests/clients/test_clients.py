@@ -21,10 +21,10 @@ from tiny import TINY, write_texts
 from tokenizers import Tokenizer
 
 from pythia_quant.conversion import convert
+from pythia_quant.formats.onnx.runtime import OnnxRuntime, open_runtime
 from pythia_quant.inputs import load_inputs
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.recipe.recipe import load_recipe
-from pythia_quant.runtimes.ort import OnnxRuntime, open_runtime
 from pythia_quant.runtimes.protocol import generate
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 from safetensors.numpy import load_file as load_numpy
 
-from pythia_quant.formats.onnx.external import find_model
+from pythia_quant.formats.onnx.data_file import find_model
 
 Array = npt.NDArray[Any]
 

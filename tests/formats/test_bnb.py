@@ -14,12 +14,12 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from pythia_quant.core.errors import ArtifactError, PythiaQuantError, QuantizationError
 from pythia_quant.formats.bnb.library import bitsandbytes
 from pythia_quant.formats.bnb.reader import read
+from pythia_quant.formats.bnb.runtime import open_bnb
 from pythia_quant.formats.bnb.writer import write
 from pythia_quant.formats.job import Job
 from pythia_quant.model.forward import final_hidden_states, head_weight
 from pythia_quant.model.source import open_source
 from pythia_quant.recipe.variants import BnbSettings
-from pythia_quant.runtimes.hf import open_bnb
 
 PROBE = torch.randint(TINY.vocabulary, (2, 20), generator=torch.Generator().manual_seed(0))
 

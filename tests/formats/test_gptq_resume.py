@@ -16,7 +16,7 @@ from gptq_models import CALIBRATION, PROBE, source
 from pythia_quant.artifact import hash_files
 from pythia_quant.conversion import convert
 from pythia_quant.core.errors import ArtifactError, QuantizationError
-from pythia_quant.formats.gptq.resume import Progress
+from pythia_quant.formats.gptq.checkpoint import Progress
 from pythia_quant.formats.gptq.writer import write
 from pythia_quant.formats.job import Job
 from pythia_quant.inputs import Inputs, load_inputs

@@ -16,8 +16,9 @@ from tiny import random_weights
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.job import Job
-from pythia_quant.formats.onnx.external import PAGE, StoredModel, find_model
+from pythia_quant.formats.onnx.data_file import PAGE, StoredModel, find_model
 from pythia_quant.formats.onnx.reader import read
+from pythia_quant.formats.onnx.runtime import open_runtime
 from pythia_quant.formats.onnx.writer import write
 from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS
 from pythia_quant.model.config import read_config
@@ -26,7 +27,6 @@ from pythia_quant.model.forward import final_hidden_states, head_weight, read_la
 from pythia_quant.model.weights import WeightFiles
 from pythia_quant.quantizers.blocks import quantize
 from pythia_quant.recipe.onnx_variant import OnnxSettings
-from pythia_quant.runtimes.ort import open_runtime
 
 
 @pytest.fixture

@@ -19,17 +19,16 @@ from stored_codes import gptq_integers, onnx_tensors, spread
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.gptq.reader import read as read_gptq
 from pythia_quant.formats.job import Job, Written
-from pythia_quant.formats.onnx.external import find_model
+from pythia_quant.formats.onnx.data_file import find_model
 from pythia_quant.formats.onnx.reader import read as read_onnx
 from pythia_quant.formats.onnx.rotary import separate
+from pythia_quant.formats.onnx.runtime import open_layers, open_runtime
 from pythia_quant.formats.onnx.writer import write
 from pythia_quant.model.architecture import LINEARS, layer_name
 from pythia_quant.model.forward import final_hidden_states, head_weight, read_layer
 from pythia_quant.model.weights import WeightFiles
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 from pythia_quant.runtimes import protocol
-from pythia_quant.runtimes.ort import open_runtime
-from pythia_quant.runtimes.ort_layers import open_layers
 
 Array = npt.NDArray[Any]
 

@@ -15,9 +15,9 @@ import torch
 from onnx_models import FP32, SHAPE, convert, exact_options, source, tokens
 from transformers import GPTNeoXForCausalLM
 
-from pythia_quant.formats.onnx.external import StoredModel, find_model
+from pythia_quant.formats.onnx.data_file import StoredModel, find_model
+from pythia_quant.formats.onnx.runtime import open_runtime, open_session
 from pythia_quant.model.suite import SIZES, Size
-from pythia_quant.runtimes.ort import open_runtime, open_session
 
 WIDEST = 768
 Array = npt.NDArray[Any]

@@ -13,8 +13,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx_models import exact_options
 from transformers.activations import ACT2FN
 
-from pythia_quant.formats.onnx.nodes import OFFSETS, Nodes
-from pythia_quant.formats.onnx.products import Product
+from pythia_quant.formats.onnx.nodes import OFFSETS, Nodes, Product
 from pythia_quant.model.architecture import Activation
 from pythia_quant.quantizers.blocks import Blocks, from_quantized, quantize
 from pythia_quant.quantizers.grid import Quantized, consecutive_groups

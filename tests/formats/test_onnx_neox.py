@@ -18,8 +18,9 @@ from transformers import GPTNeoXForCausalLM
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.job import Job, Written
-from pythia_quant.formats.onnx.external import find_model
+from pythia_quant.formats.onnx.data_file import find_model
 from pythia_quant.formats.onnx.reader import read
+from pythia_quant.formats.onnx.runtime import open_layers, open_runtime
 from pythia_quant.formats.onnx.writer import write
 from pythia_quant.model.architecture import EMBEDDING, HEAD, LINEARS, Architecture, RopeScaling, layer_name
 from pythia_quant.model.equalize import equalize
@@ -28,8 +29,6 @@ from pythia_quant.model.weights import WeightFiles
 from pythia_quant.quantizers.blocks import quantize
 from pythia_quant.quantizers.grid import Quantized, consecutive_groups
 from pythia_quant.recipe.onnx_variant import OnnxSettings
-from pythia_quant.runtimes.ort import open_runtime
-from pythia_quant.runtimes.ort_layers import open_layers
 from pythia_quant.runtimes.protocol import logits
 
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from pythia_quant.core.errors import ArtifactError, PythiaQuantError
 from pythia_quant.formats.bnb.reader import read as read_bnb
+from pythia_quant.formats.bnb.runtime import open_bnb
 from pythia_quant.formats.gptq.reader import read as read_gptq
-from pythia_quant.formats.onnx.external import find_model
+from pythia_quant.formats.onnx.data_file import find_model
 from pythia_quant.formats.onnx.graph_check import open_model
-from pythia_quant.runtimes.hf import open_bnb
 
 DENSE = "gpt_neox.layers.1.attention.dense"
 Tensors = dict[str, torch.Tensor]

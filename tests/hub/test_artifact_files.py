@@ -11,9 +11,9 @@ from tiny import TINY
 
 from pythia_quant.artifact import open_artifact, verify_files
 from pythia_quant.core.foreign_files import MANIFEST
-from pythia_quant.formats.artifact_config import read_artifact_config
-from pythia_quant.formats.bnb.quantization import quantization_config, settings_of
+from pythia_quant.formats.bnb.library import quantization_config, settings_of
 from pythia_quant.formats.gptq.reader import read
+from pythia_quant.formats.tensor_files import read_artifact_config
 from pythia_quant.hub.public import public_manifest, public_recipe, serialized
 from pythia_quant.recipe.variants import BnbSettings
 

@@ -21,8 +21,8 @@ from pythia_quant import convert, load_inputs, load_recipe
 from pythia_quant.bench.lambada import encode_passage, measure_lambada
 from pythia_quant.bench.metrics import last_word_accuracy, last_word_perplexity
 from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.formats.onnx.runtime import open_runtime
 from pythia_quant.model.config import read_config
-from pythia_quant.runtimes.ort import open_runtime
 from pythia_quant.runtimes.transformers import open_model
 from pythia_quant.texts.lambada import read_passages
 

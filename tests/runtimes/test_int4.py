@@ -14,10 +14,9 @@ from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.gptq.reader import read
+from pythia_quant.formats.gptq.runtime import Int4Linear, build, linear_layer, open_gptq_reference, open_runtime
 from pythia_quant.quantizers import grid
 from pythia_quant.quantizers.grid import Quantized
-from pythia_quant.runtimes.hf import open_gptq_reference
-from pythia_quant.runtimes.int4 import Int4Linear, build, linear_layer, open_runtime
 from pythia_quant.runtimes.protocol import generate
 from pythia_quant.runtimes.transformers import HfRuntime
 

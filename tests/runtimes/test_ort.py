@@ -12,10 +12,10 @@ import torch
 from onnx_models import FP32, SHAPE, convert, source, tokens
 
 from pythia_quant.core.errors import ArtifactError, BenchmarkError
-from pythia_quant.formats.onnx.external import StoredModel, find_model
+from pythia_quant.formats.onnx.data_file import StoredModel, find_model
 from pythia_quant.formats.onnx.reader import read
+from pythia_quant.formats.onnx.runtime import OnnxRuntime, open_runtime
 from pythia_quant.model.architecture import EMBEDDING
-from pythia_quant.runtimes.ort import OnnxRuntime, open_runtime
 from pythia_quant.runtimes.protocol import generate
 
 IDS = tokens(2, 300)

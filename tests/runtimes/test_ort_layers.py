@@ -14,12 +14,10 @@ import torch
 from onnx_models import FP32, SHAPE, convert, source, tokens
 
 from pythia_quant.core.errors import ArtifactError
-from pythia_quant.formats.onnx.external import StoredModel, find_model
-from pythia_quant.formats.onnx.pieces import in_layers
+from pythia_quant.formats.onnx.data_file import StoredModel, find_model
 from pythia_quant.formats.onnx.reader import read
+from pythia_quant.formats.onnx.runtime import in_layers, open_layers, open_runtime
 from pythia_quant.model.forward import final_hidden_states, head_weight
-from pythia_quant.runtimes.ort import open_runtime
-from pythia_quant.runtimes.ort_layers import open_layers
 from pythia_quant.runtimes.protocol import Layered, logits
 
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from pythia_quant.core import machine
+from pythia_quant.formats.onnx.kernel_check import exact_products, overflows, saturates
 from pythia_quant.recipe.onnx_variant import OnnxSettings
-from pythia_quant.runtimes.ort_probe import exact_products, overflows, saturates
 
 Array = npt.NDArray[Any]
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 from gptq_models import convert, source, tokens
 
-from pythia_quant.runtimes.int4 import open_runtime
+from pythia_quant.formats.gptq.runtime import open_gptq, open_runtime
 from pythia_quant.runtimes.protocol import logits
-from pythia_quant.runtimes.torch_layers import open_gptq
 
 
 @pytest.mark.parametrize("settings", [{}, {"bits": 8}, {"head": "quantized", "activation_order": "dynamic"}])

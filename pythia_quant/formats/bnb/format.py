@@ -39,6 +39,6 @@ class BnbFormat(Format[BnbSettings]):
         return streamed_bytes(folder)
 
     def import_runtime(self) -> Callable[[Path, int, str], Runtime]:
-        from pythia_quant.runtimes.hf import open_bnb
+        from pythia_quant.formats.bnb.runtime import open_bnb
 
         return open_bnb

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.foreign_files import parse_json
-from pythia_quant.formats.artifact_config import AGAIN
+from pythia_quant.formats.tensor_files import AGAIN
 from pythia_quant.recipe.variants import BnbSettings
 
 BLOCK_SIZE, NESTED_BLOCK_SIZE = 64, 256

@@ -9,11 +9,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError
-from pythia_quant.formats.artifact_config import AGAIN, read_artifact_config
-from pythia_quant.formats.bnb.library import bitsandbytes
+from pythia_quant.formats.bnb.library import bitsandbytes, settings_of
 from pythia_quant.formats.bnb.quant_state import check_fields, fields_name, is_fields, layout
-from pythia_quant.formats.bnb.quantization import settings_of
-from pythia_quant.formats.tensor_files import check_finite, check_tensors, find_tensors
+from pythia_quant.formats.tensor_files import AGAIN, check_finite, check_tensors, find_tensors, read_artifact_config
 from pythia_quant.model.architecture import LINEARS, Architecture
 from pythia_quant.recipe.variants import BnbSettings
 

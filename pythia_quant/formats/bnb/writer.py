@@ -7,12 +7,9 @@ import json
 import torch
 from torch import Tensor
 
-from pythia_quant.formats.bnb.library import bitsandbytes
+from pythia_quant.formats.bnb.library import bitsandbytes, quantization_config
 from pythia_quant.formats.bnb.quant_state import BLOCK_SIZE
-from pythia_quant.formats.bnb.quantization import quantization_config
-from pythia_quant.formats.floats import to_dtype
-from pythia_quant.formats.job import Job, Written
-from pythia_quant.formats.shards import ShardWriter
+from pythia_quant.formats.job import Job, ShardWriter, Written, to_dtype
 from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
 from pythia_quant.model.forward import Forward, layer_tensor_names
 from pythia_quant.recipe.variants import BnbSettings

@@ -43,12 +43,12 @@ class GptqFormat(Format[GptqSettings]):
         return streamed_bytes(folder)
 
     def import_runtime(self) -> Callable[[Path, int, str], Runtime]:
-        from pythia_quant.runtimes.int4 import open_runtime
+        from pythia_quant.formats.gptq.runtime import open_runtime
 
         return open_runtime
 
     def open_layers(self, folder: Path, threads: int) -> Layered:
-        from pythia_quant.runtimes.torch_layers import open_gptq
+        from pythia_quant.formats.gptq.runtime import open_gptq
 
         return open_gptq(folder, threads)
 

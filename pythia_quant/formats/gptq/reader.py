@@ -11,9 +11,15 @@ from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.foreign_files import own_file, read_object
-from pythia_quant.formats.artifact_config import AGAIN, NAME, read_artifact_config
 from pythia_quant.formats.gptq.packing import PARTS, packed_layout, unpack
-from pythia_quant.formats.tensor_files import check_finite, check_tensors, find_tensors
+from pythia_quant.formats.tensor_files import (
+    AGAIN,
+    NAME,
+    check_finite,
+    check_tensors,
+    find_tensors,
+    read_artifact_config,
+)
 from pythia_quant.model.architecture import HEAD, LINEARS, Architecture
 from pythia_quant.quantizers.grid import Quantized
 

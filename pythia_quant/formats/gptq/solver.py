@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pythia_quant.core.errors import QuantizationError
-from pythia_quant.formats.floats import to_dtype
+from pythia_quant.formats.job import to_dtype
 from pythia_quant.model.architecture import NORM_OF, Architecture, Update
 from pythia_quant.model.forward import LayerWeights
 from pythia_quant.quantizers import gptq

@@ -13,14 +13,12 @@ from torch import Tensor
 
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import QuantizationError
-from pythia_quant.formats.floats import to_dtype
 from pythia_quant.formats.format import Costs
+from pythia_quant.formats.gptq.checkpoint import Progress
 from pythia_quant.formats.gptq.packing import pack
 from pythia_quant.formats.gptq.reader import QUANTIZE_CONFIG, for_auto_gptq
-from pythia_quant.formats.gptq.resume import Progress
 from pythia_quant.formats.gptq.solver import SolvedLayer, solve_head, solve_layer
-from pythia_quant.formats.job import Job, Written
-from pythia_quant.formats.shards import SHARD_BYTES, ShardWriter
+from pythia_quant.formats.job import SHARD_BYTES, Job, ShardWriter, Written, to_dtype
 from pythia_quant.model.architecture import (
     CONTRACT,
     DENSE,

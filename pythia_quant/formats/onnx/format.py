@@ -42,11 +42,11 @@ class OnnxFormat(Format[OnnxSettings]):
         return streamed_bytes(folder)
 
     def import_runtime(self) -> Callable[[Path, int, str], Runtime]:
-        from pythia_quant.runtimes.ort import open_runtime
+        from pythia_quant.formats.onnx.runtime import open_runtime
 
         return lambda folder, threads, _: open_runtime(folder, threads)
 
     def open_layers(self, folder: Path, threads: int) -> Layered:
-        from pythia_quant.runtimes.ort_layers import open_layers
+        from pythia_quant.formats.onnx.runtime import open_layers
 
         return open_layers(folder, threads)

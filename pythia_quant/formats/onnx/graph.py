@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from pythia_quant.formats.onnx import products
-from pythia_quant.formats.onnx.external import MARK_KEY, SETTINGS_KEY
+from pythia_quant.formats.onnx import nodes
+from pythia_quant.formats.onnx.data_file import MARK_KEY, SETTINGS_KEY
 from pythia_quant.formats.onnx.nodes import MICROSOFT, OFFSETS, Nodes
 from pythia_quant.formats.onnx.rotary import channels_of_head, kept_head_size, rotary_tables
 from pythia_quant.model.architecture import Architecture
@@ -33,7 +33,7 @@ def build(architecture: Architecture, settings: OnnxSettings, weights: Sequence[
     Args:
         architecture: the model's shape.
         settings: how each tensor is stored and multiplied.
-        weights: the tensors, external or not. A :class:`products.Product` has, in fp32, ``.weight`` [in, out]; in
+        weights: the tensors, external or not. A :class:`nodes.Product` has, in fp32, ``.weight`` [in, out]; in
             blocks, ``.codes`` uint8 [out, blocks, bytes of a block], ``.scales`` fp32 [out, blocks] and, where some
             zero is not the middle code, ``.zero_points`` uint8 [out, bytes]; in channels, ``.codes`` int8 [in, out]
             and ``.scales`` fp32 [out]; ``.bias`` [out] where it has one. The embedding matrix is ``.weight`` or
@@ -72,7 +72,7 @@ class _Graph(Nodes):
 
     def embed(self) -> str:
         """Look the tokens up."""
-        choice, name = self._settings.of_embeddings(), products.EMBEDDINGS
+        choice, name = self._settings.of_embeddings(), nodes.EMBEDDINGS
         if choice.weights == "fp32":
             return self.add("Gather", [f"{name}.weight", "input_ids"], "embedded")
         size = choice.block_size
@@ -109,8 +109,8 @@ class _Graph(Nodes):
 
     def _parallel(self, index: int, hidden: str) -> str:
         at, d = f"layers.{index}", self._shape.width
-        normed = self._normed(index, products.NORMS[0], hidden, f"{at}.normed")
-        first = [self.product(product, normed) for product in products.inner(self._settings, self._shape, index)]
+        normed = self._normed(index, nodes.NORMS[0], hidden, f"{at}.normed")
+        first = [self.product(product, normed) for product in nodes.inner(self._settings, self._shape, index)]
         if len(first) == 1:
             sizes = self.constant("inner_sizes", np.array([3 * d, self._shape.mlp_width]))
             parts = f"{at}.query_key_value", f"{at}.expanded"
@@ -118,7 +118,7 @@ class _Graph(Nodes):
             first = list(parts)
         attended = self._attention(index, first[0])
         activated = self._activated(index, first[1])
-        last = products.outer(self._settings, self._shape, index)
+        last = nodes.outer(self._settings, self._shape, index)
         if len(last) == 1:
             both = self.add("Concat", [attended, activated], f"{at}.both", axis=-1)
             change = self.product(last[0], both)
@@ -130,18 +130,18 @@ class _Graph(Nodes):
 
     def _sequential(self, index: int, hidden: str) -> str:
         at = f"layers.{index}"
-        mixed, expand = products.inner(self._settings, self._shape, index)
-        dense, contract = products.outer(self._settings, self._shape, index)
-        normed = self._normed(index, products.NORMS[0], hidden, f"{at}.normed")
+        mixed, expand = nodes.inner(self._settings, self._shape, index)
+        dense, contract = nodes.outer(self._settings, self._shape, index)
+        normed = self._normed(index, nodes.NORMS[0], hidden, f"{at}.normed")
         attended = self._attention(index, self.product(mixed, normed))
         hidden = self.add("Add", [hidden, self.product(dense, attended)], f"{at}.with_attention")
-        normed = self._normed(index, products.NORMS[1], hidden, f"{at}.normed_again")
+        normed = self._normed(index, nodes.NORMS[1], hidden, f"{at}.normed_again")
         activated = self._activated(index, self.product(expand, normed))
         change = self.product(contract, activated, OFFSETS[self._shape.activation])
         return self.add("Add", [hidden, change], f"{at}.hidden")
 
     def _normed(self, index: int, norm: str, hidden: str, result: str) -> str:
-        gain = products.norm_gain(self._shape, index, norm)
+        gain = nodes.norm_gain(self._shape, index, norm)
         return self.add("LayerNormalization", [hidden, gain], result, **self._epsilon())
 
     def _activated(self, index: int, inputs: str) -> str:
@@ -156,9 +156,9 @@ class _Graph(Nodes):
         negative = self.add("Neg", ["num_logits_to_keep"], "first_kept")
         start = self.add("Unsqueeze", [negative, self.constant("first_axis", np.array([0]))], "first_kept_1d")
         kept = self.add("Slice", [hidden, start, self.constant("end", np.array([_END])), axis], "kept")
-        parameters = [f"{products.FINAL_NORM}.weight", f"{products.FINAL_NORM}.bias"]
+        parameters = [f"{nodes.FINAL_NORM}.weight", f"{nodes.FINAL_NORM}.bias"]
         normed = self.add("LayerNormalization", [kept, *parameters], "final_normed", **self._epsilon())
-        self.product(products.head(self._settings, self._shape), normed)
+        self.product(nodes.head(self._settings, self._shape), normed)
         self.nodes[-1].output[0] = "logits"
 
     def _epsilon(self) -> dict[str, float]:

@@ -14,12 +14,11 @@ import numpy.typing as npt
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from pythia_quant.core.errors import ArtifactError
-from pythia_quant.formats.artifact_config import AGAIN, read_artifact_config
-from pythia_quant.formats.onnx import graph, products
-from pythia_quant.formats.onnx.external import StoredModel, find_model
-from pythia_quant.formats.onnx.nodes import OFFSETS
-from pythia_quant.formats.onnx.products import Product
+from pythia_quant.formats.onnx import graph, nodes
+from pythia_quant.formats.onnx.data_file import StoredModel, find_model
+from pythia_quant.formats.onnx.nodes import OFFSETS, Product
 from pythia_quant.formats.onnx.rotary import rotated_pairs
+from pythia_quant.formats.tensor_files import AGAIN, read_artifact_config
 from pythia_quant.model.architecture import CONTRACT, Architecture
 from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 
@@ -110,14 +109,14 @@ def _check_layouts(found: dict[str, Layout], settings: OnnxSettings, shape: Arch
 def _layouts(settings: OnnxSettings, shape: Architecture, found: dict[str, Layout]) -> dict[str, Layout]:
     """Return type and shape of each tensor that the writer stores; zero points where they are found."""
     d = shape.width
-    layouts: dict[str, Layout] = {f"{products.FINAL_NORM}.{part}": (_FLOAT, (d,)) for part in ("weight", "bias")}
+    layouts: dict[str, Layout] = {f"{nodes.FINAL_NORM}.{part}": (_FLOAT, (d,)) for part in ("weight", "bias")}
     layouts |= _embeddings(settings.of_embeddings(), shape)
-    layouts |= _product(products.head(settings, shape), found)
+    layouts |= _product(nodes.head(settings, shape), found)
     for index in range(shape.layers):
-        layouts |= dict.fromkeys((products.norm_gain(shape, index, norm) for norm in products.NORMS), (_FLOAT, (d,)))
-        for product in products.inner(settings, shape, index):
+        layouts |= dict.fromkeys((nodes.norm_gain(shape, index, norm) for norm in nodes.NORMS), (_FLOAT, (d,)))
+        for product in nodes.inner(settings, shape, index):
             layouts |= _product(product, found) | {f"{product.name}.bias": (_FLOAT, (product.rows,))}
-        for product in products.outer(settings, shape, index):
+        for product in nodes.outer(settings, shape, index):
             layouts |= _product(product, found)
             if product.bias:
                 layouts[f"{product.name}.bias"] = _FLOAT, (d,)
@@ -130,7 +129,7 @@ _FLOAT, _UINT8, _INT8 = int(TensorProto.FLOAT), int(TensorProto.UINT8), int(Tens
 
 
 def _embeddings(choice: Choice, shape: Architecture) -> dict[str, Layout]:
-    name, rows, columns = products.EMBEDDINGS, shape.vocabulary, shape.width
+    name, rows, columns = nodes.EMBEDDINGS, shape.vocabulary, shape.width
     if choice.weights == "fp32":
         return {f"{name}.weight": (_FLOAT, (rows, columns))}
     codes = (_INT8, (rows, columns)) if choice.weights == "int8" else (_UINT8, (rows, columns // 2))

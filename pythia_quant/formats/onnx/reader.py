@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pythia_quant.formats.onnx import products, rotary
-from pythia_quant.formats.onnx.external import StoredModel, find_model
+from pythia_quant.formats.onnx import nodes, rotary
+from pythia_quant.formats.onnx.data_file import StoredModel, find_model
 from pythia_quant.formats.onnx.graph_check import open_model
-from pythia_quant.formats.onnx.products import Product
+from pythia_quant.formats.onnx.nodes import Product
 from pythia_quant.formats.tensor_files import check_finite
 from pythia_quant.model import architecture as checkpoint
 from pythia_quant.model.architecture import Architecture
@@ -41,7 +41,7 @@ def streamed_bytes(folder: Path) -> int:
         ArtifactError: files are missing, truncated, or not written by this program.
     """
     sizes = StoredModel(find_model(folder)).tensor_bytes()
-    return sum(size for name, size in sizes.items() if not name.startswith(f"{products.EMBEDDINGS}."))
+    return sum(size for name, size in sizes.items() if not name.startswith(f"{nodes.EMBEDDINGS}."))
 
 
 class _Weights:
@@ -61,13 +61,13 @@ class _Weights:
             case ["gpt_neox", "layers", index, *rest]:
                 return self._in_layer(int(index), ".".join(rest))
             case ["gpt_neox", "final_layer_norm", part]:
-                return self._array(f"{products.FINAL_NORM}.{part}")
+                return self._array(f"{nodes.FINAL_NORM}.{part}")
         if name == checkpoint.EMBEDDING:
             return self._embeddings(self._settings.of_embeddings())
-        return self._weight(products.head(self._settings, self.architecture), slice(None), slice(None))
+        return self._weight(nodes.head(self._settings, self.architecture), slice(None), slice(None))
 
     def _embeddings(self, choice: Choice) -> Tensor:
-        name = products.EMBEDDINGS
+        name = nodes.EMBEDDINGS
         if choice.weights == "fp32":
             return self._array(f"{name}.weight")
         codes, scales = self._array(f"{name}.codes"), self._array(f"{name}.scales")
@@ -75,12 +75,12 @@ class _Weights:
 
     def _in_layer(self, index: int, name: str) -> Tensor:
         if name.endswith("layernorm.weight"):
-            return self._array(products.norm_gain(self.architecture, index, name.removesuffix(".weight")))
+            return self._array(nodes.norm_gain(self.architecture, index, name.removesuffix(".weight")))
         linear, _, part = name.rpartition(".")
         if linear.endswith("layernorm"):
             return torch.zeros(self.architecture.width)
-        inner = products.inner(self._settings, self.architecture, index)
-        outer = products.outer(self._settings, self.architecture, index)
+        inner = nodes.inner(self._settings, self.architecture, index)
+        outer = nodes.outer(self._settings, self.architecture, index)
         product = next(product for product in (*inner, *outer) if linear in product.members)
         rows, columns = self._place(product, linear)
         if part == "bias":

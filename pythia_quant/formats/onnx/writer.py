@@ -11,11 +11,10 @@ from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.job import CodesReader, Job, Written
-from pythia_quant.formats.onnx import graph, products, rotary
-from pythia_quant.formats.onnx.bundle import write_configs
-from pythia_quant.formats.onnx.external import ExternalWriter, model_path
-from pythia_quant.formats.onnx.nodes import OFFSETS
-from pythia_quant.formats.onnx.products import NORMS, Product
+from pythia_quant.formats.onnx import graph, nodes, rotary
+from pythia_quant.formats.onnx.client_configs import write_configs
+from pythia_quant.formats.onnx.data_file import ExternalWriter, model_path
+from pythia_quant.formats.onnx.nodes import NORMS, OFFSETS, Product
 from pythia_quant.model import architecture as checkpoint
 from pythia_quant.model.architecture import CONTRACT, LINEARS, Architecture, layer_name
 from pythia_quant.model.equalize import equalize
@@ -65,10 +64,10 @@ def write(job: Job[OnnxSettings]) -> Written:
             forward.layer(layer)
             del layer, weigh  # or two are in memory
         gain, bias = (source.read(f"{checkpoint.FINAL_NORM}.{part}").float() for part in ("weight", "bias"))
-        data.add(f"{products.FINAL_NORM}.weight", gain)
-        data.add(f"{products.FINAL_NORM}.bias", bias)
+        data.add(f"{nodes.FINAL_NORM}.weight", gain)
+        data.add(f"{nodes.FINAL_NORM}.bias", bias)
         job.report("head", 0, 1)
-        product = products.head(settings, shape)
+        product = nodes.head(settings, shape)
         head = _quantize(source.read(checkpoint.HEAD), product.choice)
         _add_product(data, product, [head], dim=0)
         hidden = forward.finish(gain, bias)
@@ -136,13 +135,13 @@ def _layer(
     def stored(name: str, choice: Choice) -> Stored:
         return _in_order(weigh(name, choice), name, shape)
 
-    for name, norm in {products.norm_gain(shape, index, norm): norm for norm in NORMS}.items():
+    for name, norm in {nodes.norm_gain(shape, index, norm): norm for norm in NORMS}.items():
         data.add(name, layer[f"{norm}.weight"])
-    for product in products.inner(settings, shape, index):
+    for product in nodes.inner(settings, shape, index):
         _add_product(data, product, [stored(name, product.choice) for name in product.members], dim=0)
         biases = [_in_order(layer[f"{name}.bias"], name, shape) for name in product.members]
         data.add(f"{product.name}.bias", torch.cat(cast(list[Tensor], biases)))
-    for product in products.outer(settings, shape, index):
+    for product in nodes.outer(settings, shape, index):
         _add_product(data, product, [stored(name, product.choice) for name in product.members], dim=1)
         if product.bias:
             data.add(f"{product.name}.bias", layer[f"{product.members[0]}.bias"])
@@ -155,10 +154,10 @@ def _embeddings(data: ExternalWriter, table: Tensor, choice: Choice) -> Stored:
     """Store the embedding matrix, [vocabulary, width]."""
     stored = _quantize(table, choice)
     if isinstance(stored, Tensor):
-        data.add(f"{products.EMBEDDINGS}.weight", stored)
+        data.add(f"{nodes.EMBEDDINGS}.weight", stored)
     else:
-        data.add(f"{products.EMBEDDINGS}.codes", stored.codes if choice.weights == "int8" else stored.stored())
-        data.add(f"{products.EMBEDDINGS}.scales", stored.scales)
+        data.add(f"{nodes.EMBEDDINGS}.codes", stored.codes if choice.weights == "int8" else stored.stored())
+        data.add(f"{nodes.EMBEDDINGS}.scales", stored.scales)
     return stored
 
 

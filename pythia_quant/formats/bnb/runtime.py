@@ -1,4 +1,4 @@
-"""GPT-NeoX in transformers: unquantized, with bitsandbytes, or with gptqmodel where it is installed."""
+"""Run a bitsandbytes artifact through transformers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import transformers
 from transformers import GPTNeoXConfig
 
-from pythia_quant.formats.bnb.library import bitsandbytes
-from pythia_quant.formats.bnb.quantization import quantization_config
+from pythia_quant.formats.bnb.library import bitsandbytes, quantization_config
 from pythia_quant.formats.bnb.reader import read
 from pythia_quant.formats.tensor_files import check_all_finite
-from pythia_quant.model.architecture import layer_name
 from pythia_quant.runtimes.transformers import HfRuntime, dtype_name, load_pretrained
-
-transformers.logging.disable_progress_bar()
 
 
 def open_bnb(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
@@ -42,19 +37,3 @@ def open_bnb(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
     # Without a device_map transformers takes a GPU where there is one.
     model = load_pretrained(folder, dtype, use_safetensors=True, config=config, device_map={"": device})
     return HfRuntime(model, f"{kernel}, {dtype_name(dtype)}")
-
-
-def open_gptq_reference(folder: Path, device: str = "cpu") -> HfRuntime:
-    """Load a GPTQ artifact as others read it: transformers, optimum and gptqmodel, all installed, in fp16.
-
-    Args:
-        folder: the artifact.
-        device: ``cpu`` or ``cuda``.
-
-    Raises:
-        ArtifactError: it cannot be loaded, lacks tensors, or holds some that are not finite.
-    """
-    check_all_finite(folder)
-    model = load_pretrained(folder, torch.float16, use_safetensors=True, device_map={"": device})
-    linear = type(model.get_submodule(f"{layer_name(0)}.attention.dense")).__name__
-    return HfRuntime(model, f"gptqmodel {version('gptqmodel')} {linear}, {dtype_name(torch.float16)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,14 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXLayer
 
 from pythia_quant.core import compat
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.formats.gptq.reader import GptqWeights, read
+from pythia_quant.formats.tensor_files import check_all_finite
 from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
 from pythia_quant.quantizers.grid import Quantized
-from pythia_quant.runtimes.hf import open_gptq_reference
-from pythia_quant.runtimes.transformers import HfRuntime
+from pythia_quant.runtimes.protocol import Stage
+from pythia_quant.runtimes.transformers import HfRuntime, dtype_name, load_pretrained
+from pythia_quant.runtimes.transformers_layers import TorchLayers, layers_description
 
 
 def open_runtime(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
@@ -204,3 +208,60 @@ class HalfHead(nn.Module):
 def _load_norm(model: GPTNeoXForCausalLM, name: str, weights: GptqWeights) -> None:
     state = {part: weights.read(f"{name}.{part}") for part in ("weight", "bias")}
     model.get_submodule(name).load_state_dict(state, assign=True)
+
+
+class GptqLayers(TorchLayers):
+    """A GPTQ artifact, with the linear layers that :mod:`pythia_quant.formats.gptq.runtime` runs whole models in."""
+
+    def __init__(self, weights: GptqWeights) -> None:
+        super().__init__(weights, torch.float32)
+        self._weights = weights
+        names = [f"{layer_name(0)}.{linear}.weight" for linear in LINEARS] * weights.architecture.layers
+        names += [HEAD] if weights.is_quantized(HEAD) else []
+        in_kernel = {name: kernel_group_size(weights.quantized(name)) is not None for name in set(names)}
+        dequantized = sum(not in_kernel[name] for name in names)
+        self.description = layers_description(describe(weights, dequantized))
+
+    def head(self) -> Stage:
+        """Multiply in integers, or in the fp16 that is stored."""
+        if self._weights.is_quantized(HEAD):
+            return linear_layer(self._weights.quantized(HEAD), torch.zeros(self.reader.architecture.vocabulary))
+        head = HalfHead(self.reader.read(HEAD))
+        return lambda hidden: head(hidden).float()
+
+    def _load(self, module: nn.Module, prefix: str) -> None:
+        if isinstance(module, GPTNeoXLayer):
+            for linear in LINEARS:
+                name = f"{prefix}.{linear}"
+                bias = self.reader.read(f"{name}.bias")
+                module.set_submodule(linear, linear_layer(self._weights.quantized(f"{name}.weight"), bias))
+            for norm in ("input_layernorm", "post_attention_layernorm"):
+                super()._load(module.get_submodule(norm), f"{prefix}.{norm}")
+        else:
+            super()._load(module, prefix)
+
+
+def open_gptq(folder: Path, threads: int) -> GptqLayers:
+    """Open a GPTQ artifact to run it layer by layer.
+
+    Raises:
+        ArtifactError: a file or tensor is missing or damaged.
+    """
+    torch.set_num_threads(threads)
+    return GptqLayers(read(folder))
+
+
+def open_gptq_reference(folder: Path, device: str = "cpu") -> HfRuntime:
+    """Load a GPTQ artifact as others read it: transformers, optimum and gptqmodel, all installed, in fp16.
+
+    Args:
+        folder: the artifact.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        ArtifactError: it cannot be loaded, lacks tensors, or holds some that are not finite.
+    """
+    check_all_finite(folder)
+    model = load_pretrained(folder, torch.float16, use_safetensors=True, device_map={"": device})
+    linear = type(model.get_submodule(f"{layer_name(0)}.attention.dense")).__name__
+    return HfRuntime(model, f"gptqmodel {version('gptqmodel')} {linear}, {dtype_name(torch.float16)}")
