@@ -100,8 +100,8 @@ def convert_with_clocks(recipe: Path, out: Path) -> dict[str, Any]:
         Seconds of each step, and ``peak_bytes`` of this process.
     """
     started = time.perf_counter()
-    from pythia_quant.conversion import convert  # noqa: PLC0415 - the import is measured
-    from pythia_quant.inputs import load_inputs  # noqa: PLC0415
+    from pythia_quant.artifacts.convert import convert  # noqa: PLC0415 - the import is measured
+    from pythia_quant.artifacts.inputs import load_inputs  # noqa: PLC0415
     from pythia_quant.recipe.recipe import load_recipe  # noqa: PLC0415
 
     times: dict[str, float] = {}
@@ -116,7 +116,7 @@ def convert_with_clocks(recipe: Path, out: Path) -> dict[str, Any]:
 def check_alone(artifact: Path) -> dict[str, Any]:
     """Check an artifact in this process, as one does that a conversion starts; return its peak and seconds."""
     started = time.perf_counter()
-    from pythia_quant.check import check_artifact  # noqa: PLC0415 - the import is measured
+    from pythia_quant.artifacts.check import check_artifact  # noqa: PLC0415 - the import is measured
 
     settings = json.loads((artifact / "pythia_quant.json").read_text())["settings"]
     imported = time.perf_counter()

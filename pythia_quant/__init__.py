@@ -11,11 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers: `as` marks a name that users may import from here
-    from pythia_quant.artifact import Artifact as Artifact
-    from pythia_quant.artifact import open_artifact as open_artifact
+    from pythia_quant.artifacts.artifact import Artifact as Artifact
+    from pythia_quant.artifacts.artifact import open_artifact as open_artifact
+    from pythia_quant.artifacts.convert import convert as convert
+    from pythia_quant.artifacts.inputs import Inputs as Inputs
+    from pythia_quant.artifacts.inputs import load_inputs as load_inputs
+    from pythia_quant.artifacts.pull import pull as pull
     from pythia_quant.bench.benchmark import Options as Options
     from pythia_quant.bench.benchmark import benchmark as benchmark
-    from pythia_quant.conversion import convert as convert
     from pythia_quant.core.errors import ArgumentError as ArgumentError
     from pythia_quant.core.errors import ArtifactError as ArtifactError
     from pythia_quant.core.errors import BenchmarkError as BenchmarkError
@@ -33,9 +36,6 @@ if TYPE_CHECKING:  # for type checkers: `as` marks a name that users may import 
     from pythia_quant.hub.publication import prepare_publication as prepare_publication
     from pythia_quant.hub.publish import Published as Published
     from pythia_quant.hub.publish import publish as publish
-    from pythia_quant.hub.pull import pull as pull
-    from pythia_quant.inputs import Inputs as Inputs
-    from pythia_quant.inputs import load_inputs as load_inputs
     from pythia_quant.recipe.recipe import Recipe as Recipe
     from pythia_quant.recipe.recipe import load_recipe as load_recipe
     from pythia_quant.records.manifest import Manifest as Manifest
@@ -47,9 +47,9 @@ __version__ = "0.1.0"
 """The one place of the version; pyproject.toml reads it here."""
 
 _MODULES = {
-    "pythia_quant.artifact": ("Artifact", "open_artifact"),
+    "pythia_quant.artifacts.artifact": ("Artifact", "open_artifact"),
     "pythia_quant.bench.benchmark": ("Options", "benchmark"),
-    "pythia_quant.conversion": ("convert",),
+    "pythia_quant.artifacts.convert": ("convert",),
     "pythia_quant.core.errors": (
         "ArgumentError", "ArtifactError", "BenchmarkError", "CorpusError", "HubError", "PythiaQuantError",
         "QuantizationError", "RecipeError", "SourceError", "StorageError",
@@ -57,8 +57,8 @@ _MODULES = {
     "pythia_quant.hub.plan": ("Plan", "make_plan"),
     "pythia_quant.hub.publication": ("Publication", "Target", "prepare_publication"),
     "pythia_quant.hub.publish": ("Published", "publish"),
-    "pythia_quant.hub.pull": ("pull",),
-    "pythia_quant.inputs": ("Inputs", "load_inputs"),
+    "pythia_quant.artifacts.pull": ("pull",),
+    "pythia_quant.artifacts.inputs": ("Inputs", "load_inputs"),
     "pythia_quant.records.manifest": ("Manifest",),
     "pythia_quant.recipe.recipe": ("Recipe", "load_recipe"),
     "pythia_quant.records.results": ("Results", "Row", "load_results"),

@@ -8,16 +8,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from pythia_quant.artifact import Artifact, open_artifact
+from pythia_quant.artifacts.artifact import Artifact, open_artifact
+from pythia_quant.artifacts.convert import artifact_folder, check_space, convert, costs
+from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.bench.benchmark import Options, benchmark, step_count
-from pythia_quant.conversion import artifact_folder, check_space, convert, costs
 from pythia_quant.core.errors import ArtifactError, without_links
 from pythia_quant.core.machine import memory_available
 from pythia_quant.core.progress import Notice, Steps
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.core.text import printable
 from pythia_quant.formats.table import format_of
-from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO
 from pythia_quant.recipe.overrides import MODEL, override, without_fetched_passages

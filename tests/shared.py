@@ -49,8 +49,8 @@ def converted(shared: Shared) -> Path:
     """Return a folder with the tiny recipe, source, texts, and artifacts under ``out``; nothing there may change."""
 
     def make(folder: Path) -> None:
-        from pythia_quant.conversion import convert
-        from pythia_quant.inputs import load_inputs
+        from pythia_quant.artifacts.convert import convert
+        from pythia_quant.artifacts.inputs import load_inputs
         from pythia_quant.recipe.recipe import load_recipe
 
         inputs = load_inputs(load_recipe(write_recipe(folder)))

@@ -12,7 +12,7 @@ from onnx_models import PROBE, SHAPE, convert, outlier_channels, source
 from tiny import TINY, random_weights
 from torch import Tensor
 
-from pythia_quant.check import mean_kl
+from pythia_quant.artifacts.check import mean_kl
 from pythia_quant.formats.onnx.rotary import interleave, separate
 from pythia_quant.formats.onnx.runtime import open_runtime
 from pythia_quant.model.architecture import Architecture

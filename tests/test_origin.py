@@ -13,12 +13,11 @@ from safetensors.torch import load_file, save_file
 from tiny import TINY, random_weights
 from torch import Tensor
 
-from pythia_quant.artifact import Artifact, hash_files, open_artifact, verify_files
-from pythia_quant.closeness import Closeness, compare
+from pythia_quant.artifacts.artifact import Artifact, hash_files, open_artifact, verify_files
+from pythia_quant.artifacts.origin import Closeness, compare, compare_with, named_source, source_at_hand
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.model.architecture import Architecture
-from pythia_quant.origin import compare_with, named_source, source_at_hand
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 from pythia_quant.recipe.variants import GptqSettings
 from pythia_quant.records.manifest import Manifest

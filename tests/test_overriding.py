@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tiny import TINY, write_checkpoint
 
+from pythia_quant.artifacts.inputs import load_inputs
 from pythia_quant.core.errors import CorpusError, RecipeError
-from pythia_quant.inputs import load_inputs
 from pythia_quant.recipe.overrides import override, with_context_of, without_fetched_passages
 from pythia_quant.recipe.recipe import load_recipe
 

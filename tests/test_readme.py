@@ -14,8 +14,8 @@ import pytest
 import yaml
 from loopback import Hub, client_environment, loopback_hub
 
+from pythia_quant.artifacts.inputs import load_inputs
 from pythia_quant.core.files import cache_folder
-from pythia_quant.inputs import load_inputs
 from pythia_quant.recipe.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pythia_quant.inputs import load_inputs
+from pythia_quant.artifacts.inputs import load_inputs
 from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.records.manifest import SourceRecord
 from pythia_quant.run import at_revision

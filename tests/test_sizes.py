@@ -11,7 +11,7 @@ from safetensors.torch import save, save_file
 from tiny import TINY, random_weights, write_checkpoint
 from torch import Tensor
 
-from pythia_quant.artifact import hash_files
+from pythia_quant.artifacts.artifact import hash_files
 from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.data_file import StoredModel, find_model
 from pythia_quant.formats.onnx.writer import write

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pythia_quant.conversion import convert
+from pythia_quant.artifacts.convert import convert
+from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.formats.table import format_of
-from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.model.forward import Fp32Layers
 from pythia_quant.model.weights import WeightReader
 from pythia_quant.recipe.overrides import override

@@ -23,9 +23,9 @@ from gptq_peers.methods import METHODS
 from gptq_peers.quality import Quality, Row
 from gptq_peers.tables import print_all
 from gptq_peers.timing import Timing, with_windows
+from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.core import machine
 from pythia_quant.core.errors import PythiaQuantError
-from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe
 

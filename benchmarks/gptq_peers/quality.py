@@ -19,12 +19,12 @@ from gptq_peers import peer
 from gptq_peers.methods import GROUP_SIZE, Method
 from gptq_peers.replaced import Replaced
 from gptq_peers.unpack import UnreadableError, linear_weights
+from pythia_quant.artifacts.convert import convert
+from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.bench.quality import in_layers, measure_drifts
-from pythia_quant.conversion import convert
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.table import format_of
-from pythia_quant.inputs import Inputs
 from pythia_quant.model.forward import Fp32Layers
 from pythia_quant.model.weights import WeightReader
 from pythia_quant.quantizers import grid

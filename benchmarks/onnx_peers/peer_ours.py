@@ -22,7 +22,7 @@ class OurModel:
     def __init__(self, folder: Path, threads: int) -> None:
         import torch  # noqa: PLC0415
 
-        from pythia_quant.artifact import open_artifact  # noqa: PLC0415
+        from pythia_quant.artifacts.artifact import open_artifact  # noqa: PLC0415
         from pythia_quant.formats.table import format_of  # noqa: PLC0415
 
         torch.set_num_threads(threads)

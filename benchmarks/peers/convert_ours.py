@@ -19,8 +19,8 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1]))
 
 from peers.process import forget_peak, memory
-from pythia_quant.conversion import convert
-from pythia_quant.inputs import load_inputs
+from pythia_quant.artifacts.convert import convert
+from pythia_quant.artifacts.inputs import load_inputs
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe
 

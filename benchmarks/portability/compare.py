@@ -29,12 +29,12 @@ from rich.console import Console
 from rich.table import Table
 
 from pythia_quant import convert, load_inputs, load_recipe
+from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.bench.quality import measure_drifts
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.core import machine
 from pythia_quant.core.progress import silent
 from pythia_quant.formats.onnx.data_file import find_model
-from pythia_quant.inputs import Inputs
 
 HERE = Path(__file__).parent
 AS_IT_IS: dict[str, str] = {}

@@ -17,7 +17,8 @@ import torch
 from pydantic import ValidationError
 from rich.console import Console
 
-from pythia_quant.artifact import Artifact, verify_files
+from pythia_quant.artifacts.artifact import Artifact, verify_files
+from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.bench import memory, quality
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.bench.lambada import measure_row
@@ -33,7 +34,6 @@ from pythia_quant.core.files import replace_file, work_folder
 from pythia_quant.core.foreign_files import MANIFEST, read_object
 from pythia_quant.core.progress import Steps
 from pythia_quant.core.text import short
-from pythia_quant.inputs import Inputs
 from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records import sizes
 from pythia_quant.records.manifest import Record, SourceRecord

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pythia_quant.artifacts.pull import SCHEME
 from pythia_quant.core.console import progress_console
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.foreign_files import snapshot_of
-from pythia_quant.hub import SCHEME
 
 if TYPE_CHECKING:
     from pythia_quant.bench.benchmark import Options
@@ -78,8 +78,8 @@ def local_folders(artifacts: list[str]) -> list[Path]:
     """Return the folders of artifacts; those on a hub are downloaded."""
     if not any(name.startswith(SCHEME) for name in artifacts):
         return [Path(name) for name in artifacts]
+    from pythia_quant.artifacts.pull import pull
     from pythia_quant.core.progress import Steps
-    from pythia_quant.hub.pull import pull
 
     folders = []
     with Steps(len(artifacts), progress_console) as steps:

@@ -55,9 +55,9 @@ def verify(
 
 def _verify(folder: Path, model: str | None, report: Report) -> tuple[str, str]:
     """Return what was found of an artifact by itself, and beside its source; the latter is empty without one."""
-    from pythia_quant.artifact import open_artifact, verify_files
-    from pythia_quant.check import check_again
-    from pythia_quant.origin import compare_with, named_source, source_at_hand
+    from pythia_quant.artifacts.artifact import open_artifact, verify_files
+    from pythia_quant.artifacts.check import check_again
+    from pythia_quant.artifacts.origin import compare_with, named_source, source_at_hand
 
     artifact = open_artifact(folder)
     report("opening its source", 0, 1)
@@ -87,7 +87,7 @@ def generate(
 ) -> None:
     """Continue a text with an artifact, in the runtime that bench measures."""
     (folder,) = local_folders([artifact])
-    from pythia_quant.generation import continue_text
+    from pythia_quant.artifacts.generate import continue_text
 
     continuation = continue_text(folder, prompt, max_new_tokens, temperature, seed)
     if as_json:

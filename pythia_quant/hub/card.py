@@ -103,7 +103,7 @@ def results_url(repo_id: str, revision: str) -> str:
 
 def _environment() -> Environment:
     environment = Environment(  # noqa: S701 - Markdown, not HTML: what is not Raw is escaped by finalize
-        loader=PackageLoader("pythia_quant.hub", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("pythia_quant.artifacts.pull", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, finalize=_finalized,
     )  # fmt: skip
     environment.filters |= {

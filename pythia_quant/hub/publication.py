@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from pythia_quant.artifact import Artifact, open_artifact, verify_files
+from pythia_quant.artifacts.artifact import Artifact, open_artifact, verify_files
 from pythia_quant.bench.gates import describe
 from pythia_quant.core.errors import BenchmarkError, HubError
 from pythia_quant.core.file_hashes import sha256

@@ -8,14 +8,14 @@ import pytest
 import torch
 from measured import results
 
-from pythia_quant.artifact import open_artifact
+from pythia_quant.artifacts.artifact import open_artifact
+from pythia_quant.artifacts.convert import convert
+from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.bench.gates import describe, evaluate_gates
 from pythia_quant.bench.quality import measure
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.bench.subject import Subject
-from pythia_quant.conversion import convert
 from pythia_quant.core.progress import silent
-from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.records.results import GateOutcome, Protocol, Row

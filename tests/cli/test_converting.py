@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from shared import linked
 from tiny import TINY
 
-from pythia_quant.artifact import open_artifact, verify_files
+from pythia_quant.artifacts.artifact import open_artifact, verify_files
 
 
 def test_another_artifact_in_the_way_is_kept_unless_overwritten(finished: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from program import run, succeed
 from tiny import TINY, random_weights, write_checkpoint
 from typer.testing import CliRunner
 
-from pythia_quant.artifact import open_artifact, verify_files
+from pythia_quant.artifacts.artifact import open_artifact, verify_files
 from pythia_quant.cli import app
 from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records.results import GateOutcome, load_results

@@ -9,7 +9,7 @@ from program import refuse, succeed
 
 
 def test_verify_and_generate(finished: Path, whole_run: Path) -> None:
-    from pythia_quant.generation import continue_text
+    from pythia_quant.artifacts.generate import continue_text
 
     parent = finished / "out/tiny/local"
     printed = succeed("verify", *(parent / name for name in ("bnb-nf4", "gptq-int4", "onnx-int8", "onnx-fp32")))
@@ -28,7 +28,7 @@ def test_verify_and_generate(finished: Path, whole_run: Path) -> None:
 
 
 def test_onnx_continues_a_text_as_transformers_does(finished: Path) -> None:
-    from pythia_quant.generation import continue_text
+    from pythia_quant.artifacts.generate import continue_text
     from pythia_quant.runtimes.protocol import generate
     from pythia_quant.runtimes.transformers import open_model
 

@@ -20,9 +20,9 @@ from onnx_models import convert as convert_random
 from tiny import TINY, write_texts
 from tokenizers import Tokenizer
 
-from pythia_quant.conversion import convert
+from pythia_quant.artifacts.convert import convert
+from pythia_quant.artifacts.inputs import load_inputs
 from pythia_quant.formats.onnx.runtime import OnnxRuntime, open_runtime
-from pythia_quant.inputs import load_inputs
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.runtimes.protocol import generate

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from gptq_models import CALIBRATION, PROBE, source
 
-from pythia_quant.artifact import hash_files
-from pythia_quant.conversion import convert
+from pythia_quant.artifacts.artifact import hash_files
+from pythia_quant.artifacts.convert import convert
+from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.core.errors import ArtifactError, QuantizationError
 from pythia_quant.formats.gptq.checkpoint import Progress
 from pythia_quant.formats.gptq.writer import write
 from pythia_quant.formats.job import Job
-from pythia_quant.inputs import Inputs, load_inputs
 from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.recipe.variants import GptqSettings
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from stored_codes import gptq_integers, onnx_tensors, spread
 from tiny import write_recipe
 
-from pythia_quant.artifact import hash_files, open_artifact, verify_files
+from pythia_quant.artifacts.artifact import hash_files, open_artifact, verify_files
 from pythia_quant.core.errors import ArtifactError, RecipeError
 from pythia_quant.model.architecture import layer_name
 from pythia_quant.recipe.recipe import load_recipe

@@ -9,7 +9,7 @@ from card_inputs import manifest
 from mutations import COUNT, json_mutations, refused_or_read
 from tiny import TINY
 
-from pythia_quant.artifact import open_artifact, verify_files
+from pythia_quant.artifacts.artifact import open_artifact, verify_files
 from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.formats.bnb.library import quantization_config, settings_of
 from pythia_quant.formats.gptq.reader import read

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pythia_quant.artifact import Artifact
+from pythia_quant.artifacts.artifact import Artifact
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.settings import VariantSettings

@@ -13,7 +13,6 @@ from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.core.hub_client import check_name
 from pythia_quant.core.hub_files import commit_of, fetch, forget
 from pythia_quant.core.progress import Report, silent
-from pythia_quant.hub import SCHEME
 from pythia_quant.records.manifest import FileRecord, read_manifest
 
 
@@ -73,3 +72,7 @@ def _place(cached: Path, path: Path) -> None:
         os.link(cached.resolve(), path)
     except OSError:
         shutil.copyfile(cached, path)
+
+
+SCHEME = "hf://"
+"""Begins the name of an artifact on a hub: ``hf://owner/name@revision``."""

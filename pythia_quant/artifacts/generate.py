@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 
-from pythia_quant.artifact import open_artifact
+from pythia_quant.artifacts.artifact import open_artifact
 from pythia_quant.core import machine
 from pythia_quant.core.errors import ArtifactError, CorpusError
 from pythia_quant.formats.table import format_of

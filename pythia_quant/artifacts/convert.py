@@ -15,8 +15,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from pythia_quant.artifact import Artifact, hash_files, open_artifact
-from pythia_quant.check import PROBE_TOKENS, check
+from pythia_quant.artifacts.artifact import Artifact, hash_files, open_artifact
+from pythia_quant.artifacts.check import PROBE_TOKENS, check
+from pythia_quant.artifacts.inputs import Inputs
+from pythia_quant.artifacts.reuse import CODES, calibration_record, codes_record, fingerprint, is_stale, reuse
 from pythia_quant.core import machine
 from pythia_quant.core.errors import ArtifactError, without_links
 from pythia_quant.core.file_hashes import sha256_if_changed
@@ -27,12 +29,10 @@ from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.format import Costs, Format
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.table import format_of
-from pythia_quant.inputs import Inputs
 from pythia_quant.model.generation_config import GENERATION_CONFIG, settings_to_write
 from pythia_quant.model.source import Source, companions
 from pythia_quant.model.tokenizer import TOKENIZER, write_uncut
 from pythia_quant.records.manifest import CheckRecord, Manifest, SourceRecord
-from pythia_quant.reuse import CODES, calibration_record, codes_record, fingerprint, is_stale, reuse
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pythia_quant.artifact import Artifact, open_artifact, verify_files
+from pythia_quant.artifacts.artifact import Artifact, open_artifact, verify_files
+from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.core import machine
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.file_hashes import sha256_if_changed
 from pythia_quant.core.settings import VariantSettings
-from pythia_quant.inputs import Inputs
 from pythia_quant.model.config import read_config
 from pythia_quant.model.source import Source
 from pythia_quant.records.manifest import CalibrationRecord

@@ -1,0 +1,1 @@
+"""Make, check, open, fetch and run an artifact."""
