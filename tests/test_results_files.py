@@ -9,7 +9,7 @@ import pytest
 from measured import results, row
 from mutations import COUNT, as_json, json_mutations, refused_or_read
 
-from pythia_quant.bench.changes import compare_results
+from pythia_quant.bench.compare import compare_results
 from pythia_quant.core.console import PrintableConsole
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.records.results import load_results

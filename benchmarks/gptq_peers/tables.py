@@ -9,7 +9,7 @@ from peers.store import Record
 from rich.console import Console
 from rich.table import Table
 
-from pythia_quant.bench.others import ALLOWED
+from pythia_quant.bench.conditions import ALLOWED
 from pythia_quant.bench.statistics import Estimate, differences, of_windows
 
 

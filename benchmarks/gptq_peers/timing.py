@@ -14,7 +14,7 @@ from peers.store import Record, Store
 
 from gptq_peers import peer
 from gptq_peers.methods import Method
-from pythia_quant.bench.others import Others, wait
+from pythia_quant.bench.conditions import Others, wait
 from pythia_quant.recipe.recipe import Recipe
 
 OURS = Path(__file__).parents[1] / "peers" / "convert_ours.py"

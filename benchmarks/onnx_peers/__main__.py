@@ -25,8 +25,7 @@ from sizes import SizeStore
 from subjects import HERE, Subject
 from tables import decode, print_conditions, print_ratios, print_size
 
-from pythia_quant.bench.bandwidth import read_speeds
-from pythia_quant.bench.others import ALLOWED, Others, wait
+from pythia_quant.bench.conditions import ALLOWED, Others, read_speeds, wait
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.model.config import read_config

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from sizes import SizeStore
 
-from pythia_quant.bench.others import ALLOWED
+from pythia_quant.bench.conditions import ALLOWED
 from pythia_quant.bench.statistics import spread
 
 

@@ -1,1 +1,1 @@
-"""Measure artifacts against the fp16 baseline: drift, speed, memory and size."""
+"""Measure an artifact against its source."""

@@ -19,10 +19,10 @@ from rich.console import Console
 
 from pythia_quant.artifacts.artifact import Artifact, verify_files
 from pythia_quant.artifacts.inputs import Inputs
-from pythia_quant.bench import memory, quality
+from pythia_quant.bench import conditions, quality
+from pythia_quant.bench.conditions import machine_record
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.bench.lambada import measure_row
-from pythia_quant.bench.machine import machine_record
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.bench.speed import latency_protocol, measure_speeds
 from pythia_quant.bench.speed import step_count as speed_steps
@@ -155,7 +155,7 @@ def _plan_rows(inputs: Inputs, artifacts: list[Artifact], options: Options) -> l
     files = sum((source.folder / name).stat().st_size for name in source.sha256)
 
     def planned(subject: Subject, artifact: Artifact | None, files: int, disk_bytes: int) -> _PlannedRow:
-        needed = memory.needed(subject, files, source.architecture, inputs.evaluation.shape[1])
+        needed = conditions.needed(subject, files, source.architecture, inputs.evaluation.shape[1])
         allowed = machine.memory_available() if options.memory is None else options.memory
         return _PlannedRow(subject, artifact, disk_bytes, needed, allowed)
 

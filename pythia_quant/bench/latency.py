@@ -15,8 +15,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from pythia_quant.bench.bandwidth import read_speed
-from pythia_quant.bench.others import Others
+from pythia_quant.bench.conditions import Others, read_speed
 from pythia_quant.bench.subject import Subject
 from pythia_quant.records.results import LatencyProtocol, Samples, SpeedProcess
 from pythia_quant.runtimes.protocol import Runtime

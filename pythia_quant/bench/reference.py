@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from pythia_quant.bench.comparison import MOST_LIKELY, Compared, Known, compare, know
+from pythia_quant.bench.drift import MOST_LIKELY, Compared, Known, compare, know
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.files import cache_folder

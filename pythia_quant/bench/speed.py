@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pythia_quant.bench import latency
-from pythia_quant.bench.others import ALLOWED, wait
+from pythia_quant.bench.conditions import ALLOWED, wait
 from pythia_quant.bench.statistics import spread
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core import machine, process

@@ -80,7 +80,7 @@ def compare(
 
     Exits with 3 when something became worse. Results on different texts or by different protocols are refused.
     """
-    from pythia_quant.bench.changes import compare_results
+    from pythia_quant.bench.compare import compare_results
     from pythia_quant.records.results import load_results
     from pythia_quant.report.changes import changes_data, changes_table
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pythia_quant.bench.changes import Change, Comparison
+from pythia_quant.bench.compare import Change, Comparison
 from pythia_quant.bench.metrics import METRICS, Value
 
 _STYLES = {"worse": "bold red", "better": "green", "changed": "yellow", "same": "dim"}

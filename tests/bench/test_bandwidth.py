@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from pythia_quant.bench.bandwidth import read_speed, read_speeds
+from pythia_quant.bench.conditions import read_speed, read_speeds
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 from measured import results, row
 
-from pythia_quant.bench.changes import Change, compare_results
+from pythia_quant.bench.compare import Change, compare_results
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.records.results import Results, Row
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pythia_quant.bench.comparison import Compared, compare, know, most_likely
+from pythia_quant.bench.drift import Compared, compare, know, most_likely
 
 GENERATOR = torch.Generator().manual_seed(0)
 TARGETS = torch.randint(1280, (40,), generator=GENERATOR)

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pythia_quant.bench.comparison import Compared
-from pythia_quant.bench.drift import Tally, by_confidence, histogram, quantile
+from pythia_quant.bench.drift import Compared, Tally, by_confidence, histogram, quantile
 from pythia_quant.records.results import CONFIDENCES
 
 GENERATOR = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from gptq_models import CALIBRATION, convert, source
 
-from pythia_quant.bench.machine import machine_record
+from pythia_quant.bench.conditions import machine_record
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core import machine
 from pythia_quant.core.errors import BenchmarkError

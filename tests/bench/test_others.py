@@ -10,7 +10,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from pythia_quant.bench.others import ALLOWED, Others, busy_seconds, wait
+from pythia_quant.bench.conditions import ALLOWED, Others, busy_seconds, wait
 
 pytestmark = pytest.mark.xdist_group("time")
 _SPIN = "while True: pass"
