@@ -13,10 +13,9 @@ from pythia_quant.bench.compare import compare_results
 from pythia_quant.core.console import PrintableConsole
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.records.results import load_results
-from pythia_quant.report.changes import changes_data, changes_table
 from pythia_quant.report.files import read_files
 from pythia_quant.report.tables import render_table
-from pythia_quant.report.terminal import results_table
+from pythia_quant.report.terminal import changes_data, changes_table, results_table
 
 VERSION_1 = Path(__file__).parent / "data" / "results-1.json"
 

@@ -82,7 +82,7 @@ def compare(
     """
     from pythia_quant.bench.compare import compare_results
     from pythia_quant.records.results import load_results
-    from pythia_quant.report.changes import changes_data, changes_table
+    from pythia_quant.report.terminal import changes_data, changes_table
 
     comparison = compare_results(load_results(before), load_results(after))
     if as_json:

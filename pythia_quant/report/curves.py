@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 
 from pythia_quant.bench.statistics import spread
 from pythia_quant.records.results import Results, Row
-from pythia_quant.report.canvas import drawing, dress, fixed_ticks, log_scale, margins, new_figure
 from pythia_quant.report.labels import MOST, Name, legend, legend_height, longest, name_ends, shortened
-from pythia_quant.report.theme import Look
+from pythia_quant.report.style import Look, drawing, dress, fixed_ticks, log_scale, margins, new_figure
 
 _Curve = list[tuple[float, tuple[float, float, float]]]
 """Where, and the 10th percentile, the median and the 90th there."""

@@ -1,4 +1,4 @@
-"""Drift against what it buys: size and speed."""
+"""Which of several choices are worth a look when two things count."""
 
 from __future__ import annotations
 
@@ -14,11 +14,37 @@ from matplotlib.figure import Figure
 from pythia_quant.bench.metrics import METRICS, Metric, Value, fp16_floor
 from pythia_quant.core.text import printable
 from pythia_quant.records.results import Results, Row
-from pythia_quant.report.canvas import WIDTH, drawing, dress, fixed_ticks, log_scale, margins, new_figure
 from pythia_quant.report.files import letter
 from pythia_quant.report.labels import MOST, Line, Name, legend, legend_height, name_points, shortened
-from pythia_quant.report.pareto import pareto_front
-from pythia_quant.report.theme import LIGHT, Look, row_styles
+from pythia_quant.report.style import (
+    LIGHT,
+    WIDTH,
+    Look,
+    drawing,
+    dress,
+    fixed_ticks,
+    log_scale,
+    margins,
+    new_figure,
+    row_styles,
+)
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the indices of the points that no other one beats, by rising first value; lower is better in both.
+
+    A point is beaten by one that is at most as large in both values and smaller in at least one. Of equal points all
+    stay.
+    """
+    best = math.inf
+    front: list[int] = []
+    for index in sorted(range(len(points)), key=lambda index: points[index]):
+        # Sorted like this, a point can only be beaten by one before it; an equal one is right before it.
+        if points[index][1] < best or (front and points[index] == points[front[-1]]):
+            best = points[index][1]
+            front.append(index)
+    return front
+
 
 _LOWEST = 1e-3  # mnat: the least that is told apart where no fp16 floor says so
 

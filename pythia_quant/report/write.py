@@ -8,16 +8,16 @@ from pathlib import Path
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.files import recover, scratch_folder
 from pythia_quant.report.files import ResultFile, read_files
+from pythia_quant.report.style import DARK, LIGHT, Look, row_styles
 from pythia_quant.report.tables import SUFFIXES, TableFormat, render_table
-from pythia_quant.report.theme import DARK, LIGHT, Look, row_styles
 
 try:
     from matplotlib.figure import Figure
 
-    from pythia_quant.report.canvas import recolored, rendered
     from pythia_quant.report.figures import PLOTS, overview_plots
     from pythia_quant.report.inline import inline_svg
     from pythia_quant.report.page import MARKER, DrawnPlot, Illustrations, render_page
+    from pythia_quant.report.style import recolored, rendered
 except ImportError as missing:
     raise BenchmarkError(
         f"a report needs packages that are not here ({missing})", hint="pip install 'pythia-quant[report]'"

@@ -16,12 +16,11 @@ from measured import results, row
 
 from pythia_quant.records.results import Drift, Results
 from pythia_quant.report import curves, plots
-from pythia_quant.report.canvas import drawing, number, recolored, rendered
 from pythia_quant.report.figures import PLOTS, overview_plots
 from pythia_quant.report.inline import inline_svg
 from pythia_quant.report.labels import LONGEST, MOST, shortened, spread_out
-from pythia_quant.report.pareto import pareto_front
-from pythia_quant.report.theme import DARK, LIGHT, THEMES, Look, Theme, row_styles
+from pythia_quant.report.plots import pareto_front
+from pythia_quant.report.style import DARK, LIGHT, THEMES, Look, Theme, drawing, number, recolored, rendered, row_styles
 
 SVG = "{http://www.w3.org/2000/svg}"
 coordinate = st.integers(0, 6).map(float)
