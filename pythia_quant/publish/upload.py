@@ -1,14 +1,15 @@
-"""Upload a publication in one commit, and read it back.
-
-Large files go first; nobody sees them before the commit. That names the one it follows, so that the hub refuses it when
-somebody else's came in between. A commit whose answer was lost is looked for, by content, before it is sent again.
-"""
+"""The files of an upload, which tell how much of them has been read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import BinaryIO, cast
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard, constants
 from huggingface_hub import errors as hub_errors
@@ -16,11 +17,60 @@ from huggingface_hub import errors as hub_errors
 from pythia_quant.core.errors import HubError, PythiaQuantError
 from pythia_quant.core.hub_answers import commit_id
 from pythia_quant.core.hub_client import FAILURES, api, ask, explained, passing, status_of
-from pythia_quant.core.hub_files import head, read_tree
+from pythia_quant.core.hub_files import Content, head, read_tree
+from pythia_quant.core.interrupt import interrupted
 from pythia_quant.core.progress import Report, silent
 from pythia_quant.core.text import redacted
-from pythia_quant.hub.plan import Plan
-from pythia_quant.hub.uploads import uploads
+from pythia_quant.publish.plan import Plan
+
+Tell = Callable[[int], None]
+
+
+def uploads(files: Sequence[tuple[str, Content]], report: Report) -> list[CommitOperationAdd]:
+    """Return files by their paths in the repository; reading them reports progress in MB of all."""
+    at: dict[str, int] = {}
+    megabytes = max(1, sum(content.bytes for _, content in files) // 1_000_000)
+    lock = Lock()  # files are read by several threads
+
+    def tell(path: str, position: int) -> None:
+        with lock:
+            at[path] = position
+            done = min(sum(at.values()) // 1_000_000, megabytes - 1)
+        report("uploading, MB", done, megabytes)
+
+    return [_addition(path, content, partial(tell, path)) for path, content in files]
+
+
+def _addition(path: str, content: Content, tell: Tell) -> CommitOperationAdd:
+    addition = _Told(path_in_repo=path, path_or_fileobj=content.data)
+    addition.tell = tell
+    addition.upload_info.sha256 = bytes.fromhex(content.sha256)  # known, and so the file is not read for it again
+    return addition
+
+
+class _Told(CommitOperationAdd):
+    tell: Tell
+
+    @contextmanager
+    def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:  # noqa: ARG002 - our own progress instead
+        if isinstance(self.path_or_fileobj, bytes):
+            yield io.BytesIO(self.path_or_fileobj)
+        else:
+            with _Reader(io.FileIO(Path(cast(str, self.path_or_fileobj)))) as file:
+                file.told = self.tell
+                yield cast(BinaryIO, file)
+
+
+class _Reader(io.BufferedReader):
+    told: Tell
+
+    def read(self, size: int | None = -1) -> bytes:
+        if interrupted.is_set():  # else the main thread, interrupted, would wait until all is sent
+            raise InterruptedError
+        content = super().read(size)
+        self.told(self.tell())
+        return content
+
 
 _BUSY, _OVERTAKEN = (409, 423), 412
 """Statuses of a commit: the hub is at work on another one; the branch has moved on."""

@@ -7,15 +7,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from pythia_quant.bench.metrics import METRICS
 from pythia_quant.core.hub_client import is_name
 from pythia_quant.core.settings import VariantSettings
-from pythia_quant.hub.quoting import plain
-from pythia_quant.hub.stored import TITLES, bits
 from pythia_quant.model.source_name import DEMO
+from pythia_quant.publish.foreign_markdown import plain
+from pythia_quant.publish.storage_words import TITLES, bits
 from pythia_quant.recipe.variants import BnbSettings
+from pythia_quant.recipe.yaml_lines import parse_plain
 from pythia_quant.records.manifest import Manifest
 from pythia_quant.records.results import Results, Row
 
@@ -23,12 +25,16 @@ _MEASURED = {
     "perplexity": "perplexity", "ppl_drift": "perplexity_drift", "kl": "kl_divergence", "top1": "top1_agreement",
 }  # fmt: skip
 """Metrics that the hub is told, and their types there."""
+
 # The hub names a library, not a file format (huggingface.js, model-libraries.ts): of those that run ONNX files,
 # transformers.js is the one it knows for this task.
 _LIBRARIES = {"bnb": "transformers", "gptq": "transformers", "onnx": "transformers.js"}
+
 _OF_FILES = {"pytorch", "safetensors", "tf", "jax", "onnx", "gguf"}
 """Tags that say what files a repository holds: the original's, not ours."""
+
 _SPLIT = re.compile(r"(?:(?P<config>[^/]+)/)?(?P<split>train|test|validation)-\d+-of-\d+\.parquet")
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -47,7 +53,7 @@ def front_matter(
         manifest: of the artifact.
         results: with the variant's row.
         settings: the variant's.
-        original: what the original's front matter says, see :func:`pythia_quant.hub.original.metadata`.
+        original: what the original's front matter says, see :func:`pythia_quant.publish.foreign_markdown.metadata`.
         repo_id: where it is published.
         results_url: where the samples of the numbers can be read.
     """
@@ -156,3 +162,47 @@ def _line(text: str) -> str:
 
 def _first(original: dict[str, list[str]], key: str) -> str | None:
     return next(iter(original.get(key, [])), None)
+
+
+EXAMPLES = 5_153
+"""Of LAMBADA's test set: an accuracy on fewer is not the benchmark's."""
+
+
+def eval_results_yaml(results: Results, variant: str, *, dataset_id: str, task_id: str, source_url: str) -> str | None:
+    """Return a variant's LAMBADA accuracy, or None where it was not measured on the whole test set.
+
+    Args:
+        results: what was measured.
+        variant: whose.
+        dataset_id: the benchmark, a dataset on the hub.
+        task_id: the task, by its name in that dataset's ``eval.yaml``.
+        source_url: where the samples can be read.
+    """
+    value = METRICS["lambada_accuracy"].of(results.row(variant), results)
+    if value is None or results.lambada is None or results.lambada.examples != EXAMPLES:
+        return None
+    protocol, runtime = results.lambada, plain(results.row(variant).runtime)
+    entry = EvalResultEntry(
+        dataset_id=dataset_id,
+        task_id=task_id,
+        value=round(value.value, 4),
+        date=results.created.date().isoformat(),
+        source_url=source_url,
+        source_name="Samples and protocol",
+        notes=(
+            f"greedy accuracy of the last word in %, 95 % interval {value.low:.2f} to {value.high:.2f}; "
+            f"{protocol.name} v{protocol.version}, {protocol.examples:,} examples; {runtime}"
+        ),
+    )
+    text: str = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def benchmark_task(eval_yaml: str) -> str | None:
+    """Return the id of the only task in a dataset's ``eval.yaml``; None where there are none, several, or no YAML."""
+    data = parse_plain(eval_yaml)
+    tasks = data.get("tasks") if isinstance(data, dict) else None
+    if not isinstance(tasks, list) or len(tasks) != 1 or not isinstance(tasks[0], dict):
+        return None
+    task = tasks[0].get("id")
+    return task if isinstance(task, str) and task else None

@@ -1,4 +1,4 @@
-"""The model card of a published artifact, rendered from its manifest and results and from nothing else."""
+"""What to cite: the models, and the method of each format."""
 
 from __future__ import annotations
 
@@ -10,15 +10,24 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pythia_quant.bench.gates import describe
 from pythia_quant.bench.metrics import METRICS
-from pythia_quant.hub.citations import citations
-from pythia_quant.hub.clients import snippets
-from pythia_quant.hub.front_matter import base_name, front_matter
-from pythia_quant.hub.original import PARTS, Original, metadata, sections, split
-from pythia_quant.hub.public import public_recipe
-from pythia_quant.hub.quoting import code, fenced, plain, quoted
-from pythia_quant.hub.stored import TITLES, bits, stored, warnings
+from pythia_quant.core.settings import VariantSettings
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO
+from pythia_quant.publish.anonymize import public_recipe
+from pythia_quant.publish.clients import snippets
+from pythia_quant.publish.foreign_markdown import (
+    PARTS,
+    Original,
+    code,
+    fenced,
+    metadata,
+    plain,
+    quoted,
+    sections,
+    split,
+)
+from pythia_quant.publish.metadata import base_name, front_matter
+from pythia_quant.publish.storage_words import TITLES, bits, stored, warnings
 from pythia_quant.recipe.variants import parse_variant
 from pythia_quant.records.manifest import Manifest
 from pythia_quant.records.results import RESULTS, Results, Row
@@ -34,14 +43,57 @@ from pythia_quant.report.facts import (
 from pythia_quant.report.numbers import shown
 from pythia_quant.report.tables import escaped, markdown_table
 
+_PYTHIA = """\
+@misc{biderman2023pythia,
+  title  = {Pythia: A Suite for Analyzing Large Language Models Across Training and Scaling},
+  author = {Biderman, Stella and Schoelkopf, Hailey and Anthony, Quentin and Bradley, Herbie and O'Brien, Kyle and
+            Hallahan, Eric and Khan, Mohammad Aflah and Purohit, Shivanshu and Prashanth, USVSN Sai and Raff, Edward and
+            Skowron, Aviya and Sutawika, Lintang and van der Wal, Oskar},
+  year   = {2023},
+  eprint = {2304.01373},
+  archivePrefix = {arXiv}
+}"""
+
+_GPTQ = """\
+@misc{frantar2022gptq,
+  title  = {GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers},
+  author = {Frantar, Elias and Ashkboos, Saleh and Hoefler, Torsten and Alistarh, Dan},
+  year   = {2022},
+  eprint = {2210.17323},
+  archivePrefix = {arXiv}
+}"""
+
+_QLORA = """\
+@misc{dettmers2023qlora,
+  title  = {QLoRA: Efficient Finetuning of Quantized LLMs},
+  author = {Dettmers, Tim and Pagnoni, Artidoro and Holtzman, Ari and Zettlemoyer, Luke},
+  year   = {2023},
+  eprint = {2305.14314},
+  archivePrefix = {arXiv}
+}"""
+
+
+def citations(settings: VariantSettings) -> str:
+    """Return BibTeX of the models' paper, and of the method's where layers were quantized by one with a paper."""
+    method = {"gptq": _GPTQ, "bnb": _QLORA}.get(settings.format, "")
+    if settings.takes_codes_of() is not None:
+        method = _GPTQ
+    return "\n\n".join(filter(None, (_PYTHIA, method)))
+
+
 _HUB = "https://huggingface.co"
+
 _DRIFT = {
     "perplexity": "perplexity", "ppl_drift": "drift", "kl": "KL", "top1": "top-1", "lambada_accuracy": "LAMBADA",
     "bits_per_weight": "a weight", "disk": "disk",
 }  # fmt: skip
+
 _SPEED = {"prefill": "prefill", "decode": "decode", "speedup_baseline": "× baseline", "memory": "peak memory"}
+
 _AS_RUN = {"kl": "KL divergence", "ppl_drift": "perplexity drift", "top1": "top-1 agreement"}
+
 _WEIGHTS = {"kl_weights": "KL divergence", "ppl_drift_weights": "perplexity drift"}
+
 _LAMBADA = {"lambada_accuracy": "accuracy", "lambada_perplexity": "perplexity of the last word"}
 
 
@@ -103,8 +155,8 @@ def results_url(repo_id: str, revision: str) -> str:
 
 def _environment() -> Environment:
     environment = Environment(  # noqa: S701 - Markdown, not HTML: what is not Raw is escaped by finalize
-        loader=PackageLoader("pythia_quant.artifacts.pull", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, finalize=_finalized,
+        loader=PackageLoader("pythia_quant.publish", "."), undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, finalize=_finalized,
     )  # fmt: skip
     environment.filters |= {
         "code": lambda text: Raw(code(text)),

@@ -1,0 +1,1 @@
+"""Put artifacts on a hub, with a card written from what was measured."""
