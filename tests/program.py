@@ -24,7 +24,7 @@ from unittest import mock
 import huggingface_hub
 from huggingface_hub import constants, hf_api
 
-from pythia_quant.cli import main
+from pythia_quant.cli.main import main
 
 Done = subprocess.CompletedProcess[str]
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)

@@ -15,10 +15,10 @@ from tiny import TINY, random_weights, write_checkpoint
 from pythia_quant.artifacts.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, WHOLE_MODEL_BYTES, check_again, check_artifact
 from pythia_quant.artifacts.convert import check_space, convert, costs
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
+from pythia_quant.cli.jobs import convert_all
 from pythia_quant.core.errors import ArtifactError, CorpusError
 from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.records.manifest import CheckRecord
-from pythia_quant.run import convert_all
 
 USAGE = namedtuple("USAGE", "total used free")
 

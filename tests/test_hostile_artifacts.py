@@ -13,10 +13,10 @@ from rich.console import Console
 import pythia_quant
 from pythia_quant.artifacts.artifact import open_artifact, verify_files
 from pythia_quant.artifacts.check import check_again
+from pythia_quant.cli.jobs import bench
 from pythia_quant.core.errors import ArtifactError, PythiaQuantError
 from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.formats.table import format_of
-from pythia_quant.run import bench
 
 FILES = {
     "bnb-nf4": ["config.json", "model.safetensors"],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pythia_quant.artifacts.artifact import Artifact, hash_files, open_artifact, verify_files
-from pythia_quant.commands.options import is_from_a_hub
+from pythia_quant.cli.options import is_from_a_hub
 from pythia_quant.core.errors import ArtifactError, SourceError
 from pythia_quant.core.foreign_files import own_file, snapshot_of
 

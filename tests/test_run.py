@@ -6,9 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from pythia_quant.artifacts.inputs import load_inputs
+from pythia_quant.cli.jobs import at_revision
 from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.records.manifest import SourceRecord
-from pythia_quant.run import at_revision
 
 
 def test_a_source_opened_by_its_commit_keeps_its_name_and_what_is_wrong_with_it(recipe_file: Path) -> None:

@@ -17,7 +17,7 @@ from pythia_quant.core.progress import Report, silent
 
 
 class WorkerHere:
-    """Does what :class:`~pythia_quant.core.process.Worker` does without a process: arguments and results are JSON data."""
+    """Does what :class:`~pythia_quant.core.process.Worker` does, without a process. Arguments and results are JSON."""
 
     def __init__(self, threads: int | None = None) -> None:
         pass

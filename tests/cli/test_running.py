@@ -15,10 +15,10 @@ from tiny import TINY, random_weights, write_checkpoint
 from typer.testing import CliRunner
 
 from pythia_quant.artifacts.artifact import open_artifact, verify_files
-from pythia_quant.cli import app
+from pythia_quant.cli.jobs import Outcome
+from pythia_quant.cli.main import app
 from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records.results import GateOutcome, load_results
-from pythia_quant.run import Outcome
 
 
 def test_run_prints_one_table_within_100_columns_and_keeps_everything(finished: Path) -> None:
@@ -164,7 +164,7 @@ def test_the_exit_code_is_of_the_worst_gate_at_any_revision(recipe_file: Path, m
         results = measured.results(measured.row("torch-fp16", 0)).model_copy(update={"gates": [gate]})
         return Outcome([], results, Path("results.json"))
 
-    monkeypatch.setattr("pythia_quant.run.run", run_one)
+    monkeypatch.setattr("pythia_quant.cli.jobs.run", run_one)
     monkeypatch.setattr("pythia_quant.report.terminal.print_results", lambda *_: None)
     arguments = ["run", str(recipe_file), "--model", "EleutherAI/pythia-14m", "--revision", "step512..step2000"]
     assert CliRunner().invoke(app, arguments).exit_code == 3

@@ -23,10 +23,10 @@ from stored_codes import gptq_integers, onnx_tensors, spread
 from tiny import write_recipe
 
 from pythia_quant.artifacts.artifact import hash_files, open_artifact, verify_files
+from pythia_quant.cli.jobs import convert_all
 from pythia_quant.core.errors import ArtifactError, RecipeError
 from pythia_quant.model.architecture import layer_name
 from pythia_quant.recipe.recipe import load_recipe
-from pythia_quant.run import convert_all
 
 VARIANT = "  onnx-int4: {format: onnx, codes: gptq-int4, weights: int4, block_size: 32}\n"
 """Is line 14 of the tiny recipe, in front of its gates."""

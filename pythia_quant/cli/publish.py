@@ -1,11 +1,9 @@
-"""Publishing, and what a hub holds."""
+"""pythia-quant publish: put artifacts on a hub."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,15 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pythia_quant.commands.options import AsJson
 from pythia_quant.core.console import example, out_console, progress_console
 from pythia_quant.core.errors import HubError
 from pythia_quant.core.foreign_files import MANIFEST
-from pythia_quant.model import suite
 
 if TYPE_CHECKING:
-    from pythia_quant.model.revision_faults import Finding
-    from pythia_quant.model.revisions import Listing, Revision
     from pythia_quant.publish.plan import Plan
     from pythia_quant.publish.publication import Publication
 
@@ -179,77 +173,3 @@ def show_plan(plan: Plan, console: Console) -> None:
     console.print(table)
     for sentence in plan.publication.despite:
         console.print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
-
-
-@commands.command(
-    epilog=example(
-        "pythia-quant source EleutherAI/pythia-160m",
-        "pythia-quant source EleutherAI/pythia-2.8b --steps all",
-    )
-)
-def source(
-    model: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A model on the hub.")],
-    steps: Annotated[
-        str | None,
-        typer.Option(
-            "--steps",
-            metavar="RANGE",
-            help="Compare these revisions: step1000..step3000, step1000..step143000/10, step0,step512, or all.",
-        ),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show the weights of a model on the hub by their hashes, and what is wrong with its revisions.
-
-    With --steps: steps that are not there or have no weights, and steps with the weights of another one. Hashes are
-    those the hub records; large files are not downloaded.
-    """
-    from pythia_quant.core.hub_client import check_name
-    from pythia_quant.core.progress import Steps
-    from pythia_quant.model.revision_faults import find_faults
-    from pythia_quant.model.revisions import read_main, read_steps
-
-    check_name(model, "source")
-    repo_id, renamed = suite.resolve(model)
-    if renamed:
-        progress_console.print(renamed, markup=False, soft_wrap=True)
-    with Steps(1, progress_console) as progress, progress.step(f"reading {repo_id}") as report:
-        listing = None if steps is None else read_steps(repo_id, steps, report)
-        revisions = listing.revisions if listing else (read_main(repo_id),)
-    findings = find_faults(listing) if listing else []
-    if as_json:
-        shown = {"model": repo_id, "revisions": [asdict(one) for one in revisions]}
-        print(json.dumps(shown | ({"findings": [asdict(one) for one in findings]} if listing else {}), indent=1))
-    elif listing:
-        show_steps(listing, findings, out_console)
-    else:
-        show_main(repo_id, revisions[0], out_console)
-
-
-def show_main(repo_id: str, main: Revision, console: Console) -> None:
-    """Print the weights of main, a line each."""
-    console.print(f"[bold]{escape(repo_id)}[/] {main.name}, commit {main.commit}", soft_wrap=True)
-    for file in main.files:
-        console.print(
-            f"{file.sha256}  {file.name}, {file.bytes / 1e6:,.1f} MB", markup=False, soft_wrap=True, highlight=False
-        )
-    if not main.files:
-        console.print("no weights")
-
-
-def show_steps(listing: Listing, findings: list[Finding], console: Console) -> None:
-    """Print the weights of every revision, and what was found."""
-    from pythia_quant.model.revision_faults import described
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("revision", "file", "MB", "sha256"):
-        table.add_column(heading, justify="right" if heading == "MB" else "left", no_wrap=True)
-    for one in listing.revisions:
-        for file in one.files:
-            table.add_row(escape(one.name), escape(file.name), f"{file.bytes / 1e6:,.1f}", f"{file.sha256[:16]}…")
-    console.print(table)
-    steps = [one for one in listing.revisions if one.name != "main"]
-    count = f"{len(steps)} of {len(steps) + len(listing.missing)} steps are on the hub; findings: {len(findings)}"
-    console.print(f"\n[bold]{escape(listing.model)}[/]: {count}", soft_wrap=True, highlight=False)
-    for finding in findings:
-        console.print(escape(described(finding, listing)), soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""Checking and running artifacts."""
+"""pythia-quant verify: check artifacts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from pythia_quant.commands.options import Artifacts, AsJson, local_folders
+from pythia_quant.cli.options import Artifacts, local_folders
 from pythia_quant.core.console import example, out_console, progress_console
 from pythia_quant.core.progress import Report, Steps
-from pythia_quant.core.text import printable, printable_json
+from pythia_quant.core.text import printable
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
@@ -74,25 +74,3 @@ def _verify(folder: Path, model: str | None, report: Report) -> tuple[str, str]:
         return found, ""
     closeness = compare_with(artifact, source, report)
     return found, f"  tokenizer and weights are those of {model or artifact.manifest.source.model}: {closeness}"
-
-
-@commands.command(epilog=example('pythia-quant generate artifacts/demo/builtin/onnx-int8 --prompt "def main("'))
-def generate(
-    artifact: Annotated[str, typer.Argument(help="Folder that convert has left, or hf://owner/name@revision.")],
-    prompt: Annotated[str, typer.Option(help="Text to continue.")],
-    max_new_tokens: Annotated[int, typer.Option(min=1, max=10_000_000, help="The most tokens to add.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0.0, max=1000.0, help="0 takes the most likely token.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the sampling, at a temperature above 0.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Continue a text with an artifact, in the runtime that bench measures."""
-    (folder,) = local_folders([artifact])
-    from pythia_quant.artifacts.generate import continue_text
-
-    continuation = continue_text(folder, prompt, max_new_tokens, temperature, seed)
-    if as_json:
-        print(printable_json(continuation.model_dump_json(indent=1)))
-    else:
-        text = prompt + continuation.text
-        # A model may write anything; on a terminal that must not be obeyed.
-        print(printable(text) if out_console.is_terminal else text)

@@ -1,17 +1,14 @@
-"""Converting and measuring."""
+"""pythia-quant run: convert and measure everything a recipe names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
-from rich.markup import escape
 
-from pythia_quant.commands.options import (
-    Artifacts,
-    AsJson,
+from pythia_quant.cli.options import (
     CalibrationFile,
     Context,
     Device,
@@ -27,14 +24,11 @@ from pythia_quant.commands.options import (
     Revision,
     TextFile,
     Threads,
-    is_from_a_hub,
-    local_folders,
     measuring_options,
     passages,
 )
 from pythia_quant.core.console import example, out_console, progress_console
 from pythia_quant.core.errors import PythiaQuantError
-from pythia_quant.core.text import printable_json
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import repository_of
 from pythia_quant.model.suite import names_several, parse_revisions
@@ -44,10 +38,12 @@ from pythia_quant.recipe.recipe import Recipe, load_recipe
 if TYPE_CHECKING:
     from pythia_quant.records.results import Results
 
+commands = typer.Typer()
+
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
 T = TypeVar("T")
-commands = typer.Typer()
+
 GATE_FAILED, GATE_UNDECIDED = 3, 4
 """Exit codes of a measurement that was made, and of which a gate failed or is undecided."""
 
@@ -79,8 +75,8 @@ def run(
 
     Exits with 3 when a gate failed, with 4 when one is undecided. Of several revisions each has its table, in turn.
     """
+    from pythia_quant.cli.jobs import run as run_recipe
     from pythia_quant.report.terminal import print_results
-    from pythia_quant.run import run as run_recipe
 
     options = measuring_options(threads, memory, device)
 
@@ -101,88 +97,6 @@ def run(
         context=context,
     )
     exit_by_gates(*_in_turn(_at_revisions(chosen, revision), run_one))
-
-
-@commands.command(epilog=example("pythia-quant convert demo --only gptq-int4 --out artifacts"))
-def convert(
-    recipe: RecipeArgument,
-    only: Only = None,
-    out: Out = Path("artifacts"),
-    model: Model = None,
-    revision: Revision = None,
-    text: TextFile = None,
-    calibration: CalibrationFile = None,
-    context: Context = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Convert the variants of RECIPE and measure nothing. Artifacts go to DIR/<source>/<revision>/<variant>."""
-    from pythia_quant.run import convert_all
-
-    def convert_one(chosen: Recipe) -> None:
-        for artifact in convert_all(chosen, out, only or [], overwrite, progress_console):
-            manifest = artifact.manifest
-            size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
-            out_console.print(f"[bold]{manifest.variant}[/]: {size}, in {escape(str(artifact.folder))}", soft_wrap=True)
-
-    chosen = override(load_recipe(recipe), model=model, text=text, calibration=calibration, context=context)
-    _in_turn(_at_revisions(chosen, revision), convert_one)
-
-
-@commands.command(
-    epilog=example(
-        "pythia-quant bench artifacts/demo/builtin/*/",
-        "pythia-quant bench artifacts/demo/builtin/onnx-int8 --threads 1 --threads 2 --recipe mine.yaml",
-    )
-)
-def bench(
-    artifacts: Artifacts,
-    text: TextFile = None,
-    lambada: LambadaFile = None,
-    no_lambada: NoLambada = False,
-    context: Context = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="RECIPE",
-            help="Take evaluation, tasks, latency and gates from it, not from the artifacts.",
-        ),
-    ] = None,
-    threads: Threads = None,
-    memory: Memory = None,
-    device: Device = DeviceName.CPU,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="ID|FOLDER", help="Where the source is now, if elsewhere.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="DIR",
-            help="Folder for results.json. [default: the artifacts'; of those from a hub, the current one]",
-        ),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure artifacts against their source. results.json is written beside them; an earlier one is kept.
-
-    Exits with 3 when a gate failed, with 4 when one is undecided.
-    """
-    from pythia_quant.report.terminal import print_results
-    from pythia_quant.run import Instead
-    from pythia_quant.run import bench as bench_artifacts
-
-    instead = Instead(load_recipe(recipe) if recipe else None, model, text, passages(lambada, no_lambada), context)
-    options = measuring_options(threads, memory, device)
-    if out is None and any(map(is_from_a_hub, artifacts)):
-        out = Path()
-    outcome = bench_artifacts(local_folders(artifacts), progress_console, instead, options, out)
-    if as_json:
-        print(printable_json(outcome.results.model_dump_json(indent=1)))
-    else:
-        print_results(outcome.results, out_console)
-        out_console.print(f"\nWritten to {outcome.path}", markup=False, soft_wrap=True)
-    exit_by_gates(outcome.results)
 
 
 def _at_revisions(recipe: Recipe, revision: str | None) -> list[Recipe]:

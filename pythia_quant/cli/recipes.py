@@ -1,8 +1,7 @@
-"""Recipes and the suite."""
+"""pythia-quant recipes: list, show and check recipes."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,14 +10,14 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
-from pythia_quant.commands.options import AsJson
 from pythia_quant.core.console import example, out_console, print_error
 from pythia_quant.core.errors import PythiaQuantError
-from pythia_quant.model import suite
 from pythia_quant.recipe.recipe import load_recipe, shipped_recipes
 
 commands = typer.Typer()
+
 recipes = typer.Typer(help="List, show and check recipes.", no_args_is_help=True)
+
 commands.add_typer(recipes, name="recipes")
 
 
@@ -58,21 +57,3 @@ def validate_recipes(paths: Annotated[list[Path], typer.Argument(metavar="FILE..
             print_error(error)
     if errors:
         raise typer.Exit(2)
-
-
-@commands.command("suite", epilog=example("pythia-quant suite --json"))
-def show_suite(as_json: AsJson = False) -> None:
-    """Show the sizes of the Pythia suite."""
-    if as_json:
-        print(json.dumps([vars(size) for size in suite.SIZES.values()], indent=1))
-        return
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for heading in ("size", "layers", "width", "heads", "vocabulary", "parameters", "non-embedding", "families"):
-        left = heading in ("size", "families")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    for size in suite.SIZES.values():
-        families = " ".join(m.family.lstrip("-") or "plain" for m in suite.members() if m.size == size)
-        numbers = (size.layers, size.width, size.heads, size.vocabulary, size.parameters, size.non_embedding_parameters)
-        table.add_row(size.name, *(f"{number:,}" for number in numbers), families)
-    out_console.print(table)
-    out_console.print("154 revisions each (step0 to step143000); the v0 families 143, from step1000.", style="dim")

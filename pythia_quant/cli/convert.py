@@ -1,0 +1,57 @@
+"""pythia-quant convert: make artifacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.markup import escape
+
+from pythia_quant.cli.options import (
+    CalibrationFile,
+    Context,
+    Model,
+    Only,
+    Out,
+    Overwrite,
+    RecipeArgument,
+    Revision,
+    TextFile,
+)
+from pythia_quant.cli.run import _at_revisions, _in_turn
+from pythia_quant.core.console import example, out_console, progress_console
+from pythia_quant.recipe.overrides import override
+from pythia_quant.recipe.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    pass
+
+# ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
+
+commands = typer.Typer()
+
+
+@commands.command(epilog=example("pythia-quant convert demo --only gptq-int4 --out artifacts"))
+def convert(
+    recipe: RecipeArgument,
+    only: Only = None,
+    out: Out = Path("artifacts"),
+    model: Model = None,
+    revision: Revision = None,
+    text: TextFile = None,
+    calibration: CalibrationFile = None,
+    context: Context = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert the variants of RECIPE and measure nothing. Artifacts go to DIR/<source>/<revision>/<variant>."""
+    from pythia_quant.cli.jobs import convert_all
+
+    def convert_one(chosen: Recipe) -> None:
+        for artifact in convert_all(chosen, out, only or [], overwrite, progress_console):
+            manifest = artifact.manifest
+            size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
+            out_console.print(f"[bold]{manifest.variant}[/]: {size}, in {escape(str(artifact.folder))}", soft_wrap=True)
+
+    chosen = override(load_recipe(recipe), model=model, text=text, calibration=calibration, context=context)
+    _in_turn(_at_revisions(chosen, revision), convert_one)

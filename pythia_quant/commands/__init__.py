@@ -1,1 +1,0 @@
-"""The commands, one module a kind of work: arguments in, one library call, printed result out."""
