@@ -52,7 +52,7 @@ def load_inputs(
     convert: bool = True,
     only: list[str] | None = None,
 ) -> Inputs:
-    """Open the source and the texts of a recipe; the callbacks are those of :func:`~pythia_quant.model.source.open_source`.
+    """Open the source and the texts of a recipe; callbacks as of :func:`~pythia_quant.model.source.open_source`.
 
     Args:
         recipe: which.
