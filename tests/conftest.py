@@ -12,6 +12,7 @@ processors.share()  # before any module that imports torch
 pytest_plugins = ["processors", "workers", "shared", "whole_run", "hub_user"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist's own, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have one worker run a file, whose fixtures it then makes once; tests that measure time are run one by one."""
     for item in items:

@@ -92,6 +92,7 @@ def _read_hub_variables() -> None:
     from pythia_quant.core import hub_client
 
     huggingface_hub.close_session()
+    hub_client.prepare.cache_clear()
     importlib.reload(constants)
     hf_api.api.endpoint = constants.ENDPOINT
     hub_client._Client.heard = False

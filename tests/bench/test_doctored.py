@@ -34,7 +34,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 @pytest.fixture(scope="module")
 def kept(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    ids = torch.from_numpy(inputs.evaluation)[:40]
+    ids = torch.from_numpy(inputs.evaluation)[:20]
     return reference(inputs.source.weights, inputs.source.sha256, ids, silent, tmp_path_factory.mktemp("kept"))
 
 
