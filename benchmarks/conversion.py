@@ -40,7 +40,7 @@ variants:
   onnx-int8: {{format: onnx, weights: int8, block_size: 64, activations: int8, embeddings: int8, head: int8}}
 """
 HERE = Path(__file__).resolve().parent
-TOKENIZER = HERE.parent / "pythia_quant" / "demo" / "model" / "tokenizer.json"
+TOKENIZER = HERE.parent / "pythia_quant" / "model" / "demo" / "tokenizer.json"
 
 
 def make_inputs(size: str, layers: int | None, work: Path) -> Path:
