@@ -29,13 +29,13 @@ if TYPE_CHECKING:  # for type checkers: `as` marks a name that users may import 
     from pythia_quant.core.errors import RecipeError as RecipeError
     from pythia_quant.core.errors import SourceError as SourceError
     from pythia_quant.core.errors import StorageError as StorageError
-    from pythia_quant.publish.plan import Plan as Plan
-    from pythia_quant.publish.plan import make_plan as make_plan
-    from pythia_quant.publish.publication import Publication as Publication
-    from pythia_quant.publish.publication import Target as Target
-    from pythia_quant.publish.publication import prepare_publication as prepare_publication
-    from pythia_quant.publish.upload import Published as Published
-    from pythia_quant.publish.upload import publish as publish
+    from pythia_quant.publishing.plan import Plan as Plan
+    from pythia_quant.publishing.plan import make_plan as make_plan
+    from pythia_quant.publishing.publication import Publication as Publication
+    from pythia_quant.publishing.publication import Target as Target
+    from pythia_quant.publishing.publication import prepare_publication as prepare_publication
+    from pythia_quant.publishing.upload import Published as Published
+    from pythia_quant.publishing.upload import publish as publish
     from pythia_quant.recipe.recipe import Recipe as Recipe
     from pythia_quant.recipe.recipe import load_recipe as load_recipe
     from pythia_quant.records.manifest import Manifest as Manifest
@@ -54,9 +54,9 @@ _MODULES = {
         "ArgumentError", "ArtifactError", "BenchmarkError", "CorpusError", "HubError", "PythiaQuantError",
         "QuantizationError", "RecipeError", "SourceError", "StorageError",
     ),
-    "pythia_quant.publish.plan": ("Plan", "make_plan"),
-    "pythia_quant.publish.publication": ("Publication", "Target", "prepare_publication"),
-    "pythia_quant.publish.upload": ("Published", "publish"),
+    "pythia_quant.publishing.plan": ("Plan", "make_plan"),
+    "pythia_quant.publishing.publication": ("Publication", "Target", "prepare_publication"),
+    "pythia_quant.publishing.upload": ("Published", "publish"),
     "pythia_quant.artifacts.pull": ("pull",),
     "pythia_quant.artifacts.inputs": ("Inputs", "load_inputs"),
     "pythia_quant.records.manifest": ("Manifest",),

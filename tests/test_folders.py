@@ -151,7 +151,7 @@ def test_a_file_in_the_way_and_a_name_too_long(tmp_path: Path) -> None:
 KILLED = """
     import sys, time
     from pathlib import Path
-    from pythia_quant.folders import scratch_folder, temporary_folder
+    from pythia_quant.core.files import scratch_folder, temporary_folder
     with temporary_folder() as temporary, scratch_folder(Path(sys.argv[1])) as folder:
         (temporary / "half").touch()
         print(folder.name, temporary, flush=True)

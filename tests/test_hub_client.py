@@ -105,9 +105,9 @@ def test_a_disk_that_cannot_be_written_is_not_a_hub_that_cannot_be_reached(numbe
 
 NOBODY = """
 import sys
-from pythia_quant.errors import PythiaQuantError
-from pythia_quant.hub_client import api, ask
-from pythia_quant.hub_files import fetch
+from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.core.hub_client import api, ask
+from pythia_quant.core.hub_files import fetch
 for call in (lambda: fetch("me/x", "config.json", "main"), lambda: ask(lambda: api().repo_info("me/x"), "me/x")):
     try:
         call()

@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.xdist_group("time")
 PROGRAM = """
     import signal, sys, time
-    from pythia_quant.interruption import interrupt_own_code
+    from pythia_quant.core.interrupt import interrupt_own_code
     interrupt_own_code()
     library = compile({library!r}, "library.py", "exec")
     names = {{}}

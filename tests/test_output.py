@@ -16,7 +16,7 @@ SHOW = "recipes", "show", "pythia-1.4b"
 
 DEFECT = r"""
 import logging, warnings
-from pythia_quant.cli import main
+from pythia_quant.cli.main import main
 def command():
     logging.getLogger("transformers").warning("from a file: %s", "\x1b[2J")
     warnings.warn("from a file: \u202e")

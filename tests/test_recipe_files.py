@@ -48,12 +48,12 @@ def use(data: Any) -> None:
 def test_distorted_recipes_are_read_or_refused() -> None:
     found = distortions(yaml.safe_load(SMALL), COUNT)
     counts = outcomes(use, (data for data in found if b"\\ud800" not in as_json(data)))  # which no file gives
-    assert min(counts["read"], counts["refused"]) > COUNT // 20
+    assert min(counts["read"], counts["refused"]) > COUNT // 4
 
 
 def test_damaged_recipes_are_read_or_refused(tmp_path: Path) -> None:
     """Fewer: PyYAML takes some milliseconds for a recipe."""
-    path, count = tmp_path / "recipe.yaml", COUNT // 20
+    path, count = tmp_path / "recipe.yaml", COUNT // 4
     assert refused_or_read(load_recipe, path, byte_mutations(SHORT.encode(), count))["read"] > 0
     assert refused_or_read(load_recipe, path, byte_mutations(SMALL.encode(), count))["refused"] > count // 2
     flow = (

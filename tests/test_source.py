@@ -126,8 +126,8 @@ def test_a_path_without_a_folder_is_refused(model: str) -> None:
 
 OPEN = """
 import sys
-from pythia_quant.errors import PythiaQuantError
-from pythia_quant.source import open_source
+from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.model.source import open_source
 try:
     source = open_source(sys.argv[1], sys.argv[2], print, lambda told: print(told, file=sys.stderr))
     print(source.model, source.commit, list(source.sha256), source.weights.read("embed_out.weight").shape[0])
@@ -241,9 +241,9 @@ TEXT = """
 import sys
 from pathlib import Path
 from tokenizers import Tokenizer
-from pythia_quant.errors import PythiaQuantError
-from pythia_quant.recipe import TextSettings
-from pythia_quant.texts import load_text
+from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.recipe.recipe import TextSettings
+from pythia_quant.texts.load import load_text
 try:
     print(repr(load_text(TextSettings(dataset="some/texts", file=sys.argv[1]), None).content))
 except PythiaQuantError as error:
@@ -281,9 +281,9 @@ def test_another_models_tokenizer_is_known_by_the_end_of_its_texts(checkpoint: P
 PASSAGES = """
 import sys
 from pathlib import Path
-from pythia_quant.errors import PythiaQuantError
-from pythia_quant.measuring import LambadaSettings
-from pythia_quant.passages import load_passages
+from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.recipe.measurement import LambadaSettings
+from pythia_quant.texts.lambada import load_passages
 try:
     settings = LambadaSettings(dataset="some/passages", file=sys.argv[1], examples=2)
     found = load_passages(settings)

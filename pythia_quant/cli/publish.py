@@ -17,8 +17,8 @@ from pythia_quant.core.errors import HubError
 from pythia_quant.core.foreign_files import MANIFEST
 
 if TYPE_CHECKING:
-    from pythia_quant.publish.plan import Plan
-    from pythia_quant.publish.publication import Publication
+    from pythia_quant.publishing.plan import Plan
+    from pythia_quant.publishing.publication import Publication
 
 # ruff: noqa: PLC0415 - --help answers at once
 
@@ -67,7 +67,7 @@ def publish(
     Refused: an artifact that does not verify, has no result for exactly these bytes, or missed a gate. What is there
     already is not sent again.
     """
-    from pythia_quant.publish.publication import Target, prepare_publication
+    from pythia_quant.publishing.publication import Target, prepare_publication
 
     folders = _folders(artifact, everything)
     _check_options(repo_id, asks=not (yes or dry_run))
@@ -100,8 +100,8 @@ def _check_options(repo_id: str, *, asks: bool) -> None:
 def _plans(folders: list[Path], prepare: Callable[[Path], Publication], *, private: bool) -> list[Plan]:
     """Check all artifacts, then compare each with its repository."""
     from pythia_quant.core.progress import Steps
-    from pythia_quant.publish.plan import make_plan
-    from pythia_quant.publish.publication import check_distinct
+    from pythia_quant.publishing.plan import make_plan
+    from pythia_quant.publishing.publication import check_distinct
 
     publications, plans = [], []
     with Steps(2 * len(folders), progress_console) as steps:
@@ -118,8 +118,8 @@ def _plans(folders: list[Path], prepare: Callable[[Path], Publication], *, priva
 def _upload(plans: list[Plan], *, private: bool) -> None:
     """Publish what is planned, and print where each artifact is now."""
     from pythia_quant.core.progress import Steps
-    from pythia_quant.publish.plan import make_plan
-    from pythia_quant.publish.upload import publish as upload
+    from pythia_quant.publishing.plan import make_plan
+    from pythia_quant.publishing.upload import publish as upload
 
     changed: set[str] = set()
     with Steps(len(plans), progress_console) as steps:

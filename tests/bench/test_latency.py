@@ -51,7 +51,7 @@ def test_a_fresh_process_returns_all_samples_and_a_peak_that_is_the_model_s(tmp_
 
 
 def test_what_goes_wrong_there_is_said_with_the_row_s_name(tmp_path: Path) -> None:
-    subject = Subject(name="unknown", folder=tmp_path, settings={"format": "none of ours"})
+    subject = Subject(name="unknown", folder=tmp_path, dtype="none of torch's")
     with pytest.raises(BenchmarkError, match=r"^measuring the speed of unknown: .*failed with exit code 1"):
         measure_in_fresh_process(subject, [0], PROTOCOL, 1, 1000)
 

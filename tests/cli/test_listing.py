@@ -65,7 +65,7 @@ def test_an_argument_that_is_not_utf8_is_refused_whatever_it_is_for() -> None:
 
 WARNING = """
 import sys, warnings
-from pythia_quant.cli import main
+from pythia_quant.cli.main import main
 sys.argv[1:] = []
 main(lambda: warnings.warn("for programmers"))
 main(lambda: print("text"))

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from pythia_quant.publish.card import render_card
+from pythia_quant.publishing.card import render_card
 from pythia_quant.records.manifest import Manifest
 from pythia_quant.records.results import Results
 

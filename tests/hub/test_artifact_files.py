@@ -14,7 +14,7 @@ from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.formats.bnb.library import quantization_config, settings_of
 from pythia_quant.formats.gptq.reader import read
 from pythia_quant.formats.tensor_files import read_artifact_config
-from pythia_quant.publish.anonymize import public_manifest, public_recipe, serialized
+from pythia_quant.publishing.anonymize import public_manifest, public_recipe, serialized
 from pythia_quant.recipe.variants import BnbSettings
 
 GPTQ = {

@@ -11,7 +11,7 @@ from rendered_card import card, front, outline, section, tokens
 
 from pythia_quant.bench.metrics import METRICS
 from pythia_quant.core.text import printable
-from pythia_quant.publish.anonymize import public_recipe
+from pythia_quant.publishing.anonymize import public_recipe
 from pythia_quant.records.manifest import FileRecord
 from pythia_quant.records.results import Drift
 

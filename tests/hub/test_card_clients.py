@@ -21,7 +21,7 @@ from pythia_quant.formats.bnb.writer import write as write_bnb
 from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.runtime import open_runtime
 from pythia_quant.model.source import open_source
-from pythia_quant.publish.clients import CLIENTS, OURS, Client, snippets
+from pythia_quant.publishing.clients import CLIENTS, OURS, Client, snippets
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 from pythia_quant.recipe.variants import BnbSettings, GptqSettings
 from pythia_quant.runtimes.protocol import generate

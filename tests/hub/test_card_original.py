@@ -8,8 +8,8 @@ import pytest
 from card_inputs import COMMIT, manifest
 from rendered_card import card, front, section, tokens
 
-from pythia_quant.publish.clients import snippets
-from pythia_quant.publish.foreign_markdown import PARTS, metadata, sections, split
+from pythia_quant.publishing.clients import snippets
+from pythia_quant.publishing.foreign_markdown import PARTS, metadata, sections, split
 from pythia_quant.recipe.variants import GptqSettings
 
 

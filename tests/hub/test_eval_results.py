@@ -6,7 +6,7 @@ from card_inputs import manifest, results
 from huggingface_hub import parse_eval_result_entries
 
 from pythia_quant.core.text import printable
-from pythia_quant.publish.metadata import benchmark_task, eval_results_yaml
+from pythia_quant.publishing.metadata import benchmark_task, eval_results_yaml
 
 WHERE = {
     "dataset_id": "EleutherAI/lambada_openai",

@@ -20,11 +20,11 @@ STRANGE: list[Any] = [None, 0, -1, True, 1e300, "", "x", "\ud800", [], {}, [[]],
 """In place of any value of an answer."""
 ASK = """
 import json, sys, traceback
-from pythia_quant.errors import PythiaQuantError
-from pythia_quant.hub.pull import pull
-from pythia_quant.hub.remote import read_tree
-from pythia_quant.hub.revisions import read_steps
-from pythia_quant.hub_files import fetch
+from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.artifacts.pull import pull
+from pythia_quant.core.hub_files import read_tree
+from pythia_quant.model.revisions import read_steps
+from pythia_quant.core.hub_files import fetch
 questions = {
     "tree": lambda repo: read_tree(repo),
     "steps": lambda repo: read_steps(repo, "step1"),

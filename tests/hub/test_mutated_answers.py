@@ -15,8 +15,8 @@ from pythia_quant.core.hub_answers import check_answer
 from pythia_quant.core.hub_client import prepare, retry_after
 from pythia_quant.core.hub_files import read_tree
 from pythia_quant.model.revisions import read_steps
-from pythia_quant.publish.foreign_markdown import metadata, sections, split
-from pythia_quant.publish.metadata import benchmark_task
+from pythia_quant.publishing.foreign_markdown import metadata, sections, split
+from pythia_quant.publishing.metadata import benchmark_task
 
 COMMIT = "0" * 40
 FILE = {

@@ -11,8 +11,8 @@ from card_inputs import manifest, results
 
 from pythia_quant.core.errors import RecipeError
 from pythia_quant.core.text import printable
-from pythia_quant.publish.anonymize import local_paths, public_manifest, public_recipe, public_results, serialized
-from pythia_quant.publish.card import render_card
+from pythia_quant.publishing.anonymize import local_paths, public_manifest, public_recipe, public_results, serialized
+from pythia_quant.publishing.card import render_card
 from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.records.manifest import FileRecord, Manifest, SourceRecord
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from pythia_quant.publish.foreign_markdown import code, fenced, plain, quoted
+from pythia_quant.publishing.foreign_markdown import code, fenced, plain, quoted
 
 FRAGMENTS = st.sampled_from([
     "</blockquote>", "<!--", "-->", "<script>alert(1)</script>", "<div\n", "<a href='x'>", "<?php", "<![CDATA[",

@@ -17,7 +17,7 @@ SHARDS = [f"pytorch_model-0000{i}-of-00003.bin" for i in (1, 2, 3)]
 
 MANY = """
 import json, sys
-from pythia_quant.cli import app, main
+from pythia_quant.cli.main import app, main
 for arguments in json.loads(sys.argv[1]):
     try:
         main(lambda: app(arguments, standalone_mode=False))
@@ -27,8 +27,8 @@ for arguments in json.loads(sys.argv[1]):
 
 OPEN = """
 import sys
-from pythia_quant.errors import PythiaQuantError
-from pythia_quant.source import open_source
+from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.model.source import open_source
 for revision in sys.argv[2:]:
     try:
         open_source(sys.argv[1], revision, print)

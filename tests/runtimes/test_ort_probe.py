@@ -83,8 +83,8 @@ def test_what_cannot_overflow_is_left_as_it_is(given: dict[str, Any]) -> None:
 # Run where CPUID is intercepted, so that ONNX Runtime takes the kernels of another CPU.
 PROBE = """
 from pathlib import Path
-from pythia_quant.formats.onnx.settings import OnnxSettings
-from pythia_quant.runtimes.ort_probe import exact_products, saturates
+from pythia_quant.recipe.onnx_variant import OnnxSettings
+from pythia_quant.formats.onnx.kernel_check import exact_products, saturates
 
 assert saturates()
 given = exact_products(OnnxSettings(format="onnx", weights="int8-channel"), Path("model.onnx"))

@@ -13,9 +13,9 @@ from pythia_quant.bench.metrics import METRICS
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO
-from pythia_quant.publish.anonymize import public_recipe
-from pythia_quant.publish.clients import snippets
-from pythia_quant.publish.foreign_markdown import (
+from pythia_quant.publishing.anonymize import public_recipe
+from pythia_quant.publishing.clients import snippets
+from pythia_quant.publishing.foreign_markdown import (
     PARTS,
     Original,
     code,
@@ -26,8 +26,8 @@ from pythia_quant.publish.foreign_markdown import (
     sections,
     split,
 )
-from pythia_quant.publish.metadata import base_name, front_matter
-from pythia_quant.publish.storage_words import TITLES, bits, stored, warnings
+from pythia_quant.publishing.metadata import base_name, front_matter
+from pythia_quant.publishing.storage_words import TITLES, bits, stored, warnings
 from pythia_quant.recipe.variants import parse_variant
 from pythia_quant.records.manifest import Manifest
 from pythia_quant.records.results import RESULTS, Results, Row
@@ -155,7 +155,7 @@ def results_url(repo_id: str, revision: str) -> str:
 
 def _environment() -> Environment:
     environment = Environment(  # noqa: S701 - Markdown, not HTML: what is not Raw is escaped by finalize
-        loader=PackageLoader("pythia_quant.publish", "."), undefined=StrictUndefined,
+        loader=PackageLoader("pythia_quant.publishing", "."), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, finalize=_finalized,
     )  # fmt: skip
     environment.filters |= {

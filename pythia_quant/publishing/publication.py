@@ -13,10 +13,10 @@ from pythia_quant.core.errors import BenchmarkError, HubError
 from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.core.hub_files import Content, fetch
-from pythia_quant.publish.anonymize import public_manifest, public_recipe, public_results, serialized
-from pythia_quant.publish.base_model import CARD, base_model, original_card
-from pythia_quant.publish.card import render_card, results_url
-from pythia_quant.publish.metadata import benchmark_task, eval_results_yaml
+from pythia_quant.publishing.anonymize import public_manifest, public_recipe, public_results, serialized
+from pythia_quant.publishing.base_model import CARD, base_model, original_card
+from pythia_quant.publishing.card import render_card, results_url
+from pythia_quant.publishing.metadata import benchmark_task, eval_results_yaml
 from pythia_quant.records.results import RESULTS, Results, Row, load_results
 
 RECIPE = "recipe.yaml"
@@ -82,7 +82,7 @@ def prepare_publication(
         folder: the artifact's.
         target: where it is to go.
         results: the result file; the latest beside the artifact that has it unless given.
-        base: see :func:`~pythia_quant.publish.base_model.base_model`.
+        base: see :func:`~pythia_quant.publishing.base_model.base_model`.
         despite_gate: why it is published though a gate did not pass.
 
     Raises:

@@ -11,8 +11,8 @@ from pythia_quant.core.errors import HubError
 from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.core.hub_client import NoRepositoryError, NoRevisionError, api, ask, check_name
 from pythia_quant.core.hub_files import Content, Tree, fetch, read_tree
-from pythia_quant.publish.base_model import CARD
-from pythia_quant.publish.publication import OURS, Publication
+from pythia_quant.publishing.base_model import CARD
+from pythia_quant.publishing.publication import OURS, Publication
 from pythia_quant.records.manifest import read_manifest
 
 State = Literal["new", "changed", "same", "not compared"]

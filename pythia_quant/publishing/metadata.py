@@ -14,8 +14,8 @@ from pythia_quant.bench.metrics import METRICS
 from pythia_quant.core.hub_client import is_name
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.model.source_name import DEMO
-from pythia_quant.publish.foreign_markdown import plain
-from pythia_quant.publish.storage_words import TITLES, bits
+from pythia_quant.publishing.foreign_markdown import plain
+from pythia_quant.publishing.storage_words import TITLES, bits
 from pythia_quant.recipe.variants import BnbSettings
 from pythia_quant.recipe.yaml_lines import parse_plain
 from pythia_quant.records.manifest import Manifest
@@ -53,7 +53,7 @@ def front_matter(
         manifest: of the artifact.
         results: with the variant's row.
         settings: the variant's.
-        original: what the original's front matter says, see :func:`pythia_quant.publish.foreign_markdown.metadata`.
+        original: what the original's front matter says, see :func:`pythia_quant.publishing.foreign_markdown.metadata`.
         repo_id: where it is published.
         results_url: where the samples of the numbers can be read.
     """

@@ -21,7 +21,7 @@ from pythia_quant.core.hub_files import Content, head, read_tree
 from pythia_quant.core.interrupt import interrupted
 from pythia_quant.core.progress import Report, silent
 from pythia_quant.core.text import redacted
-from pythia_quant.publish.plan import Plan
+from pythia_quant.publishing.plan import Plan
 
 Tell = Callable[[int], None]
 
