@@ -48,7 +48,7 @@ def use(data: Any) -> None:
 def test_distorted_recipes_are_read_or_refused() -> None:
     found = distortions(yaml.safe_load(SMALL), COUNT)
     counts = outcomes(use, (data for data in found if b"\\ud800" not in as_json(data)))  # which no file gives
-    assert min(counts["read"], counts["refused"]) > COUNT // 4
+    assert min(counts["read"], counts["refused"]) > COUNT // 20
 
 
 def test_damaged_recipes_are_read_or_refused(tmp_path: Path) -> None:

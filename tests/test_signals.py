@@ -43,7 +43,7 @@ def test_conversions_that_are_asked_to_end_say_so_and_leave_nothing(tmp_path: Pa
         assert not [path for path in left if path.is_file() or path.name.startswith((".", "pythia-quant-"))]
 
 
-PARENT = "import test_signals; from pythia_quant import isolate; isolate.call(test_signals.linger, {})"
+PARENT = "import test_signals; from pythia_quant.core import process; process.call(test_signals.linger, {})"
 
 
 def linger() -> None:
