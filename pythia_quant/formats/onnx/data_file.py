@@ -26,7 +26,7 @@ from pythia_quant.recipe.onnx_variant import OnnxSettings
 PAGE = 4096
 """Alignment of every tensor in bytes: what the ONNX specification recommends for memory-mapping."""
 
-SETTINGS_KEY = "pythia_quant.core.settings"
+SETTINGS_KEY = "pythia_quant.settings"
 """Key of the model's metadata under which the settings stand as JSON."""
 MARK_KEY = "pythia_quant.data"
 """Key of the model's metadata under which the mark of its data stands."""
