@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import processors
 import pytest
+
+pytest.register_assert_rewrite("processors")
+import processors  # noqa: E402
 
 processors.share()  # before any module that imports torch
 pytest_plugins = ["processors", "workers", "shared", "whole_run", "hub_user"]

@@ -17,7 +17,7 @@ from pythia_quant.core.text import Redacting, printable, printable_json, short
 from pythia_quant.report.figures import PLOTS
 from pythia_quant.report.files import ResultFile
 from pythia_quant.report.page import Illustrations, render_page
-from pythia_quant.report.style import LIGHT, Look, rendered, row_styles
+from pythia_quant.report.style import LIGHT, Look, render_figure, row_styles
 from pythia_quant.report.tables import render_table
 from pythia_quant.report.terminal import results_table
 
@@ -105,7 +105,7 @@ def test_names_in_plots_are_text_whatever_they_hold() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figures = [figure for plot in PLOTS if (figure := plot.draw(whole, look))]
-        drawn = [ElementTree.fromstring(rendered(figure, "svg")) for figure in figures]
+        drawn = [ElementTree.fromstring(render_figure(figure, "svg")) for figure in figures]
     assert drawn
     for svg in drawn:
         assert printable(name) in [element.text for element in svg.iter() if element.tag.endswith("text")]

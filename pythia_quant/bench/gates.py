@@ -76,7 +76,7 @@ def _without_value(row: Row, gate: Gate) -> Value:
     return Value(math.nan, -math.inf, math.inf)
 
 
-def describe(outcome: GateOutcome) -> str:
+def describe_gate(outcome: GateOutcome) -> str:
     """Return one sentence: which gate, how it came out, and by how much."""
     gate = GATES[outcome.gate]
     unit = f" {METRICS[gate.metric].unit}".rstrip()

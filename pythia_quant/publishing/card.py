@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pythia_quant.bench.gates import describe
+from pythia_quant.bench.gates import describe_gate
 from pythia_quant.bench.metrics import METRICS
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.model import suite
@@ -40,8 +40,8 @@ from pythia_quant.report.facts import (
     size_line,
     text_line,
 )
-from pythia_quant.report.numbers import shown
-from pythia_quant.report.tables import escaped, markdown_table
+from pythia_quant.report.numbers import format_value
+from pythia_quant.report.tables import escape_markdown, markdown_table
 
 _PYTHIA = """\
 @misc{biderman2023pythia,
@@ -139,7 +139,7 @@ def render_card(
         speed_table=Raw(markdown_table(results, _measured(_SPEED, results))) if _any_speed(results) else "",
         text_line=text_line(results), reference_line=reference_line(results), latency_line=latency_line(results),
         size_line=size_line(results), machine_line=machine_line(results), percentiles=PERCENTILES,
-        remarks=remarks(results), describe=describe, despite_gate=despite_gate,
+        remarks=remarks(results), describe_gate=describe_gate, despite_gate=despite_gate,
         snippets=list(snippets(settings, repo_id, revision, graph)), recipe=public_recipe(manifest),
         file_hashes=_hashes({name: file.sha256 for name, file in manifest.files.items()}),
         versions=", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
@@ -170,7 +170,7 @@ def _environment() -> Environment:
 
 
 def _finalized(value: object) -> str:
-    return value if isinstance(value, Raw) else escaped(plain(str(value)))
+    return value if isinstance(value, Raw) else escape_markdown(plain(str(value)))
 
 
 def _fenced(text: str, language: str) -> Raw:
@@ -214,7 +214,7 @@ def _said(row: Row, results: Results, labels: Mapping[str, str]) -> str:
         metric = METRICS[key]
         value = metric.of(row, results)
         if value is not None:
-            text, interval = shown(metric, row, value)
+            text, interval = format_value(metric, row, value)
             between = f" ± {interval[1:]}" if interval.startswith("±") else f" ({interval})" if interval else ""
             said.append(f"{label} {text}{between} {metric.unit}".rstrip() if text[-1].isdigit() else f"{label} {text}")
     return ", ".join(said)

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from pythia_quant.artifacts.artifact import Artifact, open_artifact, verify_files
-from pythia_quant.bench.gates import describe
+from pythia_quant.bench.gates import describe_gate
 from pythia_quant.core.errors import BenchmarkError, HubError
 from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.foreign_files import MANIFEST
@@ -146,7 +146,7 @@ def find_result(artifact: Artifact, given: Path | None = None) -> tuple[Results,
 
 def _check_gates(results: Results, row: Row, despite_gate: str) -> list[str]:
     """Return the gates that did not pass, as sentences; refuse when no reason is given."""
-    missed = [describe(gate) for gate in results.gates if gate.variant == row.name and gate.outcome != "passed"]
+    missed = [describe_gate(gate) for gate in results.gates if gate.variant == row.name and gate.outcome != "passed"]
     if missed and not despite_gate.strip():
         raise HubError(
             " ".join(missed),

@@ -1,4 +1,4 @@
-"""What a number belongs to, in words: source, text, protocols, machine."""
+"""The conditions under which numbers were measured, in words: source, text, protocols, machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PERCENTILES = "from the 10th to the 90th percentile"
 
 
 class Fact(NamedTuple):
-    """One line of a list; `code` is shown in a fixed width."""
+    """One line of a list; `code` is shown in a fixed-width font."""
 
     term: str
     text: str
@@ -20,7 +20,7 @@ class Fact(NamedTuple):
 
 
 def source_line(results: Results) -> str:
-    """Return model, revision and commit."""
+    """Return model, revision, commit and number of parameters of the source."""
     source = results.source
     commit = f", commit {source.commit[:12]}" if source.commit else ""
     return f"{source.model} at {source.revision}{commit}, {source.parameters:,} parameters"
@@ -36,7 +36,7 @@ def text_line(results: Results) -> str:
 
 
 def latency_line(results: Results) -> str:
-    """Return the protocol of speed; empty when it was not measured."""
+    """Return the protocol of speed; empty when speed was not measured."""
     latency = results.latency
     if latency is None:
         return ""
@@ -49,7 +49,7 @@ def latency_line(results: Results) -> str:
 
 
 def size_line(results: Results) -> str:
-    """Return what sizes count; those of version 1 have a remark that says it."""
+    """Return what the sizes count; for sizes of version 1, a remark explains it."""
     if results.size_version == 1:
         return "size v1"
     return (
@@ -78,10 +78,10 @@ def reference_line(results: Results) -> str:
 
 
 def facts(file: ResultFile) -> list[Fact]:
-    """Return everything that the numbers of a file belong to."""
+    """Return the conditions under which the numbers of a file were measured."""
     results = file.results
     machine, latency = results.machine, results.latency
-    found = [
+    conditions = [
         Fact(
             "Source", f"{results.source.model} at {results.source.revision}, {results.source.parameters:,} parameters"
         ),
@@ -97,7 +97,7 @@ def facts(file: ResultFile) -> list[Fact]:
         ),
     ]
     if latency:
-        found.append(
+        conditions.append(
             Fact(
                 "Protocol of speed",
                 f"{latency.name}, version {latency.version}: batch 1; prefill of {_numbers(latency.prompts)} tokens, "
@@ -107,7 +107,7 @@ def facts(file: ResultFile) -> list[Fact]:
             )
         )
     if results.lambada:
-        found.append(
+        conditions.append(
             Fact(
                 "Protocol of LAMBADA",
                 f"{results.lambada.name}, version {results.lambada.version}: {results.lambada.examples:,} examples of "
@@ -115,10 +115,10 @@ def facts(file: ResultFile) -> list[Fact]:
                 results.lambada.sha256,
             )
         )
-    found.append(Fact("Protocol of size", size_line(results)))
+    conditions.append(Fact("Protocol of size", size_line(results)))
     sets = " ".join(machine.instruction_sets)
     return [
-        *found,
+        *conditions,
         Fact("Machine", machine_line(results)),
         *([Fact("Instruction sets", sets)] if sets else []),
         Fact("Versions", ", ".join(f"{name} {version}" for name, version in machine.versions.items())),
@@ -128,17 +128,17 @@ def facts(file: ResultFile) -> list[Fact]:
 
 
 def remarks(results: Results) -> list[tuple[str, str]]:
-    """Return what a reader of the numbers should know, each with its row's name, or the source's."""
+    """Return the remarks that a reader of the numbers should know, each after the name of its row or of the source."""
     notes = [note for note in (outdated(results), outdated_sizes(results), *results.notes) if note]
-    said = [(results.source.model, note.rstrip(".")) for note in notes]
-    said += [(row.name, note.rstrip(".")) for row in results.rows for note in row.notes]
+    entries = [(results.source.model, note.rstrip(".")) for note in notes]
+    entries += [(row.name, note.rstrip(".")) for row in results.rows for note in row.notes]
     for row in results.rows:
-        said += [
+        entries += [
             (row.name, f"{speed.disturbed} (with {speed.threads} threads)") for speed in row.speeds if speed.disturbed
         ]
         if row.as_run and row.as_run.non_finite:
-            said.append((row.name, f"logits were not finite at {row.as_run.non_finite:,} positions"))
-    return said
+            entries.append((row.name, f"logits were not finite at {row.as_run.non_finite:,} positions"))
+    return entries
 
 
 def _numbers(values: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""The plots of a report: what each is called, what it shows and how it is read."""
+"""The plots of a report: their titles, captions, and the functions that draw them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Plot:
     Attributes:
         key: part of its file's name.
         title: short.
-        draw: the figure; None when there is nothing to draw.
-        caption: what is drawn, with which interval, and how to read it.
-        absent: why it was left out.
+        draw: returns the figure; None when there is nothing to draw.
+        caption: returns what is drawn, with which interval, and how to read it.
+        absent: the reason that a report gives when there is nothing to draw.
     """
 
     key: str
@@ -38,62 +38,62 @@ def overview_plots(contents: Sequence[Results], look: Look) -> list[tuple[str, s
     """Return key, title, figure and caption of the plots that show several result files at once."""
     letters = "A letter stands for a result file, colour and shape for a row; shapes of unquantized rows are hollow."
     by_size, by_decode = plots.drift_by_size(contents, look), plots.drift_by_decode(contents, look)
-    drawn = []
+    overview = []
     if by_size:
         caption = (
             f"{letters} {_BARS}. Points on the lower edge drift less than is worth drawing. Each row is compared with "
             "its own model's fp32 reference. Left and down is better."
         )
-        drawn.append(("drift-size", "Drift against size", by_size, caption))
+        overview.append(("drift-size", "Drift against size", by_size, caption))
     if by_decode:
         caption = (
             f"{letters} {_BARS}; {_DECODE_BARS}. Each staircase is one file's Pareto front. Times of two machines, or "
             "of models of two sizes, say nothing about the variants: compare along a front. Left and down is better."
         )
-        drawn.append(("drift-decode", "Drift against decode time", by_decode, caption))
-    return drawn
+        overview.append(("drift-decode", "Drift against decode time", by_decode, caption))
+    return overview
 
 
-def _drift_by_size(results: Results) -> str:
+def _drift_by_size_caption(results: Results) -> str:
     return (
         f"KL divergence of next-token predictions from the fp32 reference, mean over {_windows(results)}, as run. "
         f"{_BARS}; most are smaller than their marker. Solid shapes are quantized, hollow ones are not. Left and down "
-        f"is better; at or below the fp16 floor a variant is no worse than fp16.{_edge_and_undrawn(results)}"
+        f"is better; at or below the fp16 floor a variant is no worse than fp16.{_undrawn_rows(results)}"
     )
 
 
-def _drift_by_decode(results: Results) -> str:
+def _drift_by_decode_caption(results: Results) -> str:
     return (
         f"The same divergence against the median time of a decoded token{_threads(results)}. {_BARS}; {_DECODE_BARS}. "
         "The staircase is the Pareto front: what lies right of it or above it is beaten by a row on it in both."
-        f"{_edge_and_undrawn(results)}{_disturbed(results)}"
+        f"{_undrawn_rows(results)}{_disturbed_rows(results)}"
     )
 
 
-def _decode(results: Results) -> str:
+def _decode_caption(results: Results) -> str:
     return (
         f"Median time of a decoded token, batch 1{_threads(results)}; bands go from the 10th to the 90th percentile of "
         "all processes' tokens. Lower is better; what rises to the right is the cost of attention over the context."
-        f"{_disturbed(results)}"
+        f"{_disturbed_rows(results)}"
     )
 
 
-def _prefill(results: Results) -> str:
+def _prefill_caption(results: Results) -> str:
     return (
         f"Median rate of prefill, batch 1{_threads(results)}; bands go from the 10th to the 90th percentile. Higher is "
-        f"better.{_disturbed(results)}"
+        f"better.{_disturbed_rows(results)}"
     )
 
 
-def _by_threads(results: Results) -> str:
+def _by_threads_caption(results: Results) -> str:
     return (
         f"Median time of a decoded token, batch 1, on {results.machine.cores} cores; bands go from the 10th to the "
         "90th percentile. A line that no longer falls is held up by the memory, not by arithmetic."
-        f"{_disturbed(results)}"
+        f"{_disturbed_rows(results)}"
     )
 
 
-def _layers(results: Results) -> str:  # noqa: ARG001 - all captions are called alike
+def _layers_caption(results: Results) -> str:  # noqa: ARG001 - all captions have one signature
     return (
         "Root-mean-square error of hidden states in fp32 arithmetic, on the first windows, without an interval. Above: "
         "of what each layer adds, were it alone quantized. Below: of the hidden states after it, errors of all layers "
@@ -101,7 +101,7 @@ def _layers(results: Results) -> str:  # noqa: ARG001 - all captions are called 
     )
 
 
-def _histogram(results: Results) -> str:
+def _histogram_caption(results: Results) -> str:
     return (
         f"How the divergence is distributed over the tokens of {_windows(results)}, in steps of a tenth of a decade, "
         "all to one scale. The bar is the median, the dot the 99th percentile: two variants of equal mean can differ "
@@ -118,17 +118,17 @@ def _threads(results: Results) -> str:
     return f", {' or '.join(map(str, counts))} threads" if counts else ""
 
 
-def _disturbed(results: Results) -> str:
+def _disturbed_rows(results: Results) -> str:
     names = [row.name for row in results.rows if any(speed.disturbed for speed in row.speeds)]
     return f" Disturbed while their speed was measured: {', '.join(names)}." if names else ""
 
 
-def _edge_and_undrawn(results: Results) -> str:
+def _undrawn_rows(results: Results) -> str:
     text = " ↓ marks what drifts less than is drawn."
-    unfinished = [row.name for row in results.rows if row.as_run and row.as_run.non_finite]
+    non_finite = [row.name for row in results.rows if row.as_run and row.as_run.non_finite]
     not_run = [row.name for row in results.rows if not row.as_run]
-    if unfinished:
-        text += f" Not drawn, because logits were not finite: {', '.join(unfinished)}."
+    if non_finite:
+        text += f" Not drawn, because logits were not finite: {', '.join(non_finite)}."
     if not_run:
         text += f" Not drawn, because they were not run: {', '.join(not_run)}."
     return text
@@ -136,29 +136,30 @@ def _edge_and_undrawn(results: Results) -> str:
 
 PLOTS = (
     Plot(
-        "drift-size", "Drift against size", lambda results, look: plots.drift_by_size([results], look), _drift_by_size,
+        "drift-size", "Drift against size",
+        lambda results, look: plots.drift_by_size([results], look), _drift_by_size_caption,
         "no row was run",
     ),
     Plot(
         "drift-decode", "Drift against decode time", lambda results, look: plots.drift_by_decode([results], look),
-        _drift_by_decode, "no row has both drift and speed",
+        _drift_by_decode_caption, "no row has both drift and speed",
     ),
     Plot(
-        "decode-context", "Decode against context", curves.decode_by_context, _decode,
+        "decode-context", "Decode against context", curves.decode_by_context, _decode_caption,
         "speed was measured after fewer than two context lengths",
     ),
     Plot(
-        "prefill-prompt", "Prefill against prompt", curves.prefill_by_prompt, _prefill,
+        "prefill-prompt", "Prefill against prompt", curves.prefill_by_prompt, _prefill_caption,
         "speed was measured with fewer than two prompt lengths",
     ),
     Plot(
-        "decode-threads", "Decode against threads", curves.decode_by_threads, _by_threads,
+        "decode-threads", "Decode against threads", curves.decode_by_threads, _by_threads_caption,
         "speed was measured with one number of threads",
     ),
-    Plot("layers", "Error by layer", curves.layer_errors, _layers, "the file holds no errors of layers"),
+    Plot("layers", "Error by layer", curves.layer_errors, _layers_caption, "the file holds no errors of layers"),
     Plot(
-        "kl-histogram", "Divergence by token", curves.kl_histograms, _histogram,
+        "kl-histogram", "Divergence by token", curves.kl_histograms, _histogram_caption,
         "the file holds no divergence of single tokens",
     ),
 )  # fmt: skip
-"""All plots of one result file, in the order of a page."""
+"""All plots of one result file, in their order on the page."""

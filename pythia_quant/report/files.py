@@ -1,4 +1,4 @@
-"""The result files of one report, each under a letter and a short label that no other has."""
+"""The result files of one report, each with a letter and a short label of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.file_hashes import sha256
 from pythia_quant.records.results import RESULTS, Machine, Results, load_results
 
-_UNREMARKABLE = ("main", "builtin")
+_USUAL_REVISIONS = ("main", "builtin")
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class ResultFile:
 
     Attributes:
         letter: stands for the file in plots of several files.
-        model: the model's short name, with the revision where it says something.
-        label: the same with as much of machine and text as tells the files apart.
-        path: where it was read.
+        model: the model's short name, with the revision where it is not the usual one.
+        label: the same, with machine and text where the label would otherwise not be unique.
+        path: of the file.
         sha256: of the file.
         results: its content.
     """
@@ -36,9 +36,9 @@ class ResultFile:
 
     @property
     def slug(self) -> str:
-        """Letter and model as part of a file's name: what is no letter of the alphabet or digit becomes a hyphen."""
-        kept = "".join(sign if sign.isascii() and sign.isalnum() else " " for sign in self.model)
-        return "-".join([self.letter.lower(), *kept.split()])[:80]
+        """Letter and model as part of a file's name: other characters than letters and digits become hyphens."""
+        words = "".join(sign if sign.isascii() and sign.isalnum() else " " for sign in self.model)
+        return "-".join([self.letter.lower(), *words.split()])[:80]
 
 
 def read_files(paths: Sequence[Path]) -> list[ResultFile]:
@@ -59,25 +59,28 @@ def read_files(paths: Sequence[Path]) -> list[ResultFile]:
 
 
 def letter(index: int) -> str:
-    """Return A to Z, then AA, AB and on, as a spreadsheet names its columns."""
+    """Return A to Z, then AA, AB and so on, as spreadsheets name their columns."""
     before, last = divmod(index, 26)
     return (letter(before - 1) if before else "") + chr(ord("A") + last)
 
 
 def short_labels(contents: Sequence[Results]) -> list[str]:
-    """Return a label for each: the machine when there are several, the text where that is all that differs."""
+    """Return a unique label for each file.
+
+    A label has the model, the machine when there are several, and the text, then a number, where that is needed.
+    """
     several_machines = len({_machine(results.machine) for results in contents}) > 1
     labels = [_model(results) for results in contents]
     if several_machines:
         labels = [f"{label} · {_machine(results.machine)}" for label, results in zip(labels, contents, strict=True)]
-    labels = _told_apart(labels, [results.text.name for results in contents])
-    return _told_apart(labels, [str(number) for number in range(1, len(labels) + 1)])
+    labels = _make_distinct(labels, [results.text.name for results in contents])
+    return _make_distinct(labels, [str(number) for number in range(1, len(labels) + 1)])
 
 
 def _model(results: Results) -> str:
     source = results.source
     name = PurePosixPath(source.model.replace("\\", "/")).name or source.model
-    return name if source.revision in _UNREMARKABLE else f"{name} @ {source.revision}"
+    return name if source.revision in _USUAL_REVISIONS else f"{name} @ {source.revision}"
 
 
 def _machine(machine: Machine) -> str:
@@ -85,7 +88,8 @@ def _machine(machine: Machine) -> str:
     return f"{name}, {machine.cores} cores"
 
 
-def _told_apart(labels: list[str], additions: list[str]) -> list[str]:
+def _make_distinct(labels: list[str], additions: list[str]) -> list[str]:
+    """Append its addition to each label that occurs more than once."""
     count = Counter(labels)
     return [
         f"{label} · {addition}" if count[label] > 1 else label

@@ -1,4 +1,6 @@
-"""A matplotlib SVG made part of a page: its colours follow the page's, and no style is left for a policy to block."""
+"""A matplotlib SVG as part of a page: its colours follow the page's, and it needs no inline style, which the page's
+Content-Security-Policy blocks.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from pythia_quant.report.style import LIGHT, slots
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
-_KEPT = ("g", "path", "text", "use", "defs", "clipPath", "rect", "tspan")
+_ELEMENTS = ("g", "path", "text", "use", "defs", "clipPath", "rect", "tspan")
 _ATTRIBUTES = ("d", "x", "y", "width", "height", "transform", "clip-path", "viewBox")
 _PROPERTIES = ("fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "stroke-linejoin",
                "fill-opacity", "stroke-opacity", "opacity", "text-anchor", "font-style", "font-size")  # fmt: skip
@@ -21,11 +23,11 @@ _COLORS = {color: f"var(--{slot})" for slot, color in slots(LIGHT).items()} | {
 
 
 def inline_svg(content: bytes, name: str, description: str) -> Markup:
-    """Return the elements of a plot in the light theme; `name` keeps its ids apart from those of other plots.
+    """Return the SVG element of a plot drawn in the light theme; its ids begin with `name`, unique on the page.
 
-    Only elements and attributes that plots need are kept, whatever matplotlib may write.
+    Only elements and attributes that plots need are copy, whatever else matplotlib may write.
     """
-    source = ElementTree.fromstring(content)  # noqa: S314 - we have just written it
+    source = ElementTree.fromstring(content)  # noqa: S314 - this program has just written it
     ids = {old: f"{name}-{index}" for index, old in enumerate(_ids(source))}
     root = ElementTree.Element("svg", {"viewBox": source.get("viewBox", ""), "role": "img", "aria-label": description})
     for child in source:
@@ -35,23 +37,23 @@ def inline_svg(content: bytes, name: str, description: str) -> Markup:
 
 
 def _ids(source: ElementTree.Element) -> list[str]:
-    """Return the ids that something refers to; the many others only name groups."""
-    whole = ElementTree.tostring(source, encoding="unicode")
-    used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', whole))
-    return sorted({first or second for first, second in used})
+    """Return the ids that a reference uses; the many others only name groups."""
+    text = ElementTree.tostring(source, encoding="unicode")
+    matches = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text))
+    return sorted({first or second for first, second in matches})
 
 
 def _copy(element: ElementTree.Element, parent: ElementTree.Element, ids: dict[str, str]) -> None:
     tag = str(element.tag).removeprefix(_SVG)
-    if tag not in _KEPT:
+    if tag not in _ELEMENTS:
         return
     attributes = {key: value for key, value in element.attrib.items() if key in _ATTRIBUTES}
     attributes |= _presentation(element.get("style", ""))
     if "d" in attributes:
-        attributes["d"] = _rounded(attributes["d"])
+        attributes["d"] = _shorten_numbers(attributes["d"])
     for key in ("x", "y"):
         if key in attributes:
-            attributes[key] = _rounded(attributes[key])
+            attributes[key] = _shorten_numbers(attributes[key])
     if "clip-path" in attributes:
         attributes["clip-path"] = f"url(#{ids[attributes['clip-path'][5:-1]]})"
     if link := element.get(_LINK):
@@ -59,28 +61,29 @@ def _copy(element: ElementTree.Element, parent: ElementTree.Element, ids: dict[s
     if (identity := element.get("id")) in ids:
         attributes["id"] = ids[str(identity)]
     if tag == "g" and not attributes:
-        copied = parent  # a group that only has a name
+        copy = parent  # a group without attributes adds nothing
     else:
-        copied = ElementTree.SubElement(parent, tag, attributes)
-        copied.text = element.text if tag in ("text", "tspan") else None
+        copy = ElementTree.SubElement(parent, tag, attributes)
+        copy.text = element.text if tag in ("text", "tspan") else None
     for child in element:
-        _copy(child, copied, ids)
+        _copy(child, copy, ids)
 
 
 def _presentation(style: str) -> dict[str, str]:
-    found = {}
+    """Return the presentation attributes that stand for a style."""
+    attributes = {}
     for declaration in style.split(";"):
         key, _, value = (part.strip() for part in declaration.partition(":"))
         if key == "font":
             size = re.search(r"([\d.]+)px", value)
-            found["font-size"] = size[1] if size else "9"
+            attributes["font-size"] = size[1] if size else "9"
             if "italic" in value:
-                found["font-style"] = "italic"
+                attributes["font-style"] = "italic"
         elif key in _PROPERTIES:
-            found[key] = _COLORS.get(value, value)
-    return found
+            attributes[key] = _COLORS.get(value, value)
+    return attributes
 
 
-def _rounded(numbers: str) -> str:
-    """Cut coordinates to hundredths of a point: three in four bytes of a plot are digits."""
+def _shorten_numbers(numbers: str) -> str:
+    """Cut coordinates to hundredths of a point: three quarters of a plot's bytes are digits."""
     return " ".join(re.sub(r"(\.\d\d)\d+", r"\1", numbers).split())

@@ -1,4 +1,4 @@
-"""Names in plots, placed so that they do not cover each other, and near what they name."""
+"""Names in plots: each near its point, and none over another."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from matplotlib.transforms import Bbox
 from pythia_quant.core.text import printable
 from pythia_quant.report.style import Look, Theme
 
-LONGEST = 24
-MOST = 14
-"""More names than this go to a legend below the plot."""
+LONGEST_NAME = 24
+"""Characters of a name in a plot."""
+MOST_NAMES = 14
+"""With more names than this, a plot has a legend below it."""
 _SIZE = 8.8
 _DISTANCES = (7, 12, 18, 26, 36, 48, 62)
 _DIRECTIONS = tuple((math.cos(angle * math.pi / 8), math.sin(angle * math.pi / 8)) for angle in range(16))
@@ -51,56 +52,56 @@ class _Box(NamedTuple):
         return width * height if width > 0 and height > 0 else 0.0
 
 
-def shortened(text: str) -> str:
-    """Return a name that fits in a plot: a long one without its middle."""
+def shorten_name(text: str) -> str:
+    """Return a name of at most :data:`LONGEST_NAME` characters: a longer one loses its middle."""
     text = printable(" ".join(text.split()))
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[1 - LONGEST // 2 :]}"
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME // 2]}…{text[1 - LONGEST_NAME // 2 :]}"
 
 
 def name_points(axes: Axes, names: Sequence[Name], lines: Sequence[Line] = ()) -> None:
-    """Write each name beside its point, away from the others and from `lines`.
+    """Write each name beside its point, away from other names, other points and `lines`.
 
-    A thin line leads to one that had to go far. Limits and scales of the axes must be final.
+    A thin line joins a name that stands far from its point with the point. Limits and scales of the axes must be final.
     """
     figure = axes.figure
     assert isinstance(figure, Figure)  # noqa: S101 - subfigures are not used here
     frame = _box(axes.get_window_extent())
     spots = [_display(axes, name.x, name.y) for name in names]
-    taken = [_Box(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
+    obstacles = [_Box(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
     for x, y, to_x, to_y in lines:
         (left, bottom), (right, top) = (
             _display(axes, min(x, to_x), min(y, to_y)),
             _display(axes, max(x, to_x), max(y, to_y)),
         )
-        taken.append(_Box(left - 1, bottom - 1, right + 1, top + 1))
-    # Those in a crowd choose first: the others have room anyway.
+        obstacles.append(_Box(left - 1, bottom - 1, right + 1, top + 1))
+    # Names in a crowd choose their place first: the others have room anyway.
     order = sorted(range(len(names)), key=lambda index: sum(math.dist(spots[index], spot) < 60 for spot in spots))
     for index in reversed(order):
         x, y = spots[index]
-        width, height = longest(figure, [names[index].text]), _SIZE * 1.15
+        width, height = names_width(figure, [names[index].text]), _SIZE * 1.15
         options = list(_candidates(x, y, width, height))
-        best = min(options, key=lambda option: _cost(option, (x, y), taken, frame, spots))
-        taken.append(best)
+        best = min(options, key=lambda option: _cost(option, (x, y), obstacles, frame, spots))
+        obstacles.append(best)
         _write(axes, names[index], (x, y), best)
 
 
-def longest(figure: Figure, texts: Iterable[str]) -> float:
-    """Return the width of the longest name, in points."""
+def names_width(figure: Figure, texts: Iterable[str]) -> float:
+    """Return the width of the widest name, shortened, in points."""
     widths = [0.0]
     for text in texts:
-        probe = figure.text(0, 0, shortened(text), fontsize=_SIZE)
+        probe = figure.text(0, 0, shorten_name(text), fontsize=_SIZE)
         widths.append(probe.get_window_extent().width)
         probe.remove()
     return max(widths)
 
 
 def legend_height(count: int) -> float:
-    """Return how many points a legend of so many names takes below a plot."""
+    """Return the height of a legend of `count` names below a plot, in points."""
     return 6 + 13.4 * math.ceil(count / 2)
 
 
-def legend(figure: Figure, names: Sequence[str], look: Look) -> None:
-    """Draw the markers with their names, in two columns at the lower edge."""
+def draw_legend(figure: Figure, names: Sequence[str], look: Look) -> None:
+    """Draw the markers with their names, in two columns at the lower edge of the figure."""
     handles = [
         Line2D(
             [], [], linestyle="", marker=look.styles[name].marker, color=look.color(name), markersize=6,
@@ -109,17 +110,17 @@ def legend(figure: Figure, names: Sequence[str], look: Look) -> None:
         for name in names
     ]  # fmt: skip
     figure.legend(
-        handles, [shortened(name) for name in names], loc="lower center", ncols=2, frameon=False, fontsize=_SIZE,
+        handles, [shorten_name(name) for name in names], loc="lower center", ncols=2, frameon=False, fontsize=_SIZE,
         labelcolor=look.theme.ink, borderaxespad=0.4, labelspacing=0.35, handletextpad=0.3, columnspacing=1.5,
     )  # fmt: skip
 
 
 def name_ends(axes: Axes, names: Sequence[Name], theme: Theme) -> None:
-    """Write each name right of the axes at its point's height, pushed apart where they are close."""
+    """Write each name right of the axes at the height of its point; close names are pushed apart."""
     frame = _box(axes.get_window_extent())
     ordered = sorted(names, key=lambda name: _display(axes, name.x, name.y)[1])
-    wanted = [_display(axes, name.x, name.y)[1] for name in ordered]
-    heights = spread_out(wanted, _SIZE * 1.25, frame.bottom, frame.top)
+    targets = [_display(axes, name.x, name.y)[1] for name in ordered]
+    heights = spread_out(targets, _SIZE * 1.25, frame.bottom, frame.top)
     for name, height in zip(ordered, heights, strict=True):
         axes.annotate(
             name.text, _display(axes, name.x, name.y), xytext=(frame.right + 14, height), xycoords="figure points",
@@ -130,19 +131,22 @@ def name_ends(axes: Axes, names: Sequence[Name], theme: Theme) -> None:
         )  # fmt: skip
 
 
-def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Return rising places near the `wanted` rising ones, `gap` apart and from `low` to `high` as far as they fit."""
-    if not wanted:
+def spread_out(targets: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Return places near the `targets`, both in rising order.
+
+    The places are at least `gap` apart, or less where they would not fit, and lie from `low` to `high`.
+    """
+    if not targets:
         return []
-    gap = min(gap, (high - low) / max(1, len(wanted) - 1))
-    places = list(wanted)
+    gap = min(gap, (high - low) / max(1, len(targets) - 1))
+    places = list(targets)
     for _ in range(200):
         for index in range(len(places) - 1):
-            lacking = gap - (places[index + 1] - places[index])
-            if lacking > 0:
-                places[index] -= lacking / 2
-                places[index + 1] += lacking / 2
-    # A last pass in each direction, for what the halves have not settled, and what they pushed out.
+            shortage = gap - (places[index + 1] - places[index])
+            if shortage > 0:
+                places[index] -= shortage / 2
+                places[index + 1] += shortage / 2
+    # A last pass in each direction corrects gaps that are still too small, and places outside the limits.
     places[0] = max(places[0], low)
     for index in range(1, len(places)):
         places[index] = max(places[index], places[index - 1] + gap)
@@ -153,8 +157,9 @@ def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> 
 
 
 def _display(axes: Axes, x: float, y: float) -> tuple[float, float]:
-    across, up = axes.transData.transform((x, y))
-    return float(across), float(up)
+    """Return a place in the data as a place on the figure, in points."""
+    right, up = axes.transData.transform((x, y))
+    return float(right), float(up)
 
 
 def _box(box: Bbox) -> _Box:
@@ -162,29 +167,30 @@ def _box(box: Bbox) -> _Box:
 
 
 def _candidates(x: float, y: float, width: float, height: float) -> list[_Box]:
-    """Return boxes about a point: the point's direction is met by the box's edge or corner."""
+    """Return boxes around a point, in 16 directions and several distances; their near edge or corner faces it."""
     boxes = []
     for distance, (right, up) in itertools.product(_DISTANCES, _DIRECTIONS):
-        across = x + right * distance + (right - 1) / 2 * width
-        along = y + up * distance + (up - 1) / 2 * height
-        boxes.append(_Box(across, along, across + width, along + height))
+        left = x + right * distance + (right - 1) / 2 * width
+        bottom = y + up * distance + (up - 1) / 2 * height
+        boxes.append(_Box(left, bottom, left + width, bottom + height))
     return boxes
 
 
 def _cost(
-    box: _Box, spot: tuple[float, float], taken: list[_Box], frame: _Box, spots: list[tuple[float, float]]
+    box: _Box, spot: tuple[float, float], obstacles: list[_Box], frame: _Box, spots: list[tuple[float, float]]
 ) -> float:
+    """Return how bad a box is for the name of `spot`: it covers something, leaves the frame, or is near another."""
     outside = (box.right - box.left) * (box.top - box.bottom) - box.overlap(frame)
-    covered = sum(box.overlap(other) for other in taken)
-    nearer = sum(_reach(box, other) < _reach(box, spot) for other in spots)
-    return 20 * covered + 20 * max(0.0, outside) + 25 * nearer + _reach(box, spot) + (0 if box.left > spot[0] else 1)
+    covered = sum(box.overlap(other) for other in obstacles)
+    nearer = sum(_distance(box, other) < _distance(box, spot) for other in spots)
+    return 20 * covered + 20 * max(0.0, outside) + 25 * nearer + _distance(box, spot) + (0 if box.left > spot[0] else 1)
 
 
-def _reach(box: _Box, spot: tuple[float, float]) -> float:
-    return math.dist(spot, _nearest(box, spot))
+def _distance(box: _Box, spot: tuple[float, float]) -> float:
+    return math.dist(spot, _nearest_point(box, spot))
 
 
-def _nearest(box: _Box, spot: tuple[float, float]) -> tuple[float, float]:
+def _nearest_point(box: _Box, spot: tuple[float, float]) -> tuple[float, float]:
     return min(max(spot[0], box.left), box.right), min(max(spot[1], box.bottom), box.top)
 
 
@@ -193,8 +199,8 @@ def _write(axes: Axes, name: Name, spot: tuple[float, float], box: _Box) -> None
         name.text, spot, xytext=(box.left, (box.bottom + box.top) / 2), xycoords="figure points",
         textcoords="figure points", va="center", fontsize=_SIZE, color=name.color, annotation_clip=False,
     )  # fmt: skip
-    if _reach(box, spot) > _FAR:
+    if _distance(box, spot) > _FAR:
         axes.annotate(
-            "", _nearest(box, spot), xytext=spot, xycoords="figure points", textcoords="figure points",
+            "", _nearest_point(box, spot), xytext=spot, xycoords="figure points", textcoords="figure points",
             arrowprops={"arrowstyle": "-", "color": name.color, "lw": 0.5, "shrinkA": 4, "shrinkB": 0},
         )  # fmt: skip

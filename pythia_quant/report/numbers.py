@@ -1,4 +1,4 @@
-"""Numbers as people read them: few digits, aligned, each with its interval."""
+"""Numbers as text: few digits, aligned in columns, each with its interval."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ _DECIMALS = {"prefill": 0, "memory": 0, "disk": 1, "bits_per_byte": 3, "limit_sh
 _SIGNED = ("ppl_drift", "ppl_drift_weights")
 
 
-class Shown(NamedTuple):
-    """A number as text, and its interval: ``±`` half its width, from–to where it is lopsided, or empty."""
+class FormattedValue(NamedTuple):
+    """A number as text, and its interval: ``±`` half its width, from–to where it is asymmetric, or empty."""
 
     text: str
     interval: str
 
 
-def shown(metric: Metric, row: Row, value: Value | None) -> Shown:
-    """Return a value as text; in place of one that is not there, the reason."""
+def format_value(metric: Metric, row: Row, value: Value | None) -> FormattedValue:
+    """Return a value as text; of a value that is missing or not finite, the reason."""
     if value is None or not math.isfinite(value.value):
-        return Shown(_reason(metric, row, value), "")
+        return FormattedValue(_reason(metric, row, value), "")
     decimals = _decimals(metric, value.value)
     sign = "+" if metric.key in _SIGNED else ""
     text = f"{value.value:{sign},.{decimals}f}"
     if not float(text.replace(",", "")):
         text = text.lstrip("+-")
         if value.value > 0 and metric.unit == "mnat":
-            return Shown(f"<{10**-decimals:.{decimals}f}", "")
-    return Shown(text, _interval(metric, value, decimals))
+            return FormattedValue(f"<{10**-decimals:.{decimals}f}", "")
+    return FormattedValue(text, _interval(metric, value, decimals))
 
 
-def lacking(texts: Sequence[str]) -> list[int]:
-    """Return how many figures each number lacks at its end to have its decimal point below that of the others."""
+def missing_characters(texts: Sequence[str]) -> list[int]:
+    """Return how many characters must follow each number so that the decimal points of a column are aligned."""
     ends = [len(text) - text.index(".") if "." in text else 0 for text in texts]
-    most = max((end for text, end in zip(texts, ends, strict=True) if text[-1:].isdigit()), default=0)
-    return [most - end if text[-1:].isdigit() else 0 for text, end in zip(texts, ends, strict=True)]
+    longest = max((end for text, end in zip(texts, ends, strict=True) if text[-1:].isdigit()), default=0)
+    return [longest - end if text[-1:].isdigit() else 0 for text, end in zip(texts, ends, strict=True)]
 
 
 def _decimals(metric: Metric, value: float) -> int:
     if abs(value) >= 1000:
         return 0
     if metric.unit == "mnat":
-        return 4 if value < 0.095 else 2 if value < 100 else 1  # the fp16 floor is down there
+        return 4 if value < 0.095 else 2 if value < 100 else 1  # the fp16 floor is that small
     return _DECIMALS.get(metric.key, 2)
 
 

@@ -1,4 +1,4 @@
-"""One HTML page that shows result files and loads nothing: styles, script and plots are in it."""
+"""One HTML page that shows result files. It loads nothing: it contains its styles, script and plots."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from importlib.resources import files as package_files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pythia_quant.bench.gates import describe
+from pythia_quant.bench.gates import describe_gate
 from pythia_quant.bench.metrics import METRICS, Metric
 from pythia_quant.core.text import printable
 from pythia_quant.records.results import GateOutcome, Results, Row
 from pythia_quant.report.facts import facts, latency_line, machine_line, remarks, source_line, text_line
 from pythia_quant.report.files import ResultFile
-from pythia_quant.report.numbers import lacking, shown
+from pythia_quant.report.numbers import format_value, missing_characters
 from pythia_quant.report.style import DARK, LIGHT, MARKERS, Style, Theme, slots
 
 MARKER = "pythia-quant report"
-"""What the page names as its generator: a folder with such a page is ours to replace."""
+"""The generator that the page names: a report may replace a folder with such a page."""
 
 COLUMNS = {
     "Drift as run": {"ppl_drift": "ppl drift", "kl": "KL", "kl_p99": "KL, p99", "top1": "top-1"},
@@ -32,14 +32,14 @@ COLUMNS = {
         "prefill": "prefill", "decode": "decode", "speedup_baseline": "× baseline", "memory": "peak memory",
     },
 }  # fmt: skip
-"""The columns of the table of all rows, and what they are called there; those that no file has are left out."""
+"""The columns of the table of all rows, and their headings there; columns without a value are left out."""
 
 _PROTOCOLS = {"windows": "Drift and quality", "lambada": "LAMBADA", "size": "Size", "latency": "Speed and memory"}
 
 
 @dataclass(frozen=True)
 class DrawnPlot:
-    """A plot as the page shows it."""
+    """A plot with its title and caption, for the page."""
 
     title: str
     caption: str
@@ -48,7 +48,7 @@ class DrawnPlot:
 
 @dataclass(frozen=True)
 class Illustrations:
-    """The plots of one result file, and for those that are missing title and reason."""
+    """The plots of one result file, and the titles of missing plots with the reason."""
 
     drawn: Sequence[DrawnPlot]
     missing: Sequence[tuple[str, str]]
@@ -59,7 +59,7 @@ class _Cell:
     text: str
     interval: str
     sort: str
-    lacking: int = 0
+    missing_characters: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,20 +80,20 @@ def render_page(
     overview: Sequence[DrawnPlot],
     illustrations: Sequence[Illustrations],
 ) -> str:
-    """Return the page; `illustrations` are of each file in turn, `overview` of all together."""
+    """Return the page; `illustrations` has one entry a file, `overview` the plots that show all files."""
     environment = Environment(
         loader=PackageLoader("pythia_quant.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )  # fmt: skip
-    css, script = _palette() + _packaged("page.css"), _packaged("page.js")
+    css, script = _palette() + _read_packaged("page.css"), _read_packaged("page.js")
     groups = _groups(files)
     return environment.get_template("page.html.jinja").render(
-        marker=MARKER, css=Markup(css), script=Markup(script),  # noqa: S704 - both are ours
+        marker=MARKER, css=Markup(css), script=Markup(script),  # noqa: S704 - both are files of this package
         css_hash=_hash(css), script_hash=_hash(script), files=files, styles=styles, markers=MARKERS, groups=groups,
         metrics=[METRICS[key] for columns in groups.values() for key in columns], lines=_lines(files, groups),
         any_gates=any(file.results.gates for file in files), gates_after=len(next(iter(groups.values()))),
-        overview=overview, illustrations=illustrations, describe=describe, facts=facts, remarks=remarks,
+        overview=overview, illustrations=illustrations, describe_gate=describe_gate, facts=facts, remarks=remarks,
         source_line=source_line, text_line=text_line, latency_line=latency_line, machine_line=machine_line,
         details=_details, worst_first=_worst_first, sign={"lower": "↓", "higher": "↑", "": ""},
         icon={"passed": "✓", "failed": "✗", "undecided": "?"},
@@ -101,7 +101,7 @@ def render_page(
 
 
 def _palette() -> str:
-    """Return the colours of both themes as variables."""
+    """Return the colours of both themes as CSS variables."""
 
     def variables(theme: Theme) -> str:
         named = slots(theme) | {"paper": theme.paper, "ink": theme.ink, "muted": theme.muted, "grid": theme.grid}
@@ -111,31 +111,33 @@ def _palette() -> str:
     return f":root{{{variables(LIGHT)}}}\n{dark}\n"
 
 
-def _packaged(name: str) -> str:
+def _read_packaged(name: str) -> str:
     return (package_files("pythia_quant.report") / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
-    """Return a source as a Content-Security-Policy names it."""
+    """Return the hash by which a Content-Security-Policy names a style or script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _groups(files: Sequence[ResultFile]) -> dict[str, dict[str, str]]:
-    def known(key: str) -> bool:
+    """Return :data:`COLUMNS` without the columns that have no value."""
+
+    def has_value(key: str) -> bool:
         return any(METRICS[key].of(row, file.results) for file in files for row in file.results.rows)
 
-    kept = {name: {key: label for key, label in group.items() if known(key)} for name, group in COLUMNS.items()}
-    return {name: group for name, group in kept.items() if group}
+    groups = {name: {key: label for key, label in group.items() if has_value(key)} for name, group in COLUMNS.items()}
+    return {name: group for name, group in groups.items() if group}
 
 
 def _lines(files: Sequence[ResultFile], groups: Mapping[str, Mapping[str, str]]) -> list[_Line]:
-    """Return all rows; numbers of a column are aligned over all files."""
+    """Return the rows of all files; the numbers of a column are aligned over all files."""
     rows = [(file, row) for file in files for row in file.results.rows]
     columns = []
     for metric in (METRICS[key] for group in groups.values() for key in group):
         cells = [_cell(metric, row, file.results) for file, row in rows]
-        short = lacking([cell.text for cell in cells])
-        columns.append([replace(cell, lacking=count) for count, cell in zip(short, cells, strict=True)])
+        counts = missing_characters([cell.text for cell in cells])
+        columns.append([replace(cell, missing_characters=count) for count, cell in zip(counts, cells, strict=True)])
     return [_line(file, row, [column[index] for column in columns]) for index, (file, row) in enumerate(rows)]
 
 
@@ -154,13 +156,13 @@ def _worst_first(results: Results) -> list[GateOutcome]:
 
 def _cell(metric: Metric, row: Row, results: Results) -> _Cell:
     value = metric.of(row, results)
-    text, interval = shown(metric, row, value)
-    known = value is not None and not math.isnan(value.value)
-    return _Cell(text, interval, repr(value.value) if value is not None and known else "")
+    text, interval = format_value(metric, row, value)
+    sortable = value is not None and not math.isnan(value.value)
+    return _Cell(text, interval, repr(value.value) if value is not None and sortable else "")
 
 
 def _details(results: Results) -> list[tuple[str, list[tuple[Metric, list[_Cell]]]]]:
-    """Return every value of every row, by protocol; a metric that no row has is there, too."""
+    """Return every value of every row, by protocol, with the metrics that no row has."""
     return [
         (
             title,

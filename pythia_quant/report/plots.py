@@ -1,4 +1,4 @@
-"""Which of several choices are worth a look when two things count."""
+"""The Pareto front: of choices with two costs, those that no other choice beats in both."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ from pythia_quant.bench.metrics import METRICS, Metric, Value, fp16_floor
 from pythia_quant.core.text import printable
 from pythia_quant.records.results import Results, Row
 from pythia_quant.report.files import letter
-from pythia_quant.report.labels import MOST, Line, Name, legend, legend_height, name_points, shortened
+from pythia_quant.report.labels import MOST_NAMES, Line, Name, draw_legend, legend_height, name_points, shorten_name
 from pythia_quant.report.style import (
     LIGHT,
     WIDTH,
     Look,
-    drawing,
-    dress,
-    fixed_ticks,
-    log_scale,
-    margins,
     new_figure,
+    plot_settings,
     row_styles,
+    set_fixed_ticks,
+    set_log_scale,
+    set_margins,
+    style_axes,
 )
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the indices of the points that no other one beats, by rising first value; lower is better in both.
+    """Return the indices of the points that no other point beats, by rising first value: lower is better in both.
 
-    A point is beaten by one that is at most as large in both values and smaller in at least one. Of equal points all
-    stay.
+    A point beats another if it is at most as large in both values and smaller in at least one. Equal points are all
+    returned.
     """
     best = math.inf
     front: list[int] = []
     for index in sorted(range(len(points)), key=lambda index: points[index]):
-        # Sorted like this, a point can only be beaten by one before it; an equal one is right before it.
+        # In this order only an earlier point can beat a point, and a point equal to it is right before it.
         if points[index][1] < best or (front and points[index] == points[front[-1]]):
             best = points[index][1]
             front.append(index)
     return front
 
 
-_LOWEST = 1e-3  # mnat: the least that is told apart where no fp16 floor says so
+_LOWEST = 1e-3  # mnat: the lower limit of the axis where there is no fp16 floor
 
 _SIZE_LABEL = "bits a weight, of the weight files over all parameters"
 
 
 @dataclass(frozen=True)
 class _Point:
-    """A row's place; `file` is the index of its result file."""
+    """The place of a row in a plot; `file` is the index of its result file, `cost` its value on the horizontal axis."""
 
     row: Row
     file: int
-    across: Value
+    cost: Value
     kl: Value
 
 
 def drift_by_size(contents: Sequence[Results], look: Look) -> Figure | None:
-    """Draw KL divergence as run against bits a weight; of several result files, all in one plot."""
+    """Draw KL divergence as run against bits a weight; several result files share one plot."""
     return _one_panel(contents, look, METRICS["bits_per_weight"], _SIZE_LABEL)
 
 
@@ -72,17 +72,17 @@ def drift_by_decode(contents: Sequence[Results], look: Look) -> Figure | None:
 
 
 def plot_results(results: Results, path: Path) -> None:
-    """Draw both side by side, for one result file; the suffix of `path` picks the format."""
+    """Write both plots side by side, for one result file; the suffix of `path` selects the file format."""
     look = Look(LIGHT, row_styles([results]))
-    with drawing():
+    with plot_settings():
         figure = new_figure(look.theme, 4.2, 2 * WIDTH)
-        margins(figure, 48, 12, 40, 34)
+        set_margins(figure, 48, 12, 40, 34)
         by_size, by_time = figure.subplots(1, 2, sharey=True)
         for axes, key, label in (
             (by_size, "bits_per_weight", _SIZE_LABEL), (by_time, "decode", _decode_label([results])),
         ):  # fmt: skip
             if _points([results], METRICS[key]):
-                _panel(axes, [results], look, METRICS[key], label)
+                _draw_panel(axes, [results], look, METRICS[key], label)
         by_time.set_ylabel("")
         windows = f"{results.protocol.windows} windows of {results.protocol.context} tokens"
         bars = "bars: 95 % of the divergence, 10th to 90th percentile of the times"
@@ -100,76 +100,78 @@ def _decode_label(contents: Sequence[Results]) -> str:
 
 
 def _one_panel(contents: Sequence[Results], look: Look, metric: Metric, label: str) -> Figure | None:
-    with drawing():
+    with plot_settings():
         names = list(dict.fromkeys(point.row.name for point in _points(contents, metric)))
         if not names:
             return None
-        below = 0 if _named(contents) else legend_height(len(names))
+        below = 0 if _names_beside_points(contents) else legend_height(len(names))
         figure = new_figure(look.theme, 3.9 + below / 72)
-        margins(figure, 48, 12, 40 + below, 12)
-        _panel(figure.subplots(), contents, look, metric, label)
+        set_margins(figure, 48, 12, 40 + below, 12)
+        _draw_panel(figure.subplots(), contents, look, metric, label)
         if below:
-            legend(figure, names, look)
+            draw_legend(figure, names, look)
         return figure
 
 
-def _named(contents: Sequence[Results]) -> bool:
-    """Return whether names are beside the points, and not in a legend."""
-    return len(contents) == 1 and len(contents[0].rows) <= MOST
+def _names_beside_points(contents: Sequence[Results]) -> bool:
+    """Say whether names stand beside the points, and not in a legend."""
+    return len(contents) == 1 and len(contents[0].rows) <= MOST_NAMES
 
 
 def _points(contents: Sequence[Results], metric: Metric) -> list[_Point]:
     return [
-        _Point(row, index, across, kl)
+        _Point(row, index, cost, kl)
         for index, results in enumerate(contents)
         for row in results.rows
-        if (kl := METRICS["kl"].of(row, results)) and (across := metric.of(row, results)) and math.isfinite(kl.value)
+        if (kl := METRICS["kl"].of(row, results)) and (cost := metric.of(row, results)) and math.isfinite(kl.value)
     ]
 
 
-def _panel(axes: Axes, contents: Sequence[Results], look: Look, metric: Metric, label: str) -> None:
+def _draw_panel(axes: Axes, contents: Sequence[Results], look: Look, metric: Metric, label: str) -> None:
     """Draw the points, bars, floors and fronts."""
     points = _points(contents, metric)
-    dress(axes, look.theme)
-    bottom = _scales(axes, contents, points, wide=metric.key == "decode")
+    style_axes(axes, look.theme)
+    bottom = _set_scales(axes, contents, points, wide=metric.key == "decode")
     axes.set_xlabel(label)
     axes.set_ylabel("KL divergence from fp32, mnat a token")
     lines: list[Line] = []
     if metric.key == "decode":
         for index in range(len(contents)):
-            lines += _front(axes, [point for point in points if point.file == index], bottom, look)
+            lines += _draw_front(axes, [point for point in points if point.file == index], bottom, look)
     if len(contents) == 1:
-        lines += _floor(axes, contents[0], look)
+        lines += _draw_floor(axes, contents[0], look)
     names = []
     for point in points:
-        lines += _mark(axes, point, bottom, look)
+        lines += _draw_point(axes, point, bottom, look)
         below = point.kl.value < bottom
-        if _named(contents):
-            name = f"{shortened(point.row.name)}{' ↓' * below}"
-        # Of several files, all that is below has one place in the plot of sizes: letters would only be a heap.
+        if _names_beside_points(contents):
+            name = f"{shorten_name(point.row.name)}{' ↓' * below}"
+        # By size, the rows of all files that are below the axis share one place: their letters would cover each other.
         elif len(contents) > 1 and (not below or metric.key == "decode"):
             name = letter(point.file)
         else:
             continue
-        names.append(Name(name, point.across.value, max(point.kl.value, bottom), look.color(point.row.name)))
+        names.append(Name(name, point.cost.value, max(point.kl.value, bottom), look.color(point.row.name)))
     name_points(axes, names, lines)
 
 
-def _scales(axes: Axes, contents: Sequence[Results], points: Sequence[_Point], wide: bool) -> float:
-    """Set scales and limits, and return the lowest divergence that has its own place."""
+def _set_scales(axes: Axes, contents: Sequence[Results], points: Sequence[_Point], wide: bool) -> float:
+    """Set scales and limits; return the lower limit of the divergence, at which all smaller values are drawn."""
     floors = [kl.value for results in contents if fp16_floor(results) if (kl := _fp16_kl(results)) and kl.value > 0]
-    # fp32 arithmetic is some six decades below everything of interest: it is drawn on the lower edge.
-    told = [point.kl.value for point in points if point.kl.value >= _LOWEST]
-    bottom = min(floors or told or [_LOWEST]) / 3
-    log_scale(axes.yaxis, bottom, max(4 * bottom, *(point.kl.high for point in points), *(2 * t for t in told)) * 1.3)
-    places = [place for point in points for place in point.across]
+    # The drift of fp32 arithmetic is some six decades smaller than all others: it is drawn on the lower edge.
+    divergences = [point.kl.value for point in points if point.kl.value >= _LOWEST]
+    bottom = min(floors or divergences or [_LOWEST]) / 3
+    set_log_scale(
+        axes.yaxis, bottom, max(4 * bottom, *(point.kl.high for point in points), *(2 * kl for kl in divergences)) * 1.3
+    )
+    places = [place for point in points for place in point.cost]
     if wide and max(places) > 5 * min(places) > 0:
-        log_scale(axes.xaxis, min(places) / 1.6, max(places) * 1.8)
+        set_log_scale(axes.xaxis, min(places) / 1.6, max(places) * 1.8)
     elif wide:
         axes.set_xlim(0, max(places) * 1.22)
     else:
         axes.set(xscale="log", xlim=(min(places) / 1.25, max(places) * 1.3))
-        fixed_ticks(axes.xaxis, [2, 3, 4, 6, 8, 12, 16, 24, 32])
+        set_fixed_ticks(axes.xaxis, [2, 3, 4, 6, 8, 12, 16, 24, 32])
     return bottom
 
 
@@ -177,11 +179,12 @@ def _fp16_kl(results: Results) -> Value | None:
     return METRICS["kl"].of(results.row("torch-fp16"), results)
 
 
-def _floor(axes: Axes, results: Results, look: Look) -> list[Line]:
+def _draw_floor(axes: Axes, results: Results, look: Look) -> list[Line]:
+    """Draw the fp16 floor where there is one; return its line."""
     if not (fp16_floor(results) and (kl := _fp16_kl(results)) and kl.value > 0):
         return []
     axes.axhline(kl.value, color=look.theme.muted, linestyle=":", linewidth=1.1)
-    # On the left, where few rows drift as little.
+    # On the left: few rows with so little drift are there.
     axes.annotate(
         "fp16 floor", (0, kl.value), xycoords=("axes fraction", "data"), xytext=(4, 2), textcoords="offset points",
         va="bottom", fontsize=8, color=look.theme.muted, fontstyle="italic",
@@ -190,10 +193,10 @@ def _floor(axes: Axes, results: Results, look: Look) -> list[Line]:
     return [(left, kl.value, right, kl.value)]
 
 
-def _front(axes: Axes, points: Sequence[_Point], bottom: float, look: Look) -> list[Line]:
-    """Draw the stairs of what no other row beats: everything right of and above them is beaten."""
-    best = [points[index] for index in pareto_front([(point.across.value, point.kl.value) for point in points])]
-    corners = [(point.across.value, max(point.kl.value, bottom)) for point in best]
+def _draw_front(axes: Axes, points: Sequence[_Point], bottom: float, look: Look) -> list[Line]:
+    """Draw the Pareto front as stairs and return their lines: the front beats all rows right of and above it."""
+    best = [points[index] for index in pareto_front([(point.cost.value, point.kl.value) for point in points])]
+    corners = [(point.cost.value, max(point.kl.value, bottom)) for point in best]
     axes.step(*zip(*corners, strict=True), where="post", color=look.theme.muted, linewidth=1.2, zorder=1.5)
     return [
         line
@@ -202,10 +205,10 @@ def _front(axes: Axes, points: Sequence[_Point], bottom: float, look: Look) -> l
     ]
 
 
-def _mark(axes: Axes, point: _Point, bottom: float, look: Look) -> list[Line]:
-    """Draw a point, and its intervals, which are returned."""
+def _draw_point(axes: Axes, point: _Point, bottom: float, look: Look) -> list[Line]:
+    """Draw a point with its intervals; return the lines of the intervals."""
     style, color = look.styles[point.row.name], look.color(point.row.name)
-    (x, left, right), (y, low, high) = point.across, point.kl
+    (x, left, right), (y, low, high) = point.cost, point.kl
     bars: list[Line] = [(x, max(low, bottom), x, high)] if y >= bottom else []
     if right > left:
         bars.append((left, max(y, bottom), right, max(y, bottom)))

@@ -1,4 +1,4 @@
-"""Colours, markers and dashes: the same for the same row in every plot and table of a report."""
+"""Colours, markers and dashes: a row has the same ones in every plot and table of a report."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from pythia_quant.records.results import Results
 class Theme:
     """Colours of one page background.
 
-    `colors` are for quantized rows: no two are alike to people with any of the common colour deficiencies, and each
-    stands out from `paper`. Unquantized rows have the `neutrals`.
+    `colors` are for quantized rows: people with any of the common colour deficiencies can distinguish them, and each
+    contrasts with `paper`. `neutrals` are for unquantized rows.
     """
 
     name: str
@@ -62,14 +62,14 @@ MARKERS = {
     "X": "M-5.6-2.8L-2.8-5.6 0-2.8 2.8-5.6 5.6-2.8 2.8 0 5.6 2.8 2.8 5.6 0 2.8-2.8 5.6-5.6 2.8-2.8 0z",
     "p": "M0-5.8L5.5-1.8 3.4 4.7h-6.8L-5.5-1.8z",
 }
-"""Matplotlib's markers, and the same as outlines for a page, about the origin."""
+"""Matplotlib's markers, each with the SVG path of the same shape around the origin, for a page."""
 
 _DASHES: tuple[tuple[float, ...], ...] = ((5, 2), (1.2, 1.6), (6, 2, 1.2, 2), (9, 3))
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a row is drawn: `slot` names its colour, and the marker is hollow for an unquantized one."""
+    """How a row is drawn: `slot` names its colour; the marker of an unquantized row is not filled."""
 
     slot: str
     marker: str
@@ -108,7 +108,7 @@ def row_styles(contents: Sequence[Results]) -> dict[str, Style]:
         if row.name in styles:
             continue
         if row.quantized:
-            # The ninth has the first one's colour, but another marker.
+            # The ninth row has the colour of the first, with another marker.
             turn, slot = divmod(quantized, len(LIGHT.colors))
             shape = shapes[(slot + turn) % len(shapes)]
             styles[row.name] = Style(
@@ -124,7 +124,7 @@ def row_styles(contents: Sequence[Results]) -> dict[str, Style]:
 
 
 WIDTH = 4.6
-"""Inches: as text it is legible on a phone, and two stand side by side on a desk."""
+"""Width of a plot, inches: its text is legible on a phone, and two plots fit side by side on a desktop screen."""
 
 _SETTINGS = {
     "text.parse_math": False,  # a dollar in a name is a dollar
@@ -141,23 +141,23 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
-    """Have matplotlib's settings be ours, whatever the user's are; to draw in and to save in."""
+def plot_settings() -> Iterator[None]:
+    """Draw and save with our matplotlib settings, whatever the user's own are."""
     with context(["default", _SETTINGS]), warnings.catch_warnings():
-        # A reader's font may have the sign, and a PNG shows a box for it.
+        # A glyph missing here may be in the fonts of an SVG's reader; a PNG shows a box in its place.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         yield
 
 
 def new_figure(theme: Theme, height: float, width: float = WIDTH) -> Figure:
-    """Return an empty figure of so many inches; at 72 dots an inch, a pixel of its layout is a point."""
+    """Return an empty figure, sizes in inches; at 72 dots an inch, a pixel of its layout is a point."""
     figure = Figure(figsize=(width, height), dpi=72, facecolor=theme.paper)
-    FigureCanvasAgg(figure)  # it knows how wide a text is
+    FigureCanvasAgg(figure)  # this canvas measures the width of texts
     return figure
 
 
-def dress(axes: Axes, theme: Theme) -> None:
-    """Give axes the theme's colours, and no more lines than needed."""
+def style_axes(axes: Axes, theme: Theme) -> None:
+    """Give axes the theme's colours, and hide their upper and right edges."""
     axes.set_facecolor(theme.paper)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
@@ -169,14 +169,14 @@ def dress(axes: Axes, theme: Theme) -> None:
     axes.set_axisbelow(True)
 
 
-def margins(figure: Figure, left: float, right: float, bottom: float, top: float) -> None:
-    """Leave so many points at each side."""
+def set_margins(figure: Figure, left: float, right: float, bottom: float, top: float) -> None:
+    """Set the margins of a figure, in points."""
     width, height = figure.get_size_inches() * 72
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, hspace=0.12)
 
 
-def log_scale(axis: Axis, low: float, high: float) -> None:
-    """Make a logarithmic axis from `low` to `high`, with ticks that are numbers and not powers where they can be."""
+def set_log_scale(axis: Axis, low: float, high: float) -> None:
+    """Make an axis logarithmic from `low` to `high`; short tick labels are plain numbers, not powers."""
     axes = axis.axes
     name: Literal["x", "y"] = "x" if axis is axes.xaxis else "y"
     axes.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
@@ -184,18 +184,18 @@ def log_scale(axis: Axis, low: float, high: float) -> None:
     steps = (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.8 else (1.0, 2.0, 5.0)
     axis.set_major_locator(LogLocator(subs=steps, numticks=9))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: tick_label(value)))
 
 
-def fixed_ticks(axis: Axis, places: list[float]) -> None:
-    """Put ticks at the places that were measured, and nowhere else."""
+def set_fixed_ticks(axis: Axis, places: list[float]) -> None:
+    """Put ticks at `places` only."""
     axis.set_major_locator(FixedLocator(places))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: tick_label(value)))
 
 
-def number(value: float) -> str:
-    """Return a tick's label."""
+def tick_label(value: float) -> str:
+    """Return the label of a tick at `value`."""
     if value == 0 or 9e-4 <= abs(value) < 1e6:
         return f"{value:,.10g}"
     exponent = math.floor(math.log10(abs(value)) + 1e-9)
@@ -204,20 +204,20 @@ def number(value: float) -> str:
     return power if factor == "1" else f"{factor}·{power}"
 
 
-def rendered(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
-    """Return a figure as a file's content; the same figure gives the same bytes."""
+def render_figure(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
+    """Return the content of a figure's file; the same figure gives the same bytes."""
     stream = BytesIO()
-    with drawing():
+    with plot_settings():
         if kind == "png":
             figure.savefig(stream, format="png", dpi=200, metadata={"Software": None})
             return stream.getvalue()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(stream, format="svg", metadata=nothing)
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(stream, format="svg", metadata=no_metadata)
     return stream.getvalue().replace(b"'DejaVu Sans'", _WEB_FONTS.encode())
 
 
-def recolored(svg: bytes, theme: Theme) -> bytes:
-    """Return an SVG that was drawn in the light theme in another one."""
+def recolor_svg(svg: bytes, theme: Theme) -> bytes:
+    """Return an SVG with the colours of `theme` in place of those of the light theme, in which it was drawn."""
     colors = dict(zip(all_colors(LIGHT), all_colors(theme), strict=True))
 
     def recolor(style: re.Match[str]) -> str:

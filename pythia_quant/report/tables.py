@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import StringIO
 from typing import Any, Literal
 
-from pythia_quant.bench.gates import describe
+from pythia_quant.bench.gates import describe_gate
 from pythia_quant.bench.metrics import METRICS, Metric
 from pythia_quant.core.text import printable, printable_json
 from pythia_quant.records.results import Results, Row
@@ -25,24 +25,24 @@ from pythia_quant.report.facts import (
     text_line,
 )
 from pythia_quant.report.files import ResultFile
-from pythia_quant.report.numbers import shown
+from pythia_quant.report.numbers import format_value
 
 TableFormat = Literal["markdown", "csv", "json"]
 
 SUFFIXES: dict[TableFormat, str] = {"markdown": "md", "csv": "csv", "json": "json"}
-"""What a table's file is called after its dot."""
+"""The suffix of a table's file."""
 
 COLUMNS = {
     "ppl_drift": "ppl drift", "kl": "KL", "top1": "top-1", "bits_per_weight": "bits a weight", "disk": "disk",
     "prefill": "prefill", "decode": "decode", "speedup_baseline": "× baseline", "memory": "peak memory",
 }  # fmt: skip
-"""The columns of a Markdown table, and what they are called there."""
+"""The columns of a Markdown table, and their headings there."""
 _MARKUP = re.compile(r"([\\`*_{}\[\]|$~#])")
 _FORMULA = ("=", "+", "-", "@")
 
 
 def render_table(files: Sequence[ResultFile], form: TableFormat) -> str:
-    """Return the values of result files in one of the forms."""
+    """Return the values of result files as a table in the format `form`."""
     if form == "markdown":
         return "\n".join(_markdown(file) for file in files)
     records = [record for file in files for record in _records(file)]
@@ -52,7 +52,7 @@ def render_table(files: Sequence[ResultFile], form: TableFormat) -> str:
     stream = StringIO()
     writer = csv.DictWriter(stream, _FIELDS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _guarded(value) for key, value in record.items()} for record in records)
+    writer.writerows({key: _guard_cell(value) for key, value in record.items()} for record in records)
     return stream.getvalue()
 
 
@@ -63,7 +63,7 @@ _FIELDS = (
 
 
 def _records(file: ResultFile) -> Iterator[dict[str, Any]]:
-    """Yield one record a measured value; the keys are :data:`_FIELDS`, in their order."""
+    """Yield one record for each measured value; its keys are :data:`_FIELDS`, in their order."""
     results = file.results
     for row in results.rows:
         for metric in METRICS.values():
@@ -97,7 +97,7 @@ def _records(file: ResultFile) -> Iterator[dict[str, Any]]:
 
 
 def _interval(metric: Metric, row: Row) -> str:
-    """Return what lies between low and high: a speed-up over several rounds is a mean of them."""
+    """Return what low and high are: a 95 % interval of a mean, percentiles of samples, or empty."""
     if metric.protocol == "size":
         return ""
     mean = metric.key.startswith("speedup") and len(row.speeds[0].processes) > 1
@@ -113,8 +113,8 @@ def _protocol(metric: Metric, results: Results) -> str:
     return f"{protocol.name} v{protocol.version}" if protocol else metric.protocol
 
 
-def _guarded(value: object) -> object:
-    """Keep a spreadsheet from taking a text for a formula, and a record on one line; numbers stay as they are."""
+def _guard_cell(value: object) -> object:
+    """Return a cell that no spreadsheet takes for a formula, on one line; numbers stay as they are."""
     if not isinstance(value, str):
         return value
     text = printable(" ".join(value.splitlines()))
@@ -122,7 +122,7 @@ def _guarded(value: object) -> object:
 
 
 def _without_infinity(record: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: it is a string, as in result files."""
+    """Return a record with strings for infinity and NaN, which JSON does not have, as in result files."""
     names = {math.inf: "Infinity", -math.inf: "-Infinity"}
     return {
         key: names.get(value, "NaN") if isinstance(value, float) and not math.isfinite(value) else value
@@ -132,9 +132,9 @@ def _without_infinity(record: dict[str, Any]) -> dict[str, Any]:
 
 def _markdown(file: ResultFile) -> str:
     results = file.results
-    lines = [f"### {escaped(file.label)}", "", markdown_table(results, COLUMNS, gates=True), ""]
+    lines = [f"### {escape_markdown(file.label)}", "", markdown_table(results, COLUMNS, gates=True), ""]
     latency = latency_line(results)
-    said = [
+    notes = [
         f"Source: {source_line(results)}",
         f"Reference: {reference_line(results)}",
         f"Drift: {text_line(results)}; intervals of 95 %",
@@ -142,9 +142,9 @@ def _markdown(file: ResultFile) -> str:
         *([f"Speed and memory: {latency}; medians, ranges {PERCENTILES}"] if latency else []),
         f"Machine: {machine_line(results)}",
         *(f"{name}: {remark}" for name, remark in remarks(results)),
-        *(describe(gate).rstrip(".") for gate in results.gates if gate.outcome != "passed"),
+        *(describe_gate(gate).rstrip(".") for gate in results.gates if gate.outcome != "passed"),
     ]
-    return "\n".join([*lines, *(f"- {escaped(line)}." for line in said), ""])
+    return "\n".join([*lines, *(f"- {escape_markdown(line)}." for line in notes), ""])
 
 
 def markdown_table(results: Results, columns: Mapping[str, str], *, gates: bool = False) -> str:
@@ -152,25 +152,25 @@ def markdown_table(results: Results, columns: Mapping[str, str], *, gates: bool 
 
     Args:
         results: what was measured.
-        columns: metrics by key, and what they are called.
-        gates: whether a last column counts them by outcome.
+        columns: keys of the metrics, with their headings.
+        gates: add a last column with the number of gates by outcome.
     """
-    heads = [_head(label, METRICS[key]) for key, label in columns.items()]
-    table = [["", *heads], ["---", *["---:"] * len(heads)]]
+    headings = [_heading(label, METRICS[key]) for key, label in columns.items()]
+    table = [["", *headings], ["---", *["---:"] * len(headings)]]
     table += [[_row_name(row, results), *_row_cells(row, results, columns)] for row in results.rows]
     if gates:
-        counted = ["gates", "---", *(_gates(row, results) for row in results.rows)]
-        table = [[*cells, text] for cells, text in zip(table, counted, strict=True)]
+        counts = ["gates", "---", *(_gates(row, results) for row in results.rows)]
+        table = [[*cells, text] for cells, text in zip(table, counts, strict=True)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
 
 
-def _head(label: str, metric: Metric) -> str:
+def _heading(label: str, metric: Metric) -> str:
     arrow = {"lower": " ↓", "higher": " ↑", "": ""}[metric.better]
     return f"{label}{f', {metric.unit}' if metric.unit else ''}{arrow}"
 
 
 def _row_name(row: Row, results: Results) -> str:
-    name = escaped(row.name)
+    name = escape_markdown(row.name)
     return f"**{name}** (baseline)" if row.name == results.baseline else name
 
 
@@ -178,12 +178,12 @@ def _row_cells(row: Row, results: Results, columns: Iterable[str]) -> list[str]:
     cells = []
     for key in columns:
         metric = METRICS[key]
-        text, interval = shown(metric, row, metric.of(row, results))
+        text, interval = format_value(metric, row, metric.of(row, results))
         between = "" if interval.startswith("±") else " "
         cells.append(
             f"{text}{between}{interval if interval.startswith('±') or not interval else f'({interval})'}".strip()
         )
-    return [escaped(cell) for cell in cells]
+    return [escape_markdown(cell) for cell in cells]
 
 
 def _gates(row: Row, results: Results) -> str:
@@ -191,7 +191,7 @@ def _gates(row: Row, results: Results) -> str:
     return ", ".join(f"{outcomes.count(name)} {name}" for name in ("failed", "undecided", "passed") if name in outcomes)
 
 
-def escaped(text: str) -> str:
-    """Return text that Markdown shows as it is, in a table too."""
+def escape_markdown(text: str) -> str:
+    """Return text escaped so that Markdown shows it as it is, in a table too."""
     plain = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKUP.sub(r"\\\1", plain)

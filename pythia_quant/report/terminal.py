@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pythia_quant.bench.compare import Change, Comparison
-from pythia_quant.bench.gates import describe
+from pythia_quant.bench.gates import describe_gate
 from pythia_quant.bench.metrics import (
     METRICS,
     Value,
@@ -34,7 +34,7 @@ _HEADINGS = (
 
 
 def results_table(results: Results) -> RenderableType:
-    """Return the table with its legend; every number carries its unit, and errors are 95 % intervals."""
+    """Return the table with its legend; headings give the units, and errors are 95 % intervals."""
     reference = reference_perplexity(results)
     title = (
         f"{results.source.model} ({results.source.commit or results.source.revision}): "
@@ -58,7 +58,7 @@ def print_results(results: Results, console: Console) -> None:
 
 
 def _cells(row: Row, results: Results) -> list[str]:
-    def show(key: str, form: str) -> str:
+    def text_of(key: str, form: str) -> str:
         value = METRICS[key].of(row, results)
         return "–" if value is None else format(value.value, form)
 
@@ -68,13 +68,13 @@ def _cells(row: Row, results: Results) -> list[str]:
         _drift(row, results),
         _percent(weights.value) if (weights := METRICS["ppl_drift_weights"].of(row, results)) else "0",
         "–" if (kl := METRICS["kl"].of(row, results)) is None else _kl(kl),
-        show("top1", ".2f"),
+        text_of("top1", ".2f"),
         f"{row.bits_per_weight:.2f}",
         f"{disk:.1f}" if disk < 1000 else f"{disk:,.0f}",
-        show("prefill", ",.0f"),
-        show("decode", ".2f"),
+        text_of("prefill", ",.0f"),
+        text_of("decode", ".2f"),
         "–" if (ratio := METRICS["speedup_baseline"].of(row, results)) is None else _ratio(ratio),
-        show("memory", ",.0f"),
+        text_of("memory", ",.0f"),
         _gates(row, results),
     ]
 
@@ -94,7 +94,7 @@ def _percent(value: float) -> str:
 
 
 def _ratio(ratio: Value) -> str:
-    """Return a ratio with the wider half of its interval, which is lopsided, to two figures of that half."""
+    """Return a ratio with the wider half of its asymmetric interval, rounded to two figures of that half."""
     if ratio.low == ratio.high:
         return f"{ratio.value:.2f}"
     wider = max(ratio.high - ratio.value, ratio.value - ratio.low)
@@ -147,19 +147,19 @@ def _legend(results: Results) -> list[str]:
     lines += [f"{row.name}: {speed.disturbed}." for row in results.rows for speed in row.speeds if speed.disturbed]
     lines += [f"{row.name}: {note}." for row in results.rows for note in row.notes]
     lines += [note for note in (outdated(results), *results.notes) if note]
-    return lines + [describe(gate) for gate in results.gates if gate.outcome != "passed"]
+    return lines + [describe_gate(gate) for gate in results.gates if gate.outcome != "passed"]
 
 
 _STYLES = {"worse": "bold red", "better": "green", "changed": "yellow", "same": "dim"}
 
 
 def changes_table(comparison: Comparison, *, everything: bool = False) -> RenderableType:
-    """Return the table of what changed, or of everything, with the notes below it."""
-    shown = [change for change in comparison.changes if everything or change.verdict != "same"]
+    """Return the table of the changed values, or of all values if `everything`, with the notes below it."""
+    changes = [change for change in comparison.changes if everything or change.verdict != "same"]
     table = Table(box=None, padding=(0, 1, 0, 0))
     for index, heading in enumerate(("row", "value", "before", "after", "difference", "")):
         table.add_column(heading, justify="right" if 2 <= index <= 4 else "left")
-    for change in shown:
+    for change in changes:
         metric = METRICS[change.metric]
         unit = f", {metric.unit}" if metric.unit else ""
         cells = (escape(change.row), f"{metric.label}{unit}", _number(change.before.value), _number(change.after.value))
@@ -167,12 +167,12 @@ def changes_table(comparison: Comparison, *, everything: bool = False) -> Render
         table.add_row(*cells, _interval(change.difference), change.verdict, style=style)
     same = sum(change.verdict == "same" for change in comparison.changes)
     summary = f"{len(comparison.changes)} values compared, {same} are the same within their error."
-    parts: list[RenderableType] = [table] if shown else []
+    parts: list[RenderableType] = [table] if changes else []
     return Group(*parts, Text("\n".join([summary, *comparison.notes]), style="dim"))
 
 
 def changes_data(comparison: Comparison) -> dict[str, Any]:
-    """Return the same as JSON data: every value, with its unit."""
+    """Return the comparison as JSON data: every value with its unit, and the notes."""
     return {"changes": [_entry(change) for change in comparison.changes], "notes": comparison.notes}
 
 

@@ -1,4 +1,4 @@
-"""The folder of a report: complete or absent."""
+"""Write the folder of a report: it is complete or absent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ try:
     from pythia_quant.report.figures import PLOTS, overview_plots
     from pythia_quant.report.inline import inline_svg
     from pythia_quant.report.page import MARKER, DrawnPlot, Illustrations, render_page
-    from pythia_quant.report.style import recolored, rendered
+    from pythia_quant.report.style import recolor_svg, render_figure
 except ImportError as missing:
     raise BenchmarkError(
         f"a report needs packages that are not here ({missing})", hint="pip install 'pythia-quant[report]'"
@@ -29,7 +29,7 @@ PAGE = "index.html"
 def write_report(paths: Sequence[Path], out: Path, formats: Collection[TableFormat] = ()) -> Path:
     """Write a page about result files with its plots as SVG and PNG, and tables in `formats`; return the page's path.
 
-    `out` appears when all is written. An earlier report there is replaced, anything else is not touched.
+    `out` appears when all files are written. It replaces an earlier report there, and nothing else.
 
     Raises:
         BenchmarkError: a result file cannot be read, or `out` holds something else than a report.
@@ -37,7 +37,7 @@ def write_report(paths: Sequence[Path], out: Path, formats: Collection[TableForm
     """
     files = read_files(paths)
     recover(out)
-    _check_ours(out)
+    _check_replaceable(out)
     with scratch_folder(out) as scratch:
         for form in formats:
             (scratch / f"results.{SUFFIXES[form]}").write_text(render_table(files, form), encoding="utf-8", newline="")
@@ -45,7 +45,7 @@ def write_report(paths: Sequence[Path], out: Path, formats: Collection[TableForm
     return out / PAGE
 
 
-def _check_ours(out: Path) -> None:
+def _check_replaceable(out: Path) -> None:
     if not out.exists():
         return
     if out.is_dir() and not any(out.iterdir()):
@@ -56,27 +56,27 @@ def _check_ours(out: Path) -> None:
 
 
 def _page(files: Sequence[ResultFile], folder: Path) -> str:
-    """Draw all plots, leave them in `folder`, and return the page that shows them."""
+    """Draw all plots, write them to `folder`, and return the page that shows them."""
     folder.mkdir()
     contents = [file.results for file in files]
     styles = row_styles(contents)
     look = Look(LIGHT, styles)
 
-    def kept(name: str, title: str, caption: str, figure: Figure) -> DrawnPlot:
-        svg = rendered(figure, "svg")
+    def save_plot(name: str, title: str, caption: str, figure: Figure) -> DrawnPlot:
+        svg = render_figure(figure, "svg")
         (folder / f"{name}.svg").write_bytes(svg)
-        (folder / f"{name}.png").write_bytes(rendered(figure, "png"))
-        (folder / f"{name}-dark.svg").write_bytes(recolored(svg, DARK))
+        (folder / f"{name}.png").write_bytes(render_figure(figure, "png"))
+        (folder / f"{name}-dark.svg").write_bytes(recolor_svg(svg, DARK))
         return DrawnPlot(title, caption, inline_svg(svg, name, title))
 
-    together = overview_plots(contents, look) if len(files) > 1 else []
-    overview = [kept(f"all-{key}", title, caption, figure) for key, title, figure, caption in together]
+    overview_figures = overview_plots(contents, look) if len(files) > 1 else []
+    overview = [save_plot(f"all-{key}", title, caption, figure) for key, title, figure, caption in overview_figures]
     illustrations = []
     for file in files:
         drawn, missing = [], []
         for plot in PLOTS:
             if figure := plot.draw(file.results, look):
-                drawn.append(kept(f"{file.slug}-{plot.key}", plot.title, plot.caption(file.results), figure))
+                drawn.append(save_plot(f"{file.slug}-{plot.key}", plot.title, plot.caption(file.results), figure))
             else:
                 missing.append((plot.title, plot.absent))
         illustrations.append(Illustrations(drawn, missing))

@@ -11,7 +11,7 @@ from measured import results
 from pythia_quant.artifacts.artifact import open_artifact
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
-from pythia_quant.bench.gates import describe, evaluate_gates
+from pythia_quant.bench.gates import describe_gate, evaluate_gates
 from pythia_quant.bench.quality import measure
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.bench.subject import Subject
@@ -59,7 +59,7 @@ def test_scales_of_one_layer_off_by_5_percent(inputs: Inputs, kept: Reference, t
     outcomes = {gate.gate: gate for gate in gates}
     assert outcomes["max_kl"].outcome == "failed"
     assert outcomes["min_top1"].outcome == "failed"
-    assert "mnat beyond it" in describe(outcomes["max_kl"])
+    assert "mnat beyond it" in describe_gate(outcomes["max_kl"])
     errors = [after.alone / before.alone for before, after in zip(sound.layers, row.layers, strict=True)]
     assert errors.index(max(errors)) == LAYER
     assert errors[LAYER] > 5

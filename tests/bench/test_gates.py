@@ -6,7 +6,7 @@ import scipy.stats
 import typer
 from measured import results, row
 
-from pythia_quant.bench.gates import describe, evaluate_gates
+from pythia_quant.bench.gates import describe_gate, evaluate_gates
 from pythia_quant.cli.run import exit_by_gates
 from pythia_quant.recipe.measurement import GateSettings
 from pythia_quant.records.results import Drift, GateOutcome, Row, Samples
@@ -60,7 +60,7 @@ def test_what_was_not_measured_leaves_a_gate_undecided() -> None:
     for gate in ("max_kl", "min_speedup"):
         outcome = decide(silent, **{gate: 1.0})
         assert outcome.outcome == "undecided"
-        assert "it was not measured" in describe(outcome)
+        assert "it was not measured" in describe_gate(outcome)
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ import pytest
 from browser import Browser, chromium
 from measured import results, row
 
-from pythia_quant.bench.gates import describe
+from pythia_quant.bench.gates import describe_gate
 from pythia_quant.bench.metrics import METRICS
 from pythia_quant.records.results import Results
-from pythia_quant.report.numbers import shown
+from pythia_quant.report.numbers import format_value
 from pythia_quant.report.write import write_report
 
 NASTY = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$x_y$", "a|b", "'; alert(1) //", "{{ 7*7 }}"]
@@ -101,7 +101,7 @@ def test_every_value_of_every_row_is_on_the_page(runs: list[Results], source: st
         lines = {line[0].split("  ")[0].strip(): line[1:] for line in tables[1 + 2 * number]}
         for metric in METRICS.values():
             for one, cell in zip(run.rows, lines[metric.label], strict=True):
-                text, interval = shown(metric, one, metric.of(one, run))
+                text, interval = format_value(metric, one, metric.of(one, run))
                 assert cell.split() == f"{text} {interval}".split(), (metric.key, one.name)
 
 
@@ -111,7 +111,7 @@ def test_rows_of_all_files_are_in_one_table_each_with_protocol_and_machine(runs:
     measured = [(run, one) for run in runs for one in run.rows]
     for line, (run, one) in zip(lines, measured, strict=True):
         assert one.name in line[0]
-        assert shown(METRICS["kl"], one, METRICS["kl"].of(one, run)).text == line[2].split()[0]
+        assert format_value(METRICS["kl"], one, METRICS["kl"].of(one, run)).text == line[2].split()[0]
         assert "windows v2" in line[-2]
         assert run.machine.cpu in line[-1]
     assert "B · pythia-160m @ step3000" in lines[-1][0]
@@ -123,7 +123,7 @@ def test_what_the_numbers_belong_to_is_said(runs: list[Results], source: str) ->
         for said in (
             run.source.model, run.source.commit, run.text.name, run.text.sha256, run.machine.cpu, run.machine.system,
             *run.machine.instruction_sets, *run.machine.versions.values(), *run.source.sha256.values(),
-            *(describe(gate) for gate in run.gates), *(note for one in run.rows for note in one.notes),
+            *(describe_gate(gate) for gate in run.gates), *(note for one in run.rows for note in one.notes),
             "windows, version 2: 48 windows of 2,048 tokens", "latency, version 2", "lambada-openai, version 1",
             "other programs took 9 %" if run.machine is plausible.EPYC else "8 cores",
         ):  # fmt: skip

@@ -18,9 +18,20 @@ from pythia_quant.records.results import Drift, Results
 from pythia_quant.report import curves, plots
 from pythia_quant.report.figures import PLOTS, overview_plots
 from pythia_quant.report.inline import inline_svg
-from pythia_quant.report.labels import LONGEST, MOST, shortened, spread_out
+from pythia_quant.report.labels import LONGEST_NAME, MOST_NAMES, shorten_name, spread_out
 from pythia_quant.report.plots import pareto_front
-from pythia_quant.report.style import DARK, LIGHT, THEMES, Look, Theme, drawing, number, recolored, rendered, row_styles
+from pythia_quant.report.style import (
+    DARK,
+    LIGHT,
+    THEMES,
+    Look,
+    Theme,
+    plot_settings,
+    recolor_svg,
+    render_figure,
+    row_styles,
+    tick_label,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 coordinate = st.integers(0, 6).map(float)
@@ -87,7 +98,7 @@ def test_names_beside_points_do_not_overlap_and_are_in_the_picture(draw: object,
 def test_every_plot_is_drawn_in_every_theme(plot: object, theme: Theme, rich: Results) -> None:
     figure = next(p for p in PLOTS if p == plot).draw(rich, look(rich, theme=theme))
     assert figure is not None
-    svg = rendered(figure, "svg")
+    svg = render_figure(figure, "svg")
     assert ET.fromstring(svg).tag == f"{SVG}svg"
     assert theme.paper.encode() in svg
     written = texts(svg)
@@ -99,8 +110,8 @@ def test_a_picture_is_a_png_and_the_same_each_time(rich: Results) -> None:
     first, second = (curves.layer_errors(rich, look(rich)) for _ in range(2))
     assert first is not None
     assert second is not None
-    assert rendered(first, "png").startswith(b"\x89PNG\r\n\x1a\n")
-    assert rendered(first, "svg") == rendered(second, "svg")
+    assert render_figure(first, "png").startswith(b"\x89PNG\r\n\x1a\n")
+    assert render_figure(first, "svg") == render_figure(second, "svg")
 
 
 def test_the_dark_picture_is_the_light_one_in_the_dark_theme_s_colours(rich: Results) -> None:
@@ -108,7 +119,8 @@ def test_the_dark_picture_is_the_light_one_in_the_dark_theme_s_colours(rich: Res
     assert figure is not None
     assert dark is not None
     turned, drawn = (
-        re.findall(b'style="[^"]*"', svg) for svg in (recolored(rendered(figure, "svg"), DARK), rendered(dark, "svg"))
+        re.findall(b'style="[^"]*"', svg)
+        for svg in (recolor_svg(render_figure(figure, "svg"), DARK), render_figure(dark, "svg"))
     )
     assert turned == drawn
     assert drawn
@@ -131,7 +143,7 @@ def test_a_dollar_or_a_tag_in_a_name_is_text(tmp_path: Path) -> None:
     run = results(row("torch-fp16", 0.0001), row("variant", 0.02).model_copy(update={"name": name}))
     figure = plots.drift_by_size([run], look(run))
     assert figure is not None
-    svg = rendered(figure, "svg")
+    svg = render_figure(figure, "svg")
     assert name in texts(svg)
     inlined = str(inline_svg(svg, "a", "a plot"))
     assert "$x_y$ \\frac &lt;b&gt;&amp;" in inlined
@@ -141,7 +153,7 @@ def test_a_dollar_or_a_tag_in_a_name_is_text(tmp_path: Path) -> None:
 def test_a_plot_in_a_page_has_no_style_no_colour_of_its_own_and_ids_of_its_own(rich: Results) -> None:
     figure = plots.drift_by_decode([rich], look(rich))
     assert figure is not None
-    svg = inline_svg(rendered(figure, "svg"), "one", 'a "quoted" <plot>')
+    svg = inline_svg(render_figure(figure, "svg"), "one", 'a "quoted" <plot>')
     root = ET.fromstring(svg)
     assert root.get("aria-label") == 'a "quoted" <plot>'
     attributes = [(key, value) for element in root.iter() for key, value in element.attrib.items()]
@@ -156,7 +168,7 @@ def test_a_plot_in_a_page_has_no_style_no_colour_of_its_own_and_ids_of_its_own(r
 def test_many_rows_get_a_legend_in_place_of_names_in_the_plot(rich: Results) -> None:
     many = [one.model_copy(update={"name": f"{one.name}-{turn}"}) for turn in ("a", "b") for one in rich.rows[3:8]]
     crowded = rich.model_copy(update={"rows": [*rich.rows, *many]})
-    assert len(crowded.rows) > MOST
+    assert len(crowded.rows) > MOST_NAMES
     for plot in PLOTS[:-1]:
         figure = plot.draw(crowded, look(crowded))
         assert isinstance(figure, Figure)
@@ -212,12 +224,12 @@ def test_colours_differ_to_everyone_and_stand_out(theme: Theme) -> None:
 
 def test_ticks_are_numbers_as_people_write_them() -> None:
     values = (0.001, 0.3, 10, 20_000, 1e-7, 3e-7, 0)
-    assert [number(value) for value in values] == ["0.001", "0.3", "10", "20,000", "10⁻⁷", "3·10⁻⁷", "0"]
+    assert [tick_label(value) for value in values] == ["0.001", "0.3", "10", "20,000", "10⁻⁷", "3·10⁻⁷", "0"]
 
 
 def test_a_long_name_keeps_its_ends_in_a_plot() -> None:
-    short = shortened("onnx-int8-with-a-very-long-name-indeed-2")
-    assert len(short) == LONGEST
+    short = shorten_name("onnx-int8-with-a-very-long-name-indeed-2")
+    assert len(short) == LONGEST_NAME
     assert short.startswith("onnx-int8")
     assert short.endswith("indeed-2")
 
@@ -226,10 +238,10 @@ def test_settings_of_the_user_do_not_leak_in_nor_ours_out(rich: Results) -> None
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    reference = rendered(curves.decode_by_context(rich, look(rich)) or Figure(), "svg")
+    reference = render_figure(curves.decode_by_context(rich, look(rich)) or Figure(), "svg")
     assert dict(mpl.rcParams) == before
     with mpl.rc_context({"axes.grid": True, "font.size": 20, "lines.linewidth": 9, "text.usetex": False}):
-        again = rendered(curves.decode_by_context(rich, look(rich)) or Figure(), "svg")
+        again = render_figure(curves.decode_by_context(rich, look(rich)) or Figure(), "svg")
     assert again == reference
-    with drawing():
+    with plot_settings():
         assert mpl.rcParams["text.parse_math"] is False

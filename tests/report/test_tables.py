@@ -10,7 +10,7 @@ from measured import results, row
 from pythia_quant.bench.metrics import METRICS, Value
 from pythia_quant.records.results import Drift, Results
 from pythia_quant.report.files import ResultFile, letter, read_files, short_labels
-from pythia_quant.report.numbers import lacking, shown
+from pythia_quant.report.numbers import format_value, missing_characters
 from pythia_quant.report.tables import render_table
 
 
@@ -80,7 +80,7 @@ def test_markdown_is_a_table_with_units_intervals_protocol_and_machine() -> None
     assert "decode, ms/token ↓" in table[0]
     (line,) = (line for line in table if line.startswith("| gptq-int4"))
     for key in ("kl", "decode"):
-        text_of, interval = shown(METRICS[key], run.row("gptq-int4"), METRICS[key].of(run.row("gptq-int4"), run))
+        text_of, interval = format_value(METRICS[key], run.row("gptq-int4"), METRICS[key].of(run.row("gptq-int4"), run))
         assert text_of in line
         assert interval in line
     assert "**torch-fp16** (baseline)" in text
@@ -106,7 +106,7 @@ def test_numbers_have_few_digits_a_sign_and_an_interval() -> None:
     one = row("variant", 0.02)
 
     def text(key: str, *numbers: float) -> tuple[str, str]:
-        return tuple(shown(METRICS[key], one, Value(*numbers)))  # type: ignore[return-value]
+        return tuple(format_value(METRICS[key], one, Value(*numbers)))  # type: ignore[return-value]
 
     assert text("ppl_drift", 2.089, 1.80, 2.378) == ("+2.09", "±0.29")
     assert text("ppl_drift", -0.001, -0.002, 0.0) == ("0.00", "±0.00")
@@ -117,15 +117,15 @@ def test_numbers_have_few_digits_a_sign_and_an_interval() -> None:
     assert text("prefill", 44285.3, 42000, 45000) == ("44,285", "42,000–45,000")
     assert text("decode", 1.5, 1.25, 1.75) == ("1.50", "1.25–1.75")
     assert text("ppl_drift", float("inf"), 0, 0) == ("not finite", "")
-    unknown = shown(METRICS["kl"], one.model_copy(update={"as_run": None}), None)
+    unknown = format_value(METRICS["kl"], one.model_copy(update={"as_run": None}), None)
     assert unknown == ("not run", "")
-    assert shown(METRICS["kl_weights"], one, None).text == "–"
+    assert format_value(METRICS["kl_weights"], one, None).text == "–"
 
 
 def test_decimal_points_of_a_column_are_below_each_other() -> None:
-    assert lacking(["27.87", "0.0060", "1,234", "–", "not run", "<0.0001"]) == [2, 0, 5, 0, 0, 0]
-    assert lacking(["12", "1,200"]) == [0, 0]
-    assert lacking([]) == []
+    assert missing_characters(["27.87", "0.0060", "1,234", "–", "not run", "<0.0001"]) == [2, 0, 5, 0, 0, 0]
+    assert missing_characters(["12", "1,200"]) == [0, 0]
+    assert missing_characters([]) == []
 
 
 def test_labels_are_short_and_tell_the_files_apart() -> None:
