@@ -24,7 +24,7 @@ from pythia_quant.bench.quality import measure_drifts, whole_windows
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.core import machine
 from pythia_quant.core.precision import exact_products
-from pythia_quant.core.progress import silent
+from pythia_quant.core.progress import SILENT
 from pythia_quant.model.source import open_weights
 from pythia_quant.runtimes.protocol import States
 from pythia_quant.runtimes.transformers import open_model
@@ -44,7 +44,7 @@ def _main() -> None:
     weights, dtype = open_weights(given.model), getattr(torch, given.dtype)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(weights.architecture.vocabulary, (given.windows, given.context), generator=generator)
-    expected = reference(weights, {"model": str(given.model)}, ids, silent, given.work)
+    expected = reference(weights, {"model": str(given.model)}, ids, SILENT, given.work)
     logits = open_model(given.model, dtype).logits
     if given.peak:
         measure_drifts(expected, {"": whole_windows(logits, ids)})

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for type checkers: `as` marks a name that users may import 
     from pythia_quant.core.errors import RecipeError as RecipeError
     from pythia_quant.core.errors import SourceError as SourceError
     from pythia_quant.core.errors import StorageError as StorageError
+    from pythia_quant.core.progress import Progress as Progress
     from pythia_quant.publishing.plan import Plan as Plan
     from pythia_quant.publishing.plan import make_plan as make_plan
     from pythia_quant.publishing.publication import Publication as Publication
@@ -54,6 +55,7 @@ _MODULES = {
         "ArgumentError", "ArtifactError", "BenchmarkError", "CorpusError", "HubError", "PythiaQuantError",
         "QuantizationError", "RecipeError", "SourceError", "StorageError",
     ),
+    "pythia_quant.core.progress": ("Progress",),
     "pythia_quant.publishing.plan": ("Plan", "make_plan"),
     "pythia_quant.publishing.publication": ("Publication", "Target", "prepare_publication"),
     "pythia_quant.publishing.upload": ("Published", "publish"),

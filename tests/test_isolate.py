@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from heard import Heard
 
 from pythia_quant.core import process
 from pythia_quant.core.errors import ArtifactError, BenchmarkError
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.fresh_processes
 
 
 def greet(name: str) -> str:
-    process.report_progress("greeting", 1, 2)
+    process.CALLER.step("greeting", 1, 2)
     return f"hello {name}"
 
 
@@ -38,16 +39,16 @@ def test_a_result_comes_back() -> None:
 
 
 def test_progress_comes_back() -> None:
-    told: list[tuple[str, int, int]] = []
+    heard = Heard()
     with process.Worker() as worker:
-        worker.call(linger, {}, lambda *what: told.append(what))
-    assert told == [("lingering", 3, 4)]
+        worker.call(linger, {}, heard)
+    assert heard.steps == [("lingering", 3, 4)]
 
 
 def linger() -> None:
     import time
 
-    process.report_progress("lingering", 3, 4)
+    process.CALLER.step("lingering", 3, 4)
     time.sleep(1.5)
 
 
@@ -79,7 +80,7 @@ def number() -> int:
 
 
 def test_outside_of_a_call_progress_goes_nowhere() -> None:
-    process.report_progress("nothing", 0, 1)
+    process.CALLER.step("nothing", 0, 1)
 
 
 def test_nothing_in_the_current_folder_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from pythia_quant.bench.benchmark import as_record
 from pythia_quant.bench.reference import reference
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import BenchmarkError, PythiaQuantError, QuantizationError
-from pythia_quant.core.progress import silent
-from pythia_quant.formats.gptq.checkpoint import Progress
+from pythia_quant.core.progress import SILENT
+from pythia_quant.formats.gptq.checkpoint import WorkFolder
 from pythia_quant.model.source import open_weights
 from pythia_quant.records.results import Lambada
 from pythia_quant.runtimes.protocol import States
@@ -26,13 +26,13 @@ IDS = torch.arange(128).view(4, 32)
 def test_damaged_states_of_conversions_are_read_or_refused(tmp_path: Path) -> None:
     notes = {"attention.dense": {"relative_error": 0.1, "relative_error_rounding": 0.2, "order": "static"}}
     tensors = {"layers.0.attention.dense.scales": torch.ones(2, 3), "layers.0.attention.dense.g_idx": torch.arange(6)}
-    progress = Progress(tmp_path)
+    progress = WorkFolder(tmp_path)
     progress.save_layer(0, tensors, notes)
     count = COUNT // 4
-    reached = refused_or_read(lambda _: Progress(tmp_path), tmp_path / "reached.json", json_mutations(1, count))
+    reached = refused_or_read(lambda _: WorkFolder(tmp_path), tmp_path / "reached.json", json_mutations(1, count))
     assert reached["refused"] > count // 4
     (tmp_path / "reached.json").write_text("1")
-    assert Progress(tmp_path).notes(0) == notes
+    assert WorkFolder(tmp_path).notes(0) == notes
     counts = refused_or_read(lambda _: progress.notes(0), tmp_path / "layer-0.json", json_mutations(notes, count))
     assert min(counts["read"], counts["refused"]) > count // 20
     contents = byte_mutations(save(tensors), count)
@@ -59,7 +59,7 @@ def test_damaged_arrays_are_read_or_refused(tmp_path: Path) -> None:
 def test_what_says_how_far_a_conversion_got_is_a_number_of_layers(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "reached.json").write_bytes(content)
     with pytest.raises(QuantizationError, match="remove the folder to begin that anew"):
-        Progress(tmp_path)
+        WorkFolder(tmp_path)
 
 
 def test_states_that_are_cut_short_are_no_zeros(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_kept_reference_that_is_not_whole_is_made_anew(tmp_path: Path, name: s
     folder = tmp_path / "kept"
 
     def made() -> list[float]:
-        return reference(weights, {"a": "b"}, IDS, silent, folder).nll
+        return reference(weights, {"a": "b"}, IDS, SILENT, folder).nll
 
     before = made()
     kept = next(path for path in folder.iterdir() if path.is_dir())

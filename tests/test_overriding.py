@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from heard import Heard
 from tiny import TINY, write_checkpoint
 
 from pythia_quant.artifacts.inputs import load_inputs
@@ -25,11 +26,11 @@ def test_only_what_is_chosen_is_checked_and_loaded(recipe_file: Path) -> None:
 
 def test_a_text_of_fewer_windows_than_are_asked_for_is_said(recipe_file: Path) -> None:
     recipe_file.write_text(recipe_file.read_text().replace("windows: 6", "windows: 6000"))
-    said: list[str] = []
-    inputs = load_inputs(load_recipe(recipe_file), said.append, convert=False)
+    heard = Heard()
+    inputs = load_inputs(load_recipe(recipe_file), heard, convert=False)
     found = len((recipe_file.parent / "evaluation.txt").read_bytes()) // TINY.context
     assert len(inputs.evaluation) == found
-    assert said == [f"The evaluation text has {found} windows; the recipe asks for 6,000."]
+    assert heard.notices == [f"The evaluation text has {found} windows; the recipe asks for 6,000."]
 
 
 def test_a_text_without_a_window_is_named(recipe_file: Path) -> None:
@@ -55,33 +56,33 @@ def test_a_recipe_needs_no_calibration_unless_a_chosen_variant_does(recipe_file:
 
 
 def test_the_context_of_another_model_is_taken_with_a_notice() -> None:
-    told: list[str] = []
+    heard = Heard()
     recipe = override(load_recipe("pythia-14m"), model="me/mine")
-    fitted = with_context_of(recipe, replace(TINY, context=512), told.append)
+    fitted = with_context_of(recipe, replace(TINY, context=512), heard)
     assert fitted.settings.calibration is not None
     assert (fitted.settings.evaluation.context, fitted.settings.calibration.context) == (512, 512)
-    assert told == ["the model has a context of 512 tokens, the recipe is for another: 512 is taken"]
+    assert heard.notices == ["the model has a context of 512 tokens, the recipe is for another: 512 is taken"]
     fitted.check_fits(replace(TINY, context=512), [])
-    longer = with_context_of(recipe, replace(TINY, context=4096), told.append)
-    assert (longer.settings.evaluation.context, len(told)) == (4096, 2)
+    longer = with_context_of(recipe, replace(TINY, context=4096), heard)
+    assert (longer.settings.evaluation.context, len(heard.notices)) == (4096, 2)
     theirs = replace(recipe, path=Path("theirs.yaml"))  # who knows why it says 2048
-    assert with_context_of(theirs, replace(TINY, context=4096), told.append) == theirs
+    assert with_context_of(theirs, replace(TINY, context=4096), heard) == theirs
     own = load_recipe("pythia-14m")  # of its own model it is an error
-    assert with_context_of(own, replace(TINY, context=512), told.append) == own
+    assert with_context_of(own, replace(TINY, context=512), heard) == own
     with pytest.raises(RecipeError, match=r"pythia-14m\.yaml:\d+: .*2048 exceeds the model's context 512"):
         own.check_fits(replace(TINY, context=512), [])
-    asked = with_context_of(override(recipe, context=600), replace(TINY, context=512), told.append)
+    asked = with_context_of(override(recipe, context=600), replace(TINY, context=512), heard)
     with pytest.raises(RecipeError, match="--context: 600 exceeds the model's context 512"):
         asked.check_fits(replace(TINY, context=512), [])
 
 
 def test_passages_are_not_fetched_when_all_texts_are_files(tmp_path: Path) -> None:
-    recipe, told = load_recipe("pythia-14m"), list[str]()
+    recipe, heard = load_recipe("pythia-14m"), Heard()
     text = override(recipe, text=tmp_path / "a.txt")
     both = override(text, calibration=tmp_path / "b.txt")
 
     def fetches(one: object, names: list[str]) -> bool:
-        return without_fetched_passages(one, names, told.append).settings.tasks.lambada is not None  # type: ignore[arg-type]
+        return without_fetched_passages(one, names, heard).settings.tasks.lambada is not None  # type: ignore[arg-type]
 
     assert recipe.settings.tasks.lambada
     assert fetches(recipe, ["onnx-int8"])
@@ -91,7 +92,7 @@ def test_passages_are_not_fetched_when_all_texts_are_files(tmp_path: Path) -> No
     assert not fetches(both, ["gptq-int4"])
     assert fetches(override(both, lambada=tmp_path / "c.jsonl"), ["gptq-int4"])
     assert not override(recipe, lambada=False).settings.tasks.lambada
-    assert len(told) == 2
+    assert len(heard.notices) == 2
 
 
 def test_users_that_there_are_not_and_links_in_a_circle_are_left_to_the_reader_of_the_text(

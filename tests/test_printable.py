@@ -89,8 +89,8 @@ def test_markup_in_a_name_is_text_in_the_table_and_in_the_steps() -> None:
     screen = StringIO()
     console = PrintableConsole(file=screen, width=100, force_terminal=True, color_system=None)
     console.print(results_table(whole))
-    with Steps(1, console) as steps, steps.step(name) as report:
-        report(name, 0, 2)
+    with Steps(1, console) as steps, steps.step(name) as progress:
+        progress.step(name, 0, 2)
     title, *_ = screen.getvalue().splitlines()
     assert title.startswith(f"{name} (main): ")
     assert any(line.startswith(f"{name} ") for line in screen.getvalue().splitlines()[1:])

@@ -8,10 +8,10 @@ from pythia_quant.core.progress import Steps
 
 def work(console: Console) -> None:
     with Steps(2, console) as steps:
-        with steps.step("converting x") as report:
+        with steps.step("converting x") as progress:
             for layer in range(4):
-                report("layer", layer, 4)
-            report("checking", 0, 1)
+                progress.step("layer", layer, 4)
+            progress.step("checking", 0, 1)
         with steps.step("drift of x"):
             pass
 
@@ -25,10 +25,10 @@ def test_where_there_is_no_terminal_each_step_is_a_line() -> None:
 def test_a_long_step_says_once_a_minute_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     now, stream = 0.0, StringIO()
     monkeypatch.setattr("pythia_quant.core.progress.monotonic", lambda: now)
-    with Steps(1, Console(file=stream)) as steps, steps.step("converting x") as report:
+    with Steps(1, Console(file=stream)) as steps, steps.step("converting x") as progress:
         for layer in range(4):
             now = 50.0 * layer
-            report("layer", layer, 4)
+            progress.step("layer", layer, 4)
     assert stream.getvalue().splitlines()[1:] == ["step 1 of 1: converting x: layer 3/4, about 2 min left"]
 
 
@@ -37,15 +37,15 @@ def test_time_left_counts_from_where_parts_of_a_kind_began(monkeypatch: pytest.M
     monkeypatch.setattr("pythia_quant.core.progress.monotonic", lambda: now)
     with Steps(1, Console(file=StringIO(), force_terminal=True)) as steps:
         task = steps._progress.tasks[0]
-        with steps.step("converting x") as report:
-            report("solved: layer", 0, 2)
+        with steps.step("converting x") as progress:
+            progress.step("solved: layer", 0, 2)
             now = 3600.0
-            report("solved: layer", 1, 2)
+            progress.step("solved: layer", 1, 2)
             assert task.fields["left"] == 3600
-            report("layer", 0, 2)
+            progress.step("layer", 0, 2)
             assert task.fields["left"] is None
             now = 3601.0
-            report("layer", 1, 2)
+            progress.step("layer", 1, 2)
             assert task.fields["left"] == 1
 
 
@@ -54,10 +54,10 @@ def test_a_terminal_shows_the_step_what_is_left_and_never_goes_back() -> None:
     console = Console(file=stream, force_terminal=True, width=100)
     with Steps(2, console) as steps:
         task = steps._progress.tasks[0]
-        with steps.step("converting x") as report:
-            report("layer", 3, 4)
+        with steps.step("converting x") as progress:
+            progress.step("layer", 3, 4)
             assert (task.completed, task.description) == (0.75, "converting x")
-            report("checking", 0, 1)
+            progress.step("checking", 0, 1)
             assert task.completed == 0.75
             steps._progress.refresh()
         assert task.completed == 1

@@ -19,18 +19,18 @@ from pythia_quant.core.errors import PythiaQuantError
 FUNCTIONS = {
     "benchmark": "(inputs: Inputs, artifacts: list[Artifact], path: Path, *, passages: Passages | None = None, "
     "options: Options | None = None, steps: Steps | None = None) -> Results",
-    "convert": "(inputs: Inputs, variant: str, out: Path, *, overwrite: bool = False, report: Report = silent) "
+    "convert": "(inputs: Inputs, variant: str, out: Path, *, overwrite: bool = False, progress: Progress = SILENT) "
     "-> Artifact",
-    "load_inputs": "(recipe: Recipe, notice: Tell = say_nothing, progress: Tell = say_nothing, *, "
-    "convert: bool = True, only: list[str] | None = None) -> Inputs",
+    "load_inputs": "(recipe: Recipe, progress: Progress = SILENT, *, convert: bool = True, "
+    "only: list[str] | None = None) -> Inputs",
     "load_recipe": "(name: str | Path) -> Recipe",
     "load_results": "(path: Path) -> Results",
     "make_plan": "(publication: Publication, *, private: bool = False) -> Plan",
     "open_artifact": "(folder: Path) -> Artifact",
     "prepare_publication": "(folder: Path, target: Target, *, results: Path | None = None, base: str | None = None, "
     "despite_gate: str = '') -> Publication",
-    "publish": "(plan: Plan, report: Report = silent) -> Published",
-    "pull": "(artifact: str, report: Report = silent) -> Path",
+    "publish": "(plan: Plan, progress: Progress = SILENT) -> Published",
+    "pull": "(artifact: str, progress: Progress = SILENT) -> Path",
 }
 RECORDS = {
     "Artifact": "folder manifest settings",
@@ -48,6 +48,7 @@ RECORDS = {
     "notes",
     "Target": "repo_id revision",
 }
+STEPS = {"step": "(self, what: str, done: int, total: int) -> None", "notice": "(self, text: str) -> None"}
 ERRORS = {
     "ArgumentError", "ArtifactError", "BenchmarkError", "CorpusError", "HubError", "PythiaQuantError",
     "QuantizationError", "RecipeError", "SourceError", "StorageError",
@@ -59,7 +60,7 @@ def public(name: str) -> Any:
 
 
 def test_nothing_else_is_public() -> None:
-    assert set(pythia_quant.__all__) == FUNCTIONS.keys() | RECORDS.keys() | ERRORS
+    assert set(pythia_quant.__all__) == FUNCTIONS.keys() | RECORDS.keys() | ERRORS | {"Progress"}
     assert set(pythia_quant.__all__) <= set(dir(pythia_quant))
     with pytest.raises(AttributeError, match="'nothing'"):
         public("nothing")
@@ -68,7 +69,7 @@ def test_nothing_else_is_public() -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_takes_what_it_did(name: str) -> None:
     signature = str(inspect.signature(public(name), eval_str=False)).replace("'", "").replace("= ,", "= '',")
-    signature = re.sub(r"<function (\w+) at 0x\w+>", r"\1", signature)
+    signature = re.sub(r"<\S+\.Progress object at 0x\w+>", "SILENT", signature)
     assert signature.replace("= )", "= '')") == FUNCTIONS[name]
     assert public(name).__doc__
 
@@ -89,6 +90,12 @@ def test_an_error_says_what_where_and_what_to_do(name: str) -> None:
     assert (error.what, error.where, error.hint) == ("what is wrong", "where", "what to do")
     assert str(error) == "where: what is wrong\n  what to do"
     assert type(error).__doc__
+
+
+def test_progress_is_told_of_steps_and_sentences() -> None:
+    for name, signature in STEPS.items():
+        assert str(inspect.signature(getattr(public("Progress"), name))).replace("'", "") == signature
+    assert public("Progress").__doc__
 
 
 def test_every_kind_of_error_is_exported() -> None:

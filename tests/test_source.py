@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from heard import Heard
 from loopback import Hub, client_environment, loopback_hub
 from safetensors.torch import save_file
 from tiny import TINY, byte_tokenizer, random_weights, write_checkpoint
@@ -88,10 +89,10 @@ def test_what_a_clone_without_git_lfs_leaves_is_named(checkpoint: Path, name: st
 def test_unknown_config_fields_are_a_notice(checkpoint: Path) -> None:
     fields = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(fields | {"unsloth_version": "1", "auto_map": {}}))
-    notices: list[str] = []
-    assert open_source(str(checkpoint), notice=notices.append).unknown_fields == ["auto_map", "unsloth_version"]
-    assert len(notices) == 1
-    assert "auto_map, unsloth_version" in notices[0]
+    heard = Heard()
+    assert open_source(str(checkpoint), progress=heard).unknown_fields == ["auto_map", "unsloth_version"]
+    assert len(heard.notices) == 1
+    assert "auto_map, unsloth_version" in heard.notices[0]
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
@@ -127,9 +128,15 @@ def test_a_path_without_a_folder_is_refused(model: str) -> None:
 OPEN = """
 import sys
 from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.core.progress import Progress
 from pythia_quant.model.source import open_source
+class Printed(Progress):
+    def step(self, what, done, total):
+        print(what, file=sys.stderr)
+    def notice(self, text):
+        print(text)
 try:
-    source = open_source(sys.argv[1], sys.argv[2], print, lambda told: print(told, file=sys.stderr))
+    source = open_source(sys.argv[1], sys.argv[2], Printed())
     print(source.model, source.commit, list(source.sha256), source.weights.read("embed_out.weight").shape[0])
 except PythiaQuantError as error:
     print(type(error).__name__, error)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from heard import Heard
 from tiny import TINY, byte_tokenizer, write_checkpoint
 from tokenizers import Tokenizer
 
@@ -78,9 +79,9 @@ def save_with(folder: Path, *added: str) -> Path:
 
 
 def test_padding_beyond_the_vocabulary_is_left_out_with_a_notice(tmp_path: Path) -> None:
-    told: list[str] = []
-    opened = open_tokenizer(save_with(tmp_path, "[PAD]"), TINY.vocabulary, notice=told.append)
-    assert "'[PAD]'" in told[0]
+    heard = Heard()
+    opened = open_tokenizer(save_with(tmp_path, "[PAD]"), TINY.vocabulary, progress=heard)
+    assert "'[PAD]'" in heard.notices[0]
     assert opened.get_vocab_size() == TINY.vocabulary
     assert opened.decode(encode(opened, "a [PAD]").tolist()) == "a [PAD]"  # as text, of tokens that the model has
     with pytest.raises(SourceError, match=r"273 tokens, the model's vocabulary is 272; the last one is '<\|user\|>'"):
@@ -107,14 +108,14 @@ def test_only_a_tokenizer_that_cannot_be_the_models_is_refused(
     tmp_path: Path, settings: dict[str, Any], tokens: SpecialTokens, answer: str | SourceError | None
 ) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    told: list[str] = []
+    heard = Heard()
     if isinstance(answer, SourceError):
         with pytest.raises(SourceError, match=answer.what):
-            check_belongs(byte_tokenizer(), tmp_path, tokens, told.append)
+            check_belongs(byte_tokenizer(), tmp_path, tokens, heard)
         return
-    check_belongs(byte_tokenizer(), tmp_path, tokens, told.append)
-    assert len(told) == (answer is not None)
-    assert (answer or "") in "".join(told)
+    check_belongs(byte_tokenizer(), tmp_path, tokens, heard)
+    assert len(heard.notices) == (answer is not None)
+    assert (answer or "") in "".join(heard.notices)
 
 
 def test_a_text_that_is_not_unicode_is_refused() -> None:

@@ -10,6 +10,7 @@ from tiny import TINY, byte_tokenizer
 from tokenizers import Tokenizer
 
 from pythia_quant.core.errors import SourceError
+from pythia_quant.core.progress import SILENT
 from pythia_quant.model.architecture import SpecialTokens
 from pythia_quant.model.tokenizer import (
     SETTINGS,
@@ -47,7 +48,7 @@ def test_damaged_tokenizers_are_read_or_refused(tmp_path: Path) -> None:
     def use(path: Path) -> None:
         tokenizer = open_tokenizer(path, TINY.vocabulary)
         tokenizer.decode(tokenize(tokenizer, "a b, é\u3042").ids)
-        check_belongs(tokenizer, tmp_path, TINY.tokens, lambda _: None)
+        check_belongs(tokenizer, tmp_path, TINY.tokens, SILENT)
         path.with_name("copy.json").unlink(missing_ok=True)
         write_uncut(path, path.with_name("copy.json"))
 
@@ -68,7 +69,7 @@ def test_damaged_settings_of_a_tokenizer_are_read_or_refused(
     tmp_path: Path, tokenizer: Tokenizer, name: str, fields: dict[str, Any]
 ) -> None:
     def use(_: Path) -> None:
-        check_belongs(tokenizer, tmp_path, SpecialTokens(0, (0,), None), lambda _: None)
+        check_belongs(tokenizer, tmp_path, SpecialTokens(0, (0,), None), SILENT)
 
     counts = refused_or_read(use, tmp_path / name, json_mutations(fields))
     assert min(counts["read"], counts["refused"]) > COUNT // 10
@@ -85,5 +86,5 @@ def test_padding_beyond_the_vocabulary_may_stand_beside_a_token_with_a_list_for_
 def test_a_long_name_of_a_token_is_cut_in_messages(tmp_path: Path, tokenizer: Tokenizer) -> None:
     (tmp_path / SETTINGS).write_text(json.dumps({"eos_token": "x" * 5000}))
     with pytest.raises(SourceError, match="has no token") as refusal:
-        check_belongs(tokenizer, tmp_path, TINY.tokens, lambda _: None)
+        check_belongs(tokenizer, tmp_path, TINY.tokens, SILENT)
     assert len(str(refusal.value)) < 500

@@ -13,7 +13,7 @@ import torch
 
 from pythia_quant.bench import speed
 from pythia_quant.core import process
-from pythia_quant.core.progress import Report, silent
+from pythia_quant.core.progress import SILENT, Progress
 
 
 class WorkerHere:
@@ -28,7 +28,7 @@ class WorkerHere:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def call(self, function: Callable[..., Any], arguments: dict[str, Any], report: Report = silent) -> Any:  # noqa: ARG002
+    def call(self, function: Callable[..., Any], arguments: dict[str, Any], progress: Progress = SILENT) -> Any:  # noqa: ARG002
         """Run a function."""
         threads = torch.get_num_threads()
         try:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
+from pythia_quant.core.progress import Progress
 from pythia_quant.formats.table import format_of
 from pythia_quant.model.forward import Fp32Layers
 from pythia_quant.model.weights import WeightReader
@@ -32,6 +33,17 @@ POSITIONS_AT_ONCE = 128
 
 OfPositions = Callable[[int, slice], Tensor]
 """Gives the logits of some positions of a window, fp32 [positions, vocabulary], until its next call."""
+
+
+class _Printed(Progress):
+    """Prints every fiftieth step."""
+
+    def step(self, what: str, done: int, total: int) -> None:
+        if done % 50 == 0:
+            print(f"{what} {done} of {total}", flush=True)
+
+
+_PROGRESS = _Printed()
 
 
 def _main() -> None:
@@ -53,7 +65,7 @@ def _main() -> None:
     for name in inputs.recipe.settings.variants:
         if name in found["variants"]:
             continue
-        artifact = convert(inputs, name, given.work / "artifacts", report=_tell)
+        artifact = convert(inputs, name, given.work / "artifacts", progress=_PROGRESS)
         reader = format_of(artifact.settings).open_weights(artifact.folder)
         series = _compare(expected, _logits(reader, ids, given.work / name), ids)
         found["reference_nll"] = series.pop("reference_nll")
@@ -75,7 +87,7 @@ def _logits(reader: WeightReader, ids: Tensor, scratch: Path) -> OfPositions:
     """Run all windows up to the head, layer by layer; `scratch` keeps the states of a run that was stopped."""
     scratch.mkdir(parents=True, exist_ok=True)
     model = Fp32Layers(reader)
-    states = final_states(model, ids, scratch, _tell, f"{scratch.name}, layer")
+    states = final_states(model, ids, scratch, _PROGRESS, f"{scratch.name}, layer")
     head = model.head()
     return lambda window, positions: head(states.read(slice(window, window + 1))[0][positions])
 
@@ -85,7 +97,7 @@ def _compare(expected: OfPositions, variant: OfPositions, ids: Tensor) -> dict[s
     """Return means over the positions of each window, to seven digits."""
     series: dict[str, list[float]] = {"reference_nll": [], "nll": [], "kl": [], "top1": []}
     for window, targets in enumerate(ids[:, 1:]):
-        _tell("window", window, len(ids))
+        _PROGRESS.step("window", window, len(ids))
         parts = []
         for start in range(0, len(targets), POSITIONS_AT_ONCE):
             positions = slice(start, min(start + POSITIONS_AT_ONCE, len(targets)))
@@ -106,11 +118,6 @@ def _compare(expected: OfPositions, variant: OfPositions, ids: Tensor) -> dict[s
 def _lines(found: dict[str, Any]) -> str:
     """Return JSON with a line for each series."""
     return re.sub(r"(?<=[\[,])\s+(?=-?\d)", " ", json.dumps(found, indent=1)) + "\n"
-
-
-def _tell(what: str, done: int, total: int) -> None:
-    if done % 50 == 0:
-        print(f"{what} {done} of {total}", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,20 @@ sys.path.append(str(Path(__file__).parents[1]))
 from peers.process import forget_peak, memory
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import load_inputs
+from pythia_quant.core.progress import Progress
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe
+
+
+class _Timer(Progress):
+    """Remembers when the check began."""
+
+    checking = 0.0
+
+    def step(self, what: str, done: int, total: int) -> None:
+        del done, total
+        if what == "checking":
+            self.checking = time.perf_counter()
 
 
 def phases(recipe: Recipe, variant: str) -> dict[str, Any]:
@@ -37,21 +49,14 @@ def phases(recipe: Recipe, variant: str) -> dict[str, Any]:
     started = time.perf_counter()
     inputs = load_inputs(recipe)
     opened = time.perf_counter()
-    checking = opened
-
-    def report(what: str, done: int, total: int) -> None:
-        nonlocal checking
-        del done, total
-        if what == "checking":
-            checking = time.perf_counter()
-
+    timer = _Timer()
     with tempfile.TemporaryDirectory(prefix="convert-") as folder:
-        convert(inputs, variant, Path(folder), report=report)
+        convert(inputs, variant, Path(folder), progress=timer)
         ended = time.perf_counter()
     return {
         "open": opened - started,
-        "write": checking - opened,
-        "check": ended - checking,
+        "write": timer.checking - opened,
+        "check": ended - timer.checking,
         "held_bytes": held,
         "peak_bytes": memory()["VmHWM"],
     }

@@ -33,7 +33,7 @@ from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.bench.quality import measure_drifts
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.core import machine
-from pythia_quant.core.progress import silent
+from pythia_quant.core.progress import SILENT
 from pythia_quant.formats.onnx.data_file import find_model
 
 HERE = Path(__file__).parent
@@ -66,7 +66,7 @@ def _write_feeds(inputs: Inputs, path: Path) -> None:
 
 def _reference(inputs: Inputs, folder: Path) -> Reference:
     folder.mkdir(exist_ok=True)
-    return reference(inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), silent, folder)
+    return reference(inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), SILENT, folder)
 
 
 class Comparison:

@@ -24,7 +24,7 @@ from pythia_quant.core.errors import ArtifactError, without_links
 from pythia_quant.core.file_hashes import sha256_if_changed
 from pythia_quant.core.files import recover, scratch_folder, work_folder
 from pythia_quant.core.foreign_files import MANIFEST
-from pythia_quant.core.progress import Report, silent
+from pythia_quant.core.progress import SILENT, PartOf, Progress
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.format import Costs, Format
 from pythia_quant.formats.job import Job, Written
@@ -67,7 +67,7 @@ def convert(
     out: Path,
     *,
     overwrite: bool = False,
-    report: Report = silent,
+    progress: Progress = SILENT,
 ) -> Artifact:
     """Quantize one variant of a recipe, or return the artifact when it is already there and verifies.
 
@@ -79,7 +79,7 @@ def convert(
         variant: the name of one of its variants.
         out: the folder that holds all artifacts.
         overwrite: make it anew even where one stands; of another's integers, only what is made of them.
-        report: told of progress.
+        progress: is told how far it is.
 
     Raises:
         PythiaQuantError: nothing was written, and what stood there before stands there still.
@@ -90,11 +90,11 @@ def convert(
     if plan.target.exists() and not overwrite and not is_stale(plan.target, inputs):
         return reuse(plan.target, inputs, plan.settings)
     _check_plan(plan)
-    solved = _convert_codes(plan, out, report)
+    solved = _convert_codes(plan, out, progress)
     try:
         with _work(plan) as work, scratch_folder(plan.target) as folder:
-            written = _write(plan, folder, work, solved, report)
-            report("checking", 0, 1)
+            written = _write(plan, folder, work, solved, progress)
+            progress.step("checking", 0, 1)
             checked = _check(plan, folder, written)
             _record(plan, folder, written, solved, checked)
     except (OSError, SafetensorError) as error:
@@ -150,12 +150,12 @@ def _check_plan(plan: _Plan) -> None:
     check_space(plan.inputs, plan.settings, plan.target)
 
 
-def _convert_codes(plan: _Plan, out: Path, report: Report) -> Artifact | None:
+def _convert_codes(plan: _Plan, out: Path, progress: Progress) -> Artifact | None:
     """Convert the variant whose integers are taken, or verify what is there; None for settings that take none."""
     name = plan.settings.takes_codes_of()
     if name is None:
         return None
-    return convert(plan.inputs, name, out, report=lambda what, done, total: report(f"{name}: {what}", done, total))
+    return convert(plan.inputs, name, out, progress=PartOf(name, progress))
 
 
 def _work(plan: _Plan) -> AbstractContextManager[Path | None]:
@@ -165,7 +165,7 @@ def _work(plan: _Plan) -> AbstractContextManager[Path | None]:
     return work_folder(plan.target, fingerprint(plan.inputs, plan.settings, plan.probe))
 
 
-def _write(plan: _Plan, folder: Path, work: Path | None, solved: Artifact | None, report: Report) -> Written:
+def _write(plan: _Plan, folder: Path, work: Path | None, solved: Artifact | None, progress: Progress) -> Written:
     """Write all files of the artifact but its manifest into a scratch folder."""
     source = plan.inputs.source
     generation = settings_to_write(source.generation, source.architecture)
@@ -176,7 +176,7 @@ def _write(plan: _Plan, folder: Path, work: Path | None, solved: Artifact | None
             folder=folder,
             probe=plan.probe,
             calibration=torch.from_numpy(plan.inputs.calibration),
-            report=report,
+            progress=progress,
             work=work,
             codes=None if solved is None else format_of(solved.settings).open_codes(solved.folder),
             generation=generation,

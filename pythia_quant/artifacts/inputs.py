@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pythia_quant.core.errors import CorpusError
-from pythia_quant.core.hub_files import Tell, say_nothing
+from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.model.source import Source, open_source
 from pythia_quant.recipe.overrides import with_context_of
 from pythia_quant.recipe.recipe import Recipe
@@ -46,26 +46,24 @@ class Inputs:
 
 def load_inputs(
     recipe: Recipe,
-    notice: Tell = say_nothing,
-    progress: Tell = say_nothing,
+    progress: Progress = SILENT,
     *,
     convert: bool = True,
     only: list[str] | None = None,
 ) -> Inputs:
-    """Open the source and the texts of a recipe; callbacks as of :func:`~pythia_quant.model.source.open_source`.
+    """Open the source and the texts of a recipe.
 
     Args:
         recipe: which.
-        notice: told what the user should know.
-        progress: told how much of a download has come.
+        progress: is told how much of a download has come, and what the user should know.
         convert: check the variants and load what they are calibrated on, too; measuring does not need it.
         only: the variants that will be converted; all unless given. Nothing that only others need is looked at.
 
     Raises:
         PythiaQuantError: the settings do not fit the model, a text is missing or too short, or they overlap.
     """
-    source = open_source(recipe.settings.source.model, recipe.settings.source.revision, notice, progress)
-    recipe = with_context_of(recipe, source.architecture, notice)
+    source = open_source(recipe.settings.source.model, recipe.settings.source.revision, progress)
+    recipe = with_context_of(recipe, source.architecture, progress)
     recipe.check_fits(source.architecture, only if convert else [])
     settings = recipe.settings
 
@@ -99,5 +97,5 @@ def load_inputs(
         record = CalibrationRecord(text=text_record, windows=wanted.windows, context=length, seed=wanted.seed)
     inputs = Inputs(recipe, source, evaluation, evaluation_text, calibration, record)
     if fewer := inputs.fewer_windows():
-        notice(fewer)
+        progress.notice(fewer)
     return inputs

@@ -15,7 +15,7 @@ from pythia_quant.artifacts.artifact import Artifact
 from pythia_quant.core.errors import ArtifactError, PythiaQuantError
 from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.foreign_files import own_file
-from pythia_quant.core.progress import Report, silent
+from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.table import format_of
 from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, NORM_OF, layer_name
@@ -88,7 +88,7 @@ def compare(
     *,
     equalized: bool,
     corrected: bool,
-    report: Report = silent,
+    progress: Progress = SILENT,
 ) -> Closeness:
     """Compare an artifact's weights, dequantized, with the source's, a layer at a time.
 
@@ -100,7 +100,7 @@ def compare(
         settings: the variant's, which say to how many bits each tensor is rounded.
         equalized: whether the format equalizes layers before it rounds them.
         corrected: whether its quantizer may change biases.
-        report: told of progress.
+        progress: is told how far it is.
 
     Raises:
         ArtifactError: the shape is another, or the first tensor that rounding does not explain.
@@ -112,7 +112,7 @@ def compare(
         bits = settings.code_bits(name)
         _compare_matrix(name, artifact.read(name).float(), source.read(name).float(), bits, closeness)
     for index in range(shape.layers):
-        report("comparing layers with the source", index, shape.layers)
+        progress.step("comparing layers with the source", index, shape.layers)
         actual, expected = read_layer(artifact, index), read_layer(source, index)
         if equalized:
             equalize(shape, expected)
@@ -235,7 +235,7 @@ def named_source(artifact: Artifact, model: str) -> Original:
     return Original(source.weights, source.folder)
 
 
-def compare_with(artifact: Artifact, source: Original, report: Report = silent) -> Closeness:
+def compare_with(artifact: Artifact, source: Original, progress: Progress = SILENT) -> Closeness:
     """Compare an artifact's tokenizer and weights with a source's; see :func:`pythia_quant.artifacts.origin.compare`.
 
     Raises:
@@ -256,7 +256,7 @@ def compare_with(artifact: Artifact, source: Original, report: Report = silent) 
             artifact.settings,
             equalized=entry.equalizes,
             corrected=artifact.settings.calibrates or artifact.settings.takes_codes_of() is not None,
-            report=report,
+            progress=progress,
         )
     except ArtifactError as error:
         raise ArtifactError(error.what, where=error.where or str(artifact.folder), hint=error.hint) from error

@@ -12,18 +12,18 @@ from pythia_quant.core.files import cache_folder, fresh_folder, target_lock
 from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.core.hub_client import check_name
 from pythia_quant.core.hub_files import commit_of, fetch, forget
-from pythia_quant.core.progress import Report, silent
+from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.records.manifest import FileRecord, read_manifest
 
 
-def pull(artifact: str, report: Report = silent) -> Path:
+def pull(artifact: str, progress: Progress = SILENT) -> Path:
     """Return the folder of an artifact on a hub, below the cache; it is downloaded when it is not there.
 
     The folder is complete or absent, and holds what the manifest lists.
 
     Args:
         artifact: ``hf://owner/name``, with ``@revision`` for another than ``main``.
-        report: told of the download.
+        progress: told of the download.
 
     Raises:
         HubError: the name is none, or there is no artifact of ours.
@@ -45,14 +45,14 @@ def pull(artifact: str, report: Report = silent) -> Path:
         with fresh_folder(folder) as scratch:
             _place(found, scratch / MANIFEST)
             for index, (name, file) in enumerate(manifest.files.items()):
-                report(f"downloading {name}", index, len(manifest.files))
-                _place(_download(repo_id, name, commit, file, report), scratch / name)
+                progress.step(f"downloading {name}", index, len(manifest.files))
+                _place(_download(repo_id, name, commit, file, progress), scratch / name)
     return folder
 
 
-def _download(repo_id: str, name: str, commit: str, file: FileRecord, report: Report) -> Path:
+def _download(repo_id: str, name: str, commit: str, file: FileRecord, progress: Progress) -> Path:
     where = f"{repo_id}@{commit}"
-    path = fetch(repo_id, name, commit, progress=lambda told: report(told, 0, 1), size=file.bytes)
+    path = fetch(repo_id, name, commit, progress=progress, size=file.bytes)
     if path is None:
         raise HubError(f"the file {name} is missing", where=where, hint="it was published incompletely or altered")
     if path.stat().st_size != file.bytes or sha256(path) != file.sha256:

@@ -135,8 +135,8 @@ def benchmark(
             raise BenchmarkError("was made from other weights than these", where=str(artifact.folder))
     planned = _plan_rows(inputs, artifacts, options)
     with work_folder(path, _fingerprint(inputs, planned, passages, options), resume_after=(PythiaQuantError,)) as work:
-        with steps.step("reference in fp32") as report:
-            kept = reference(inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), report)
+        with steps.step("reference in fp32") as progress:
+            kept = reference(inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), progress)
         with process.Worker(options.threads[0]) as worker:
             once = _Once(worker, work, steps, options.threads[0])
             rows = [_measure_row(row, inputs, kept, once) for row in planned]
@@ -225,10 +225,10 @@ class _Once:
     ) -> dict[str, Any]:
         done = self.work / f"{subject.name}.{what}.json"
         arguments = arguments | {"subject": subject.model_dump(mode="json"), "threads": self.threads}
-        with self.steps.step(f"{what} of {subject.name}") as report:
+        with self.steps.step(f"{what} of {subject.name}") as progress:
             if not done.exists():
                 try:
-                    measured = self.worker.call(task, arguments, report)
+                    measured = self.worker.call(task, arguments, progress)
                 except BenchmarkError as error:
                     message = f"measuring {what} of {subject.name}: {error.what}"
                     raise BenchmarkError(message, where=error.where, hint=error.hint) from error

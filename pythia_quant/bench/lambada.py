@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core.errors import BenchmarkError
-from pythia_quant.core.process import report_progress
-from pythia_quant.core.progress import Report, silent
+from pythia_quant.core.process import CALLER
+from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.config import read_config
 from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer, tokenize
@@ -93,7 +93,7 @@ def measure_lambada(
     tokenizer: Tokenizer,
     passages: Sequence[str],
     architecture: Architecture,
-    report: Report = silent,
+    progress: Progress = SILENT,
 ) -> Lambada:
     """Score the last word of every passage, one passage at a time: the numbers do not depend on a batch size.
 
@@ -106,7 +106,7 @@ def measure_lambada(
         likelihood, greedy = judge(predict(runtime, example, architecture.context), example.word)
         likelihoods.append(likelihood)
         hits.append(greedy)
-        report("passage", done, len(passages))
+        progress.step("passage", done, len(passages))
     return Lambada(log_likelihood=likelihoods, greedy=hits)
 
 
@@ -126,4 +126,4 @@ def measure_row(subject: dict[str, Any], file: str, examples: int | None, source
     passages, shape = read_passages(Path(file))[:examples], read_config(Path(source) / "config.json")
     tokenizer = open_tokenizer(Path(source) / TOKENIZER, shape.vocabulary)
     runtime = Subject.model_validate(subject).open_runtime(threads)
-    return measure_lambada(runtime, tokenizer, passages, shape, report_progress).model_dump()
+    return measure_lambada(runtime, tokenizer, passages, shape, CALLER).model_dump()

@@ -13,7 +13,7 @@ from torch import Tensor
 from pythia_quant.bench.drift import Tally
 from pythia_quant.bench.reference import Reference
 from pythia_quant.bench.subject import Subject
-from pythia_quant.core.process import report_progress
+from pythia_quant.core.process import CALLER
 from pythia_quant.model.forward import Fp32Layers
 from pythia_quant.model.source import open_weights
 from pythia_quant.model.weights import WeightReader
@@ -70,7 +70,7 @@ def measure_drifts(expected: Reference, compared: Mapping[str, OfWindow]) -> dic
     """Return the drift of several sets of logits; the reference's are computed once for all."""
     tallies = {name: Tally() for name in compared}
     for window in range(len(expected.ids)):
-        report_progress("window", window, len(expected.ids))
+        CALLER.step("window", window, len(expected.ids))
         parts = expected.compare(window, [of(window) for of in compared.values()])
         for tally, of_window in zip(tallies.values(), parts, strict=True):
             tally.add(of_window)
@@ -90,7 +90,7 @@ def whole_windows(logits: Callable[[Tensor], Tensor], ids: Tensor) -> OfWindow:
 def in_layers(model: Layered, ids: Tensor, scratch: Path, what: str) -> OfWindow:
     """Run all windows through a model layer by layer, its states in `scratch`; `what` is said of the progress."""
     scratch.mkdir(parents=True, exist_ok=True)
-    states = final_states(model, ids, scratch, report_progress, f"{what}, layer")
+    states = final_states(model, ids, scratch, CALLER, f"{what}, layer")
     head = model.head()
 
     def of_window(window: int) -> Callable[[slice], Tensor]:
@@ -114,7 +114,7 @@ def layer_errors(source: WeightReader, weights: WeightReader, ids: Tensor) -> li
     before, drifted = original.embedding()(ids), quantized.embedding()(ids)
     errors = []
     for index in range(source.architecture.layers):
-        report_progress("error of layer", index, source.architecture.layers)
+        CALLER.step("error of layer", index, source.architecture.layers)
         right, other = original.stage(index), quantized.stage(index)
         after, alone, drifted = right(before), other(before), other(drifted)
         errors.append(

@@ -26,7 +26,7 @@ from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.files import cache_folder
 from pythia_quant.core.precision import exact_products
-from pythia_quant.core.progress import Report
+from pythia_quant.core.progress import Progress
 from pythia_quant.model.forward import Fp32Layers, head_weight
 from pythia_quant.model.weights import WeightReader
 from pythia_quant.runtimes.protocol import States, final_states
@@ -140,7 +140,7 @@ class Reference:
 
 
 def reference(
-    reader: WeightReader, identity: dict[str, str], ids: Tensor, report: Report, folder: Path | None = None
+    reader: WeightReader, identity: dict[str, str], ids: Tensor, progress: Progress, folder: Path | None = None
 ) -> Reference:
     """Return the reference of a source on some windows: the one that is kept, or a new one, which then is kept.
 
@@ -150,7 +150,7 @@ def reference(
         reader: the source's weights.
         identity: their hashes: what is kept is found by content.
         ids: int64 [windows, context].
-        report: told what is computed, how much is done, and of how much.
+        progress: told what is computed, how much is done, and of how much.
         folder: where references are kept; the cache unless given.
 
     Raises:
@@ -168,7 +168,7 @@ def reference(
                 _check_space(folder, reader, ids)
                 _remove_old(folder)
                 work.mkdir(exist_ok=True)
-                _make(reader, ids, work, report)
+                _make(reader, ids, work, progress)
                 work.rename(kept)
         os.utime(kept)
     except OSError as error:
@@ -192,12 +192,12 @@ def _is_whole(kept: Path, reader: WeightReader, ids: Tensor) -> bool:
     )
 
 
-def _make(reader: WeightReader, ids: Tensor, work: Path, report: Report) -> None:
+def _make(reader: WeightReader, ids: Tensor, work: Path, progress: Progress) -> None:
     model = Fp32Layers(reader)
-    hidden = final_states(model, ids, work, report)
+    hidden = final_states(model, ids, work, progress)
     head, stored = model.head(), _stored_positions(work, ids)
     for window, targets in enumerate(ids[:, 1:]):
-        report("window", window, len(ids))
+        progress.step("window", window, len(ids))
         states = hidden.read(slice(window, window + 1))[0]
         parts = []
         for start in range(0, len(targets), POSITIONS_AT_ONCE):

@@ -15,7 +15,7 @@ from pythia_quant.bench.statistics import spread
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import BenchmarkError
-from pythia_quant.core.progress import Report, Steps
+from pythia_quant.core.progress import Progress, Steps
 from pythia_quant.formats.table import format_of
 from pythia_quant.model.config import read_config
 from pythia_quant.recipe.measurement import DECODED, LatencySettings
@@ -110,8 +110,8 @@ def measure_speeds(
         for row in _rotated(len(subjects), number):
             subject = subjects[row]
             once = partial(measure, subject, prompt, protocol, count, weights[row])
-            with steps.step(f"speed of {subject.name}, {what}") as report:
-                processes.setdefault((row, count), []).append(_least_disturbed(once, quiet, report))
+            with steps.step(f"speed of {subject.name}, {what}") as progress:
+                processes.setdefault((row, count), []).append(_least_disturbed(once, quiet, progress))
     return [
         [
             Speed(
@@ -128,14 +128,14 @@ def measure_speeds(
 
 
 def _least_disturbed(
-    measure: Callable[[], SpeedProcess], quiet: Callable[[float], bool], report: Report
+    measure: Callable[[], SpeedProcess], quiet: Callable[[float], bool], progress: Progress
 ) -> SpeedProcess:
     """Measure; repeat it while other programs disturb it, and a quiet machine can be had."""
     process = measure()
     for repeat in range(1, REPEATS + 1):
         if not _taken(process) or not quiet(PATIENCE_TO_REPEAT):
             break
-        report("attempt", repeat, REPEATS + 1)
+        progress.step("attempt", repeat, REPEATS + 1)
         process = min(process, measure(), key=lambda each: each.others or 0.0)
     return process
 

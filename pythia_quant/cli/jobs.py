@@ -14,9 +14,8 @@ from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.bench.benchmark import Options, benchmark, step_count
 from pythia_quant.core.errors import ArtifactError, without_links
 from pythia_quant.core.machine import memory_available
-from pythia_quant.core.progress import Notice, Steps
+from pythia_quant.core.progress import Notices, Steps
 from pythia_quant.core.settings import VariantSettings
-from pythia_quant.core.text import printable
 from pythia_quant.formats.table import format_of
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO
@@ -76,7 +75,7 @@ def run(
         PythiaQuantError: see :func:`convert_all`; no result file is written.
     """
     names, options = list(recipe.variants(only)), options or Options()
-    recipe = without_fetched_passages(recipe, names, _notices(console))
+    recipe = without_fetched_passages(recipe, names, Notices(console))
     with Steps(1 + len(names) + step_count(recipe, len(names), options), console) as steps:
         passages = _passages(recipe, steps)
         inputs = _inputs(recipe, names, out, steps, console)
@@ -113,7 +112,7 @@ def bench(
     path = (out or first.folder.parent) / RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
     with Steps(1 + step_count(recipe, len(artifacts), options), console) as steps:
-        passages, inputs = _passages(recipe, steps), _open(recipe, steps, console, convert=False)
+        passages, inputs = _passages(recipe, steps), _open(recipe, steps, convert=False)
         if instead.model is None:
             inputs = at_revision(inputs, first.manifest.source, console)
         results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
@@ -198,7 +197,7 @@ def _check_names(artifacts: list[Artifact]) -> None:
 def _inputs(recipe: Recipe, names: list[str], out: Path, steps: Steps, console: Console) -> Inputs:
     for settings in recipe.variants(names).values():
         format_of(settings)
-    inputs = _open(recipe, steps, console, only=names)
+    inputs = _open(recipe, steps, only=names)
     for name, settings in _missing(inputs, names, out).items():
         check_space(inputs, settings, artifact_folder(out, inputs.source, name))
         _announce(name, inputs, settings, console)
@@ -230,24 +229,17 @@ def _announce(name: str, inputs: Inputs, settings: VariantSettings, console: Con
         console.print(f"[yellow]{escape(name)}[/]: {caveat}")
 
 
-def _open(
-    recipe: Recipe, steps: Steps, console: Console, *, convert: bool = True, only: list[str] | None = None
-) -> Inputs:
-    with steps.step("opening source and texts") as report:
-        return load_inputs(recipe, _notices(console), lambda what: report(what, 0, 1), convert=convert, only=only)
-
-
-def _notices(console: Console) -> Notice:
-    """Return how to show sentences that may quote a file: no sign in them is an order to the terminal."""
-    return lambda sentence: console.print(printable(sentence), markup=False, highlight=False, soft_wrap=True)
+def _open(recipe: Recipe, steps: Steps, *, convert: bool = True, only: list[str] | None = None) -> Inputs:
+    with steps.step("opening source and texts") as progress:
+        return load_inputs(recipe, progress, convert=convert, only=only)
 
 
 def _passages(recipe: Recipe, steps: Steps) -> Passages | None:
     wanted = recipe.settings.tasks.lambada
     if wanted is None:
         return None
-    with steps.step("opening LAMBADA") as report:
-        return load_passages(wanted, lambda what: report(what, 0, 1))
+    with steps.step("opening LAMBADA") as progress:
+        return load_passages(wanted, progress)
 
 
 def _convert_each(inputs: Inputs, names: list[str], out: Path, overwrite: bool, steps: Steps) -> list[Artifact]:
@@ -259,5 +251,5 @@ def _convert_each(inputs: Inputs, names: list[str], out: Path, overwrite: bool, 
 
 
 def _convert(inputs: Inputs, name: str, out: Path, overwrite: bool, steps: Steps) -> Artifact:
-    with steps.step(f"converting {name}") as report:
-        return convert(inputs, name, out, overwrite=overwrite, report=report)
+    with steps.step(f"converting {name}") as progress:
+        return convert(inputs, name, out, overwrite=overwrite, progress=progress)

@@ -84,8 +84,8 @@ def local_folders(artifacts: list[str]) -> list[Path]:
     folders = []
     with Steps(len(artifacts), progress_console) as steps:
         for name in artifacts:
-            with steps.step(f"opening {name}") as report:
-                folders.append(pull(name, report) if name.startswith(SCHEME) else Path(name))
+            with steps.step(f"opening {name}") as progress:
+                folders.append(pull(name, progress) if name.startswith(SCHEME) else Path(name))
     return folders
 
 

@@ -124,11 +124,11 @@ def _upload(plans: list[Plan], *, private: bool) -> None:
     changed: set[str] = set()
     with Steps(len(plans), progress_console) as steps:
         for plan in plans:
-            with steps.step(f"publishing {plan.where}") as report:
+            with steps.step(f"publishing {plan.where}") as progress:
                 repository = plan.publication.target.repo_id
                 # A new branch begins as main is by now.
                 fresh = make_plan(plan.publication, private=private) if repository in changed else plan
-                done = upload(fresh, report)
+                done = upload(fresh, progress)
                 changed.add(repository)
             what = f"{done.uploaded} files, read back and compared" if done.uploaded else "was there already"
             out_console.print(f"[bold]{escape(plan.where)}[/]: {what}: {escape(done.url)}", soft_wrap=True)

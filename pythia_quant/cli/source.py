@@ -56,8 +56,8 @@ def source(
     repo_id, renamed = suite.resolve(model)
     if renamed:
         progress_console.print(renamed, markup=False, soft_wrap=True)
-    with Steps(1, progress_console) as progress, progress.step(f"reading {repo_id}") as report:
-        listing = None if steps is None else read_steps(repo_id, steps, report)
+    with Steps(1, progress_console) as only, only.step(f"reading {repo_id}") as progress:
+        listing = None if steps is None else read_steps(repo_id, steps, progress)
         revisions = listing.revisions if listing else (read_main(repo_id),)
     findings = find_faults(listing) if listing else []
     if as_json:

@@ -9,7 +9,7 @@ import typer
 
 from pythia_quant.cli.options import Artifacts, local_folders
 from pythia_quant.core.console import example, out_console, progress_console
-from pythia_quant.core.progress import Report, Steps
+from pythia_quant.core.progress import Progress, Steps
 from pythia_quant.core.text import printable
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
@@ -38,8 +38,8 @@ def verify(
     try:
         with Steps(len(folders), progress_console) as steps:
             for name, folder in zip(artifacts, folders, strict=True):
-                with steps.step(f"verifying {name}") as report:
-                    found, of_source = _verify(folder, model, report)
+                with steps.step(f"verifying {name}") as progress:
+                    found, of_source = _verify(folder, model, progress)
                 lines += [f"{name}: {found}", *([of_source] if of_source else [])]
                 compared = compared and bool(of_source)
     finally:  # what was found before one that is refused
@@ -53,18 +53,18 @@ def verify(
         )
 
 
-def _verify(folder: Path, model: str | None, report: Report) -> tuple[str, str]:
+def _verify(folder: Path, model: str | None, progress: Progress) -> tuple[str, str]:
     """Return what was found of an artifact by itself, and beside its source; the latter is empty without one."""
     from pythia_quant.artifacts.artifact import open_artifact, verify_files
     from pythia_quant.artifacts.check import check_again
     from pythia_quant.artifacts.origin import compare_with, named_source, source_at_hand
 
     artifact = open_artifact(folder)
-    report("opening its source", 0, 1)
+    progress.step("opening its source", 0, 1)
     source = source_at_hand(artifact) if model is None else named_source(artifact, model)
-    report("hashing its files", 0, 1)
+    progress.step("hashing its files", 0, 1)
     verify_files(artifact)
-    report("running it", 0, 1)
+    progress.step("running it", 0, 1)
     record = check_again(artifact)
     found = (
         f"{len(artifact.manifest.files)} files as in the manifest; {record.runtime} runs them, KL from the weights in "
@@ -72,5 +72,5 @@ def _verify(folder: Path, model: str | None, report: Report) -> tuple[str, str]:
     )
     if source is None:
         return found, ""
-    closeness = compare_with(artifact, source, report)
+    closeness = compare_with(artifact, source, progress)
     return found, f"  tokenizer and weights are those of {model or artifact.manifest.source.model}: {closeness}"

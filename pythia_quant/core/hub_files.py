@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -21,6 +20,7 @@ from pythia_quant.core.file_hashes import sha256_if_changed
 from pythia_quant.core.foreign_files import COMMIT, MOST_BYTES, own_file, snapshot_of
 from pythia_quant.core.hub_answers import byte_count, commit_id, git_id, sha256_digest, text
 from pythia_quant.core.hub_client import api, ask, explained, prepare, status_of
+from pythia_quant.core.progress import SILENT, Progress
 
 _SHA1, _SHA256 = 40, 64
 """Digits of a hash."""
@@ -28,20 +28,13 @@ _SHA1, _SHA256 = 40, 64
 _SMALL = 64_000_000
 """Files up to so many bytes are hashed by :func:`fetch`; larger ones where they are hashed anyway."""
 
-Tell = Callable[[str], None]
-"""Called with a sentence for the user."""
-
-
-def say_nothing(_: str) -> None:
-    """Tell the user nothing."""
-
 
 def fetch(
     repo_id: str,
     file: str,
     revision: str,
     repo_type: str = "model",
-    progress: Tell = say_nothing,
+    progress: Progress = SILENT,
     size: int | None = None,
 ) -> Path | None:
     """Download a file unless it is cached, and return its path; None when the repository does not have it.
@@ -53,7 +46,7 @@ def fetch(
         file: its path there.
         revision: branch, tag or commit.
         repo_type: ``model`` or ``dataset``.
-        progress: told how much of it has come.
+        progress: is told how much of it has come.
         size: in bytes, where it is known; a download of another size is broken off.
 
     Raises:
@@ -66,7 +59,7 @@ def fetch(
     try:
         path = Path(
             huggingface_hub.hf_hub_download(
-                repo_id, file, revision=revision, repo_type=repo_type, tqdm_class=_told(file, progress, size)
+                repo_id, file, revision=revision, repo_type=repo_type, tqdm_class=_download_bar(file, progress, size)
             )
         )
     except hub_errors.LocalEntryNotFoundError as error:  # before EntryNotFoundError, of which it is a kind
@@ -116,13 +109,13 @@ def file_names(repo_id: str, commit: str) -> frozenset[str] | None:
     return frozenset(file.path for file in found)
 
 
-def _told(file: str, progress: Tell, size: int | None) -> type[tqdm]:
-    """Return a progress bar that draws nothing and tells `progress` instead.
+def _download_bar(file: str, progress: Progress, size: int | None) -> type[tqdm]:
+    """Return a progress bar that draws nothing and takes its steps to `progress` instead.
 
     It breaks off a download of another size than expected, or of more than was announced: that need not end.
     """
 
-    class Told(tqdm):
+    class Bar(tqdm):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options | {"disable": True})  # type: ignore[no-untyped-call]
             self._size, self._come = options.get("total") or 0, options.get("initial") or 0
@@ -134,9 +127,10 @@ def _told(file: str, progress: Tell, size: int | None) -> type[tqdm]:
             self._come += n or 0
             if self._come > self._most:
                 raise _wrong_size(file, f"more than {self._most:,} bytes came")
-            progress(f"downloading {file}: {self._come / 1e6:,.0f} of {self._size / 1e6:,.0f} MB")
+            come = f"{self._come / 1e6:,.0f} of {self._size / 1e6:,.0f} MB"
+            progress.step(f"downloading {file}: {come}", 0, 1)
 
-    return Told
+    return Bar
 
 
 def _wrong_size(file: str, what: str) -> SourceError:

@@ -18,7 +18,7 @@ from typing import Any
 from pythia_quant.core import errors
 from pythia_quant.core.files import replace_file, temporary_folder
 from pythia_quant.core.machine import cores, thread_limits
-from pythia_quant.core.progress import Report, silent
+from pythia_quant.core.progress import SILENT, Progress
 
 _PROGRESS = "PYTHIA_QUANT_PROGRESS"
 _INTERVAL, _REPORTED = 0.05, 0.5  # seconds
@@ -50,14 +50,14 @@ class Worker:
                 if self._child.stdin:
                     self._child.stdin.close()
 
-    def call(self, function: Callable[..., Any], arguments: dict[str, Any], report: Report = silent) -> Any:
+    def call(self, function: Callable[..., Any], arguments: dict[str, Any], progress: Progress = SILENT) -> Any:
         """Run a function of a module there and return what it returns; a process that has died is replaced.
 
         Args:
             function: at the top level of a module, whose keyword arguments and result are JSON data; large arrays
                 travel as files.
             arguments: its keyword arguments.
-            report: told, twice a second, what the function last gave to :func:`report_progress`.
+            progress: is told, twice a second, the last step that the function gave to :data:`CALLER`.
 
         Raises:
             PythiaQuantError: what the function raised, or that its process died and how.
@@ -71,7 +71,7 @@ class Worker:
         with suppress(BrokenPipeError):  # it has died already: what it left says how
             child.stdin.write(f"{request}\n".encode())
             child.stdin.flush()
-        self._wait(child, answer, report)
+        self._wait(child, answer, progress)
         if not answer.exists():
             raise errors.BenchmarkError(f"{name} {_cause(child.returncode, self._folder / 'messages')}")
         reply = json.loads(answer.read_bytes())
@@ -90,16 +90,16 @@ class Worker:
                 self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
         return self._child
 
-    def _wait(self, child: subprocess.Popen[bytes], answer: Path, report: Report) -> None:
-        progress = self._folder / "progress.json"
-        progress.unlink(missing_ok=True)
+    def _wait(self, child: subprocess.Popen[bytes], answer: Path, progress: Progress) -> None:
+        path = self._folder / "progress.json"
+        path.unlink(missing_ok=True)
         before, due = None, time.monotonic() + _REPORTED
         while not answer.exists() and child.poll() is None:
             time.sleep(_INTERVAL)
-            if time.monotonic() >= due and progress.exists():
-                now, due = progress.read_text(), time.monotonic() + _REPORTED
+            if time.monotonic() >= due and path.exists():
+                now, due = path.read_text(), time.monotonic() + _REPORTED
                 if now != before:
-                    report(*json.loads(now))
+                    progress.step(*json.loads(now))
                 before = now
 
 
@@ -109,10 +109,15 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], threads: int |
         return worker.call(function, arguments)
 
 
-def report_progress(what: str, done: int, total: int) -> None:
-    """Tell the process that called this one, if any, how far it is; see :data:`~pythia_quant.core.progress.Report`."""
-    if name := os.environ.get(_PROGRESS):
-        replace_file(Path(name), json.dumps([what, done, total]))
+class _Caller(Progress):
+    """Tells the process that called this one, if any, how far it is; a function that is called gives no notices."""
+
+    def step(self, what: str, done: int, total: int) -> None:
+        if name := os.environ.get(_PROGRESS):
+            replace_file(Path(name), json.dumps([what, done, total]))
+
+
+CALLER = _Caller()
 
 
 def _cause(status: int, messages: Path) -> str:

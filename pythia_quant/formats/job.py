@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pythia_quant.core.errors import QuantizationError
-from pythia_quant.core.progress import Report, silent
+from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.model.weights import INDEX_SUFFIX, SAFETENSORS, WeightReader, all_finite
 from pythia_quant.quantizers.grid import Quantized
@@ -43,7 +43,7 @@ class Job(Generic[S]):
         folder: an empty scratch folder; the writer puts weights and ``config.json`` there and touches nothing else.
         probe: int64 [windows, tokens], a few tokens; the writer runs them through the weights it intends.
         calibration: int64 [windows, tokens] for a quantizer that uses any, else empty.
-        report: told of progress.
+        progress: is told how far it is.
         work: a folder that outlives a killed conversion, for the next one like it to go on from; None for one that
             begins anew each time.
         codes: the artifact whose integers the layers take, for settings that take another variant's.
@@ -55,7 +55,7 @@ class Job(Generic[S]):
     folder: Path
     probe: Tensor
     calibration: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.int64))
-    report: Report = silent
+    progress: Progress = SILENT
     work: Path | None = None
     codes: CodesReader | None = None
     generation: Mapping[str, Any] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pythia_quant.core.errors import SourceError
 from pythia_quant.core.foreign_files import own_file, read_object
-from pythia_quant.core.progress import Notice, say_nothing
+from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.model.architecture import Architecture, SpecialTokens
 from pythia_quant.model.config import read_config, special_tokens
 
@@ -21,14 +21,14 @@ TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _ORIGIN = "_from_model_config"
 
 
-def read_model(folder: Path, notice: Notice = say_nothing, *, quantized: bool = False) -> Architecture:
+def read_model(folder: Path, progress: Progress = SILENT, *, quantized: bool = False) -> Architecture:
     """Read the ``config.json`` of a checkpoint or an artifact, with the special tokens that it generates with.
 
     transformers stops where ``generation_config.json`` says. What that file does not name is as in ``config.json``.
 
     Args:
         folder: where the files are.
-        notice: told of a padding token that the model does not have; it has none then.
+        progress: told of a padding token that the model does not have; it has none then.
         quantized: it is an artifact's; see :func:`~pythia_quant.model.config.read_config`.
 
     Raises:
@@ -38,7 +38,7 @@ def read_model(folder: Path, notice: Notice = say_nothing, *, quantized: bool = 
     where, vocabulary = str(folder / GENERATION_CONFIG), architecture.vocabulary
     tokens = special_tokens(read_settings(folder), vocabulary, where, architecture.tokens)
     if tokens.pad is not None and tokens.pad >= vocabulary:
-        notice(f"the model has {vocabulary:,} tokens, and pad_token_id is {tokens.pad}: not used")
+        progress.notice(f"the model has {vocabulary:,} tokens, and pad_token_id is {tokens.pad}: not used")
         tokens = replace(tokens, pad=None)
     return replace(architecture, tokens=tokens)
 

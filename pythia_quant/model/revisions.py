@@ -12,7 +12,7 @@ from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.hub_answers import commit_id, text
 from pythia_quant.core.hub_client import api, ask
 from pythia_quant.core.hub_files import RemoteFile, fetch, files_at, read_tree
-from pythia_quant.core.progress import Report, silent
+from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.model import suite
 from pythia_quant.model.suite import parse_revisions
 
@@ -94,7 +94,7 @@ def read_main(repo_id: str) -> Revision:
     return Revision(MAIN, tree.commit, tuple(_weights(repo_id, tree.commit, tree.files)))
 
 
-def read_steps(repo_id: str, steps: str, report: Report = silent) -> Listing:
+def read_steps(repo_id: str, steps: str, progress: Progress = SILENT) -> Listing:
     """Return main and the steps of a model with the hashes of their weights; a step that cannot be read says why.
 
     One request lists the branches, one more each the files. Only weights that the hub keeps in git itself, whose
@@ -103,7 +103,7 @@ def read_steps(repo_id: str, steps: str, report: Report = silent) -> Listing:
     Args:
         repo_id: of the suite or not.
         steps: list or range, see :func:`pythia_quant.model.suite.parse_revisions`.
-        report: told of every revision.
+        progress: told of every revision.
 
     Raises:
         SourceError: `steps` names none, or one that never was.
@@ -129,7 +129,7 @@ def read_steps(repo_id: str, steps: str, report: Report = silent) -> Listing:
     pool = ThreadPoolExecutor(_THREADS)
     try:
         for done in as_completed([pool.submit(_read, repo_id, name, branches[name]) for name in names]):
-            report("revision", len(read), len(names))
+            progress.step("revision", len(read), len(names))
             read[done.result().name] = done.result()
     finally:
         pool.shutdown(cancel_futures=True)

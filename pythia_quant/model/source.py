@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 from pythia_quant.core.errors import SourceError
 from pythia_quant.core.file_hashes import sha256_if_changed
 from pythia_quant.core.foreign_files import MANIFEST, is_file_name, own_file, read_object
-from pythia_quant.core.hub_files import Tell, check_download, commit_of, fetch, file_names, say_nothing
+from pythia_quant.core.hub_files import check_download, commit_of, fetch, file_names
+from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.core.text import printable
 from pythia_quant.model import suite
 from pythia_quant.model.architecture import Architecture
@@ -72,15 +73,15 @@ class Source:
         return folder_name(Path(self.model))
 
 
-def open_source(model: str, revision: str = "main", notice: Tell = say_nothing, progress: Tell = say_nothing) -> Source:
+def open_source(model: str, revision: str = "main", progress: Progress = SILENT) -> Source:
     """Open a checkpoint; weights are hashed and every tensor's shape is checked, but none is loaded.
 
     Args:
         model: a folder or a file in it, ``builtin:demo``, or a hub repository by name or address; see
             :func:`pythia_quant.model.source_name.parse_model`.
         revision: branch, tag or commit of a hub repository.
-        notice: told what the user should know, such as that an old name was resolved.
-        progress: told how much of a download has come.
+        progress: is told how much of a download has come, and what the user should know, such as that an old name was
+            resolved.
 
     Raises:
         SourceError: it is not there, damaged, or not a GPT-NeoX that we handle.
@@ -89,18 +90,18 @@ def open_source(model: str, revision: str = "main", notice: Tell = say_nothing, 
     if named is None:
         if revision != "main":
             raise SourceError(f"is not a hub repository, so it has no revision {revision!r}", where=model)
-        return _open(DEMO, "builtin", None, Path(str(files("pythia_quant") / "model" / "demo")), _local, notice)
+        return _open(DEMO, "builtin", None, Path(str(files("pythia_quant") / "model" / "demo")), _local, progress)
     if isinstance(named, Path):
-        return _open(str(named), "local", None, named, _local, notice)
+        return _open(str(named), "local", None, named, _local, progress)
     if named.revision and revision not in ("main", named.revision):
         raise SourceError(f"names the revision {named.revision!r}, and {revision!r} is asked for", where=model)
     model, revision = named.repo_id, named.revision or revision
     repo_id, renamed = suite.resolve(model)
     if renamed:
-        notice(renamed)
+        progress.notice(renamed)
     suite.check_revision(repo_id, revision)
     if fault := suite.fault_notice(repo_id, revision):
-        notice(fault)
+        progress.notice(fault)
     config = fetch(repo_id, "config.json", revision)
     if config is None:
         names = [ADAPTER] if fetch(repo_id, ADAPTER, revision) else []
@@ -120,7 +121,7 @@ def open_source(model: str, revision: str = "main", notice: Tell = say_nothing, 
     for name in listed or ():
         if re.fullmatch(rf"{TEMPLATES}/[\w.-]+\.jinja", name, re.ASCII):
             hub_file(config.parent, name)
-    return _open(repo_id, revision, commit, config.parent, hub_file, notice)
+    return _open(repo_id, revision, commit, config.parent, hub_file, progress)
 
 
 def open_weights(folder: Path) -> WeightFiles:
@@ -140,7 +141,12 @@ def _local(folder: Path, name: str) -> Path | None:
 
 
 def _open(
-    model: str, revision: str, commit: str | None, folder: Path, get: Callable[[Path, str], Path | None], notice: Tell
+    model: str,
+    revision: str,
+    commit: str | None,
+    folder: Path,
+    get: Callable[[Path, str], Path | None],
+    progress: Progress,
 ) -> Source:
     _refuse_artifact(folder, get)
     config = get(folder, "config.json")
@@ -148,15 +154,16 @@ def _open(
         what, hint = found_instead(_names(folder)) or ("", "give a folder as the hub serves it")
         raise SourceError("has no config.json" + (f": it {what}" if what else ""), where=str(folder), hint=hint)
     get(folder, GENERATION_CONFIG)
-    architecture = read_model(folder, notice)
+    architecture = read_model(folder, progress)
     unknown = unknown_fields(read_object(config, SourceError))
     if unknown:
         names = printable(", ".join(unknown))
-        notice(f"config.json has fields that say nothing to GPT-NeoX in transformers, and are not used: {names[:500]}")
+        what = "has fields that say nothing to GPT-NeoX in transformers, and are not used"
+        progress.notice(f"config.json {what}: {names[:500]}")
     member = suite.find(model)
     if member and (member.size.width, member.size.layers) != (architecture.width, architecture.layers):
         raise SourceError(f"is not the shape of {member.repo_id}", where=str(config))
-    tokenizer = _tokenizer(folder, get, architecture, notice)
+    tokenizer = _tokenizer(folder, get, architecture, progress)
     paths = _weight_files(folder, get)
     own = read_config(config)
     weights = WeightFiles(paths, replace(own, tokens=tokens_of_config(own.tokens, architecture.tokens)))
@@ -207,7 +214,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _tokenizer(
-    folder: Path, get: Callable[[Path, str], Path | None], architecture: Architecture, notice: Tell
+    folder: Path, get: Callable[[Path, str], Path | None], architecture: Architecture, progress: Progress
 ) -> Tokenizer:
     found = [get(folder, name) for name in TOKENIZER_FILES]
     if found[0] is None:
@@ -217,8 +224,8 @@ def _tokenizer(
             hint="every Pythia repository has one: copy it here; of other files transformers makes one: "
             "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
         )
-    tokenizer = open_tokenizer(found[0], architecture.vocabulary, notice=notice)
-    check_belongs(tokenizer, folder, architecture.tokens, notice)
+    tokenizer = open_tokenizer(found[0], architecture.vocabulary, progress=progress)
+    check_belongs(tokenizer, folder, architecture.tokens, progress)
     return tokenizer
 
 

@@ -15,7 +15,7 @@ from tokenizers import Encoding, Tokenizer
 
 from pythia_quant.core.errors import CorpusError, PythiaQuantError, SourceError
 from pythia_quant.core.foreign_files import own_file, read_object
-from pythia_quant.core.progress import Notice, say_nothing
+from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.core.text import short
 from pythia_quant.model.architecture import SpecialTokens
 
@@ -31,7 +31,7 @@ _UNCUT: dict[str, Any] = {"truncation": None, "padding": None}
 
 
 def open_tokenizer(
-    path: Path, vocabulary: int, kind: type[PythiaQuantError] = SourceError, notice: Notice = say_nothing
+    path: Path, vocabulary: int, kind: type[PythiaQuantError] = SourceError, progress: Progress = SILENT
 ) -> Tokenizer:
     """Open a ``tokenizer.json`` so that a text is never cut or padded, and no token is beyond the model's vocabulary.
 
@@ -42,7 +42,7 @@ def open_tokenizer(
         path: the file; ``tokenizer_config.json`` may stand beside it.
         vocabulary: the rows of the model's embedding matrix.
         kind: the class of the error to raise: SourceError for a source, ArtifactError for an artifact.
-        notice: receives a message when padding tokens are left out.
+        progress: receives a message when padding tokens are left out.
 
     Raises:
         PythiaQuantError: of class `kind`; the file is missing or damaged, or has other tokens beyond the vocabulary.
@@ -58,7 +58,7 @@ def open_tokenizer(
             if not (isinstance(token.get("id"), int) and token["id"] in beyond)
         ]
         names = short(", ".join(map(short, beyond.values())), 300)
-        notice(f"{path.name} has {names} for padding beyond the model's {vocabulary:,} tokens: not used")
+        progress.notice(f"{path.name} has {names} for padding beyond the model's {vocabulary:,} tokens: not used")
     with _refused(f"is not a tokenizer of the tokenizers library, or damaged: {path.name}", path, kind, hint), _quiet():
         tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(fields))
         tokenizer.encode("a b", add_special_tokens=False)
@@ -100,7 +100,7 @@ def tokenize(tokenizer: Tokenizer, text: str) -> Encoding:
         return tokenizer.encode(text, add_special_tokens=False)
 
 
-def check_belongs(tokenizer: Tokenizer, folder: Path, tokens: SpecialTokens, notice: Notice) -> None:
+def check_belongs(tokenizer: Tokenizer, folder: Path, tokens: SpecialTokens, progress: Progress) -> None:
     """Refuse a tokenizer of another model, even if it has few enough tokens.
 
     Tokenizer and model of a fine-tune may name different end tokens. The tokenizer is another model's when its end
@@ -110,7 +110,7 @@ def check_belongs(tokenizer: Tokenizer, folder: Path, tokens: SpecialTokens, not
         tokenizer: opened from `folder`.
         folder: the folder in which ``tokenizer_config.json`` may stand.
         tokens: the model's special tokens.
-        notice: receives a message when tokenizer and model end texts differently.
+        progress: receives a message when tokenizer and model end texts differently.
 
     Raises:
         SourceError: tokenizer and model do not belong together, or the tokenizer lacks its own end token.
@@ -135,7 +135,7 @@ def check_belongs(tokenizer: Tokenizer, folder: Path, tokens: SpecialTokens, not
             where=str(folder / TOKENIZER),
             hint="tokenizer and model do not belong together",
         )
-    notice(
+    progress.notice(
         f"the tokenizer's eos_token is {end} ({short(name)}), but generation stops at {model_end}, as in transformers: "
         "eos_token_id of generation_config.json, or of config.json without one, decides"
     )

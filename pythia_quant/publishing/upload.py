@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, cast
@@ -19,37 +18,42 @@ from pythia_quant.core.hub_answers import commit_id
 from pythia_quant.core.hub_client import FAILURES, api, ask, explained, passing, status_of
 from pythia_quant.core.hub_files import Content, head, read_tree
 from pythia_quant.core.interrupt import interrupted
-from pythia_quant.core.progress import Report, silent
+from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.core.text import redacted
 from pythia_quant.publishing.plan import Plan
 
-Tell = Callable[[int], None]
 
-
-def uploads(files: Sequence[tuple[str, Content]], report: Report) -> list[CommitOperationAdd]:
+def uploads(files: Sequence[tuple[str, Content]], progress: Progress) -> list[CommitOperationAdd]:
     """Return files by their paths in the repository; reading them reports progress in MB of all."""
-    at: dict[str, int] = {}
-    megabytes = max(1, sum(content.bytes for _, content in files) // 1_000_000)
-    lock = Lock()  # files are read by several threads
-
-    def tell(path: str, position: int) -> None:
-        with lock:
-            at[path] = position
-            done = min(sum(at.values()) // 1_000_000, megabytes - 1)
-        report("uploading, MB", done, megabytes)
-
-    return [_addition(path, content, partial(tell, path)) for path, content in files]
+    upload = _Upload(sum(content.bytes for _, content in files), progress)
+    return [_addition(path, content, upload) for path, content in files]
 
 
-def _addition(path: str, content: Content, tell: Tell) -> CommitOperationAdd:
-    addition = _Told(path_in_repo=path, path_or_fileobj=content.data)
-    addition.tell = tell
+class _Upload:
+    """Counts how much of all files has been read, by several threads."""
+
+    def __init__(self, total_bytes: int, progress: Progress) -> None:
+        self._megabytes, self._progress = max(1, total_bytes // 1_000_000), progress
+        self._positions: dict[str, int] = {}
+        self._lock = Lock()
+
+    def read_to(self, path: str, position: int) -> None:
+        """Take up to which byte a file has been read."""
+        with self._lock:
+            self._positions[path] = position
+            done = min(sum(self._positions.values()) // 1_000_000, self._megabytes - 1)
+        self._progress.step("uploading, MB", done, self._megabytes)
+
+
+def _addition(path: str, content: Content, upload: _Upload) -> CommitOperationAdd:
+    addition = _Addition(path_in_repo=path, path_or_fileobj=content.data)
+    addition.upload = upload
     addition.upload_info.sha256 = bytes.fromhex(content.sha256)  # known, and so the file is not read for it again
     return addition
 
 
-class _Told(CommitOperationAdd):
-    tell: Tell
+class _Addition(CommitOperationAdd):
+    upload: _Upload
 
     @contextmanager
     def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:  # noqa: ARG002 - our own progress instead
@@ -57,18 +61,19 @@ class _Told(CommitOperationAdd):
             yield io.BytesIO(self.path_or_fileobj)
         else:
             with _Reader(io.FileIO(Path(cast(str, self.path_or_fileobj)))) as file:
-                file.told = self.tell
+                file.path, file.upload = self.path_in_repo, self.upload
                 yield cast(BinaryIO, file)
 
 
 class _Reader(io.BufferedReader):
-    told: Tell
+    path: str
+    upload: _Upload
 
     def read(self, size: int | None = -1) -> bytes:
         if interrupted.is_set():  # else the main thread, interrupted, would wait until all is sent
             raise InterruptedError
         content = super().read(size)
-        self.told(self.tell())
+        self.upload.read_to(self.path, self.tell())
         return content
 
 
@@ -91,7 +96,7 @@ class Published:
     uploaded: int
 
 
-def publish(plan: Plan, report: Report = silent) -> Published:
+def publish(plan: Plan, progress: Progress = SILENT) -> Published:
     """Make the repository hold what is planned, and check that it does.
 
     Raises:
@@ -102,14 +107,14 @@ def publish(plan: Plan, report: Report = silent) -> Published:
         return Published(_url(repo_id, plan.head), plan.head, 0)
     if constants.HF_HUB_OFFLINE:
         raise explained(hub_errors.OfflineModeIsEnabled(), plan.where)
-    report("asking the hub who we are", 0, 1)
+    progress.step("asking the hub who we are", 0, 1)
     ask(api().whoami, plan.where)
     _check_card(plan)
     parent = plan.head or _create(plan)
-    additions = uploads([(file.path, file.content) for file in plan.uploads], report)
+    additions = uploads([(file.path, file.content) for file in plan.uploads], progress)
     onto = "main" if plan.create_branch else revision
     _send(lambda: api().preupload_lfs_files(repo_id, additions, revision=onto, free_memory=False), plan.where)
-    report("committing", 0, 1)
+    progress.step("committing", 0, 1)
     if plan.create_branch:
         ask(lambda: api().create_branch(repo_id, branch=revision, revision=parent, exist_ok=True), plan.where)
     try:
@@ -118,7 +123,7 @@ def publish(plan: Plan, report: Report = silent) -> Published:
         if plan.create_branch:
             _remove_branch(repo_id, revision, parent)
         raise
-    report("reading it back", 0, 1)
+    progress.step("reading it back", 0, 1)
     _check(plan, commit)
     return Published(_url(repo_id, commit), commit, len(plan.uploads))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pythia_quant.core.errors import without_links
-from pythia_quant.core.progress import Notice
+from pythia_quant.core.progress import Progress
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.recipe.measurement import DECODED, LambadaSettings, LatencySettings, TaskSettings
 from pythia_quant.recipe.recipe import CalibrationSettings, Recipe, TextSettings, shipped_recipes
@@ -72,23 +72,23 @@ def _file(path: Path) -> TextSettings:
     return TextSettings(file=str(without_links(path)))
 
 
-def without_fetched_passages(recipe: Recipe, names: list[str], notice: Notice) -> Recipe:
+def without_fetched_passages(recipe: Recipe, names: list[str], progress: Progress) -> Recipe:
     """Return the recipe without LAMBADA where it would be the only text to fetch: all others were given as files.
 
     Args:
         recipe: as the command line overrides it.
         names: the chosen variants.
-        notice: told that LAMBADA is left out.
+        progress: told that LAMBADA is left out.
     """
     lambada = recipe.settings.tasks.lambada
     texts_given = TEXT in recipe.options and (CALIBRATION in recipe.options or not recipe.calibrates(names))
     if lambada is None or not lambada.dataset or LAMBADA in recipe.options or not texts_given:
         return recipe
-    notice("LAMBADA is not fetched, as the texts were given as files; --lambada FILE measures it")
+    progress.notice("LAMBADA is not fetched, as the texts were given as files; --lambada FILE measures it")
     return replace(recipe, settings=recipe.settings.model_copy(update={"tasks": TaskSettings()}))
 
 
-def with_context_of(recipe: Recipe, architecture: Architecture, notice: Notice) -> Recipe:
+def with_context_of(recipe: Recipe, architecture: Architecture, progress: Progress) -> Recipe:
     """Return a recipe that fits the context of a model it was not written for: no window or prompt is longer.
 
     The windows of a recipe that ships with the package are the whole context of its model, and become that of another.
@@ -97,7 +97,7 @@ def with_context_of(recipe: Recipe, architecture: Architecture, notice: Notice) 
     Args:
         recipe: as the command line overrides it.
         architecture: the model's.
-        notice: told of the context that is taken.
+        progress: told of the context that is taken.
     """
     if MODEL not in recipe.options:
         return recipe
@@ -114,7 +114,7 @@ def with_context_of(recipe: Recipe, architecture: Architecture, notice: Notice) 
     if shorter != latency:
         update["latency"] = shorter
     if update:
-        notice(f"the model has a context of {most:,} tokens, the recipe is for another: {most:,} is taken")
+        progress.notice(f"the model has a context of {most:,} tokens, the recipe is for another: {most:,} is taken")
     return replace(recipe, settings=recipe.settings.model_copy(update=update))
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pythia_quant.core.errors import BenchmarkError
-from pythia_quant.core.progress import Report, silent
+from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.model.forward import parts
 
 
@@ -176,7 +176,7 @@ class States:
 
 
 @torch.inference_mode()
-def final_states(model: Layered, ids: Tensor, folder: Path, report: Report = silent, what: str = "layer") -> States:
+def final_states(model: Layered, ids: Tensor, folder: Path, progress: Progress = SILENT, what: str = "layer") -> States:
     """Run all windows through a model, up to its head.
 
     A folder that an interrupted call left is gone on with at the stage it had reached.
@@ -185,7 +185,7 @@ def final_states(model: Layered, ids: Tensor, folder: Path, report: Report = sil
         model: in stages.
         ids: int64 [windows, tokens].
         folder: to hold the states, of this model and these windows only; twice their size while it runs.
-        report: told how many stages are done, and of how many.
+        progress: told how many stages are done, and of how many.
         what: what a stage is called in the report.
     """
 
@@ -207,7 +207,7 @@ def final_states(model: Layered, ids: Tensor, folder: Path, report: Report = sil
         del embed
         done = 0
     for index in range(done, model.stages):
-        report(what, index, model.stages)
+        progress.step(what, index, model.stages)
         before, stage = states(f"states-{index}"), model.stage(index)
         save(index + 1, lambda rows, before=before, stage=stage: stage(before.read(rows)))  # type: ignore[misc]
         del stage

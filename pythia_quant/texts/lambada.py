@@ -8,7 +8,8 @@ from pathlib import Path
 from pythia_quant.core.errors import CorpusError
 from pythia_quant.core.file_hashes import sha256_if_changed
 from pythia_quant.core.foreign_files import parse_json
-from pythia_quant.core.hub_files import Tell, fetch, say_nothing
+from pythia_quant.core.hub_files import fetch
+from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.recipe.measurement import LambadaSettings
 from pythia_quant.texts.load import read_utf8
 
@@ -25,12 +26,12 @@ class Passages:
     examples: int
 
 
-def load_passages(settings: LambadaSettings, progress: Tell = say_nothing) -> Passages:
+def load_passages(settings: LambadaSettings, progress: Progress = SILENT) -> Passages:
     """Find the passages a recipe names, and read them once: all that can be checked is checked before any work.
 
     Args:
         settings: which ones.
-        progress: told how much of a download has come.
+        progress: is told how much of a download has come.
 
     Raises:
         CorpusError: they are not there, or not passages.

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 
 from pythia_quant.core.errors import CorpusError, nearest
 from pythia_quant.core.foreign_files import parse_json
-from pythia_quant.core.hub_files import Tell, fetch, say_nothing
+from pythia_quant.core.hub_files import fetch
+from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.core.text import printable
 from pythia_quant.recipe.recipe import TextSettings
 from pythia_quant.texts.builtin import held_out_text, training_text
@@ -141,13 +142,13 @@ def _texts(rows: Iterable[Any], column: str, where: Path | str) -> Iterable[str]
         yield row or ""
 
 
-def load_text(settings: TextSettings, tokenizer: Tokenizer, progress: Tell = say_nothing) -> Text:
+def load_text(settings: TextSettings, tokenizer: Tokenizer, progress: Progress = SILENT) -> Text:
     """Load a text.
 
     Args:
         settings: which one.
         tokenizer: decides what the built-in held-out text shares with the training text.
-        progress: told how much of a download has come.
+        progress: is told how much of a download has come.
 
     Raises:
         CorpusError: it is not there or not text.

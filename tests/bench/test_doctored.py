@@ -15,7 +15,7 @@ from pythia_quant.bench.gates import describe_gate, evaluate_gates
 from pythia_quant.bench.quality import measure
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.bench.subject import Subject
-from pythia_quant.core.progress import silent
+from pythia_quant.core.progress import SILENT
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.records.results import GateOutcome, Protocol, Row
@@ -35,7 +35,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 @pytest.fixture(scope="module")
 def kept(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     ids = torch.from_numpy(inputs.evaluation)[:20]
-    return reference(inputs.source.weights, inputs.source.sha256, ids, silent, tmp_path_factory.mktemp("kept"))
+    return reference(inputs.source.weights, inputs.source.sha256, ids, SILENT, tmp_path_factory.mktemp("kept"))
 
 
 def measured(inputs: Inputs, kept: Reference, folder: Path, scratch: Path) -> tuple[Row, list[GateOutcome]]:

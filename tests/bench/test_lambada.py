@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from heard import Heard
 from tiny import TINY, byte_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
@@ -68,14 +69,12 @@ def ids(text: str) -> list[int]:
 
 
 def test_a_case_computed_by_hand() -> None:
-    told: list[tuple[int, int]] = []
-    measured = measure_lambada(
-        Parrot(), BYTES, ["the cat", "the cap"], TINY, lambda _, done, total: told.append((done, total))
-    )
+    heard = Heard()
+    measured = measure_lambada(Parrot(), BYTES, ["the cat", "the cap"], TINY, heard)
     hit, miss = 4 * math.log(0.5), 3 * math.log(0.5) + math.log(0.5 / OTHERS)
     assert measured.log_likelihood == pytest.approx([hit, miss], rel=1e-6)
     assert measured.greedy == [True, False]
-    assert told == [(1, 2), (2, 2)]
+    assert [step[1:] for step in heard.steps] == [(1, 2), (2, 2)]
     share = last_word_accuracy(measured)
     assert (share.value, share.count) == (0.5, 2)
     assert share.error == pytest.approx(0.5)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from heard import Heard
 from tiny import TINY, random_weights, write_checkpoint
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM
@@ -16,7 +17,7 @@ from pythia_quant.bench.quality import in_layers, layer_errors, measure, measure
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core.errors import BenchmarkError
-from pythia_quant.core.progress import silent
+from pythia_quant.core.progress import SILENT
 from pythia_quant.model.forward import Fp32Layers
 from pythia_quant.model.source import open_weights
 from pythia_quant.runtimes.protocol import final_states
@@ -27,7 +28,7 @@ IDS = torch.randint(TINY.vocabulary, (4, TINY.context), generator=torch.Generato
 
 
 def made(checkpoint: Path, folder: Path) -> Reference:
-    return reference(open_weights(checkpoint), {"model.safetensors": "hash"}, IDS, silent, folder)
+    return reference(open_weights(checkpoint), {"model.safetensors": "hash"}, IDS, SILENT, folder)
 
 
 def test_perplexity_equals_twelve_lines_of_transformers(checkpoint: Path, tmp_path: Path) -> None:
@@ -66,17 +67,15 @@ def test_drift_equals_transformers_on_both_sides(checkpoint: Path, tmp_path: Pat
 
 
 def test_what_is_kept_is_found_by_content(checkpoint: Path, tmp_path: Path) -> None:
-    told: list[str] = []
+    heard = Heard()
 
     def make(hashes: str, ids: Tensor) -> Reference:
-        return reference(
-            open_weights(checkpoint), {"model.safetensors": hashes}, ids, lambda what, *_: told.append(what), tmp_path
-        )
+        return reference(open_weights(checkpoint), {"model.safetensors": hashes}, ids, heard, tmp_path)
 
     first = make("one", IDS)
-    computed = len(told)
+    computed = len(heard.steps)
     assert make("one", IDS.clone()).folder == first.folder
-    assert len(told) == computed > 0
+    assert len(heard.steps) == computed > 0
     others = {first.folder, make("two", IDS).folder, make("one", IDS[:2]).folder}
     assert len(others) == 3
 
@@ -86,10 +85,10 @@ def test_references_not_used_for_a_day_make_room(
 ) -> None:
     old, recent = made(checkpoint, tmp_path), None
     os.utime(old.folder, (1e9, 1e9))
-    recent = reference(open_weights(checkpoint), {"a": "b"}, IDS, silent, tmp_path)
+    recent = reference(open_weights(checkpoint), {"a": "b"}, IDS, SILENT, tmp_path)
     assert old.folder.exists()
     monkeypatch.setattr(references, "KEPT_BYTES", 1)
-    reference(open_weights(checkpoint), {"c": "d"}, IDS, silent, tmp_path)
+    reference(open_weights(checkpoint), {"c": "d"}, IDS, SILENT, tmp_path)
     assert (old.folder.exists(), recent.folder.exists()) == (False, True)
 
 
@@ -112,15 +111,15 @@ def test_an_interrupted_run_through_the_layers_goes_on(checkpoint: Path, tmp_pat
     model, folder = Fp32Layers(open_weights(checkpoint)), tmp_path / "states"
     folder.mkdir()
 
-    def stop(_what: str, done: int, _total: int) -> None:
+    def stop(done: int) -> None:
         if done == 2:
             raise Stop
 
     with pytest.raises(Stop):
-        final_states(model, IDS, folder, stop)
-    seen: list[int] = []
-    found = final_states(model, IDS, folder, lambda _, done, __: seen.append(done))
-    assert seen == [2]
+        final_states(model, IDS, folder, Heard(stop))
+    heard = Heard()
+    found = final_states(model, IDS, folder, heard)
+    assert [done for _, done, _ in heard.steps] == [2]
     whole = tmp_path / "whole"
     whole.mkdir()
     assert torch.equal(found.read(slice(0, 4)), final_states(model, IDS, whole).read(slice(0, 4)))
@@ -182,9 +181,9 @@ def test_memory_does_not_grow_with_the_text(checkpoint: Path, tmp_path: Path) ->
     script = (
         "import sys, torch; from pathlib import Path; from pythia_quant.bench.latency import peak_rss;"
         "from pythia_quant.bench.reference import reference; from pythia_quant.model.source import open_weights;"
-        "from pythia_quant.core.progress import silent; torch.set_num_threads(1);"
+        "from pythia_quant.core.progress import SILENT; torch.set_num_threads(1);"
         "ids = torch.randint(272, (int(sys.argv[3]), 32), generator=torch.Generator().manual_seed(1));"
-        "reference(open_weights(Path(sys.argv[1])), {}, ids, silent, Path(sys.argv[2])); print(peak_rss())"
+        "reference(open_weights(Path(sys.argv[1])), {}, ids, SILENT, Path(sys.argv[2])); print(peak_rss())"
     )
 
     def peak(windows: int) -> int:

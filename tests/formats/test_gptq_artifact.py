@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from gptq_models import CALIBRATION, PROBE, SHAPE, convert, source
+from heard import Heard
 from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file, save_file
 from tiny import random_weights, write_checkpoint
@@ -173,13 +174,13 @@ def test_a_config_for_auto_gptq_that_says_something_else_is_refused(weights: Wei
 
 
 def test_progress_is_reported(weights: WeightFiles, tmp_path: Path) -> None:
-    seen: list[tuple[str, int, int]] = []
+    heard = Heard()
     settings = GptqSettings(format="gptq")
-    job = Job(weights, settings, tmp_path, PROBE, CALIBRATION, lambda *step: seen.append(step))
+    job = Job(weights, settings, tmp_path, PROBE, CALIBRATION, heard)
     write(job)
-    assert [step[1:] for step in seen] == [(0, 2), (1, 2)]
-    assert seen[0][0] == "layer"
-    assert re.fullmatch(r"layer \(the last one's error 0\.\d\d of rounding's\)", seen[1][0])
+    assert [step[1:] for step in heard.steps] == [(0, 2), (1, 2)]
+    assert heard.steps[0][0] == "layer"
+    assert re.fullmatch(r"layer \(the last one's error 0\.\d\d of rounding's\)", heard.steps[1][0])
 
 
 def test_no_calibration_text_is_refused(weights: WeightFiles, tmp_path: Path) -> None:

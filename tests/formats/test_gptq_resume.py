@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 from gptq_models import CALIBRATION, PROBE, source
+from heard import Heard
 
 from pythia_quant.artifacts.artifact import hash_files
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.core.errors import ArtifactError, QuantizationError
-from pythia_quant.formats.gptq.checkpoint import Progress
+from pythia_quant.formats.gptq.checkpoint import WorkFolder
 from pythia_quant.formats.gptq.writer import write
 from pythia_quant.formats.job import Job
 from pythia_quant.recipe.recipe import load_recipe
@@ -30,13 +31,12 @@ class Stop(BaseException):
     """What no handler of errors catches, as an interruption is."""
 
 
-def stop_at(layer: int, seen: list[int]) -> object:
-    def report(_what: str, done: int, _total: int) -> None:
-        seen.append(done)
+def stop_at(layer: int) -> Heard:
+    def stop(done: int) -> None:
         if done == layer:
             raise Stop
 
-    return report
+    return Heard(stop)
 
 
 @pytest.fixture
@@ -47,25 +47,24 @@ def inputs(recipe_file: Path) -> Inputs:
 def test_it_goes_on_at_the_layer_it_had_reached(tmp_path: Path) -> None:
     weights = source(tmp_path / "source")
 
-    def job(folder: str, work: Path | None, stop: int = -1) -> tuple[Job[GptqSettings], list[int]]:
+    def job(folder: str, work: Path | None, stop: int = -1) -> tuple[Job[GptqSettings], Heard]:
         shutil.rmtree(tmp_path / folder, ignore_errors=True)
         (tmp_path / folder).mkdir()
-        seen: list[int] = []
-        report = stop_at(stop, seen)
+        heard = stop_at(stop)
         settings = GptqSettings(format="gptq", head="quantized")
-        return Job(weights, settings, tmp_path / folder, PROBE, CALIBRATION, report, work), seen  # type: ignore[arg-type]
+        return Job(weights, settings, tmp_path / folder, PROBE, CALIBRATION, heard, work), heard
 
     whole, _ = job("whole", None)
     written = write(whole)
     work = tmp_path / "work"
     for stop in (0, 1, 0):  # the last: before the head
-        stopped, seen = job("stopped", work, stop)
+        stopped, _ = job("stopped", work, stop)
         with pytest.raises(Stop):
             write(stopped)
-    assert Progress(work).solved == 2
-    resumed, seen = job("stopped", work)
+    assert WorkFolder(work).solved == 2
+    resumed, heard = job("stopped", work)
     again = write(resumed)
-    assert seen == [0]  # the head only
+    assert [done for _, done, _ in heard.steps] == [0]  # the head only
     assert hash_files(tmp_path / "stopped") == hash_files(tmp_path / "whole")
     assert again.notes == written.notes
     assert (again.logits == written.logits).all()
@@ -101,20 +100,20 @@ def test_work_for_something_else_is_thrown_away(inputs: Inputs, tmp_path: Path) 
 
 
 def test_an_error_leaves_nothing(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def report(_what: str, done: int, _total: int) -> None:
+    def fail(done: int) -> None:
         if done == 1:
             raise QuantizationError("as if a layer could not be solved")
 
     with pytest.raises(QuantizationError):
-        convert(inputs, VARIANT, tmp_path / "out", report=report)
+        convert(inputs, VARIANT, tmp_path / "out", progress=Heard(fail))
     assert not list((tmp_path / "out").rglob(".*"))
 
 
 def test_two_processes_do_not_share_a_target(inputs: Inputs, tmp_path: Path) -> None:
-    def report(_what: str, done: int, _total: int) -> None:
+    def convert_too(_done: int) -> None:
         with pytest.raises(ArtifactError, match="another process is at work on it"):
             convert(inputs, VARIANT, tmp_path / "out")
         raise Stop
 
     with pytest.raises(Stop):
-        convert(inputs, VARIANT, tmp_path / "out", report=report)
+        convert(inputs, VARIANT, tmp_path / "out", progress=Heard(convert_too))

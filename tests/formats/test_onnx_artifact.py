@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from heard import Heard
 from onnx_models import FP32, PROBE, SHAPE, convert, source
 from tiny import random_weights
 
@@ -125,10 +126,10 @@ def test_tensor_bytes_count_codes_scales_and_fp32(artifact: Path) -> None:
 
 
 def test_progress_is_reported(weights: WeightFiles, tmp_path: Path) -> None:
-    steps: list[tuple[str, int, int]] = []
+    heard = Heard()
     settings = OnnxSettings(format="onnx")
-    write(Job(weights, settings, tmp_path / "artifact", PROBE, report=lambda *step: steps.append(step)))
-    assert steps == [("embeddings", 0, 1), ("layer", 0, 2), ("layer", 1, 2), ("head", 0, 1)]
+    write(Job(weights, settings, tmp_path / "artifact", PROBE, progress=heard))
+    assert heard.steps == [("embeddings", 0, 1), ("layer", 0, 2), ("layer", 1, 2), ("head", 0, 1)]
 
 
 @pytest.mark.parametrize("opener", [read, lambda folder: open_runtime(folder, threads=1)], ids=["reader", "runtime"])

@@ -28,10 +28,12 @@ for arguments in json.loads(sys.argv[1]):
 OPEN = """
 import sys
 from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.core.progress import Notices
 from pythia_quant.model.source import open_source
+from rich.console import Console
 for revision in sys.argv[2:]:
     try:
-        open_source(sys.argv[1], revision, print)
+        open_source(sys.argv[1], revision, Notices(Console()))
     except PythiaQuantError as error:
         print(error)
 """

@@ -33,7 +33,7 @@ def write(job: Job[BnbSettings]) -> Written:
 
     forward.embed(write_unquantized(EMBEDDING))
     for index in range(architecture.layers):
-        job.report("layer", index, architecture.layers)
+        job.progress.step("layer", index, architecture.layers)
         weights: dict[str, Tensor] = {}
         for name in layer_tensor_names(architecture):
             full_name = f"{layer_name(index)}.{name}"

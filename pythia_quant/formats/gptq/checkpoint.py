@@ -20,8 +20,8 @@ from pythia_quant.quantizers.calibration import AGAIN
 _REACHED = "reached.json"
 
 
-class Progress:
-    """A folder that holds a conversion's state after its last solved layer.
+class WorkFolder:
+    """Holds a conversion's state after its last solved layer.
 
     A layer counts as solved when the file that says so is renamed into place; all else may be half-written. Beside it
     are, for each solved layer, ``layer-N.safetensors`` and ``layer-N.json``, and for the next the folder ``before-N``.

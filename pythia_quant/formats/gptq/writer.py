@@ -14,7 +14,7 @@ from torch import Tensor
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import QuantizationError
 from pythia_quant.formats.format import Costs
-from pythia_quant.formats.gptq.checkpoint import Progress
+from pythia_quant.formats.gptq.checkpoint import WorkFolder
 from pythia_quant.formats.gptq.packing import pack
 from pythia_quant.formats.gptq.reader import QUANTIZE_CONFIG, for_auto_gptq
 from pythia_quant.formats.gptq.solver import SolvedLayer, solve_head, solve_layer
@@ -50,12 +50,12 @@ def write(job: Job[GptqSettings]) -> Written:
     """
     check_calibration(job)
     check_head(job)
-    work = job.work or job.folder / ".work"
-    progress = Progress(work)
-    _solve(job, progress)
-    written = _assemble(job, progress)
+    folder = job.work or job.folder / ".work"
+    work = WorkFolder(folder)
+    _solve(job, work)
+    written = _assemble(job, work)
     if job.work is None:
-        shutil.rmtree(work)
+        shutil.rmtree(folder)
     return written
 
 
@@ -113,29 +113,29 @@ def _inputs(architecture: Architecture) -> int:
     return max(sum(size[name] for name in update.outer) for update in architecture.updates)
 
 
-def _solve(job: Job[GptqSettings], progress: Progress) -> None:
+def _solve(job: Job[GptqSettings], work: WorkFolder) -> None:
     """Solve the layers that are not, each with the windows that those before it have been run on."""
     architecture = job.source.architecture
-    if progress.solved is None:
-        before = progress.fresh(0)
+    if work.solved is None:
+        before = work.fresh(0)
         table = to_dtype(EMBEDDING, job.source.read(EMBEDDING), torch.float16)
         calibration.begin(before, job.calibration, table, original=job.settings.correction == "full")
         forward = Forward(architecture, job.probe)
         forward.embed(table)
         np.save(before / _PROBE, forward.hidden.numpy())
-        progress.reach(0)
+        work.reach(0)
     what = "layer"
-    for index in range(progress.solved or 0, architecture.layers):
-        job.report(what, index, architecture.layers)
+    for index in range(work.solved or 0, architecture.layers):
+        job.progress.step(what, index, architecture.layers)
         layer = read_layer(job.source, index)
         equalize(architecture, layer)
-        following = progress.fresh(index + 1)
-        before = progress.before(index)
+        following = work.fresh(index + 1)
+        before = work.before(index)
         solved = solve_layer(job.settings, architecture, before, following, layer, layer_name(index))
         probe = _probe(job, before)
         np.save(following / _PROBE, layer_forward(architecture, solved.weights(), probe).numpy())
-        progress.save_layer(index, _stored(solved, layer_name(index)), solved.notes)
-        progress.reach(index + 1)
+        work.save_layer(index, _stored(solved, layer_name(index)), solved.notes)
+        work.reach(index + 1)
         what = f"layer (the last one's error {_gain(solved.notes):.2f} of rounding's)"
 
 
@@ -159,7 +159,7 @@ def _stored(solved: SolvedLayer, prefix: str) -> dict[str, Tensor]:
     return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 
 
-def _assemble(job: Job[GptqSettings], progress: Progress) -> Written:
+def _assemble(job: Job[GptqSettings], work: WorkFolder) -> Written:
     """Write the artifact from the solved layers and what is kept, or solved, outside them."""
     source, architecture = job.source, job.source.architecture
     writer = ShardWriter(job.folder)
@@ -172,10 +172,10 @@ def _assemble(job: Job[GptqSettings], progress: Progress) -> Written:
     keep(EMBEDDING)
     linears: dict[str, object] = {}
     for index in range(architecture.layers):
-        for name, tensor in progress.tensors(index):
+        for name, tensor in work.tensors(index):
             writer.add(name, tensor)
-        linears |= {f"{layer_name(index)}.{name}": note for name, note in progress.notes(index).items()}
-    before = progress.before(architecture.layers)
+        linears |= {f"{layer_name(index)}.{name}": note for name, note in work.notes(index).items()}
+    before = work.before(architecture.layers)
     forward = Forward(architecture, job.probe)
     forward.hidden = _probe(job, before)
     norm = {f"final_layer_norm.{part}": keep(f"{FINAL_NORM}.{part}") for part in ("weight", "bias")}
@@ -183,7 +183,7 @@ def _assemble(job: Job[GptqSettings], progress: Progress) -> Written:
     if job.settings.head == "fp16":
         head = keep(HEAD)
     else:
-        job.report("head", 0, 1)
+        job.progress.step("head", 0, 1)
         original = {
             f"final_layer_norm.{part}": source.read(f"{FINAL_NORM}.{part}").float() for part in ("weight", "bias")
         }

@@ -53,12 +53,12 @@ def write(job: Job[OnnxSettings]) -> Written:
     path.parent.mkdir(parents=True)
     forward = Forward(shape, job.probe)
     with ExternalWriter(path) as data:
-        job.report("embeddings", 0, 1)
+        job.progress.step("embeddings", 0, 1)
         table = _embeddings(data, source.read(checkpoint.EMBEDDING), settings.of_embeddings())
         forward.hidden = _rows(table, job.probe.flatten()).view(*job.probe.shape, -1)
         del table
         for index in range(shape.layers):
-            job.report("layer", index, shape.layers)
+            job.progress.step("layer", index, shape.layers)
             layer, weigh = _rounded(source, index) if job.codes is None else _solved(job.codes, index)
             _layer(data, settings, shape, index, layer, weigh)
             forward.layer(layer)
@@ -66,7 +66,7 @@ def write(job: Job[OnnxSettings]) -> Written:
         gain, bias = (source.read(f"{checkpoint.FINAL_NORM}.{part}").float() for part in ("weight", "bias"))
         data.add(f"{nodes.FINAL_NORM}.weight", gain)
         data.add(f"{nodes.FINAL_NORM}.bias", bias)
-        job.report("head", 0, 1)
+        job.progress.step("head", 0, 1)
         product = nodes.head(settings, shape)
         head = _quantize(source.read(checkpoint.HEAD), product.choice)
         _add_product(data, product, [head], dim=0)
