@@ -27,7 +27,6 @@ def test_the_families_have_the_sizes_and_revisions_that_were_published() -> None
     counts = {member.family: len(member.steps) for member in members}
     assert counts == {"": 154, "-deduped": 154, "-v0": 143, "-deduped-v0": 143}
     assert members[0].steps[:12] == (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
-    assert suite.tokens_seen(143_000) == 299_892_736_000
 
 
 @pytest.mark.parametrize(

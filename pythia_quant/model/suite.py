@@ -15,9 +15,6 @@ from pythia_quant.core.text import short
 
 ORGANIZATION = "EleutherAI"
 
-TOKENS_PER_STEP = 2_097_152
-"""Tokens in one training step: 1,024 sequences of 2,048."""
-
 CONTEXT = 2048
 
 LAST_STEP = 143_000
@@ -88,11 +85,6 @@ def members() -> list[Member]:
         for size in SIZES.values()
         if not (family.endswith("-v0") and size.name in ("14m", "31m"))
     ]
-
-
-def tokens_seen(step: int) -> int:
-    """Return the number of training tokens a model had seen at `step`."""
-    return step * TOKENS_PER_STEP
 
 
 def resolve(repo_id: str) -> tuple[str, str | None]:

@@ -30,7 +30,7 @@ _HEAD_ROWS = 8192
 
 @dataclass(frozen=True)
 class SolvedLayer:
-    """A layer as it is stored.
+    """A layer as it is stored, or what is solved of it.
 
     Attributes:
         integers: of its linear layers, by their names within the layer.
@@ -46,6 +46,10 @@ class SolvedLayer:
         """Return what a reader will get, fp32."""
         dequantized = {f"{name}.weight": quantized.dequantize() for name, quantized in self.integers.items()}
         return dequantized | {name: tensor.float() for name, tensor in self.kept.items()}
+
+    def __or__(self, other: SolvedLayer) -> SolvedLayer:
+        """Return both."""
+        return SolvedLayer(self.integers | other.integers, self.kept | other.kept, self.notes | other.notes)
 
 
 def options(settings: GptqSettings) -> gptq.Options:
@@ -77,66 +81,96 @@ def solve_layer(
     Raises:
         QuantizationError: inputs are not finite, no damping helps, or a bias or scale does not fit fp16.
     """
-    solver = _Solver(settings, layer, where)
+    solver = _Solver(settings, _on_device(layer), where)
+    solved = solver.norms()
     between = [following / f"after-update-{number}" for number in range(1, len(architecture.updates))]
     for update, (start, end) in zip(architecture.updates, pairwise((before, *between, following)), strict=True):
         end.mkdir(exist_ok=True)
         windows = Calibration(architecture, start, end)
-        solver.inner(update, windows)
-        solver.outer(update, windows)
-        windows.advance(update, solver.so_far())
+        solved |= solver.inner(update, windows, solver.stored(solved))
+        solved |= solver.outer(update, windows, solver.stored(solved))
+        windows.advance(update, solver.stored(solved))
     for folder in between:
         shutil.rmtree(folder)
-    return SolvedLayer(solver.integers, solver.kept, solver.notes)
+    return solved
 
 
+@dataclass(frozen=True)
 class _Solver:
-    """The steps of :func:`solve_layer`, and what they find."""
+    """Solves some linear layers of a layer at a time.
 
-    def __init__(self, settings: GptqSettings, layer: LayerWeights, where: str) -> None:
-        self._settings, self._where = settings, where
-        self._centered = settings.correction != "none"
-        self._layer = _on_device(layer)
-        self.integers: dict[str, Quantized] = {}
-        self.notes: dict[str, dict[str, Any]] = {}
-        self.kept: dict[str, Tensor] = {}
-        for name, tensor in layer.items():
-            if "layernorm" in name:
-                self._keep(name, tensor)
+    Attributes:
+        settings: how.
+        layer: the layer's fp32 tensors, equalized, where they are computed with.
+        where: the layer's name, for errors.
+    """
 
-    def inner(self, update: Update, calibration: Calibration) -> None:
-        norm = NORM_OF[update.inner[0]]
-        moments = calibration.normalized(norm, self._layer, self.so_far(), centered=self._centered)
-        rows = {name: len(self._layer[f"{name}.weight"]) for name in update.inner}
-        weight = torch.cat([self._layer[f"{name}.weight"] for name in rows])
-        errors = self._settings.correction == "full"
-        solution = self._solve(weight, moments, weight @ moments.cross() if errors else None, update.inner)
-        shift = self._shift(solution, weight, moments, weight @ moments.mean_error if errors else None)
-        start = 0
-        for name, count in rows.items():
-            part = slice(start, start + count)
-            self._store(name, solution.quantized.rows(part), solution, part)
-            self._keep(f"{name}.bias", self._layer[f"{name}.bias"] + shift[part])
-            start += count
+    settings: GptqSettings
+    layer: LayerWeights
+    where: str
 
-    def outer(self, update: Update, calibration: Calibration) -> None:
-        moments = calibration.outer(update, self._layer, self.so_far(), centered=self._centered)
-        widths = {name: self._layer[f"{name}.weight"].shape[1] for name in update.outer}
-        weight = torch.cat([self._layer[f"{name}.weight"] for name in widths], dim=1)
-        errors = self._settings.correction == "full"
-        cross = moments.cross() if errors else None
-        solution = self._solve(weight, moments, cross, update.outer, tuple(widths.values()))
-        shift = self._shift(solution, weight, moments, moments.mean_error if errors else None)
-        start = 0
-        for name, count in widths.items():
-            self._store(name, solution.quantized.columns(slice(start, start + count)), solution, slice(None))
-            # The first bias takes the shift of all: equalizing has added the other biases to it.
-            self._keep(f"{name}.bias", self._layer[f"{name}.bias"] + (0 if start else shift))
-            start += count
+    def norms(self) -> SolvedLayer:
+        """Return the norms as they are stored."""
+        gains = {name: tensor for name, tensor in self.layer.items() if "layernorm" in name}
+        return SolvedLayer({}, self._in_fp16(gains), {})
 
-    def so_far(self) -> dict[str, Tensor]:
+    def stored(self, solved: SolvedLayer) -> dict[str, Tensor]:
         """Return the layer with what is solved as it will be read, and the rest as it was."""
-        return self._layer | _on_device(SolvedLayer(self.integers, self.kept, {}).weights())
+        return {**self.layer, **_on_device(solved.weights())}
+
+    def inner(self, update: Update, windows: Calibration, stored: LayerWeights) -> SolvedLayer:
+        """Solve an update's inner linear layers, their rows below each other.
+
+        Args:
+            update: which.
+            windows: before the update.
+            stored: the layer, with what is solved before as it will be read.
+        """
+        norm = NORM_OF[update.inner[0]]
+        moments = windows.normalized(norm, self.layer, stored, centered=self._centered)
+        weights = self._weights(update.inner)
+        weight = torch.cat(list(weights.values()))
+        solution = self._solve(weight, moments, weight @ moments.cross() if self._makes_up else None, update.inner)
+        shift = self._shift(solution, weight, moments, weight @ moments.mean_error if self._makes_up else None)
+        integers, biases, notes = {}, {}, {}
+        start = 0
+        for name, part in weights.items():
+            rows = slice(start, start + len(part))
+            integers[name] = solution.quantized.rows(rows).cpu()
+            notes[name] = note([solution], rows)
+            biases[f"{name}.bias"] = self.layer[f"{name}.bias"] + shift[rows]
+            start = rows.stop
+        return SolvedLayer(integers, self._in_fp16(biases), notes)
+
+    def outer(self, update: Update, windows: Calibration, stored: LayerWeights) -> SolvedLayer:
+        """Solve an update's outer linear layers, their columns side by side; for the arguments see :meth:`inner`."""
+        moments = windows.outer(update, self.layer, stored, centered=self._centered)
+        weights = self._weights(update.outer)
+        widths = tuple(part.shape[1] for part in weights.values())
+        weight = torch.cat(list(weights.values()), dim=1)
+        solution = self._solve(weight, moments, moments.cross() if self._makes_up else None, update.outer, widths)
+        shift = self._shift(solution, weight, moments, moments.mean_error if self._makes_up else None)
+        integers, biases, notes = {}, {}, {}
+        start = 0
+        for name, width in zip(weights, widths, strict=True):
+            integers[name] = solution.quantized.columns(slice(start, start + width)).cpu()
+            notes[name] = note([solution], slice(None))
+            # The first bias takes the shift of all: equalizing has added the other biases to it.
+            biases[f"{name}.bias"] = self.layer[f"{name}.bias"] + (0 if start else shift)
+            start += width
+        return SolvedLayer(integers, self._in_fp16(biases), notes)
+
+    @property
+    def _centered(self) -> bool:
+        return self.settings.correction != "none"
+
+    @property
+    def _makes_up(self) -> bool:
+        """Whether to make up for the errors of the layers before."""
+        return self.settings.correction == "full"
+
+    def _weights(self, names: tuple[str, ...]) -> dict[str, Tensor]:
+        return {name: self.layer[f"{name}.weight"] for name in names}
 
     def _solve(
         self,
@@ -146,9 +180,9 @@ class _Solver:
         names: tuple[str, ...],
         parts: tuple[int, ...] = (),
     ) -> gptq.Solution:
-        where = f"{self._where}.{' and '.join(names)}"
+        where = f"{self.where}.{' and '.join(names)}"
         check_finite(moments, where)
-        return located(where, weight, moments.hessian(), options(self._settings), cross, parts)
+        return located(where, weight, moments.hessian(), options(self.settings), cross, parts)
 
     def _shift(self, solution: gptq.Solution, weight: Tensor, moments: Moments, errors: Tensor | None) -> Tensor:
         """Return what the bias must change by for outputs that are right on average, fp32 [out]."""
@@ -157,12 +191,8 @@ class _Solver:
         shift = (weight - solution.quantized.dequantize()) @ moments.mean
         return shift if errors is None else shift + errors
 
-    def _store(self, name: str, integers: Quantized, solution: gptq.Solution, rows: slice) -> None:
-        self.integers[name] = integers.cpu()
-        self.notes[name] = note([solution], rows)
-
-    def _keep(self, name: str, tensor: Tensor) -> None:
-        self.kept[name] = to_dtype(f"{self._where}.{name}", tensor.cpu(), torch.float16)
+    def _in_fp16(self, tensors: LayerWeights) -> dict[str, Tensor]:
+        return {name: to_dtype(f"{self.where}.{name}", tensor.cpu(), torch.float16) for name, tensor in tensors.items()}
 
 
 def _on_device(weights: LayerWeights) -> dict[str, Tensor]:

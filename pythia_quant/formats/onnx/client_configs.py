@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pythia_quant.formats.onnx import names
 from pythia_quant.formats.onnx.rotary import kept_head_size
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.config import TRANSFORMERS_JS, special_tokens
@@ -56,6 +57,7 @@ def _genai(architecture: Architecture, model: Path, generation: Mapping[str, Any
         for name, types in _SEARCH.items()
         if type(generation.get(name)) in types  # not isinstance: True is no number here
     }
+    past, present = names.past("%d"), names.present("%d")
     return {
         "model": {
             "type": "decoder",
@@ -70,15 +72,15 @@ def _genai(architecture: Architecture, model: Path, generation: Mapping[str, Any
                 "num_key_value_heads": architecture.heads,
                 "num_hidden_layers": architecture.layers,
                 "inputs": {
-                    "input_ids": "input_ids",
-                    "attention_mask": "attention_mask",
-                    "past_key_names": "past_key_values.%d.key",
-                    "past_value_names": "past_key_values.%d.value",
+                    "input_ids": names.IDS,
+                    "attention_mask": names.MASK,
+                    "past_key_names": past[0],
+                    "past_value_names": past[1],
                 },
                 "outputs": {
-                    "logits": "logits",
-                    "present_key_names": "present.%d.key",
-                    "present_value_names": "present.%d.value",
+                    "logits": names.LOGITS,
+                    "present_key_names": present[0],
+                    "present_value_names": present[1],
                 },
             },
         },

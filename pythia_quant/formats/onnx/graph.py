@@ -8,12 +8,12 @@ are those that onnxruntime-genai, transformers.js and optimum expect.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from pythia_quant.formats.onnx import nodes
+from pythia_quant.formats.onnx import names, nodes
 from pythia_quant.formats.onnx.data_file import MARK_KEY, SETTINGS_KEY
 from pythia_quant.formats.onnx.nodes import MICROSOFT, OFFSETS, Nodes
 from pythia_quant.formats.onnx.rotary import channels_of_head, kept_head_size, rotary_tables
@@ -68,21 +68,21 @@ class _Graph(Nodes):
         cosines, sines = rotary_tables(architecture)
         self.constant("rotary_cosines", cosines.numpy())
         self.constant("rotary_sines", sines.numpy())
-        self.constant("num_logits_to_keep", np.array(0))
+        self.constant(names.LOGITS_TO_KEEP, np.array(0))
 
     def embed(self) -> str:
         """Look the tokens up."""
         choice, name = self._settings.of_embeddings(), nodes.EMBEDDINGS
         if choice.weights == "fp32":
-            return self.add("Gather", [f"{name}.weight", "input_ids"], "embedded")
+            return self.add("Gather", [f"{name}.weight", names.IDS], names.EMBEDDED)
         size = choice.block_size
         if choice.weights == "int4":
-            inputs = [f"{name}.codes", "input_ids", f"{name}.scales"]
-            return self.add("GatherBlockQuantized", inputs, "embedded", bits=4, block_size=size)
+            inputs = [f"{name}.codes", names.IDS, f"{name}.scales"]
+            return self.add("GatherBlockQuantized", inputs, names.EMBEDDED, bits=4, block_size=size)
         # The same in standard operators: the browser build of transformers.js lacks that one.
-        codes = self.add("Gather", [f"{name}.codes", "input_ids"], "embedded_codes")
-        scales = self.add("Gather", [f"{name}.scales", "input_ids"], "embedded_scales")
-        return self.add("DequantizeLinear", [codes, scales], "embedded", axis=-1, block_size=size)
+        codes = self.add("Gather", [f"{name}.codes", names.IDS], "embedded_codes")
+        scales = self.add("Gather", [f"{name}.scales", names.IDS], "embedded_scales")
+        return self.add("DequantizeLinear", [codes, scales], names.EMBEDDED, axis=-1, block_size=size)
 
     def lengths(self) -> None:
         """Add what all layers share: how many tokens there are with this run's, in each row and in the longest.
@@ -90,14 +90,14 @@ class _Graph(Nodes):
         The attention operator takes a row's tokens to be its first, so rows may be padded on the right only. On the
         left, an index is out of range, and the run fails in the node with that name.
         """
-        counts = self.add("ReduceSum", ["attention_mask", self._last_axis()], "token_counts", keepdims=0)
+        counts = self.add("ReduceSum", [names.MASK, self._last_axis()], "token_counts", keepdims=0)
         one, place = self.constant("one", np.array([1])), self.constant("first_place", np.array(0))
-        first = self.add("Gather", ["attention_mask", place], "first_mask", axis=1)
+        first = self.add("Gather", [names.MASK, place], "first_mask", axis=1)
         masked = self.add("Sub", [one, first], "first_is_masked")
         checked = self.add("Gather", [one, masked], "rows_must_not_be_padded_on_the_left")
         last = self.add("Sub", [counts, checked], "last_tokens")
         self.add("Cast", [last], "seqlens_k", to=TensorProto.INT32)
-        length = self.add("Shape", ["attention_mask"], "mask_length", start=1)
+        length = self.add("Shape", [names.MASK], "mask_length", start=1)
         scalar = self.add("Squeeze", [length], "mask_length_scalar")
         self.add("Cast", [scalar], "total_length", to=TensorProto.INT32)
 
@@ -108,7 +108,7 @@ class _Graph(Nodes):
         return self._sequential(index, hidden)
 
     def _parallel(self, index: int, hidden: str) -> str:
-        at, d = f"layers.{index}", self._shape.width
+        at, d = names.within(index), self._shape.width
         normed = self._normed(index, nodes.NORMS[0], hidden, f"{at}.normed")
         first = [self.product(product, normed) for product in nodes.inner(self._settings, self._shape, index)]
         if len(first) == 1:
@@ -126,10 +126,10 @@ class _Graph(Nodes):
             change = self.product(last[0], attended)
             hidden = self.add("Add", [hidden, change], f"{at}.with_attention")
             change = self.product(last[1], activated, OFFSETS[self._shape.activation])
-        return self.add("Add", [hidden, change], f"{at}.hidden")
+        return self.add("Add", [hidden, change], names.hidden(index))
 
     def _sequential(self, index: int, hidden: str) -> str:
-        at = f"layers.{index}"
+        at = names.within(index)
         mixed, expand = nodes.inner(self._settings, self._shape, index)
         dense, contract = nodes.outer(self._settings, self._shape, index)
         normed = self._normed(index, nodes.NORMS[0], hidden, f"{at}.normed")
@@ -138,14 +138,14 @@ class _Graph(Nodes):
         normed = self._normed(index, nodes.NORMS[1], hidden, f"{at}.normed_again")
         activated = self._activated(index, self.product(expand, normed))
         change = self.product(contract, activated, OFFSETS[self._shape.activation])
-        return self.add("Add", [hidden, change], f"{at}.hidden")
+        return self.add("Add", [hidden, change], names.hidden(index))
 
     def _normed(self, index: int, norm: str, hidden: str, result: str) -> str:
         gain = nodes.norm_gain(self._shape, index, norm)
         return self.add("LayerNormalization", [hidden, gain], result, **self._epsilon())
 
     def _activated(self, index: int, inputs: str) -> str:
-        result, kind = f"layers.{index}.activated", self._shape.activation
+        result, kind = f"{names.within(index)}.activated", self._shape.activation
         if kind == "relu":
             return self.add("Relu", [inputs], result)
         return self.add("Gelu", [inputs], result, approximate="none" if kind == "gelu" else "tanh")
@@ -153,26 +153,26 @@ class _Graph(Nodes):
     def logits(self, hidden: str) -> None:
         """Add the end. The slice keeps the last positions, or all when `num_logits_to_keep` is 0."""
         axis = self.constant("sequence_axis", np.array([1]))
-        negative = self.add("Neg", ["num_logits_to_keep"], "first_kept")
+        negative = self.add("Neg", [names.LOGITS_TO_KEEP], "first_kept")
         start = self.add("Unsqueeze", [negative, self.constant("first_axis", np.array([0]))], "first_kept_1d")
         kept = self.add("Slice", [hidden, start, self.constant("end", np.array([_END])), axis], "kept")
         parameters = [f"{nodes.FINAL_NORM}.weight", f"{nodes.FINAL_NORM}.bias"]
         normed = self.add("LayerNormalization", [kept, *parameters], "final_normed", **self._epsilon())
         self.product(nodes.head(self._settings, self._shape), normed)
-        self.nodes[-1].output[0] = "logits"
+        self.nodes[-1].output[0] = names.LOGITS
 
     def _epsilon(self) -> dict[str, float]:
         return {"axis": -1, "epsilon": self._shape.norm_epsilon}
 
     def _attention(self, index: int, query_key_value: str) -> str:
-        past = [f"past_key_values.{index}.{part}" for part in ("key", "value")]
-        results = [f"layers.{index}.attended", *(f"present.{index}.{part}" for part in ("key", "value"))]
+        at = names.within(index)
+        results = [f"{at}.attended", *names.present(index)]
         heads = {"num_heads": self._shape.heads, "kv_num_heads": self._shape.heads}
-        inputs = ["", "", *past, "seqlens_k", "total_length", "rotary_cosines", "rotary_sines"]
+        inputs = ["", "", *names.past(index), "seqlens_k", "total_length", "rotary_cosines", "rotary_sines"]
         size, kept = self._shape.head_size, kept_head_size(self._shape)
         if kept == size:
             return self.add("GroupQueryAttention", [query_key_value, *inputs], *results, do_rotary=1, **heads)
-        at, channels = f"layers.{index}", channels_of_head(self._shape)
+        channels = channels_of_head(self._shape)
         widened = self._gathered(query_key_value, f"{at}.widened", 3 * self._shape.heads, size, channels)
         results[0] = f"{at}.attended_wide"
         scale = size**-0.5
@@ -193,24 +193,26 @@ class _Graph(Nodes):
 
 def _inputs(architecture: Architecture) -> list[ValueInfoProto]:
     integers: dict[str, list[Dimension]] = {
-        "input_ids": ["batch_size", "sequence_length"],
-        "attention_mask": ["batch_size", "total_sequence_length"],
-        "num_logits_to_keep": [],  # also an initializer: an input that may be left out
+        names.IDS: ["batch_size", "sequence_length"],
+        names.MASK: ["batch_size", "total_sequence_length"],
+        names.LOGITS_TO_KEEP: [],  # also an initializer: an input that may be left out
     }
     infos = [helper.make_tensor_value_info(name, TensorProto.INT64, dims) for name, dims in integers.items()]
-    return infos + _cache_infos(architecture, "past_key_values", "past_sequence_length")
+    return infos + _cache_infos(architecture, names.past, "past_sequence_length")
 
 
 def _outputs(architecture: Architecture) -> list[ValueInfoProto]:
     dims: list[Dimension] = ["batch_size", "logits_length", architecture.vocabulary]
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, dims)
-    return [logits, *_cache_infos(architecture, "present", "total_sequence_length")]
+    logits = helper.make_tensor_value_info(names.LOGITS, TensorProto.FLOAT, dims)
+    return [logits, *_cache_infos(architecture, names.present, "total_sequence_length")]
 
 
-def _cache_infos(architecture: Architecture, prefix: str, length: str) -> list[ValueInfoProto]:
+def _cache_infos(
+    architecture: Architecture, names_of: Callable[[int], tuple[str, str]], length: str
+) -> list[ValueInfoProto]:
     dims: list[Dimension] = ["batch_size", architecture.heads, length, kept_head_size(architecture)]
     return [
-        helper.make_tensor_value_info(f"{prefix}.{layer}.{part}", TensorProto.FLOAT, dims)
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
         for layer in range(architecture.layers)
-        for part in ("key", "value")
+        for name in names_of(layer)
     ]

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from pythia_quant.formats.onnx import names
 from pythia_quant.model.architecture import CONTRACT, DENSE, EXPAND, MIXED, Activation, Architecture
 from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 
@@ -51,12 +52,12 @@ def inner(settings: OnnxSettings, architecture: Architecture, layer: int) -> lis
     d, m = architecture.width, architecture.mlp_width
     rows = {MIXED: 3 * d, EXPAND: m}
     single = [
-        Product(f"layers.{layer}.{name}", (name,), settings.of_linear(layer, name), count, d, bias=True)
+        Product(f"{names.within(layer)}.{name}", (name,), settings.of_linear(layer, name), count, d, bias=True)
         for name, count in rows.items()
     ]
     if not _mergeable(architecture, single):
         return single
-    return [Product(f"layers.{layer}.inner", tuple(rows), single[0].choice, 3 * d + m, d, bias=True)]
+    return [Product(f"{names.within(layer)}.inner", tuple(rows), single[0].choice, 3 * d + m, d, bias=True)]
 
 
 def outer(settings: OnnxSettings, architecture: Architecture, layer: int) -> list[Product]:
@@ -68,12 +69,14 @@ def outer(settings: OnnxSettings, architecture: Architecture, layer: int) -> lis
     columns = {DENSE: d, CONTRACT: m}
     biased = {DENSE} if architecture.parallel_residual else {DENSE, CONTRACT}
     single = [
-        Product(f"layers.{layer}.{name}", (name,), settings.of_linear(layer, name), d, count, bias=name in biased)
+        Product(
+            f"{names.within(layer)}.{name}", (name,), settings.of_linear(layer, name), d, count, bias=name in biased
+        )
         for name, count in columns.items()
     ]
     if not _mergeable(architecture, single):
         return single
-    return [Product(f"layers.{layer}.outer", tuple(columns), single[0].choice, d, d + m, bias=True)]
+    return [Product(f"{names.within(layer)}.outer", tuple(columns), single[0].choice, d, d + m, bias=True)]
 
 
 def head(settings: OnnxSettings, architecture: Architecture) -> Product:
@@ -83,7 +86,7 @@ def head(settings: OnnxSettings, architecture: Architecture) -> Product:
 
 def norm_gain(architecture: Architecture, layer: int, norm: str) -> str:
     """Return the name of the gain of one of a layer's `NORMS`; with a parallel residual they have one in common."""
-    return f"layers.{layer}.{'norm' if architecture.parallel_residual else norm}.gain"
+    return f"{names.within(layer)}.{'norm' if architecture.parallel_residual else norm}.gain"
 
 
 def _mergeable(architecture: Architecture, products: list[Product]) -> bool:

@@ -13,6 +13,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError, BenchmarkError
+from pythia_quant.formats.onnx import names
 from pythia_quant.formats.onnx.data_file import StoredModel
 from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.kernel_check import exact_products
@@ -61,8 +62,8 @@ def cut(model: ModelProto, begin: str | None, end: str) -> ModelProto:
 
 def in_layers(model: ModelProto, layers: int) -> Sequence[ModelProto]:
     """Cut a model of this program into its embedding, each of its layers, and its end."""
-    places = ["embedded", *(f"layers.{index}.hidden" for index in range(layers)), "logits"]
-    return [cut(model, begin, end) for begin, end in zip([None, *places], places, strict=False)]
+    seams = names.seams(layers)
+    return [cut(model, begin, end) for begin, end in zip([None, *seams[:-1]], seams, strict=True)]
 
 
 # Measured on prompts of 512 and 2,048 tokens in the 70m and 160m shapes: smaller pieces waste matrix units, larger ones
@@ -176,10 +177,10 @@ class _Sequence:
         self._mask = np.ones((1, capacity), np.int64)
         dims = [1, shape.heads, capacity, kept_head_size(shape)]
         for layer in range(shape.layers):
-            for part in ("key", "value"):
+            for past, present in zip(names.past(layer), names.present(layer), strict=True):
                 buffer = ort.OrtValue.ortvalue_from_shape_and_type(dims, np.float32)
-                self._binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", buffer)
-                self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)
+                self._binding.bind_ortvalue_input(past, buffer)
+                self._binding.bind_ortvalue_output(present, buffer)
 
     def feed(self, ids: Tensor, logits: Tensor) -> None:
         """Append tokens, int64 [tokens], and fill `logits`, fp32 [kept, vocabulary], for the last `kept` of them.
@@ -190,12 +191,12 @@ class _Sequence:
         total = self._length + len(ids)
         check_capacity(total, self._capacity)
         kept = len(logits)
-        self._binding.bind_cpu_input("input_ids", ids[None].numpy())
-        self._binding.bind_cpu_input("attention_mask", self._mask[:, :total])
+        self._binding.bind_cpu_input(names.IDS, ids[None].numpy())
+        self._binding.bind_cpu_input(names.MASK, self._mask[:, :total])
         # An input that may be left out is refused by bind_cpu_input.
-        self._binding.bind_ortvalue_input("num_logits_to_keep", ort.OrtValue.ortvalue_from_numpy(np.array(kept)))
+        self._binding.bind_ortvalue_input(names.LOGITS_TO_KEEP, ort.OrtValue.ortvalue_from_numpy(np.array(kept)))
         dims = [1, kept, self._vocabulary]
-        self._binding.bind_output("logits", "cpu", 0, np.float32, dims, logits.data_ptr())
+        self._binding.bind_output(names.LOGITS, "cpu", 0, np.float32, dims, logits.data_ptr())
         self._session.run_with_iobinding(self._binding)
         self._length = total
 
@@ -244,29 +245,30 @@ class OnnxLayers:
 
     def embedding(self) -> Stage:
         """Load the first piece."""
-        return self._session(self._pieces[0])
+        return self._piece(0)
 
     def stage(self, index: int) -> Stage:
         """Load a layer's piece."""
-        return self._session(self._pieces[index + 1])
+        return self._piece(index + 1)
 
     def head(self) -> Stage:
         """Load the last piece, the final norm included."""
-        run = self._session(self._pieces[-1])
+        run = self._piece(self.stages + 1)
         return lambda hidden: run(hidden[None])[0]
 
-    def _session(self, piece: ModelProto) -> Stage:
-        session = open_session(piece, self._stored, self._threads)
-        wanted = {entry.name for entry in session.get_inputs()}
-        past = [name for name in wanted if name.startswith("past_key_values.")]
-        (entered,) = wanted - {*past, "attention_mask", "num_logits_to_keep"}
+    def _piece(self, index: int) -> Stage:
+        """Load a piece: the embedding, a layer, or the end."""
+        session = open_session(self._pieces[index], self._stored, self._threads)
+        inputs = {entry.name for entry in session.get_inputs()}
+        entered = [names.IDS, *names.seams(self.stages)][index]
+        past = inputs.intersection(names.past(index - 1))  # of a layer
 
         def run(values: Tensor) -> Tensor:
             rows, tokens = values.shape[:2]
             empty = np.zeros((rows, self._shape.heads, 0, kept_head_size(self._shape)), np.float32)
             feeds = dict.fromkeys(past, empty) | {entered: values.numpy()}
-            if "attention_mask" in wanted:
-                feeds["attention_mask"] = np.ones((rows, tokens), np.int64)
+            if names.MASK in inputs:
+                feeds[names.MASK] = np.ones((rows, tokens), np.int64)
             (result,) = session.run(None, feeds)
             return torch.from_numpy(result)
 
