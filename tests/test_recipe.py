@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 from tiny import TINY
 
 from pythia_quant.core.errors import RecipeError
 from pythia_quant.model.source import open_source
 from pythia_quant.model.suite import SIZES
+from pythia_quant.recipe.choices import formats_at, values_at
 from pythia_quant.recipe.overrides import override
-from pythia_quant.recipe.recipe import load_recipe, shipped_recipes
+from pythia_quant.recipe.recipe import RecipeSettings, load_recipe, shipped_recipes
 
 Edit = Callable[[str], str]
 
@@ -196,3 +198,21 @@ def test_a_folder_called_like_a_shipped_recipe_does_not_hide_it(
     monkeypatch.chdir(tmp_path)
     Path("pythia-14m").mkdir()
     assert load_recipe("pythia-14m").settings.source.model == "EleutherAI/pythia-14m"
+
+
+def test_the_choices_that_a_message_names_are_pydantics() -> None:
+    variants = {
+        "a": {"format": "bnb", "quant_type": 0, "head": 0},
+        "b": {"format": "gptq", "bits": 0, "group_size": "no row"},
+        "c": {"format": "onnx", "weights": 0, "tensors": {"head": {"block_size": 48}}},
+        "d": {"format": "none"},
+    }
+    data = {"schema": 2, "source": {"model": "a/b"}, "evaluation": {"text": {"builtin": "no text"}}}
+    with pytest.raises(ValidationError) as refused:
+        RecipeSettings.model_validate(data | {"variants": variants})
+    errors = refused.value.errors()
+    assert len(errors) == 9
+    for error in errors:
+        choices = formats_at if error["type"] == "union_tag_invalid" else values_at
+        sentence = error["ctx"]["expected_tags" if choices is formats_at else "expected"]
+        assert choices(RecipeSettings, error["loc"]) == re.findall(r"[\w-]+", sentence.replace(" or ", ", "))

@@ -289,7 +289,7 @@ def parse_recipe(data: Any, lines: dict[Keys, int], path: Path) -> Recipe:
     try:
         settings = RecipeSettings.model_validate(data)
     except ValidationError as error:
-        raise located_error(path, lines, error.errors(include_url=False)[0]) from error
+        raise located_error(path, lines, error.errors(include_url=False)[0], RecipeSettings) from error
     return Recipe(path.name.removesuffix(path.suffix), path, with_absolute_files(settings, path.parent), lines)
 
 

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from pythia_quant.core.errors import RecipeError, nearest
 from pythia_quant.core.foreign_files import read_ordinary
 from pythia_quant.core.text import short
+from pythia_quant.recipe.choices import formats_at, values_at
 
 Keys = tuple[str | int, ...]
 
@@ -175,8 +176,8 @@ _NEEDED = {
 _LONGEST_KEY, _LONGEST_MESSAGE = 80, 500
 
 
-def located_error(path: Path, lines: Mapping[Keys, int], details: ErrorDetails) -> RecipeError:
-    """Turn any of pydantic's errors into one that points at a key of the file."""
+def located_error(path: Path, lines: Mapping[Keys, int], details: ErrorDetails, settings: Any) -> RecipeError:
+    """Turn any of pydantic's errors about settings of a type into one that points at a key of the file."""
     context = details.get("ctx", {})
     # pydantic adds the chosen format to the path of a variant's settings; the file has no such key.
     keys: list[Any] = list(details["loc"])
@@ -187,7 +188,7 @@ def located_error(path: Path, lines: Mapping[Keys, int], details: ErrorDetails) 
     kind = details["type"]
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         keys.append("format")
-    return error_at(path, lines, cast(Keys, tuple(keys)), _message(kind, details, context))
+    return error_at(path, lines, cast(Keys, tuple(keys)), _message(details, settings))
 
 
 def error_at(path: Path, lines: Mapping[Keys, int], keys: Keys, message: str) -> RecipeError:
@@ -198,21 +199,21 @@ def error_at(path: Path, lines: Mapping[Keys, int], keys: Keys, message: str) ->
     return RecipeError(f"{key}: {message}" if key else message, where=f"{path}:{line}")
 
 
-def _message(kind: str, details: ErrorDetails, context: Mapping[str, Any]) -> str:
-    value = details["input"]
+def _message(details: ErrorDetails, settings: Any) -> str:
+    kind, value, context = details["type"], details["input"], details.get("ctx", {})
     if kind == "literal_error":
-        choices = [choice.strip("'") for choice in str(context["expected"]).replace(" or ", ", ").split(", ")]
+        choices = values_at(settings, details["loc"])
         is_quoted = isinstance(value, str) and value in choices
         remedy = "write it without quotes" if is_quoted else nearest(short(value), choices)
         return f"{short(value)} is not possible; {remedy}"
     if kind == "missing":
         return "is required and missing"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        tags = [tag.strip("' ") for tag in str(context.get("expected_tags", "'bnb', 'gptq', 'onnx'")).split(",")]
+        formats = formats_at(settings, details["loc"])
         tag = str(context.get("tag", ""))
-        return (
-            f"{short(tag)} is no format; {nearest(tag[:80], tags)}" if tag else f"say format: one of {', '.join(tags)}"
-        )
+        if not tag:
+            return f"say format: one of {', '.join(formats)}"
+        return f"{short(tag)} is no format; {nearest(tag[:80], formats)}"
     if kind in _NEEDED:
         wrong = "is of the wrong type" if kind.endswith("_type") else "is not possible"
         return f"{short(value)} {wrong}: {_NEEDED[kind].format(**context)}"
