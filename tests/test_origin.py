@@ -14,7 +14,7 @@ from tiny import TINY, random_weights
 from torch import Tensor
 
 from pythia_quant.artifacts.artifact import Artifact, hash_files, open_artifact, verify_files
-from pythia_quant.artifacts.origin import Closeness, compare, compare_with, named_source, source_at_hand
+from pythia_quant.artifacts.origin import Closeness, compare, compare_with, find_local_source, open_named_source
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.model.architecture import Architecture
@@ -30,7 +30,7 @@ def artifact(converted: Path, variant: str) -> Artifact:
 
 
 def compared(found: Artifact) -> Closeness:
-    source = source_at_hand(found)
+    source = find_local_source(found)
     assert source is not None
     return compare_with(found, source)
 
@@ -110,15 +110,15 @@ def test_the_source_is_at_hand_where_it_was_and_still_is_it(converted: Path, tmp
     copy = shutil.copytree(converted, tmp_path / "made")
     found = artifact(copy, "bnb-nf4")
     moved = replace(found, manifest=named(found, str(copy / "tiny"), None))
-    assert source_at_hand(moved) is not None
+    assert find_local_source(moved) is not None
     weights = load_file(copy / "tiny" / "model.safetensors")
     weights["embed_out.weight"][0, 0] += 1
     save_file(weights, copy / "tiny" / "model.safetensors", metadata={"format": "pt"})
-    assert source_at_hand(moved) is None
+    assert find_local_source(moved) is None
     with pytest.raises(ArtifactError, match="was made from other weights than those of"):
-        named_source(moved, str(copy / "tiny"))
-    assert source_at_hand(replace(found, manifest=named(found, str(tmp_path), None))) is None
-    assert source_at_hand(replace(found, manifest=named(found, "a\0b", None))) is None
+        open_named_source(moved, str(copy / "tiny"))
+    assert find_local_source(replace(found, manifest=named(found, str(tmp_path), None))) is None
+    assert find_local_source(replace(found, manifest=named(found, "a\0b", None))) is None
 
 
 def named(found: Artifact, model: str, commit: str | None) -> Manifest:
@@ -133,9 +133,9 @@ def test_the_source_is_at_hand_in_the_hubs_cache(
     commit = "a" * 40
     shutil.copytree(converted / "tiny", tmp_path / "models--me--tiny" / "snapshots" / commit)
     found = artifact(converted, "gptq-int4")
-    assert source_at_hand(replace(found, manifest=named(found, "me/tiny", commit))) is not None
-    assert source_at_hand(replace(found, manifest=named(found, "me/tiny", "b" * 40))) is None
-    assert source_at_hand(replace(found, manifest=named(found, "../me/tiny", commit))) is None
+    assert find_local_source(replace(found, manifest=named(found, "me/tiny", commit))) is not None
+    assert find_local_source(replace(found, manifest=named(found, "me/tiny", "b" * 40))) is None
+    assert find_local_source(replace(found, manifest=named(found, "../me/tiny", commit))) is None
 
 
 class Weights:

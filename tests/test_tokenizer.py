@@ -13,7 +13,7 @@ from pythia_quant.core.errors import ArtifactError, CorpusError, SourceError
 from pythia_quant.model.architecture import SpecialTokens
 from pythia_quant.model.generation_config import read_model
 from pythia_quant.model.source import open_source
-from pythia_quant.model.tokenizer import check_belongs, open_tokenizer, tokenize, write_uncut
+from pythia_quant.model.tokenizer import check_belongs, copy_without_limits, open_tokenizer, tokenize
 from pythia_quant.texts.windows import encode
 
 TEXT = "a text of more than eight bytes, " * 20
@@ -33,13 +33,13 @@ def test_truncation_and_padding_that_were_saved_do_not_hold(cutting: Path) -> No
     assert len(Tokenizer.from_file(str(cutting)).encode(TEXT).ids) == 16
     opened = open_tokenizer(cutting, TINY.vocabulary)
     assert encode(opened, TEXT).tolist() == byte_tokenizer().encode(TEXT).ids
-    write_uncut(cutting, cutting.with_name("written.json"))
+    copy_without_limits(cutting, cutting.with_name("written.json"))
     assert Tokenizer.from_file(str(cutting.with_name("written.json"))).encode(TEXT).ids == encode(opened, TEXT).tolist()
 
 
 def test_what_cuts_nothing_is_copied_byte_for_byte(tmp_path: Path) -> None:
     byte_tokenizer().save(str(tmp_path / "tokenizer.json"), pretty=True)
-    write_uncut(tmp_path / "tokenizer.json", tmp_path / "copy.json")
+    copy_without_limits(tmp_path / "tokenizer.json", tmp_path / "copy.json")
     assert (tmp_path / "copy.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
 
 

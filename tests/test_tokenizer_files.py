@@ -17,9 +17,9 @@ from pythia_quant.model.tokenizer import (
     TOKENIZER,
     TOKENS_MAP,
     check_belongs,
+    copy_without_limits,
     open_tokenizer,
     tokenize,
-    write_uncut,
 )
 
 END = "<|endoftext|>"
@@ -50,7 +50,7 @@ def test_damaged_tokenizers_are_read_or_refused(tmp_path: Path) -> None:
         tokenizer.decode(tokenize(tokenizer, "a b, é\u3042").ids)
         check_belongs(tokenizer, tmp_path, TINY.tokens, SILENT)
         path.with_name("copy.json").unlink(missing_ok=True)
-        write_uncut(path, path.with_name("copy.json"))
+        copy_without_limits(path, path.with_name("copy.json"))
 
     (tmp_path / TOKENIZER).write_text(json.dumps(small()))
     use(tmp_path / TOKENIZER)

@@ -31,7 +31,7 @@ from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.table import format_of
 from pythia_quant.model.generation_config import GENERATION_CONFIG, settings_to_write
 from pythia_quant.model.source import Source, companions
-from pythia_quant.model.tokenizer import TOKENIZER, write_uncut
+from pythia_quant.model.tokenizer import TOKENIZER, copy_without_limits
 from pythia_quant.records.manifest import CheckRecord, Manifest, SourceRecord
 
 
@@ -192,7 +192,7 @@ def _add_tokenizer(source: Source, folder: Path) -> None:
     for name in companions(source.folder):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source.folder / name, folder / name)
-    write_uncut(source.folder / TOKENIZER, folder / TOKENIZER)
+    copy_without_limits(source.folder / TOKENIZER, folder / TOKENIZER)
     configuration = folder / "tokenizer_config.json"
     if not configuration.exists():  # without one, onnxruntime-genai and transformers.js find no tokenizer
         configuration.write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}) + "\n")

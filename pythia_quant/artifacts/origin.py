@@ -23,7 +23,7 @@ from pythia_quant.model.equalize import equalize
 from pythia_quant.model.forward import read_layer
 from pythia_quant.model.source import open_source, open_weights
 from pythia_quant.model.source_name import DEMO, repository_of
-from pythia_quant.model.tokenizer import TOKENIZER, uncut
+from pythia_quant.model.tokenizer import TOKENIZER, content_without_limits
 from pythia_quant.model.weights import WeightReader
 
 
@@ -193,7 +193,7 @@ class Original:
     folder: Path
 
 
-def source_at_hand(artifact: Artifact) -> Original | None:
+def find_local_source(artifact: Artifact) -> Original | None:
     """Return the source that an artifact's manifest names, or None when it is not on this machine. No network.
 
     The source may be the demo model, the folder that was converted, or a snapshot in the hub's cache. A source that
@@ -215,7 +215,7 @@ def source_at_hand(artifact: Artifact) -> Original | None:
         return None
 
 
-def named_source(artifact: Artifact, model: str) -> Original:
+def open_named_source(artifact: Artifact, model: str) -> Original:
     """Open the model that the user names as the source of an artifact.
 
     Raises:
@@ -243,7 +243,7 @@ def compare_with(artifact: Artifact, source: Original, progress: Progress = SILE
         SourceError: the source cannot be read.
     """
     entry = format_of(artifact.settings)
-    if uncut(artifact.folder / TOKENIZER) != uncut(source.folder / TOKENIZER):
+    if content_without_limits(artifact.folder / TOKENIZER) != content_without_limits(source.folder / TOKENIZER):
         raise ArtifactError(
             f"{TOKENIZER} is not the source's",
             where=str(artifact.folder),

@@ -57,11 +57,11 @@ def _verify(folder: Path, model: str | None, progress: Progress) -> tuple[str, s
     """Return what was found of an artifact by itself, and beside its source; the latter is empty without one."""
     from pythia_quant.artifacts.artifact import open_artifact, verify_files
     from pythia_quant.artifacts.check import check_again
-    from pythia_quant.artifacts.origin import compare_with, named_source, source_at_hand
+    from pythia_quant.artifacts.origin import compare_with, find_local_source, open_named_source
 
     artifact = open_artifact(folder)
     progress.step("opening its source", 0, 1)
-    source = source_at_hand(artifact) if model is None else named_source(artifact, model)
+    source = find_local_source(artifact) if model is None else open_named_source(artifact, model)
     progress.step("hashing its files", 0, 1)
     verify_files(artifact)
     progress.step("running it", 0, 1)

@@ -198,24 +198,26 @@ def _rotary(fields: dict[str, Any], where: str) -> tuple[float, float, RopeScali
         before, scaling = scaling, _scaling(old, "rope_scaling", where)
         if before not in (None, scaling):
             raise SourceError("rope_scaling and rope_parameters say different things", where=where)
-    base = _agreed((old, new, fields), ("rope_theta", "rotary_emb_base"), 10000.0, where)
-    share = _agreed((old, new, fields), ("partial_rotary_factor", "rotary_pct"), 0.25, where)
+    base = _one_number((old, new, fields), ("rope_theta", "rotary_emb_base"), 10000.0, where)
+    share = _one_number((old, new, fields), ("partial_rotary_factor", "rotary_pct"), 0.25, where)
     return base, share, scaling
 
 
-def _agreed(places: tuple[dict[str, Any], ...], names: tuple[str, str], default: float, where: str) -> float:
-    """Return the number that all places agree on; the last place is the whole config.
+def _one_number(places: tuple[dict[str, Any], ...], names: tuple[str, str], default: float, where: str) -> float:
+    """Return the number that several objects of a config give by two names, the whole config being the last of them.
+
+    Raises a SourceError if they give different numbers.
 
     In the whole config, GPT-NeoX in transformers reads only the second name; the first must have the same value.
     """
     new, old = names
-    said = {_number(place[name], name, where) for place in places for name in names if name in place}
+    numbers = {_number(place[name], name, where) for place in places for name in names if name in place}
     if old not in places[-1] and not any(new in place for place in places[:-1]):
-        said.add(default)
-    if len(said) > 1:
-        numbers = " and ".join(f"{number:g}" for number in sorted(said))
-        raise SourceError(f"{new} and {old} say {numbers}; {old} is what counts", where=where)
-    return said.pop()
+        numbers.add(default)
+    if len(numbers) > 1:
+        listed = " and ".join(f"{number:g}" for number in sorted(numbers))
+        raise SourceError(f"{new} and {old} say {listed}; {old} is what counts", where=where)
+    return numbers.pop()
 
 
 def _rope_object(fields: dict[str, Any], name: str, where: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The revisions of a model on a hub and the hashes of their weights, from the hub's own records."""
+"""The revisions of a model on a hub, and the hashes of their weights as the hub records them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file of weights: its size, and its SHA-256 as the hub records it."""
+    """A weight file: its name in the repository, its size, and its hex SHA-256 as the hub records it."""
 
     name: str
     bytes: int
@@ -34,13 +34,13 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class Revision:
-    """A branch at the commit it points to.
+    """A branch of a repository, and the weight files at the commit that it points to.
 
     Attributes:
-        name: of the branch.
-        commit: its hash.
-        files: the weights, all there are.
-        problem: why they could not be read; empty when they were.
+        name: the branch's name, such as ``step3000``.
+        commit: the commit's hash.
+        files: all weight files of the commit; none if the hub's list could not be read.
+        problem: why the hub's list of files could not be read; empty if it was read.
     """
 
     name: str
@@ -49,7 +49,10 @@ class Revision:
     problem: str = ""
 
     def models(self) -> dict[str, dict[str, str]]:
-        """Return the SHA-256 of each file, by name, of each complete model: `safetensors`, `pickle`, or both."""
+        """Return the complete models among the files: by `safetensors` or `pickle`, the SHA-256 of each file by name.
+
+        A model is complete when it is one file, or has as many shards as the names of the shards say.
+        """
         sets: dict[tuple[str, str | None], dict[str, str]] = {}
         for file in self.files:
             parts = _NAME.fullmatch(file.name)
@@ -57,19 +60,19 @@ class Revision:
                 kind = "safetensors" if parts["safetensors"] else "pickle"
                 sets.setdefault((kind, parts["of"]), {})[file.name] = file.sha256
         complete = {key: files for key, files in sets.items() if key[1] is None or len(files) == int(key[1])}
-        # Where there is one file it is read, and no shards.
+        # Programs that load a model prefer the one file to shards.
         return {kind: complete.get((kind, None), files) for (kind, _), files in sorted(complete.items(), key=str)}
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Steps of a model on a hub.
+    """The training steps that a user asked for, as far as the hub has them.
 
     Attributes:
         model: the repository.
-        published: every step the suite has of it, or the hub has a branch of.
-        revisions: main and the steps asked for, those that are on the hub.
-        missing: steps asked for that the suite has and the hub has no branch of.
+        published: the number of every step that the suite lists for the model, or that is a branch on the hub.
+        revisions: main, and each step asked for that is a branch on the hub.
+        missing: the name of each step asked for that is no branch on the hub.
     """
 
     model: str
@@ -79,34 +82,34 @@ class Listing:
 
     @property
     def last(self) -> str:
-        """The last step, which main is to equal."""
+        """The name of the last step; main should have the same weights."""
         return f"step{self.published[-1]}"
 
 
 def read_main(repo_id: str) -> Revision:
-    """Return main with its weights.
+    """Return the branch main with its weight files.
 
     Raises:
         HubError: there is no such repository, or the hub cannot be asked.
-        SourceError: a small file had to be downloaded to be hashed, and could not be.
+        SourceError: a file whose SHA-256 the hub does not record could not be downloaded.
     """
     tree = read_tree(repo_id, MAIN)
     return Revision(MAIN, tree.commit, tuple(_weights(repo_id, tree.commit, tree.files)))
 
 
 def read_steps(repo_id: str, steps: str, progress: Progress = SILENT) -> Listing:
-    """Return main and the steps of a model with the hashes of their weights; a step that cannot be read says why.
+    """Return main and some steps of a model with the hashes of their weights; a step that cannot be read says why.
 
-    One request lists the branches, one more each the files. Only weights that the hub keeps in git itself, whose
-    SHA-256 it does not tell, are downloaded.
+    One request lists the branches, and one request for each branch lists its files. A weight file is downloaded only if
+    the hub keeps it in git, for then the hub does not record its SHA-256.
 
     Args:
-        repo_id: of the suite or not.
-        steps: list or range, see :func:`pythia_quant.model.suite.parse_revisions`.
-        progress: told of every revision.
+        repo_id: the repository, of the suite or not.
+        steps: a list or range of steps, see :func:`pythia_quant.model.suite.parse_revisions`.
+        progress: called before each revision.
 
     Raises:
-        SourceError: `steps` names none, or one that never was.
+        SourceError: `steps` cannot be understood, or names a step that was never published.
         HubError: there is no such repository, or the hub cannot be asked for its branches.
     """
 

@@ -37,16 +37,16 @@ class Source:
     """An opened checkpoint.
 
     Attributes:
-        model: hub repository, folder, or ``builtin:demo``, as it can be given again.
-        revision: the revision asked for; ``local`` for a folder.
-        commit: the hub commit it resolved to, None for a folder.
-        folder: where its files lie.
-        architecture: what config.json says, with the special tokens that the model generates with.
-        weights: its tensors; their architecture has the special tokens of config.json.
-        tokenizer: its tokenizer.
-        sha256: of each weight file, by name.
-        generation: the content of its generation_config.json, as it is.
-        unknown_fields: names in config.json that say nothing to us.
+        model: the hub repository, the folder, or ``builtin:demo``; :func:`open_source` takes it again.
+        revision: the revision that the user named; ``local`` for a folder.
+        commit: the hub's commit at that revision; None for a folder.
+        folder: the folder that holds the files.
+        architecture: the shape by config.json, with the special tokens that the model generates with.
+        weights: the tensors; their architecture has the special tokens of config.json.
+        tokenizer: the tokenizer.
+        sha256: the hex SHA-256 of each weight file, by the file's name.
+        generation: the unchanged content of generation_config.json.
+        unknown_fields: the fields of config.json that GPT-NeoX in transformers does not have.
     """
 
     model: str
@@ -74,28 +74,28 @@ class Source:
 
 
 def open_source(model: str, revision: str = "main", progress: Progress = SILENT) -> Source:
-    """Open a checkpoint; weights are hashed and every tensor's shape is checked, but none is loaded.
+    """Open a checkpoint: hash its weight files and check every tensor's shape, without loading a tensor.
 
     Args:
         model: a folder or a file in it, ``builtin:demo``, or a hub repository by name or address; see
             :func:`pythia_quant.model.source_name.parse_model`.
         revision: branch, tag or commit of a hub repository.
-        progress: is told how much of a download has come, and what the user should know, such as that an old name was
+        progress: receives how much of a download has come, and what the user should know, such as that an old name was
             resolved.
 
     Raises:
-        SourceError: it is not there, damaged, or not a GPT-NeoX that we handle.
+        SourceError: the checkpoint is missing, damaged, or not a GPT-NeoX that we handle.
     """
-    named = parse_model(model, revision)
-    if named is None:
+    place = parse_model(model, revision)
+    if place is None:
         if revision != "main":
             raise SourceError(f"is not a hub repository, so it has no revision {revision!r}", where=model)
         return _open(DEMO, "builtin", None, Path(str(files("pythia_quant") / "model" / "demo")), _local, progress)
-    if isinstance(named, Path):
-        return _open(str(named), "local", None, named, _local, progress)
-    if named.revision and revision not in ("main", named.revision):
-        raise SourceError(f"names the revision {named.revision!r}, and {revision!r} is asked for", where=model)
-    model, revision = named.repo_id, named.revision or revision
+    if isinstance(place, Path):
+        return _open(str(place), "local", None, place, _local, progress)
+    if place.revision and revision not in ("main", place.revision):
+        raise SourceError(f"names the revision {place.revision!r}, and {revision!r} is asked for", where=model)
+    model, revision = place.repo_id, place.revision or revision
     repo_id, renamed = suite.resolve(model)
     if renamed:
         progress.notice(renamed)
@@ -105,30 +105,30 @@ def open_source(model: str, revision: str = "main", progress: Progress = SILENT)
     config = fetch(repo_id, "config.json", revision)
     if config is None:
         names = [ADAPTER] if fetch(repo_id, ADAPTER, revision) else []
-        what, hint = found_instead(names) or ("", "is it a transformers checkpoint?")
+        what, hint = recognize_files(names) or ("", "is it a transformers checkpoint?")
         raise SourceError(what or "has no config.json", where=f"{repo_id}@{revision}", hint=hint)
     commit = commit_of(config)
-    listed = file_names(repo_id, commit)
-    if listed is not None and listed.isdisjoint((MANIFEST, *_WEIGHTS)):
-        raise _no_weights(f"{repo_id}@{revision}", listed)
+    hub_names = file_names(repo_id, commit)
+    if hub_names is not None and hub_names.isdisjoint((MANIFEST, *_WEIGHTS)):
+        raise _no_weights(f"{repo_id}@{revision}", hub_names)
 
     def hub_file(folder: Path, name: str) -> Path | None:
-        if listed is None and name in _OPTIONAL:  # what is in the cache has to do
+        if hub_names is None and name in _OPTIONAL:  # without the hub, the cache has all the files that we can get
             return _local(folder, name)
-        absent = listed is not None and name not in listed
+        absent = hub_names is not None and name not in hub_names
         return None if absent else fetch(repo_id, name, commit, progress=progress)
 
-    for name in listed or ():
+    for name in hub_names or ():
         if re.fullmatch(rf"{TEMPLATES}/[\w.-]+\.jinja", name, re.ASCII):
             hub_file(config.parent, name)
     return _open(repo_id, revision, commit, config.parent, hub_file, progress)
 
 
 def open_weights(folder: Path) -> WeightFiles:
-    """Open the weights of a folder that :func:`open_source` has opened before; nothing is hashed again.
+    """Open the weights of a folder that :func:`open_source` has opened before, without hashing them again.
 
     Raises:
-        SourceError: they are not there, or damaged.
+        SourceError: the weights are missing or damaged.
     """
     return WeightFiles(_weight_files(folder, _local), read_config(folder / "config.json"))
 
@@ -151,7 +151,7 @@ def _open(
     _refuse_artifact(folder, get)
     config = get(folder, "config.json")
     if config is None:
-        what, hint = found_instead(_names(folder)) or ("", "give a folder as the hub serves it")
+        what, hint = recognize_files(_names(folder)) or ("", "give a folder as the hub serves it")
         raise SourceError("has no config.json" + (f": it {what}" if what else ""), where=str(folder), hint=hint)
     get(folder, GENERATION_CONFIG)
     architecture = read_model(folder, progress)
@@ -186,10 +186,10 @@ def _refuse_artifact(folder: Path, get: Callable[[Path, str], Path | None]) -> N
 
 
 def _weight_files(folder: Path, get: Callable[[Path, str], Path | None]) -> list[Path]:
-    # Safetensors first: where both exist they hold the same tensors, and a pickle has to be distrusted.
+    # Safetensors first: where both exist they hold the same tensors, and a pickle may run code when it is read.
     for single in (SAFETENSORS, PICKLE):
-        if found := get(folder, single):
-            return [found]
+        if file := get(folder, single):
+            return [file]
         if index := get(folder, f"{single}{INDEX_SUFFIX}"):
             shards = []
             for name in weight_file_names(index):
@@ -204,7 +204,7 @@ def _weight_files(folder: Path, get: Callable[[Path, str], Path | None]) -> list
 
 
 def _no_weights(where: str, names: Iterable[str]) -> SourceError:
-    what, hint = found_instead(names) or ("", "")
+    what, hint = recognize_files(names) or ("", "")
     neither = f"has neither {SAFETENSORS} nor {PICKLE}, in one file or in shards"
     return SourceError(f"{neither}: it {what}" if what else neither, where=where, hint=hint)
 
@@ -216,21 +216,21 @@ def _names(folder: Path) -> list[str]:
 def _tokenizer(
     folder: Path, get: Callable[[Path, str], Path | None], architecture: Architecture, progress: Progress
 ) -> Tokenizer:
-    found = [get(folder, name) for name in TOKENIZER_FILES]
-    if found[0] is None:
+    files = [get(folder, name) for name in TOKENIZER_FILES]
+    if files[0] is None:
         raise SourceError(
             f"has no {TOKENIZER}",
             where=str(folder),
             hint="every Pythia repository has one: copy it here; of other files transformers makes one: "
             "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
         )
-    tokenizer = open_tokenizer(found[0], architecture.vocabulary, progress=progress)
+    tokenizer = open_tokenizer(files[0], architecture.vocabulary, progress=progress)
     check_belongs(tokenizer, folder, architecture.tokens, progress)
     return tokenizer
 
 
 def companions(folder: Path) -> list[str]:
-    """Return the files that belong to a checkpoint's tokenizer, chat templates too, relative to its folder."""
+    """Return the names of a checkpoint's tokenizer files and chat templates, relative to its folder."""
     templates = sorted(f"{TEMPLATES}/{path.name}" for path in (folder / TEMPLATES).glob("*.jinja"))
     names = [*TOKENIZER_FILES, *filter(is_file_name, templates)]
     return [name for name in names if own_file(folder, name, SourceError)]
@@ -257,7 +257,7 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def refuse_pointer(path: Path) -> None:
-    """Refuse a pointer file, which a clone without git-lfs has in place of a large file.
+    """Refuse a pointer file, which stands for a large file in a clone that was made without git-lfs.
 
     Raises:
         SourceError: the file is a pointer.
@@ -271,14 +271,17 @@ def refuse_pointer(path: Path) -> None:
         )
 
 
-def found_instead(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return what the files are instead of a checkpoint, and what the user can do; None when they are not recognized.
+def recognize_files(names: Iterable[str]) -> tuple[str, str] | None:
+    """Recognize files that are not a checkpoint, such as an adapter or GGUF, by their names.
 
     Args:
         names: the names of all files of a folder or repository, relative to it.
+
+    Returns:
+        What the files are, and what the user can do; None when no name is recognized.
     """
-    beside = {name for name in names if "/" not in name} - {SAFETENSORS}
+    top_names = {name for name in names if "/" not in name} - {SAFETENSORS}
     for pattern, what, hint in _KINDS:
-        if name := min((name for name in beside if fnmatchcase(name, pattern)), default=None):
+        if name := min((name for name in top_names if fnmatchcase(name, pattern)), default=None):
             return f"{what} ({printable(name)})", hint
     return None

@@ -1,4 +1,7 @@
-"""Understand the name that a user gives a model: a folder, a file in it, or a hub's address or name. No network."""
+"""Understand the name that a user gives for a model: a folder, a file in it, or a repository of a hub.
+
+Nothing here uses the network.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ SCHEME = "hf://"
 
 _HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co", "huggingface.com"}
 
-# What the hub itself admits, by huggingface_hub's validate_repo_id.
+# The names that the hub accepts, by huggingface_hub's validate_repo_id.
 _PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?", re.ASCII)
 
 _CACHED = "models--"
@@ -28,7 +31,7 @@ _EXAMPLE = "give a folder, or a hub repository such as EleutherAI/pythia-160m"
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository on the hub, and the revision that its name holds, if any."""
+    """A repository on the hub; `revision` is the one that the user's name for it contains, or None."""
 
     repo_id: str
     revision: str | None = None
@@ -39,13 +42,13 @@ def parse_model(model: str, revision: str = "main") -> Path | Repository | None:
 
     Args:
         model: the name that the user gives.
-        revision: the revision that the user wants; it selects a snapshot in a folder of the hub's cache.
+        revision: the revision that the user names; it selects a snapshot in a folder of the hub's cache.
 
     Returns:
         An existing folder, a repository, or None for the demo model.
 
     Raises:
-        SourceError: the name means none of them; the hint says what it may have meant.
+        SourceError: the name means neither a folder nor a repository nor the demo model; the hint suggests a name.
     """
     if model == DEMO:
         return None
@@ -58,7 +61,7 @@ def parse_model(model: str, revision: str = "main") -> Path | Repository | None:
 
 
 def repository_of(model: str) -> str:
-    """Return the hub repository that a name means; the name itself where it means none, or cannot be understood."""
+    """Return the hub repository that a name means, or the name itself if it means no repository."""
     try:
         place = parse_model(model)
     except SourceError:
@@ -67,7 +70,7 @@ def repository_of(model: str) -> str:
 
 
 def folder_name(folder: Path) -> str:
-    """Return a checkpoint folder's name for people: of a snapshot in the hub's cache, the repository's."""
+    """Return a checkpoint folder's name for people; a snapshot in the hub's cache is called as its repository."""
     cached = folder.parent.parent.name
     if folder.parent.name == "snapshots" and cached.startswith(_CACHED):
         return cached.removeprefix(_CACHED)
@@ -75,13 +78,13 @@ def folder_name(folder: Path) -> str:
 
 
 def _folder(model: str, revision: str) -> Path | None:
-    """Return the folder that a path means, None where nothing is at the path."""
+    """Return the checkpoint's folder, whose path or whose file's path is `model`; None if no such path exists."""
     try:
         path = Path(model).expanduser()
-        there = path.exists()
+        exists = path.exists()
     except (OSError, RuntimeError, ValueError):  # too long, of an unknown user, with a NUL
         return None
-    if not there or not model.strip():
+    if not exists or not model.strip():
         return None
     path = path.resolve() if path.is_dir() else Path(os.path.abspath(path))  # noqa: PTH100 - a file may be a link
     if path.is_dir():
@@ -92,7 +95,7 @@ def _folder(model: str, revision: str) -> Path | None:
 
 
 def _snapshot(folder: Path, revision: str) -> Path:
-    """Return the checkpoint in a folder of the hub's cache; any other folder is one itself."""
+    """Return the snapshot of a revision in a folder of the hub's cache; return any other folder unchanged."""
     cached = folder.parent if folder.name == "snapshots" else folder
     snapshots = cached / "snapshots"
     if not cached.name.startswith(_CACHED) or not snapshots.is_dir():
@@ -116,7 +119,7 @@ def _snapshot(folder: Path, revision: str) -> Path:
 
 
 def _address(model: str) -> Repository:
-    """Return the repository that an address of a hub means: its page, a branch's, or a file's."""
+    """Return the repository that an address means: the address of its page, of a branch, or of a file."""
     if model.startswith(SCHEME):
         return _repository(model.removeprefix(SCHEME))
     try:

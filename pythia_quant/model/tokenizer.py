@@ -27,7 +27,7 @@ TEMPLATES = "additional_chat_templates"
 """The folder in which transformers 5 keeps chat templates beside the usual one, as ``*.jinja``."""
 END_OF_TEXT = "<|endoftext|>"
 
-_UNCUT: dict[str, Any] = {"truncation": None, "padding": None}
+_NO_LIMITS: dict[str, Any] = {"truncation": None, "padding": None}
 
 
 def open_tokenizer(
@@ -49,7 +49,7 @@ def open_tokenizer(
     """
     hint = "every Pythia repository has one: copy it here" if kind is SourceError else "convert again with --overwrite"
     own_file(path.parent, path.name, kind)
-    fields = read_object(path, kind, hint) | _UNCUT
+    fields = read_object(path, kind, hint) | _NO_LIMITS
     beyond = _padding_beyond(fields, vocabulary, _named(path.parent, "pad_token"))
     if beyond:
         fields["added_tokens"] = [
@@ -72,22 +72,22 @@ def open_tokenizer(
     return tokenizer
 
 
-def write_uncut(path: Path, target: Path) -> None:
+def copy_without_limits(path: Path, target: Path) -> None:
     """Copy a ``tokenizer.json``, without truncation and padding: programs differ in whether they obey them."""
     fields = read_object(path, SourceError)
-    if all(fields.get(name) is None for name in _UNCUT):
+    if all(fields.get(name) is None for name in _NO_LIMITS):
         shutil.copyfile(path, target)
     else:
-        target.write_text(json.dumps(fields | _UNCUT, ensure_ascii=False), encoding="utf-8")
+        target.write_text(json.dumps(fields | _NO_LIMITS, ensure_ascii=False), encoding="utf-8")
 
 
-def uncut(path: Path) -> dict[str, Any]:
+def content_without_limits(path: Path) -> dict[str, Any]:
     """Return the content of a ``tokenizer.json``, without truncation and padding.
 
     Raises:
         SourceError: it is no JSON object.
     """
-    return read_object(path, SourceError) | _UNCUT
+    return read_object(path, SourceError) | _NO_LIMITS
 
 
 def tokenize(tokenizer: Tokenizer, text: str) -> Encoding:

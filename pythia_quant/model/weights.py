@@ -1,4 +1,7 @@
-"""Translate the tensor names that other programs write into the names of GPT-NeoX on the hub."""
+"""The weights of a checkpoint: tensors at rest, read one at a time by the names that GPT-NeoX has on the hub.
+
+Other programs change these names when they save a model; the names are translated here.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ from pythia_quant.model.architecture import ATTENTION_BIASES, EMBEDDING, HEAD, A
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What torch.compile, data parallel wrappers, activation checkpointing, PEFT and Lightning put into a name.
+# Parts that torch.compile, data parallel wrappers, activation checkpointing, PEFT and Lightning put into a name.
 _WRAPPERS = {
     "_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "base_model",
     "model",
 }  # fmt: skip
 
-# Old checkpoints carry them: a causal mask and rotary tables, all computed again at run time.
+# Old checkpoints hold a causal mask and rotary tables, which are computed again at run time.
 _BUFFERS = (
     ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq", ".rotary_emb.original_inv_freq",
     ".rotary_emb.cos_cached", ".rotary_emb.sin_cached",
@@ -41,9 +44,10 @@ _QUANTIZED = (
 
 
 def plain_name(name: str) -> str:
-    """Return a tensor's name without the wrappers' parts; ``lm_head`` is the head by transformers' own name.
+    """Translate a tensor's name into its name in a GPT-NeoX checkpoint on the hub.
 
-    What a program calls the whole model, such as ``student.`` or ``llm.``, is left out before ``gpt_neox.`` and a head.
+    Parts that wrappers add are removed, and so is a program's own name for the whole model, such as ``student.`` or
+    ``llm.``. ``lm_head``, as transformers calls it elsewhere, becomes the head.
     """
     name = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
     _, body, rest = name.rpartition(_BODY)
@@ -53,17 +57,21 @@ def plain_name(name: str) -> str:
 
 
 def known_to_transformers(name: str) -> bool:
-    """Say whether transformers finds a tensor of this name by itself."""
+    """Say whether transformers itself loads a tensor of this name."""
     return plain_name(name) in (name, f"{_BODY}{name}") or name == "lm_head.weight"
 
 
 def is_buffer(name: str) -> bool:
-    """Say whether a plain name is that of a table that is not a weight."""
+    """Say whether a plain name is the name of a mask or table, which is not a weight."""
     return f".{name}".endswith(_BUFFERS)
 
 
-def foreign(name: str) -> tuple[str, str] | None:
-    """Return what is wrong and what to do when the name shows an adapter or a quantized checkpoint; else None."""
+def name_fault(name: str) -> tuple[str, str] | None:
+    """Recognize an adapter or a quantized checkpoint by the name of a tensor.
+
+    Returns:
+        What is wrong, and what the user can do; None for any other name.
+    """
     parts = name.split(".")
     if any(part.startswith(_ADAPTER) for part in parts):
         return "holds an adapter that is not merged into the model", MERGE
@@ -96,16 +104,16 @@ _SAVED_ANEW = "transformers leaves it out: load the checkpoint there, and save i
 
 
 class WeightReader(Protocol):
-    """Gives the tensors of a GPT-NeoX by their names in a checkpoint."""
+    """Reads the tensors of a GPT-NeoX by their names in a checkpoint."""
 
     @property
     def architecture(self) -> Architecture: ...
 
     def read(self, name: str) -> Tensor:
-        """Return one tensor in the dtype it is stored in, but fp64 as fp32.
+        """Return one tensor in the dtype it is stored in; fp64 becomes fp32.
 
         Raises:
-            SourceError: it is missing, damaged or not finite.
+            SourceError: the tensor is missing, damaged or not finite.
         """
         ...
 
@@ -113,13 +121,13 @@ class WeightReader(Protocol):
 class WeightFiles:
     """A folder's weights. Opening checks every name and shape against the architecture; tensors are read on demand.
 
-    Names may be those that other programs leave, see :mod:`pythia_quant.model.weights`. Where config.json says that the
-    attention has no biases they are 0, whatever is stored; the head or embedding matrix that a checkpoint has not,
-    because they are tied, is the other of the two.
+    Tensors may have the names that other programs write, see :func:`plain_name`. Attention biases are 0 where
+    config.json says that there are none, even if the files hold some. Where embeddings and head are tied and the files
+    hold only one matrix, it is read under both names.
 
     Attributes:
-        architecture: the shape they must have.
-        plain: whether transformers finds the same tensors by itself.
+        architecture: the shape that the tensors must have.
+        plain: whether transformers itself loads the same tensors from these files.
     """
 
     def __init__(self, files: list[Path], architecture: Architecture) -> None:
@@ -135,8 +143,8 @@ class WeightFiles:
                     continue
                 if not architecture.attention_biases and name.endswith(ATTENTION_BIASES):
                     continue  # as in transformers, whose model has no place for them
-                if other := foreign(stored):
-                    raise SourceError(f"{other[0]} (its tensor {stored})", where=str(file), hint=other[1])
+                if fault := name_fault(stored):
+                    raise SourceError(f"{fault[0]} (its tensor {stored})", where=str(file), hint=fault[1])
                 if dtype not in _DTYPES:
                     what = f"{stored} is {dtype}; only {', '.join(_DTYPES)} are handled"
                     raise SourceError(what, where=str(file), hint=f"if it is quantized already, {UNQUANTIZED}")
@@ -173,7 +181,7 @@ class WeightFiles:
         return tensor
 
     def _contents(self, file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Return shape and dtype of each tensor of a file, dtypes as safetensors abbreviates them."""
+        """Return the shape and dtype of each tensor of a file; dtypes have the names that safetensors gives them."""
         if file.suffix == ".bin":
             from pythia_quant.model.pickled import described, read_pickle
 
@@ -214,9 +222,10 @@ class WeightFiles:
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Say whether all values are finite: least and greatest are, and are NaN where one value is.
+    """Say whether all values are finite.
 
-    That takes a twentieth of the time of asking each value.
+    Only the least and the greatest are looked at: both are NaN if any value is. That takes a twentieth of the time that
+    a look at each value takes.
     """
     return tensor.numel() == 0 or all(bool(bound.isfinite()) for bound in tensor.aminmax())
 
