@@ -20,17 +20,23 @@ from pythia_quant.records.manifest import FileRecord, Manifest, read_manifest
 
 @dataclass(frozen=True)
 class Artifact:
-    """An opened artifact."""
+    """An artifact whose manifest was read.
+
+    Attributes:
+        folder: the artifact's folder.
+        manifest: its manifest.
+        settings: the settings of its variant, as the manifest records them.
+    """
 
     folder: Path
     manifest: Manifest
     settings: VariantSettings
 
     def recipe(self) -> Recipe:
-        """Return the recipe it was made by, which its manifest records.
+        """Return the recipe that the artifact was made by, as its manifest records it.
 
         Raises:
-            ArtifactError: this version does not read it, or it has no such variant.
+            ArtifactError: this version cannot read the recipe, or the recipe lacks the artifact's variant.
         """
         where = str(self.folder / MANIFEST)
         try:
@@ -51,10 +57,10 @@ class Artifact:
 
 
 def open_artifact(folder: Path) -> Artifact:
-    """Read an artifact's manifest. Files are compared with it by :func:`verify_files`.
+    """Read an artifact's manifest. :func:`verify_files` compares the files with it.
 
     Raises:
-        ArtifactError: there is no manifest, or it is not one that this version reads.
+        ArtifactError: there is no manifest, or this version cannot read it.
     """
     path = own_file(folder, MANIFEST, ArtifactError)
     if path is None:
@@ -79,14 +85,14 @@ def _first(error: ValidationError) -> str:
 
 
 def hash_files(folder: Path, digest: Callable[[Path], str] = sha256) -> dict[str, FileRecord]:
-    """Return size and SHA-256 of every file below `folder` but the manifest, by relative path.
+    """Return the size and SHA-256 of every file below `folder`, the manifest excepted, by relative path.
 
     Args:
-        folder: an artifact's.
-        digest: gives a file's SHA-256: by reading it, unless given.
+        folder: an artifact's folder.
+        digest: returns the SHA-256 of a file; by default it reads the file.
 
     Raises:
-        ArtifactError: something below it is neither a file nor a folder with files in it, or is a link that leads out.
+        ArtifactError: the folder holds an empty folder, a link to a folder, or a link that leads out of it.
     """
     files = {}
     try:
@@ -103,26 +109,26 @@ def hash_files(folder: Path, digest: Callable[[Path], str] = sha256) -> dict[str
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """Yield all that is below a folder, but folders with something in them; links to folders are not entered."""
-    waiting = sorted(folder.iterdir())
-    while waiting:
-        path = waiting.pop(0)
-        within = sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
-        waiting = within + waiting
-        if not within:
+    """Yield every file, link and empty folder below a folder. Links to folders are not followed."""
+    paths = sorted(folder.iterdir())
+    while paths:
+        path = paths.pop(0)
+        children = sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
+        paths = children + paths
+        if not children:
             yield path
 
 
-# What a repository holds beside an artifact, and what the client leaves: none of it is read when an artifact is used.
+# Files of a published repository, and of the hub's client, that are not part of an artifact: no runtime reads them.
 _PUBLISHED = ("README.md", "results.json", "recipe.yaml", ".eval_results/lambada.yaml", ".gitattributes")
 _DOWNLOADED = ".cache/huggingface/"
 
 
 def verify_files(artifact: Artifact, digest: Callable[[Path], str] = sha256) -> None:
-    """Compare the files with the manifest. What a downloaded repository has beside an artifact's is let pass.
+    """Compare an artifact's files with its manifest. Files that only a published repository has are ignored.
 
     Args:
-        artifact: an opened one.
+        artifact: the artifact.
         digest: see :func:`hash_files`.
 
     Raises:

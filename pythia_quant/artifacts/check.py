@@ -23,14 +23,16 @@ from pythia_quant.records.manifest import CheckRecord
 from pythia_quant.runtimes.protocol import Runtime, generate, logits
 
 PROBE_TOKENS = 64
-"""The most tokens in a window that is run."""
+"""The most tokens of a window that the check runs."""
 GENERATED = 8
 WHOLE_MODEL_BYTES = 1_000_000_000
-"""Files up to this size are loaded whole, as users load them; what is larger may not fit, and is run layer by layer."""
+"""An artifact up to this size is loaded whole, as users load it. A larger one might not fit in memory."""
 MAX_WEIGHT_ERROR = 1e-3
-"""Of logits in fp32 arithmetic, relative to the largest: rounding there is about 1e-5, a wrong tensor is above 1e-1."""
+"""The largest difference of logits in fp32 arithmetic, relative to the largest logit: rounding makes about 1e-5, a
+wrong tensor more than 1e-1."""
 MAX_RUN_ERROR = 0.1
-"""Of logits as run, relative, root-mean-square: bf16 and int8 activations stay below 0.03, a random head gives 1.4."""
+"""The relative root-mean-square difference of logits as run: bf16 and int8 activations stay below 0.03, a random head
+gives 1.4."""
 
 
 def check(folder: Path, settings: VariantSettings, probe: list[list[int]], intended: Path | None = None) -> CheckRecord:
@@ -46,10 +48,10 @@ def check(folder: Path, settings: VariantSettings, probe: list[list[int]], inten
 
 
 def check_again(artifact: Artifact) -> CheckRecord:
-    """Load and run a finished artifact: its runtime must compute what its weights say.
+    """Check a finished artifact: its runtime must compute what its weights say.
 
     Raises:
-        ArtifactError: it does not load, its tokenizer is another model's, or by how much its logits differ.
+        ArtifactError: the artifact does not load, has the tokenizer of another model, or computes other logits.
         SourceError: its configuration is damaged.
     """
     architecture = read_model(artifact.folder, quantized=True)
@@ -68,21 +70,23 @@ def check_artifact(
     intended: str | None = None,
     whole_model_bytes: int = WHOLE_MODEL_BYTES,
 ) -> dict[str, Any]:
-    """Read an artifact back, run it, and compare both with the logits its weights were meant to give.
+    """Compare the logits of an artifact's weights, and those of its runtime, with the intended logits.
 
     Args:
         folder: the artifact.
-        settings: the variant's.
+        settings: the variant's settings.
         probe: token ids, [windows, tokens].
-        threads: for the runtime.
-        intended: a .npy file, fp32 [windows, tokens, vocabulary]; without it the weights on disk say what is meant.
-        whole_model_bytes: above this size of the folder's files a format that can is run layer by layer.
+        threads: the threads of the runtime.
+        intended: a .npy file with the intended logits, fp32 [windows, tokens, vocabulary]; without it, those of the
+            weights on disk are the intended ones.
+        whole_model_bytes: if the folder's files are larger than this, and the format can, the model is run layer by
+            layer.
 
     Returns:
         A :class:`CheckRecord` as data.
 
     Raises:
-        ArtifactError: by how much the logits differ.
+        ArtifactError: the logits differ too much; the message says by how much.
     """
     torch.set_num_threads(threads)
     entry = format_of(parse_variant(settings))
@@ -128,7 +132,10 @@ def mean_kl(reference: Tensor, other: Tensor) -> float:
 
 
 def _relative_rms(logits: Tensor, expected: Tensor) -> float:
-    """Root-mean-square difference over that of `expected`, each position's mean removed: softmax ignores it."""
+    """Return the root-mean-square of the difference over that of `expected`; infinite where it is not finite.
+
+    The mean of each position is removed before: softmax ignores it.
+    """
     logits, expected = (x - x.mean(-1, keepdim=True) for x in (logits, expected))
     error = float((logits - expected).norm() / expected.norm())
     return error if math.isfinite(error) else math.inf

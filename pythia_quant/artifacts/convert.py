@@ -37,15 +37,15 @@ from pythia_quant.records.manifest import CheckRecord, Manifest, SourceRecord
 
 @dataclass(frozen=True)
 class _Plan:
-    """A conversion to be made.
+    """What a conversion needs.
 
     Attributes:
         inputs: the recipe with its source and texts.
         variant: the variant's name in the recipe.
-        settings: the variant's.
-        format: that it is written in.
-        target: the folder that the artifact is to be.
-        probe: int64 [windows, tokens], what the check runs.
+        settings: the variant's settings.
+        format: the variant's format.
+        target: the target folder.
+        probe: int64 [windows, tokens], the tokens that the check runs.
     """
 
     inputs: Inputs
@@ -69,20 +69,20 @@ def convert(
     overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> Artifact:
-    """Quantize one variant of a recipe, or return the artifact when it is already there and verifies.
+    """Convert one variant of a recipe, or return its artifact if that exists already and verifies.
 
-    A variant that stores another one's integers has that one converted first, into an artifact of its own, unless it is
-    there and verifies. An artifact of a folder whose checkpoint has changed since is made anew.
+    If the variant stores the integers of another variant, that variant is converted first, or its artifact verified. If
+    the source is a folder and holds another checkpoint now, the artifact is replaced.
 
     Args:
         inputs: the recipe with its source and texts.
-        variant: the name of one of its variants.
+        variant: the name of the variant in the recipe.
         out: the folder that holds all artifacts.
-        overwrite: make it anew even where one stands; of another's integers, only what is made of them.
-        progress: is told how far it is.
+        overwrite: replace this variant's artifact. The artifact that its integers are taken from is not replaced.
+        progress: receives how far the work is.
 
     Raises:
-        PythiaQuantError: nothing was written, and what stood there before stands there still.
+        PythiaQuantError: the conversion failed; the target folder is as it was before.
     """
     machine.bound_torch()
     plan = _plan(inputs, variant, out)
@@ -104,15 +104,15 @@ def convert(
 
 
 def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None:
-    """Refuse a conversion that will not fit on the disk.
+    """Refuse a conversion that needs more disk than is free.
 
     Raises:
-        ArtifactError: with the bytes needed and free.
+        ArtifactError: the disk is too small; the message has the bytes needed and the bytes free.
     """
     architecture = inputs.source.architecture
     body = architecture.non_embedding_parameters
     linear, rest = settings.stored_bits()
-    outside = 2 * architecture.vocabulary * architecture.width  # an artifact has both, also where they are tied
+    outside = 2 * architecture.vocabulary * architecture.width  # an artifact has head and embeddings, even tied ones
     needed = int((body * linear + outside * rest) / 8 * 1.05) + 10_000_000
     needed += costs(inputs, settings).disk
     existing = next(folder for folder in without_links(target).parents if folder.exists())
@@ -126,7 +126,7 @@ def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None
 
 
 def costs(inputs: Inputs, settings: VariantSettings) -> Costs:
-    """Return about how much memory, and how much disk beside the artifact, a conversion takes while it runs, bytes."""
+    """Estimate the memory, and the disk beside the artifact, that a conversion takes while it runs, in bytes."""
     return format_of(settings).costs(inputs.source.architecture, inputs.calibration.size)
 
 
@@ -151,7 +151,7 @@ def _check_plan(plan: _Plan) -> None:
 
 
 def _convert_codes(plan: _Plan, out: Path, progress: Progress) -> Artifact | None:
-    """Convert the variant whose integers are taken, or verify what is there; None for settings that take none."""
+    """Convert or verify the variant whose integers this one takes; return its artifact, or None if it takes none."""
     name = plan.settings.takes_codes_of()
     if name is None:
         return None
@@ -159,7 +159,7 @@ def _convert_codes(plan: _Plan, out: Path, progress: Progress) -> Artifact | Non
 
 
 def _work(plan: _Plan) -> AbstractContextManager[Path | None]:
-    """Return the folder in which a long conversion keeps what it has solved; other formats have none."""
+    """Return the work folder of a variant that calibrates; other variants convert fast, and have none."""
     if not plan.settings.calibrates:
         return nullcontext()
     return work_folder(plan.target, fingerprint(plan.inputs, plan.settings, plan.probe))
@@ -188,7 +188,7 @@ def _write(plan: _Plan, folder: Path, work: Path | None, solved: Artifact | None
 
 
 def _add_tokenizer(source: Source, folder: Path) -> None:
-    """Copy all that belongs to the tokenizer; nothing of it is executed."""
+    """Copy the tokenizer's files and chat templates; nothing in them is executed."""
     for name in companions(source.folder):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source.folder / name, folder / name)

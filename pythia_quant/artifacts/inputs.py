@@ -23,10 +23,12 @@ class Inputs:
     """A recipe with its source and texts.
 
     Attributes:
-        evaluation: int64 [windows, context].
-        evaluation_text: the text they were cut from, with the tokens of all of it.
-        calibration: int64 [windows, context]; no rows when no chosen variant calibrates.
-        calibration_record: where they came from.
+        recipe: the recipe, its settings fitted to the source.
+        source: the opened source.
+        evaluation: the evaluation windows, int64 [windows, context].
+        evaluation_text: the text that these windows were cut from; its count of tokens is that of the whole text.
+        calibration: the calibration windows, int64 [windows, context]; no rows when no chosen variant calibrates.
+        calibration_record: the text and the draw of these windows; None when no chosen variant calibrates.
     """
 
     recipe: Recipe
@@ -38,10 +40,10 @@ class Inputs:
 
     def fewer_windows(self) -> str:
         """Say that the text has fewer windows than the recipe asks for; empty where it has enough."""
-        wanted, found = self.recipe.settings.evaluation.windows, len(self.evaluation)
-        if wanted is None or found >= wanted:
+        in_recipe, in_text = self.recipe.settings.evaluation.windows, len(self.evaluation)
+        if in_recipe is None or in_text >= in_recipe:
             return ""
-        return f"The evaluation text has {found:,} windows; the recipe asks for {wanted:,}."
+        return f"The evaluation text has {in_text:,} windows; the recipe asks for {in_recipe:,}."
 
 
 def load_inputs(
@@ -51,16 +53,16 @@ def load_inputs(
     convert: bool = True,
     only: list[str] | None = None,
 ) -> Inputs:
-    """Open the source and the texts of a recipe.
+    """Open the source and the texts of a recipe, and check that its settings fit the model.
 
     Args:
-        recipe: which.
-        progress: is told how much of a download has come, and what the user should know.
-        convert: check the variants and load what they are calibrated on, too; measuring does not need it.
-        only: the variants that will be converted; all unless given. Nothing that only others need is looked at.
+        recipe: the recipe.
+        progress: receives how much of a download has come, and what the user should know.
+        convert: also check the variants and load the calibration text, which only conversions need.
+        only: the variants that will be converted, all by default. What only other variants need is not checked.
 
     Raises:
-        PythiaQuantError: the settings do not fit the model, a text is missing or too short, or they overlap.
+        PythiaQuantError: the settings do not fit the model, a text is missing or too short, or the texts overlap.
     """
     source = open_source(recipe.settings.source.model, recipe.settings.source.revision, progress)
     recipe = with_context_of(recipe, source.architecture, progress)
@@ -86,15 +88,15 @@ def load_inputs(
         )
     calibration, record = np.empty((0, context), dtype=np.int64), None
     if convert and recipe.calibrates(only):
-        wanted = settings.calibration
-        if wanted is None:
+        draw = settings.calibration
+        if draw is None:
             solved = ", ".join(name for name in recipe.needed(only) if recipe.calibrates([name]))
             raise recipe.error(("calibration",), f"is missing, and {solved} needs it; add it, or give --calibration")
-        length = wanted.context or source.architecture.context
-        text = load_text(wanted.text, source.tokenizer, progress)
+        length = draw.context or source.architecture.context
+        text = load_text(draw.text, source.tokenizer, progress)
         text_tokens, text_record = tokenized(text, length)
-        calibration = calibration_windows(text_tokens, tokens, length, wanted.windows, wanted.seed)
-        record = CalibrationRecord(text=text_record, windows=wanted.windows, context=length, seed=wanted.seed)
+        calibration = calibration_windows(text_tokens, tokens, length, draw.windows, draw.seed)
+        record = CalibrationRecord(text=text_record, windows=draw.windows, context=length, seed=draw.seed)
     inputs = Inputs(recipe, source, evaluation, evaluation_text, calibration, record)
     if fewer := inputs.fewer_windows():
         progress.notice(fewer)

@@ -1,4 +1,4 @@
-"""How close an artifact's weights are to a source's, and whether rounding alone can have made the difference."""
+"""Compare an artifact's weights with a source's, and decide whether rounding alone can explain the difference."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from pythia_quant.model.weights import WeightReader
 
 @dataclass(frozen=True)
 class Limits:
-    """What rounding to some bits can do to a weight w that becomes q.
+    """Limits on what rounding can do: a weight matrix w is rounded to q, and its bias b may be corrected to c.
 
     Attributes:
         gain: the least and the largest <q, w> / <w, w>.
-        error: the largest norm of q - w, over that of w.
-        row_error: the same, of one row.
-        bias: the largest change of a bias that a quantizer corrects, root-mean-square over rows, over the norms of the
-            rows of its weight, with the gains of the norm that it is read through.
+        error: the largest ‖q - w‖ / ‖w‖ of a matrix.
+        row_error: the largest ‖q - w‖ / ‖w‖ of a row.
+        bias: the largest ‖c - b‖ / ‖w'‖, where w' is w with its columns multiplied by the gains of the normalization
+            that the layer reads.
     """
 
     gain: tuple[float, float]
@@ -46,7 +46,7 @@ class Limits:
 
 
 BF16_LIMITS = Limits((0.999, 1.001), 0.004, 0.008, 0.004)
-"""The limits for tensors that are stored in bf16, whose rounding reaches at most half of them."""
+"""The limits for tensors stored in bf16; they are at least twice what rounding to bf16 does."""
 
 LIMITS = {
     2: Limits((0.77, 1.05), 2.0, 3.0, 1.0),
@@ -57,15 +57,17 @@ LIMITS = {
     16: BF16_LIMITS,
     32: BF16_LIMITS,
 }
-"""By the bits of a code. GPTQ goes furthest: on the demo model and one of the 14m shape, groups of 32 to a whole row,
-symmetric and not, with 2, 3, 4 and 8 bits, gains were 0.84 to 1.02, 0.95 to 1.01, 0.975 to 1.006 and 0.9997 to 1.0002,
-errors up to 1.15, 0.64, 0.32 and 0.02, of a row up to 1.80, 1.05, 0.54 and 0.03, of biases up to 0.50, 0.18, 0.08
-and 0.004."""
+"""The limits by the bits of a code.
+
+Of all quantizers GPTQ changes weights the most. It was measured on the demo model and on one of the 14m shape, with
+groups of 32 up to a whole row, symmetric and not. With 2, 3, 4 and 8 bits, gains were 0.84 to 1.02, 0.95 to 1.01, 0.975
+to 1.006 and 0.9997 to 1.0002; errors were at most 1.15, 0.64, 0.32 and 0.02, errors of a row 1.80, 1.05, 0.54 and 0.03,
+and changes of biases 0.50, 0.18, 0.08 and 0.004."""
 
 
 @dataclass
 class Closeness:
-    """The gains and errors of all tensors in integers, by name; see :class:`Limits`."""
+    """The gain and the error of each tensor that is stored as integers, by its name; see :class:`Limits`."""
 
     gains: dict[str, float] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
@@ -92,18 +94,18 @@ def compare(
 ) -> Closeness:
     """Compare an artifact's weights, dequantized, with the source's, a layer at a time.
 
-    A change smaller than rounding is not seen; LIMITS say how large that is.
+    A change within LIMITS cannot be told from rounding, and is not reported.
 
     Args:
-        artifact: its weights.
-        source: the checkpoint's.
-        settings: the variant's, which say to how many bits each tensor is rounded.
+        artifact: the artifact's weights.
+        source: the checkpoint's weights.
+        settings: the variant's settings, which say to how many bits each tensor is rounded.
         equalized: whether the format equalizes layers before it rounds them.
-        corrected: whether its quantizer may change biases.
-        progress: is told how far it is.
+        corrected: whether the format's quantizer may change biases.
+        progress: receives how far the work is.
 
     Raises:
-        ArtifactError: the shape is another, or the first tensor that rounding does not explain.
+        ArtifactError: the shapes differ, or rounding does not explain a tensor; the message names the first one.
         SourceError: a tensor of the source is damaged.
     """
     shape, closeness = source.architecture, Closeness()
@@ -136,7 +138,7 @@ def compare(
 
 
 def _compare_shapes(artifact: WeightReader, source: WeightReader) -> None:
-    # Which tokens have a meaning is the tokenizer's and the user's to say.
+    # Special tokens may differ: a user may choose them.
     actual, expected = (
         {key: value for key, value in reader.architecture.config().items() if not key.endswith("_token_id")}
         for reader in (artifact, source)
@@ -163,7 +165,7 @@ def _compare_matrix(name: str, actual: Tensor, expected: Tensor, bits: int, clos
 
 
 def _compare_norm(name: str, actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], norm: str) -> None:
-    scale = torch.linalg.vector_norm(expected[f"{norm}.weight"])  # of a bias, too: both are added
+    scale = torch.linalg.vector_norm(expected[f"{norm}.weight"])  # of the bias, too: it is added to what gains scale
     for part in ("weight", "bias"):
         _require(f"{name}.{part}", actual[f"{norm}.{part}"] - expected[f"{norm}.{part}"], scale, BF16_LIMITS.error)
 
@@ -187,17 +189,17 @@ def _other(name: str, how: str) -> ArtifactError:
 
 @dataclass(frozen=True)
 class Original:
-    """What an artifact was made from: the weights, and the folder they lie in with their tokenizer."""
+    """The source of an artifact: its weights, and the folder that holds them and the tokenizer."""
 
     weights: WeightReader
     folder: Path
 
 
 def find_local_source(artifact: Artifact) -> Original | None:
-    """Return the source that an artifact's manifest names, or None when it is not on this machine. No network.
+    """Return the source that an artifact's manifest names, or None if it is not on this machine. No network is used.
 
-    The source may be the demo model, the folder that was converted, or a snapshot in the hub's cache. A source that
-    cannot be read, or has other weights now, counts as missing.
+    The source may be the demo model, the folder that was converted, or a snapshot in the hub's cache. If it cannot be
+    read, or has other weights now, the result is None, too.
     """
     recorded = artifact.manifest.source
     if recorded.model == DEMO:
@@ -239,7 +241,7 @@ def compare_with(artifact: Artifact, source: Original, progress: Progress = SILE
     """Compare an artifact's tokenizer and weights with a source's; see :func:`pythia_quant.artifacts.origin.compare`.
 
     Raises:
-        ArtifactError: they are not the source's, rounded; or they cannot be read.
+        ArtifactError: the tokenizer or weights are not the source's, or cannot be read.
         SourceError: the source cannot be read.
     """
     entry = format_of(artifact.settings)

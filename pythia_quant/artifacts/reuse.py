@@ -1,4 +1,4 @@
-"""Whether an artifact that stands is the one that a conversion would make, and what makes two conversions the same."""
+"""Decide whether an existing artifact is the one that a conversion would make now."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from pythia_quant.model.source import Source
 from pythia_quant.records.manifest import CalibrationRecord
 
 CODES = "codes"
-"""The note in a manifest that says of which artifact the integers are."""
+"""The key of the note in a manifest that names the artifact which the integers were taken from."""
 
 
 def is_stale(target: Path, inputs: Inputs) -> bool:
-    """Say whether an artifact is of the very same source folder, which has held another checkpoint since.
+    """Say whether an artifact was made from the recipe's source folder when that held another checkpoint.
 
-    That is like a file older than what it is made from. Another folder of that name is another model.
+    Such an artifact is out of date and can be replaced. An artifact of another folder, or of a hub, is not: it is one
+    of another model.
     """
     manifest, source = open_artifact(target).manifest, inputs.source
     same = manifest.source.sha256 == source.sha256 and _config_of_artifact(target) == _config_of_source(source)
@@ -36,10 +37,10 @@ def is_stale(target: Path, inputs: Inputs) -> bool:
 
 
 def reuse(target: Path, inputs: Inputs, settings: VariantSettings) -> Artifact:
-    """Return the artifact that stands at `target`, once it is known to be the one that would be made now.
+    """Return the artifact at `target` after checking that a conversion would make the same one now.
 
     Raises:
-        ArtifactError: it was made from something else, or by other settings; or a file was altered.
+        ArtifactError: the artifact has another source, other settings, or altered files.
     """
     artifact = open_artifact(target)
     manifest = artifact.manifest
@@ -63,7 +64,7 @@ def reuse(target: Path, inputs: Inputs, settings: VariantSettings) -> Artifact:
 
 
 def fingerprint(inputs: Inputs, settings: VariantSettings, probe: Tensor) -> str:
-    """Return what must be the same for a conversion to go on where another was killed, and end with the same bytes."""
+    """Return a hash of all that decides a conversion's bytes: one with the same hash can go on where it was killed."""
     parts = {
         "source": inputs.source.sha256,
         "config": _config_of_source(inputs.source),
@@ -77,31 +78,32 @@ def fingerprint(inputs: Inputs, settings: VariantSettings, probe: Tensor) -> str
 
 
 def codes_record(solved: Artifact) -> dict[str, object]:
-    """Return what a manifest notes of the artifact whose integers were taken: its variant, the hash of its weights."""
+    """Return the note on the artifact that the integers were taken from: its variant, and the hashes of its weights."""
     weights = {name: file.sha256 for name, file in solved.manifest.files.items() if name.endswith(".safetensors")}
     return {"variant": solved.manifest.variant, "sha256": weights}
 
 
 def calibration_record(inputs: Inputs, settings: VariantSettings) -> CalibrationRecord | None:
-    """Return what an artifact was calibrated on, itself or where its integers are from."""
+    """Return the calibration text of an artifact, or of the artifact that its integers are taken from."""
     return inputs.calibration_record if settings.calibrates or settings.takes_codes_of() else None
 
 
 def _same_codes(artifact: Artifact, inputs: Inputs, settings: VariantSettings) -> bool:
-    """Say whether an artifact's integers are those it would be given now: of the same settings, and of what is beside.
+    """Say whether a conversion would take the same integers from another variant as the artifact has.
 
-    That may be gone: an artifact does not need the one that its integers are from.
+    The other variant must have the same settings in both recipes. If its artifact still exists in the folder beside
+    this one, it must be the one that the integers were taken from.
     """
     name, recorded = settings.takes_codes_of(), artifact.manifest.notes.get(CODES)
     if name is None or recorded is None:
         return name is None and recorded is None
     then, now = (recipe.settings.variants.get(name) for recipe in (artifact.recipe(), inputs.recipe))
-    beside = artifact.folder.parent / name
-    return then == now and (not beside.exists() or recorded == codes_record(open_artifact(beside)))
+    solved = artifact.folder.parent / name
+    return then == now and (not solved.exists() or recorded == codes_record(open_artifact(solved)))
 
 
 def _content(calibration: CalibrationRecord | None) -> dict[str, Any] | None:
-    """Return what decides a calibration: its windows, and the text's hash, wherever the text is."""
+    """Return what decides a calibration: its windows and the text's hash, but not the text's name."""
     return calibration.model_dump(exclude={"text": {"name"}}) if calibration else None
 
 
@@ -110,5 +112,5 @@ def _config_of_artifact(target: Path) -> dict[str, Any]:
 
 
 def _config_of_source(source: Source) -> dict[str, Any]:
-    """Return what an artifact's config.json says of the model, whatever its format adds."""
+    """Return the fields that an artifact's config.json should have for this source, without those of a format."""
     return replace(source.architecture, tokens=source.weights.architecture.tokens).config()

@@ -46,9 +46,10 @@ class Options:
     """How to measure.
 
     Attributes:
-        threads: for every runtime; speed is measured with each of them, all else with the first.
-        memory: bytes that one measurement may take; what is free unless given. What needs more is run layer by layer.
-        device: ``cpu`` or ``cuda``; ONNX artifacts stay on the CPU.
+        threads: numbers of threads. Speed is measured with each of them, everything else with the first.
+        memory: the bytes that one measurement may take, by default those that are free. A row that needs more is run
+            layer by layer.
+        device: ``cpu`` or ``cuda``; ONNX artifacts always run on the CPU.
     """
 
     threads: list[int] = field(default_factory=lambda: [machine.cores()])
@@ -61,14 +62,15 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True)
 class _PlannedRow:
-    """One row to be measured.
+    """A row that will be measured.
 
     Attributes:
-        subject: what is run.
+        subject: the model that is run, and how it is opened.
         artifact: the artifact; None for the source.
-        disk_bytes: what its weights take on disk.
-        needed_bytes: of memory, to run it whole.
-        allowed_bytes: of memory; a row that needs more is run layer by layer, or not at all.
+        disk_bytes: the bytes that the weights take on disk.
+        needed_bytes: the bytes of memory that the whole model needs.
+        allowed_bytes: the bytes of memory that the row may take; if it needs more, it is run layer by layer, or not at
+            all.
     """
 
     subject: Subject
@@ -83,7 +85,7 @@ class _PlannedRow:
         return self.needed_bytes <= self.allowed_bytes
 
     def notes(self) -> list[str]:
-        """Return what a reader of the row should know of how it was run."""
+        """Return sentences on how the row was run, for readers of the results."""
         if self.whole:
             return []
         way = "was run layer by layer" if self.subject.in_layers else "was not run: nothing runs it layer by layer"
@@ -94,7 +96,7 @@ class _PlannedRow:
 def step_count(recipe: Recipe, artifacts: int, options: Options) -> int:
     """Return how many progress steps :func:`benchmark` takes for that many artifacts."""
     rows = len(SOURCE_DTYPES) + artifacts
-    lambada = 1 + rows if recipe.settings.tasks.lambada else 0  # opening it, too
+    lambada = 1 + rows if recipe.settings.tasks.lambada else 0  # one more to open the passages
     rounds = recipe.settings.latency.rounds
     return 1 + rows + lambada + (speed_steps(rows, rounds, len(options.threads) - 1) if rounds else 0)
 
@@ -110,20 +112,20 @@ def benchmark(
 ) -> Results:
     """Measure artifacts beside their source in fp16, bf16 and fp32.
 
-    What was measured of drift and LAMBADA stays in a folder beside `path` until all is done: a call that was
-    interrupted is gone on with. Speeds are measured in one go.
+    Finished measurements of drift and LAMBADA are kept in a work folder beside `path` until everything is measured, so
+    that the same call can go on after an interruption. Speeds are measured again.
 
     Args:
-        inputs: the recipe's source and evaluation windows.
-        artifacts: made from that source.
-        path: of the result file to be; nothing is written there.
-        passages: LAMBADA's; it is not measured without.
-        options: how.
-        steps: shows progress; :func:`step_count` says how many steps are taken.
+        inputs: the recipe with its source and evaluation windows.
+        artifacts: artifacts of that source.
+        path: the path that the caller will write the result file to. The work folder stands beside it.
+        passages: the passages of LAMBADA; None to leave LAMBADA out.
+        options: how to measure.
+        steps: shows progress; :func:`step_count` returns the number of steps.
 
     Raises:
-        ArtifactError: an artifact was altered, or another process measures here.
-        BenchmarkError: an artifact is of another source, or a measuring process died.
+        ArtifactError: an artifact was altered, or another process measures beside `path`.
+        BenchmarkError: an artifact has another source, or a measuring process died.
     """
     machine.bound_torch()
     options, steps = options or Options(), steps or Steps(1, Console(quiet=True))
@@ -136,21 +138,23 @@ def benchmark(
     planned = _plan_rows(inputs, artifacts, options)
     with work_folder(path, _fingerprint(inputs, planned, passages, options), resume_after=(PythiaQuantError,)) as work:
         with steps.step("reference in fp32") as progress:
-            kept = reference(inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), progress)
+            expected = reference(
+                inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), progress
+            )
         with process.Worker(options.threads[0]) as worker:
             once = _Once(worker, work, steps, options.threads[0])
-            rows = [_measure_row(row, inputs, kept, once) for row in planned]
+            rows = [_measure_row(row, inputs, expected, once) for row in planned]
             lambada, scores = _measure_lambada(planned, inputs, passages, once) if passages else (None, {})
         latency, speeds = _measure_speeds(planned, inputs, steps, options)
     rows = [
         row.model_copy(update={"lambada": scores.get(row.name), "speeds": speeds.get(row.name, [])}) for row in rows
     ]
-    results = _results(inputs, kept, rows, options).model_copy(update={"latency": latency, "lambada": lambada})
+    results = _results(inputs, expected, rows, options).model_copy(update={"latency": latency, "lambada": lambada})
     return results.model_copy(update={"gates": evaluate_gates(results, inputs.recipe.settings.gates)})
 
 
 def _plan_rows(inputs: Inputs, artifacts: list[Artifact], options: Options) -> list[_PlannedRow]:
-    """Return the rows of a table: the source in each of its dtypes, and the artifacts."""
+    """Return the rows to measure: the source in each dtype, then the artifacts."""
     source = inputs.source
     files = sum((source.folder / name).stat().st_size for name in source.sha256)
 
@@ -170,12 +174,12 @@ def _plan_rows(inputs: Inputs, artifacts: list[Artifact], options: Options) -> l
     return rows
 
 
-def _measure_row(row: _PlannedRow, inputs: Inputs, kept: Reference, once: _Once) -> Row:
-    """Measure drift, or take what an interrupted call has measured."""
+def _measure_row(row: _PlannedRow, inputs: Inputs, expected: Reference, once: _Once) -> Row:
+    """Measure a row's drift, or read what an interrupted call has measured."""
     scratch = once.work / row.subject.name
     arguments = {
         "source": str(inputs.source.folder),
-        "reference": str(kept.folder),
+        "reference": str(expected.folder),
         "scratch": str(scratch),
         "whole": row.whole,
     }
@@ -187,7 +191,7 @@ def _measure_row(row: _PlannedRow, inputs: Inputs, kept: Reference, once: _Once)
 def _measure_lambada(
     planned: list[_PlannedRow], inputs: Inputs, passages: Passages, once: _Once
 ) -> tuple[LambadaProtocol, dict[str, Lambada]]:
-    """Measure LAMBADA on all rows that fit in memory."""
+    """Measure LAMBADA on all rows that fit in memory whole."""
     arguments = {"file": str(passages.path), "examples": passages.examples, "source": str(inputs.source.folder)}
     scores = {
         row.subject.name: as_record(Lambada, once("LAMBADA", measure_row, row.subject, arguments), once.work)
@@ -200,11 +204,11 @@ def _measure_lambada(
 def _measure_speeds(
     planned: list[_PlannedRow], inputs: Inputs, steps: Steps, options: Options
 ) -> tuple[LatencyProtocol | None, dict[str, list[Speed]]]:
-    """Measure all rows that fit in memory, if the recipe asks for it."""
-    wanted = inputs.recipe.settings.latency
-    if not wanted.rounds:
+    """Measure the speed of all rows that fit in memory whole, if the recipe asks for any round."""
+    settings = inputs.recipe.settings.latency
+    if not settings.rounds:
         return None, {}
-    latency = latency_protocol(wanted, inputs.source.architecture.context)
+    latency = latency_protocol(settings, inputs.source.architecture.context)
     subjects = [row.subject for row in planned if row.whole]
     text = inputs.evaluation.reshape(-1)[: max(*latency.prompts, *latency.contexts)].tolist()
     speeds = measure_speeds(subjects, text, latency, options.threads, steps)
@@ -213,7 +217,7 @@ def _measure_speeds(
 
 @dataclass(frozen=True)
 class _Once:
-    """Measures rows in the worker, or takes what an interrupted call has measured."""
+    """Measures each row once: in the worker, unless an interrupted call has left the measurement in the work folder."""
 
     worker: process.Worker
     work: Path
@@ -254,10 +258,10 @@ def _row(planned: _PlannedRow, inputs: Inputs, measured: dict[str, Any], work: P
 
 
 def as_record(kind: type[R], measured: dict[str, Any], work: Path) -> R:
-    """Make a record of what was measured, perhaps by an interrupted call that kept it in the folder `work`.
+    """Make a record of a measurement, which an interrupted call may have left in the folder `work`.
 
     Raises:
-        BenchmarkError: it is damaged.
+        BenchmarkError: the measurement is damaged.
     """
     try:
         return kind.model_validate(measured)
@@ -269,13 +273,13 @@ def as_record(kind: type[R], measured: dict[str, Any], work: Path) -> R:
         ) from error
 
 
-def _results(inputs: Inputs, kept: Reference, rows: list[Row], options: Options) -> Results:
+def _results(inputs: Inputs, expected: Reference, rows: list[Row], options: Options) -> Results:
     source = inputs.source
     fp16 = rows[0].as_run
     finite = fp16 is not None and not fp16.non_finite
     vocabulary = source.architecture.vocabulary
     notes = [fewer] if (fewer := inputs.fewer_windows()) else []
-    if fmean(kept.nll) >= math.log(vocabulary):
+    if fmean(expected.nll) >= math.log(vocabulary):
         notes.append(
             f"The model predicts this text worse than a guess among its {vocabulary:,} tokens would: it is untrained, "
             "or the tokenizer is another model's."
@@ -298,7 +302,7 @@ def _results(inputs: Inputs, kept: Reference, rows: list[Row], options: Options)
         ),
         latency=None,
         machine=machine_record(options.device),
-        reference_nll=kept.nll,
+        reference_nll=expected.nll,
         baseline=rows[0].name if finite else SOURCE_DTYPES["float32"],
         rows=rows,
         notes=notes,
@@ -306,7 +310,7 @@ def _results(inputs: Inputs, kept: Reference, rows: list[Row], options: Options)
 
 
 def _fingerprint(inputs: Inputs, planned: list[_PlannedRow], passages: Passages | None, options: Options) -> str:
-    """Return what must be the same for measurements of an interrupted call to be those of this one."""
+    """Return a hash of all that decides the measurements: a call with the same hash can go on after an interruption."""
     parts = {
         "source": inputs.source.sha256,
         "evaluation": hashlib.sha256(inputs.evaluation.tobytes()).hexdigest(),

@@ -1,6 +1,6 @@
-"""What is read off a result file: every value with its unit, its direction and its interval, by name.
+"""The metrics: every value that is derived from a result file, by name, with its unit, direction and interval.
 
-Tables, plots, gates and comparisons all take their numbers from here.
+Tables, plots, gates and comparisons take their numbers from here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from pythia_quant.records.results import CONFIDENCES, Drift, Lambada, Results, R
 
 
 class Value(NamedTuple):
-    """A measured value and its interval: of 95 % where there is a standard error, else from 10th to 90th percentile."""
+    """A measured value with the ends of its interval.
+
+    The interval is that of 95 % if there is a standard error, otherwise it reaches from the 10th to the 90th percentile
+    of the samples.
+    """
 
     value: float
     low: float
@@ -38,12 +42,12 @@ class Metric:
     """One kind of value.
 
     Attributes:
-        key: its name in files.
-        label: its name for people.
-        unit: empty for a plain ratio.
-        better: which direction a user wants; empty for what merely describes.
-        protocol: how it was measured: ``windows``, ``latency``, ``lambada``, or ``size`` for what is counted.
-        of: the value of a row; None when it was not measured.
+        key: the metric's name in files.
+        label: the metric's name for people.
+        unit: the unit of the value; empty for a ratio.
+        better: whether a lower or a higher value is better; empty if neither is.
+        protocol: the protocol that measures it: ``windows``, ``latency``, ``lambada``, or ``size`` for what is counted.
+        of: a function that returns the value of a row; None when it was not measured.
     """
 
     key: str
@@ -55,7 +59,7 @@ class Metric:
 
 
 def bits_per_byte(results: Results, nll: Sequence[float]) -> Value:
-    """Return the mean bits a token of `nll`, nats a token, times the text's tokens a byte."""
+    """Return the mean of `nll`, nats a token, as bits a byte of the text."""
     return _scaled(of_windows(nll), results.text.tokens / results.text.bytes / math.log(2))
 
 
@@ -65,7 +69,7 @@ def reference_perplexity(results: Results) -> Value:
 
 
 def ppl_drift_percent(drift: Drift, results: Results) -> Estimate:
-    """Return by how many percent a perplexity differs from the reference's; infinite when it is not finite."""
+    """Return the difference of a perplexity from the reference's in percent; infinite if a logit was not finite."""
     if drift.non_finite:
         return Estimate(math.inf, 0.0, BATCHES)
     log_ratio = of_windows(differences(drift.nll, results.reference_nll))
@@ -76,12 +80,12 @@ def ppl_drift_percent(drift: Drift, results: Results) -> Estimate:
 
 
 def plus_minus(value: Value) -> str:
-    """Return a value and half its interval, to two digits; ``infinite`` where it is beyond a float's range."""
+    """Return a value and half its interval as text with two decimals; ``infinite`` if the value is not finite."""
     return f"{value.value:.2f} ± {value.high - value.value:.2f}" if math.isfinite(value.value) else "infinite"
 
 
 def outdated(results: Results) -> str:
-    """Return what is wrong with windows and intervals of a result of protocol version 1; empty for later ones."""
+    """Return a warning about the windows and intervals of protocol version 1; empty for later versions."""
     if results.protocol.version > 1:
         return ""
     return (
@@ -91,7 +95,7 @@ def outdated(results: Results) -> str:
 
 
 def outdated_sizes(results: Results) -> str:
-    """Return what is wrong with sizes that were counted by version 1; empty for later ones."""
+    """Return a warning about sizes that were counted by version 1; empty for later versions."""
     if results.size_version > 1:
         return ""
     return (
@@ -101,25 +105,25 @@ def outdated_sizes(results: Results) -> str:
 
 
 def fp16_floor(results: Results) -> Drift | None:
-    """Return the drift of the source as run in fp16; None when that was not finite or not run."""
+    """Return the drift of the source as run in fp16; None if it was not run, or had a logit that is not finite."""
     floor = next((row.as_run for row in results.rows if row.name == "torch-fp16"), None)
     return None if floor is None or floor.non_finite else floor
 
 
 def fastest_unquantized(results: Results) -> Row | None:
-    """Return the unquantized row with the fastest decode."""
+    """Return the unquantized row that decodes fastest; None if no speed was measured."""
     timed = [(decode, row) for row in results.rows if not row.quantized and (decode := decode_ms(row, results))]
     return min(timed, key=lambda pair: pair[0].value)[1] if timed else None
 
 
 def decode_ms(row: Row, results: Results) -> Value | None:
-    """Return milliseconds a token at the protocol's usual context."""
+    """Return the milliseconds a decoded token takes at the protocol's usual context."""
     samples = _decode(row, results)
     return _spread([1e3 * seconds for seconds in samples]) if samples else None
 
 
 def prefill_rate(row: Row, results: Results) -> Value | None:
-    """Return tokens a second at the protocol's usual prompt."""
+    """Return the tokens a second of a prefill of the protocol's usual prompt."""
     if not row.speeds or results.latency is None:
         return None
     prompt = results.latency.prompt
@@ -129,8 +133,9 @@ def prefill_rate(row: Row, results: Results) -> Value | None:
 def speedup(row: Row, other: Row | None, results: Results) -> Value | None:
     """Return how many times faster `row` decodes than `other`.
 
-    Of several rounds, the geometric mean of the ratios of their medians, with its 95 % interval: what slows a round,
-    slows both. Of one round, the ratio of the medians, at worst and best from the percentiles of both.
+    With several rounds, the value is the geometric mean over the rounds of the ratio of both medians, with its 95 %
+    interval: what slows a round slows both rows. With one round, it is the ratio of the medians, and the interval
+    is made of the percentiles of both rows.
     """
     fast, slow = decode_ms(row, results), decode_ms(other, results) if other else None
     if fast is None or slow is None or other is None:
@@ -138,12 +143,12 @@ def speedup(row: Row, other: Row | None, results: Results) -> Value | None:
     rounds = list(zip(_medians(row, results), _medians(other, results), strict=False))
     if len(rounds) < 2:
         return Value(slow.value / fast.value, slow.low / fast.high, slow.high / fast.low)
-    mean = estimate([math.log(theirs / ours) for ours, theirs in rounds])
-    return Value(*(math.exp(mean.value + side * mean.margin) for side in (0, -1, 1)))
+    mean = estimate([math.log(of_other / of_row) for of_row, of_other in rounds])
+    return Value(*(math.exp(mean.value + sign * mean.margin) for sign in (0, -1, 1)))
 
 
 def limit_share(row: Row, results: Results) -> Value | None:
-    """Return decoding as a percentage of its limit: reading every weight once a token at the speed of the memory."""
+    """Return the decode speed in percent of its limit, which is to read every weight once a token from memory."""
     if not row.speeds or results.latency is None:
         return None
     speed, context = row.speeds[0], results.latency.context
@@ -158,12 +163,12 @@ def limit_share(row: Row, results: Results) -> Value | None:
 
 
 def last_word_accuracy(measured: Lambada) -> Estimate:
-    """Return the share of last words that greedy decoding gives, of 1; passages are independent."""
+    """Return the share, 0 to 1, of last words that greedy decoding gives; passages are independent."""
     return estimate([float(hit) for hit in measured.greedy])
 
 
 def last_word_perplexity(measured: Lambada) -> Estimate:
-    """Return exp of the mean negative log-likelihood of a last word, not of a token."""
+    """Return exp of the mean negative log-likelihood of a last word, which may have several tokens."""
     return perplexity(estimate([-value for value in measured.log_likelihood]))
 
 
@@ -189,12 +194,12 @@ def _medians(row: Row, results: Results) -> list[float]:
     ]
 
 
-def _value(of: Estimate) -> Value:
-    return Value(of.value, of.value - of.margin, of.value + of.margin)
+def _value(mean: Estimate) -> Value:
+    return Value(mean.value, mean.value - mean.margin, mean.value + mean.margin)
 
 
-def _scaled(of: Estimate, factor: float) -> Value:
-    return _value(Estimate(of.value * factor, of.error * factor, of.count))
+def _scaled(mean: Estimate, factor: float) -> Value:
+    return _value(Estimate(mean.value * factor, mean.error * factor, mean.count))
 
 
 def _spread(samples: Sequence[float]) -> Value:
@@ -230,7 +235,7 @@ def _kl_quantile(drift: Drift | None, share: float) -> Value | None:
 
 
 def _kl_of_confidence(low: float, row: Row, results: Results) -> Value | None:
-    """Return the KL divergence where the reference is sure to at least `low`, up to the next of `CONFIDENCES`."""
+    """Return the KL divergence of the tokens whose confidence is in the bin of `CONFIDENCES` that begins at `low`."""
     for part in row.as_run.by_confidence if row.as_run else ():
         if part.low == low:
             return _value(Estimate(1e3 * part.kl, 1e3 * part.kl_error, min(BATCHES, results.protocol.windows)))
@@ -267,7 +272,7 @@ def _device_peaks(speed: Speed) -> list[float]:
 
 
 PER_PROCESS = {"load": _loads, "first_token": _first_tokens, "memory": _peaks, "device_memory": _device_peaks}
-"""Of metrics that every process has one sample of: what gives them, in the metric's unit."""
+"""By the key of each metric that has one sample a process: the function that returns the samples, in its unit."""
 
 
 def _exactly(counted: float) -> Value:

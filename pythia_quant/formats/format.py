@@ -1,4 +1,4 @@
-"""What the rest of the program asks of a format."""
+"""The class that every format implements: it writes, reads and runs artifacts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ S = TypeVar("S", bound=VariantSettings)
 
 
 class Costs(NamedTuple):
-    """What a conversion takes while it runs, the artifact itself left out.
+    """What a conversion takes while it runs.
 
     Attributes:
-        memory: bytes.
-        disk: bytes.
+        memory: bytes of memory.
+        disk: bytes on disk beside the artifact.
     """
 
     memory: int
@@ -36,11 +36,11 @@ class Format(ABC, Generic[S]):
     A method imports what it needs when it is called, so that the table of formats needs neither torch nor a backend.
 
     Attributes:
-        needs: modules that must be installed.
-        extra: the extra of this package that installs them.
+        needs: the names of modules that must be installed.
+        extra: the extra of this package that installs these modules.
         equalizes: whether layers are equalized before they are rounded, see :mod:`pythia_quant.model.equalize`.
-        on_gpu: whether its runtime can run on a GPU; one that cannot stays on the CPU whatever is asked for.
-        in_layers: whether :meth:`open_layers` runs a model that is larger than memory.
+        on_gpu: whether the runtime can run on a GPU; one that cannot runs on the CPU, whatever device a user names.
+        in_layers: whether :meth:`open_layers` can run a model that is larger than memory.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -54,7 +54,7 @@ class Format(ABC, Generic[S]):
         """Write weights and ``config.json`` into the job's folder.
 
         Raises:
-            QuantizationError: the weights cannot be quantized by these settings.
+            QuantizationError: the weights cannot be quantized with these settings.
             SourceError: a source tensor is missing or damaged.
         """
 
@@ -63,21 +63,21 @@ class Format(ABC, Generic[S]):
         """Open an artifact's weights, dequantized, under the checkpoint's names.
 
         Raises:
-            ArtifactError: a file is missing or damaged, or is not one that :meth:`write` leaves.
+            ArtifactError: a file is missing or damaged, or :meth:`write` would not write it.
             SourceError: ``config.json`` is not that of a GPT-NeoX.
         """
 
     def open_codes(self, folder: Path) -> CodesReader:
-        """Open an artifact whose integers another format can store; only GPTQ's are such.
+        """Open an artifact whose integers another format can store. Only GPTQ's artifacts are of this kind.
 
         Raises:
-            ArtifactError: as :meth:`open_weights`.
+            ArtifactError: a file is missing or damaged, as in :meth:`open_weights`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no integers for other formats")
 
     @abstractmethod
     def streamed_bytes(self, folder: Path) -> int:
-        """Return the bytes of weights that a decoded token reads: all but the embeddings, of which it reads a row.
+        """Return the bytes of weights that the runtime reads to decode a token: all but the embeddings.
 
         Raises:
             ArtifactError: a file is missing or damaged.
@@ -85,24 +85,27 @@ class Format(ABC, Generic[S]):
 
     @abstractmethod
     def import_runtime(self) -> Callable[[Path, int, str], Runtime]:
-        """Import all that the runtime needs; return the function that :meth:`open_runtime` calls."""
+        """Import the modules of the runtime; return the function that :meth:`open_runtime` calls.
+
+        A measurement of load times imports first, and then times only the call.
+        """
 
     def open_runtime(self, folder: Path, threads: int, device: str = "cpu") -> Runtime:
-        """Load an artifact into the runtime that its users run it with.
+        """Load an artifact into the runtime that users run it with.
 
         Args:
             folder: the artifact.
-            threads: for the whole process.
+            threads: the threads that the process may use.
             device: ``cpu`` or ``cuda``.
 
         Raises:
-            ArtifactError: a file is missing or damaged, or the runtime refuses it.
-            BenchmarkError: it cannot run on `device`.
+            ArtifactError: a file is missing or damaged, or the runtime refuses the artifact.
+            BenchmarkError: the runtime cannot run on `device`.
         """
         return self.import_runtime()(folder, threads, device)
 
     def open_layers(self, folder: Path, threads: int) -> Layered:
-        """Open an artifact to run it with one layer's weights in memory at a time, where `in_layers` says that it can.
+        """Open an artifact to run it layer by layer, with one layer's weights in memory, if `in_layers` is true.
 
         Raises:
             ArtifactError: a file is missing or damaged, or the runtime refuses a layer.
@@ -110,9 +113,9 @@ class Format(ABC, Generic[S]):
         raise NotImplementedError(f"{type(self).__name__} does not run layer by layer")
 
     def costs(self, architecture: Architecture, calibration_tokens: int) -> Costs:  # noqa: ARG002
-        """Return about what a conversion takes while it runs; 0 where that is little."""
+        """Estimate what a conversion takes while it runs; 0 stands for little."""
         return Costs(0, 0)
 
     def held_bytes(self, settings: S, architecture: Architecture, disk_bytes: int) -> int:  # noqa: ARG002
-        """Return the bytes that the weights take in the runtime's memory, of files of `disk_bytes`."""
+        """Return the bytes that the weights take in the runtime's memory; `disk_bytes` is their size on disk."""
         return disk_bytes

@@ -22,32 +22,33 @@ S = TypeVar("S", bound=VariantSettings)
 
 
 class CodesReader(WeightReader, Protocol):
-    """Reads an artifact whose linear layers are integers: they come dequantized, or as they are."""
+    """Reads an artifact whose linear layers are integers, as the integers themselves or dequantized."""
 
     def quantized(self, name: str) -> Quantized:
-        """Return a linear layer's integers, by the name of its weight in a checkpoint.
+        """Return a linear layer's integers; `name` is the name of its weight in a checkpoint.
 
         Raises:
-            ArtifactError: what is stored is damaged.
+            ArtifactError: a stored tensor is damaged.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Job(Generic[S]):
-    """One conversion.
+    """What a format's writer needs for one conversion.
 
     Attributes:
-        source: the weights to quantize.
-        settings: how.
-        folder: an empty scratch folder; the writer puts weights and ``config.json`` there and touches nothing else.
-        probe: int64 [windows, tokens], a few tokens; the writer runs them through the weights it intends.
-        calibration: int64 [windows, tokens] for a quantizer that uses any, else empty.
-        progress: is told how far it is.
-        work: a folder that outlives a killed conversion, for the next one like it to go on from; None for one that
-            begins anew each time.
-        codes: the artifact whose integers the layers take, for settings that take another variant's.
-        generation: the content of the artifact's ``generation_config.json``, which is not the writer's to write.
+        source: the source's weights, which the writer quantizes.
+        settings: the variant's settings.
+        folder: an empty scratch folder; the writer puts the weights and ``config.json`` there, and nothing elsewhere.
+        probe: the probe tokens, int64 [windows, tokens]; the writer runs them through the weights that it intends.
+        calibration: the calibration windows, int64 [windows, tokens]; empty for a quantizer that does not calibrate.
+        progress: receives how far the work is.
+        work: the work folder, which stays after a killed conversion, so that the same conversion can go on from it;
+            None for a conversion that always begins anew.
+        codes: the artifact that the integers of the layers are taken from; None if the writer quantizes the layers.
+        generation: the content of the artifact's ``generation_config.json``; the writer reads it, and does not write
+            that file.
     """
 
     source: WeightReader
@@ -63,11 +64,12 @@ class Job(Generic[S]):
 
 @dataclass(frozen=True)
 class Written:
-    """What a writer leaves beside the files.
+    """What a writer returns.
 
     Attributes:
-        logits: fp32 [windows, tokens, vocabulary], what the intended weights give on the probe in fp32 arithmetic.
-        notes: facts for the manifest, such as the damping used or each layer's error.
+        logits: the logits of the intended weights on the probe tokens in fp32 arithmetic, fp32 [windows, tokens,
+            vocabulary].
+        notes: facts for the manifest, such as the damping or each layer's error.
     """
 
     logits: Tensor
@@ -75,10 +77,10 @@ class Written:
 
 
 def to_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Convert to the dtype a format stores.
+    """Convert a tensor to the dtype that a format stores; `name` is the tensor's name in messages.
 
     Raises:
-        QuantizationError: a value overflows; fp16 ends at 65504.
+        QuantizationError: a value overflows; the largest one in fp16 is 65504.
     """
     converted = tensor.to(dtype)
     if not all_finite(converted):
@@ -93,11 +95,11 @@ SHARD_BYTES = 2 * 10**9
 
 
 class ShardWriter:
-    """Collects tensors and writes ``model.safetensors``, or numbered shards with an index when they are many.
+    """Collects tensors, and writes them as ``model.safetensors`` or, if they are large, as shards with an index.
 
     Args:
-        folder: where to write.
-        shard_bytes: a shard is closed before it would exceed this size.
+        folder: the folder that the files are written to.
+        shard_bytes: the size that a shard of several tensors does not exceed.
     """
 
     def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
@@ -108,7 +110,7 @@ class ShardWriter:
         self._total_bytes = 0
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Add one tensor; it may be written now or with a later one."""
+        """Add one tensor, which may be written only by a later call."""
         size = tensor.numel() * tensor.element_size()
         if self._pending and self._pending_bytes + size > self._limit:
             self._flush()
@@ -117,7 +119,7 @@ class ShardWriter:
         self._total_bytes += size
 
     def close(self) -> None:
-        """Write what is pending, and the index when there is more than one shard."""
+        """Write the pending tensors, and the index if there is more than one shard."""
         self._flush()
         if len(self._shards) == 1:
             self._part(0).rename(self._folder / SAFETENSORS)

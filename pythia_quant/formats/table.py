@@ -1,4 +1,4 @@
-"""The table of formats: by name, what writes, reads and runs its artifacts."""
+"""The table of formats by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMATS: dict[str, Format[Any]] = {"bnb": BnbFormat(), "gptq": GptqFormat(), "on
 
 
 def format_of(settings: VariantSettings) -> Format[Any]:
-    """Return the format of a variant, once what it needs is known to be installed.
+    """Return the format of a variant, after checking that the modules which it needs are installed.
 
     Raises:
         ArtifactError: a module is missing; the message has the command that installs it.

@@ -1,4 +1,7 @@
-"""The ``config.json`` of an artifact: what we write and nothing else, because other programs obey what stands in it."""
+"""What every reader checks first: an artifact's ``config.json``, and the tensors in its safetensors files.
+
+An artifact may come from anywhere, and other programs obey its ``config.json``: only fields that we write are accepted.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,8 @@ class ArtifactConfig(NamedTuple):
 
     Attributes:
         architecture: the model's shape.
-        dtype: of what is stored unquantized, by its name in torch.
-        quantization: the object under ``quantization_config``; empty where there is none.
+        dtype: the dtype of the unquantized tensors, by its name in torch.
+        quantization: the object under ``quantization_config``; empty if there is none.
     """
 
     architecture: Architecture
@@ -38,8 +41,8 @@ def read_artifact_config(folder: Path) -> ArtifactConfig:
     """Read an artifact's config.json.
 
     Raises:
-        ArtifactError: it is missing, no JSON, or has a field that we do not write, such as one that names other code.
-        SourceError: it is not that of a GPT-NeoX that we handle.
+        ArtifactError: the file is missing or no JSON, or has a field that we do not write, such as one that names code.
+        SourceError: the file does not describe a GPT-NeoX that we handle.
     """
     path = own_file(folder, NAME, ArtifactError)
     if path is None:
@@ -62,16 +65,16 @@ def read_artifact_config(folder: Path) -> ArtifactConfig:
 
 
 _WIDTHS = {"U8": 1, "F16": 2, "BF16": 2, "I32": 4, "F32": 4}
-"""Bytes of a value, by safetensors' names: of the dtypes that our artifacts have."""
+"""The bytes of a value of each dtype that our artifacts have, by safetensors' names."""
 
 
-class Stored(NamedTuple):
-    """A tensor at rest.
+class StoredTensor(NamedTuple):
+    """Where a tensor is stored, and as what.
 
     Attributes:
-        file: that holds it.
-        dtype: as safetensors abbreviates it, such as ``F16``.
-        shape: of the tensor.
+        file: the file that holds the tensor.
+        dtype: the dtype by safetensors' name, such as ``F16``.
+        shape: the tensor's shape.
     """
 
     file: Path
@@ -79,19 +82,18 @@ class Stored(NamedTuple):
     shape: tuple[int, ...]
 
 
-def find_tensors(folder: Path) -> dict[str, Stored]:
-    """Return every tensor of a folder's safetensors by its name.
+def list_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Return the tensors of a folder's safetensors files by their names; none is loaded.
 
     Raises:
-        ArtifactError: a file is missing or damaged, or two have a tensor of the same name.
+        ArtifactError: a file is missing or damaged, or two files hold a tensor of the same name.
     """
-    index = f"{SAFETENSORS}{INDEX_SUFFIX}"
     try:
-        found = own_file(folder, index, ArtifactError)
-        names = weight_file_names(found) if found else [SAFETENSORS]
+        index = own_file(folder, f"{SAFETENSORS}{INDEX_SUFFIX}", ArtifactError)
+        names = weight_file_names(index) if index else [SAFETENSORS]
     except SourceError as error:
         raise ArtifactError(error.what, where=error.where, hint=AGAIN) from error
-    tensors: dict[str, Stored] = {}
+    tensors: dict[str, StoredTensor] = {}
     for name in names:
         file = own_file(folder, name, ArtifactError)
         if file is None:
@@ -105,23 +107,25 @@ def find_tensors(folder: Path) -> dict[str, Stored]:
     return tensors
 
 
-def _contents(file: Path) -> dict[str, Stored]:
+def _contents(file: Path) -> dict[str, StoredTensor]:
     try:
         with safe_open(file, framework="pt") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-            return {name: Stored(file, part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+            return {
+                name: StoredTensor(file, part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()
+            }
     except (SafetensorError, OSError, ValueError, TypeError, OverflowError) as error:
         raise ArtifactError(f"cannot be read ({error})"[:300], where=str(file), hint=AGAIN) from error
 
 
 def streamed_bytes(folder: Path) -> int:
-    """Return the bytes of weights that a decoded token reads: all of a folder's safetensors but the embeddings.
+    """Return the bytes of weights that a runtime reads to decode a token: all safetensors but the embeddings.
 
     Raises:
-        ArtifactError: a file is missing or damaged, or a tensor of a dtype that we do not write.
+        ArtifactError: a file is missing or damaged, or a tensor has a dtype that we do not write.
     """
     total = 0
-    for name, stored in find_tensors(folder).items():
+    for name, stored in list_tensors(folder).items():
         if stored.dtype not in _WIDTHS:
             what = f"{name:.200} is {stored.dtype}, which we do not write"
             raise ArtifactError(what, where=str(stored.file), hint=AGAIN)
@@ -129,47 +133,50 @@ def streamed_bytes(folder: Path) -> int:
     return total
 
 
-def check_tensors(found: dict[str, Stored], expected: dict[str, tuple[str, tuple[int, ...]]], folder: Path) -> None:
-    """Compare the tensors of a folder with those that there should be.
+def check_tensors(
+    tensors: dict[str, StoredTensor], expected: dict[str, tuple[str, tuple[int, ...]]], folder: Path
+) -> None:
+    """Compare the tensors of an artifact with the expected ones.
 
     Args:
-        found: see :func:`find_tensors`.
-        expected: dtype and shape of each by name.
-        folder: of the artifact.
+        tensors: the stored tensors, see :func:`list_tensors`.
+        expected: the dtype and shape of each expected tensor by its name.
+        folder: the artifact's folder.
 
     Raises:
-        ArtifactError: one is missing, or of another dtype or shape, or is not to be there.
+        ArtifactError: a tensor is missing, has another dtype or shape, or is not expected.
     """
     for name, (dtype, shape) in expected.items():
-        if name not in found:
+        if name not in tensors:
             raise ArtifactError(f"the tensor {name} is missing", where=str(folder), hint=AGAIN)
-        file, its_dtype, its_shape = found[name]
-        if (its_dtype, its_shape) != (dtype, shape):
+        stored = tensors[name]
+        if (stored.dtype, stored.shape) != (dtype, shape):
             raise ArtifactError(
-                f"{name} is {its_dtype} {list(its_shape)!s:.80}; {dtype} {list(shape)} is expected",
-                where=str(file),
+                f"{name} is {stored.dtype} {list(stored.shape)!s:.80}; {dtype} {list(shape)} is expected",
+                where=str(stored.file),
                 hint="weights and config.json do not belong together",
             )
-    for name in found.keys() - expected.keys():
-        raise ArtifactError(f"the tensor {name!r:.200} does not belong there", where=str(found[name].file), hint=AGAIN)
+    for name in tensors.keys() - expected.keys():
+        where = str(tensors[name].file)
+        raise ArtifactError(f"the tensor {name!r:.200} does not belong there", where=where, hint=AGAIN)
 
 
 def check_finite(name: str, tensor: Tensor, file: Path) -> None:
-    """Refuse a stored tensor with values that are not finite.
+    """Refuse a tensor with a value that is not finite; `file` is the file that holds it.
 
     Raises:
-        ArtifactError: it has some; `file` is where it is stored.
+        ArtifactError: a value is not finite.
     """
     if tensor.is_floating_point() and not all_finite(tensor):
         raise ArtifactError(f"{name} holds values that are not finite", where=str(file), hint=AGAIN)
 
 
 def check_all_finite(folder: Path) -> None:
-    """Refuse a folder of which a stored tensor is not finite: a runtime would load it and compute something.
+    """Refuse an artifact in which a stored value is not finite: a runtime would compute with it.
 
     Raises:
-        ArtifactError: the first such tensor, or a file that is missing or damaged.
+        ArtifactError: a value is not finite, or a file is missing or damaged.
     """
-    for name, stored in find_tensors(folder).items():
+    for name, stored in list_tensors(folder).items():
         with safe_open(stored.file, framework="pt") as opened:
             check_finite(name, opened.get_tensor(name), stored.file)

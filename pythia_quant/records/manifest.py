@@ -24,7 +24,7 @@ from pythia_quant.core.text import printable
 from pythia_quant.records import sizes
 
 MOST_BYTES = 50_000_000
-"""Larger manifests are refused unread; that of the largest model has a hundredth of it."""
+"""The bytes of the largest manifest that is read; the manifest of the largest model has a hundredth of it."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -47,25 +47,33 @@ class FileRecord(Record):
 
 
 FileName = Annotated[str, AfterValidator(artifact_file_name)]
-"""Path of a file relative to its artifact, with forward slashes."""
+"""The path of a file relative to its artifact, with forward slashes."""
 
 
 def _beside_each_other(files: dict[str, FileRecord]) -> dict[str, FileRecord]:
-    """Refuse names that cannot stand beside each other: the same but for case, or a file where a folder is."""
-    taken: set[str] = set()
+    """Refuse names that cannot stand in one folder: names that differ only in case, or a file's as a folder's."""
+    lower_names: set[str] = set()
     for name in files:
-        if name.lower() in taken:
+        if name.lower() in lower_names:
             raise ValueError(f"{name} is there twice, but for upper and lower case")
-        taken.add(name.lower())
+        lower_names.add(name.lower())
     for name in files:
         parts = name.lower().split("/")
-        if any("/".join(parts[:end]) in taken for end in range(1, len(parts))):
+        if any("/".join(parts[:end]) in lower_names for end in range(1, len(parts))):
             raise ValueError(f"{name} lies in what is a file")
     return files
 
 
 class SourceRecord(Record):
-    """The checkpoint. `commit` is None for a folder; `sha256` is of each weight file."""
+    """The source.
+
+    Attributes:
+        model: the repository, the folder, or ``builtin:demo``.
+        revision: the revision that the user named; ``local`` for a folder.
+        commit: the hub's commit at that revision; None for a folder.
+        sha256: the hex SHA-256 of each weight file, by the file's name.
+        parameters: the number of parameters.
+    """
 
     model: str
     revision: str
@@ -75,7 +83,7 @@ class SourceRecord(Record):
 
 
 class TextRecord(Record):
-    """A text that was used, as UTF-8."""
+    """A text: its name, the hex SHA-256 and the bytes of its UTF-8, and its tokens."""
 
     name: str
     sha256: str
@@ -84,7 +92,7 @@ class TextRecord(Record):
 
 
 class CalibrationRecord(Record):
-    """The calibration windows; `None` in a manifest when the quantizer used none."""
+    """The text that calibration windows were drawn from, how many of how many tokens, and the seed of the draw."""
 
     text: TextRecord
     windows: Count
@@ -93,16 +101,18 @@ class CalibrationRecord(Record):
 
 
 class CheckRecord(Record):
-    """What the check after conversion found, in a fresh process, on the probe tokens.
+    """The result of the check after a conversion: the artifact is read back and run on the probe tokens.
+
+    "Intended" are the logits of the weights that the writer meant to store, computed in fp32 before they were stored.
 
     Attributes:
-        method: which check ran: of the whole model, or layer by layer where that may not fit in memory.
-        max_weight_error: largest difference between the logits of the weights read back from disk and of the intended
-            ones, both in fp32 arithmetic.
-        runtime: what ran the artifact.
-        run_error: difference between the runtime's logits and the intended ones, root-mean-square, relative.
-        kl_as_run: mean KL divergence of the runtime's predictions from the intended ones, nats a token.
-        generated: tokens generated greedily from the probe's start; none where the model was run layer by layer.
+        method: how the check ran: on the whole model, or layer by layer if the model might not fit in memory.
+        max_weight_error: the largest difference between the intended logits and those of the weights on disk, computed
+            in fp32, relative to the largest intended logit.
+        runtime: the description of the runtime.
+        run_error: the relative root-mean-square difference between the intended logits and the runtime's.
+        kl_as_run: the mean KL divergence of the runtime's predictions from the intended ones, nats a token.
+        generated: tokens that the runtime generated greedily from half a probe window; none if it ran layer by layer.
     """
 
     method: str
@@ -114,10 +124,10 @@ class CheckRecord(Record):
 
 
 class Manifest(Record):
-    """Everything known about an artifact when it was made.
+    """Everything that is known of an artifact when it is made.
 
-    Sizes are counted from `files`, whatever a manifest says of them: earlier ones have the bytes of all files, and the
-    bits of tensors alone.
+    Sizes are always counted from `files`. The sizes that a manifest itself records are not read: older versions counted
+    the bytes of all files, and the bits of tensors alone.
     """
 
     schema_version: Literal[1] = 1
@@ -145,7 +155,7 @@ class Manifest(Record):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def bits_per_weight(self) -> float:
-        """The bits of these files for each of the source's parameters."""
+        """The bits of these files, divided by the number of the source's parameters."""
         return sizes.bits_per_weight(self.bytes_on_disk, self.source.parameters)
 
     @model_validator(mode="before")
@@ -186,7 +196,7 @@ _ANEW = "it is damaged or was edited; convert or download it again"
 
 
 def _what_to_do(content: bytes) -> str:
-    """Name the version that wrote a manifest which this one does not understand, where it says so."""
+    """Return a hint for a manifest that this version cannot read; it names the version that wrote it, if known."""
     try:
         data = json.loads(content)
     except (ValueError, RecursionError):

@@ -13,12 +13,12 @@ from pythia_quant.core.files import replace_file, target_lock
 from pythia_quant.core.foreign_files import read_object
 from pythia_quant.core.text import short
 from pythia_quant.records.manifest import Record, SourceRecord, TextRecord
-from pythia_quant.records.results_check import CURRENT, first_fault, upgrade
+from pythia_quant.records.results_check import CURRENT, find_fault, upgrade
 
 RESULTS = "results.json"
 _EDITED = "it was edited, or a newer version wrote it"
 CONFIDENCES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-"""Edges of the bins of the reference's confidence."""
+"""The edges of the bins of the reference's confidence, the probability of its most likely token."""
 
 
 class Protocol(Record):
@@ -26,7 +26,8 @@ class Protocol(Record):
 
     Attributes:
         context: the tokens of a window.
-        windows: the number of windows measured: all, or some spread evenly over the text; in version 1, the first.
+        windows: the number of windows that were measured: all windows of the text, or some spread evenly over it. In
+            version 1 they are the first ones.
         text_windows: the number of windows in the whole text; None in version 1.
     """
 
@@ -41,13 +42,13 @@ class LatencyProtocol(Record):
     """The exact way speed was measured.
 
     Attributes:
-        prompts: tokens of the prompts that are prefilled.
-        contexts: tokens in the context when decoding begins.
-        decoded: tokens decoded after each context, in a pass.
+        prompts: the lengths of the prompts that are prefilled, in tokens.
+        contexts: the lengths of the contexts after which tokens are decoded, in tokens.
+        decoded: the tokens that a pass decodes after each context.
         repetitions: the most prefills of each prompt in a pass.
-        warm_up: the repetitions, and the decoded tokens, that do not count because the model warms up.
-        passes: passes over all lengths in a process; long measurements are made in the first pass only.
-        rounds: fresh processes for each row; a round measures every row once.
+        warm_up: the first repetitions, and the first decoded tokens, that are not counted.
+        passes: the passes over all lengths in a process; lengths that take long are measured in the first pass only.
+        rounds: the rounds; each round measures every row once, in a fresh process.
     """
 
     name: Literal["latency"] = "latency"
@@ -62,17 +63,23 @@ class LatencyProtocol(Record):
 
     @property
     def prompt(self) -> int:
-        """The prompt whose prefill is shown where only one is: the one nearest to 512 tokens."""
+        """The length of the prompt that tables show: the one nearest to 512 tokens."""
         return min(self.prompts, key=lambda tokens: abs(tokens - 512))
 
     @property
     def context(self) -> int:
-        """The context whose decoding is shown where only one is: the one nearest to 128 tokens."""
+        """The length of the context that tables show: the one nearest to 128 tokens."""
         return min(self.contexts, key=lambda tokens: abs(tokens - 128))
 
 
 class LambadaProtocol(Record):
-    """LAMBADA in OpenAI's form, as lm-evaluation-harness defines the task ``lambada_openai``, version 1."""
+    """LAMBADA in OpenAI's form, as lm-evaluation-harness defines the task ``lambada_openai``, version 1.
+
+    Attributes:
+        file: the name of the file that holds the passages.
+        sha256: the hex SHA-256 of this file.
+        examples: the number of passages that were measured, from the first.
+    """
 
     name: Literal["lambada-openai"] = "lambada-openai"
     version: Literal[1] = 1
@@ -82,7 +89,7 @@ class LambadaProtocol(Record):
 
 
 class Quantile(Record):
-    """A quantile over all tokens, with the 95 % interval that the windows' scatter gives it."""
+    """The `share` quantile of all tokens' values, and its 95 % interval, from the scatter of the windows."""
 
     share: float
     value: float
@@ -91,12 +98,15 @@ class Quantile(Record):
 
 
 class ConfidenceBin(Record):
-    """The tokens at which the reference gave its most likely token a probability from `low` up to `high`.
+    """The positions at which the reference's most likely token has a probability from `low` up to `high`.
 
     Attributes:
-        tokens: the number of these tokens.
-        kl: their mean KL divergence, nats; `kl_error` is its standard error, from windows.
-        top1: share of them whose most likely token is the reference's.
+        low: the least probability.
+        high: the probability that these positions stay below; 1 is included.
+        tokens: the number of these positions.
+        kl: the mean KL divergence at these positions, nats.
+        kl_error: the standard error of `kl`, from the scatter of the windows.
+        top1: the share of these positions at which the most likely token is the reference's.
     """
 
     low: float
@@ -108,18 +118,22 @@ class ConfidenceBin(Record):
 
 
 class Drift(Record):
-    """How one set of logits differs from the reference: means over each window, in the order of the windows.
+    """How one set of logits differs from the reference's.
+
+    The first four lists have a mean for each window, in the order of the windows. All fields but the first three are
+    empty or 0 in files of schema version 1.
 
     Attributes:
-        nll: negative log-likelihood, nats a token.
-        kl: KL divergence from the reference, nats a token.
-        top1: share of positions whose most likely token is the reference's.
-        top5: mean share of the reference's five most likely tokens than which fewer than five are likelier.
-        non_finite: positions with a logit that is not finite; when there are any, the lists are empty.
-        kl_quantiles: of the tokens' KL divergence. Like `top5` and what follows, empty in files of schema version 1.
-        kl_histogram: tokens by the decimal logarithm of their KL divergence, in steps of a tenth from -12 to 2; what
-            lies outside is counted in the first or last.
-        by_confidence: KL divergence by how sure the reference was.
+        nll: the negative log-likelihood, nats a token.
+        kl: the KL divergence from the reference, nats a token.
+        top1: the share of positions at which the most likely token is the reference's.
+        top5: the share of the reference's five most likely tokens that are among the five most likely of these logits.
+            A token is among them if fewer than five have a higher logit.
+        non_finite: the number of positions with a logit that is not finite; if there are any, the lists are empty.
+        kl_quantiles: quantiles of the KL divergence at single positions.
+        kl_histogram: the number of positions by the decimal logarithm of their KL divergence, in steps of a tenth from
+            -12 to 2; the first and the last step also count what lies outside.
+        by_confidence: the KL divergence by the reference's confidence.
     """
 
     nll: list[float]
@@ -133,11 +147,11 @@ class Drift(Record):
 
 
 class LayerError(Record):
-    """What one layer's weights do to the hidden states of the first windows, root-mean-square, relative.
+    """The relative root-mean-square error that quantized weights make in a layer, on the first windows.
 
     Attributes:
-        alone: error of what the layer adds to the reference's hidden states, relative to what it should add.
-        after: error of the hidden states after the layer, those of all layers before it included.
+        alone: the error of what this layer adds to the reference's hidden states, relative to what it should add.
+        after: the error of the hidden states after this layer, when all layers up to it are quantized.
     """
 
     alone: float
@@ -145,25 +159,26 @@ class LayerError(Record):
 
 
 class Samples(Record):
-    """Seconds of each prefill of a prompt of `tokens`, or of each decoded token after a context of `tokens`."""
+    """The seconds of each prefill of a prompt of `tokens`, or of each token decoded after a context of `tokens`."""
 
     tokens: int
     seconds: list[float]
 
 
 class SpeedProcess(Record):
-    """Raw samples of one fresh process with nothing else running, batch 1, warm-up not counted.
+    """The raw samples of one fresh process, one sequence at a time, without the warm-up.
 
     Attributes:
-        load_seconds: from opening the files to a model that can run.
-        first_token_seconds: the process's first prefill, of the shortest prompt, and finding the most likely token.
-        prefill: by prompt length.
-        decode: by tokens already there.
-        start_rss_bytes: resident size of the process before the model was loaded, Python and libraries included.
-        peak_rss_bytes: its largest resident size.
-        peak_device_bytes: the most an accelerator's memory held; None on the CPU.
-        read_bytes_per_second: how fast a buffer of the weights' size was read, just after.
-        others: share of all processors' time that other programs, and the host, took meanwhile; 0 to 1.
+        load_seconds: the time from the start of loading until the model can run.
+        first_token_seconds: the time of the first prefill, which has the shortest prompt, and of choosing the most
+            likely token.
+        prefill: the samples of prefills, by the length of the prompt.
+        decode: the samples of decoded tokens, by the length of the context.
+        start_rss_bytes: the resident size of the process before the model is loaded, with Python and libraries.
+        peak_rss_bytes: the largest resident size of the process.
+        peak_device_bytes: the peak of the accelerator's memory; None on the CPU.
+        read_bytes_per_second: the speed at which a buffer as large as the weights was read just afterwards.
+        others: the share, 0 to 1, of all processors' time that other programs and the host took meanwhile.
     """
 
     load_seconds: float
@@ -178,14 +193,14 @@ class SpeedProcess(Record):
 
 
 class Speed(Record):
-    """One way to run a row: where, and with how many threads.
+    """The speed of a row on one device with one number of threads.
 
     Attributes:
         device: ``cpu``, or the accelerator's name.
-        threads: given to the numeric library.
-        weight_bytes: what is read for each decoded token: all weights but the embeddings; None when not known.
-        processes: one a round.
-        disturbed: why the samples are not to be trusted; empty when nothing was noticed.
+        threads: the threads of the numeric library.
+        weight_bytes: the bytes of weights that are read to decode a token, all but the embeddings; None if unknown.
+        processes: the samples of each round's process.
+        disturbed: why the samples cannot be trusted; empty if nothing was noticed.
     """
 
     device: str = "cpu"
@@ -195,41 +210,47 @@ class Speed(Record):
     disturbed: str = ""
 
     def prefill_seconds(self, tokens: int) -> list[float]:
-        """Return the samples of all processes for a prompt of `tokens`."""
+        """Return the seconds of each prefill of a prompt of `tokens`, of all processes."""
         return [
             s for process in self.processes for part in process.prefill if part.tokens == tokens for s in part.seconds
         ]
 
     def decode_seconds(self, tokens: int) -> list[float]:
-        """Return the samples of all processes, seconds a token, after `tokens`."""
+        """Return the seconds of each token decoded after a context of `tokens`, of all processes."""
         return [
             s for process in self.processes for part in process.decode if part.tokens == tokens for s in part.seconds
         ]
 
 
 class Lambada(Record):
-    """LAMBADA by example: the last word's log-likelihood, nats, and whether it is what greedy decoding gives."""
+    """LAMBADA by passage.
+
+    Attributes:
+        log_likelihood: the log-likelihood of each last word, nats.
+        greedy: whether greedy decoding gives this word.
+    """
 
     log_likelihood: list[float]
     greedy: list[bool]
 
 
 class Row(Record):
-    """One way to run the model.
+    """What was measured of a variant, or of the source in a dtype.
 
     Attributes:
-        name: the variant's, or ``torch-<dtype>`` for the source as transformers runs it.
-        quantized: whether any weight has fewer bits than the source's.
-        runtime: library, kernel and dtype.
-        bits_per_weight: `disk_bytes` in bits, for each of the source's parameters.
-        disk_bytes: of an artifact's files that hold weights; of the source as a safetensors file in the row's dtype.
-        manifest_sha256: of the artifact's manifest, which holds its files' hashes; None for the source.
-        weights: drift of the weights, in fp32 arithmetic; None for the source, whose weights are the reference's.
-        as_run: drift as run by `runtime`; None when it was not run, for the reason in `notes`.
-        speeds: the first is the one that is compared, others are of other thread counts; none when not measured.
-        lambada: as run; None when it was not measured.
-        layers: what each layer's weights do; none for the source.
-        notes: what a reader of the numbers should know.
+        name: the variant's name, or ``torch-<dtype>`` for the source as transformers runs it.
+        quantized: whether a weight has fewer bits than in the source.
+        runtime: the library, kernel and dtype that computed the logits.
+        bits_per_weight: the bits in `disk_bytes`, divided by the number of the source's parameters.
+        disk_bytes: the bytes of the artifact's files that hold weights, or of the source as one safetensors file in the
+            row's dtype.
+        manifest_sha256: the hex SHA-256 of the artifact's manifest, which holds its files' hashes; None for the source.
+        weights: the drift of the weights in fp32 arithmetic; None for the source, whose weights are the reference's.
+        as_run: the drift of the runtime's logits; None if the row was not run; `notes` says why.
+        speeds: the speeds by numbers of threads; tables compare the first. None are there if speed was not measured.
+        lambada: the runtime's answers to LAMBADA; None if LAMBADA was not measured.
+        layers: the error of each layer; none for the source.
+        notes: sentences that a reader of the numbers should know.
     """
 
     name: str
@@ -247,7 +268,10 @@ class Row(Record):
 
 
 class GateOutcome(Record):
-    """One limit on one measured value, in the gate's unit; `low` and `high` are the value's 95 % interval."""
+    """A gate's limit, the measured value with the ends of its 95 % interval, and the outcome.
+
+    `windows_needed` estimates how many windows would decide a gate that is undecided.
+    """
 
     variant: str
     gate: str
@@ -260,16 +284,16 @@ class GateOutcome(Record):
 
 
 class Machine(Record):
-    """What the numbers were measured on.
+    """The machine that the numbers were measured on.
 
     Attributes:
         cpu: the processor's name.
-        instruction_sets: those that decide speed and integer rounding.
-        cores: processors that the process may use.
-        memory_bytes: of the whole machine; None in files of schema version 1.
-        system: operating system, release and architecture.
-        accelerator: its name, driver included; None when none was used.
-        versions: of the libraries that computed something.
+        instruction_sets: the instruction sets that decide speed and integer rounding.
+        cores: the number of processors that the process could use.
+        memory_bytes: the memory of the whole machine; None in files of schema version 1.
+        system: the operating system, its release, and the architecture.
+        accelerator: the accelerator's name and driver; None if none was used.
+        versions: the versions of the libraries that computed numbers, by name.
     """
 
     cpu: str
@@ -282,7 +306,7 @@ class Machine(Record):
 
 
 class Results(Record):
-    """Everything one benchmark run measured; what each version of sizes counts is said in docs/protocols.md."""
+    """Everything that a benchmark measured. docs/protocols.md says what each `size_version` counts."""
 
     schema_version: Literal[4] = CURRENT
     tool: str
@@ -306,26 +330,26 @@ class Results(Record):
 
 
 def save_results(results: Results, path: Path) -> None:
-    """Write a result file; an earlier one stays beside it, under a name with the time it was made.
+    """Write a result file; an earlier one stays beside it, under a name that has its time.
 
     Raises:
-        ArtifactError: another process writes it.
-        StorageError: it cannot be written; the earlier one stays.
+        ArtifactError: another process is writing the file.
+        StorageError: the file cannot be written; the earlier one is unchanged.
     """
     with target_lock(path):
-        replace_file(path, results.model_dump_json(indent=1) + "\n", backup_name=_dated)
+        replace_file(path, results.model_dump_json(indent=1) + "\n", backup_name=_name_with_time)
 
 
-def _dated(path: Path) -> Path:
+def _name_with_time(path: Path) -> Path:
     made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     return path.with_name(f"{path.stem}-{made:%Y%m%dT%H%M%S}{path.suffix}")
 
 
 def load_results(path: Path) -> Results:
-    """Read a result file, of this version or an older one.
+    """Read a result file that this version or an older one wrote.
 
     Raises:
-        BenchmarkError: it is not there, damaged, or written by a newer version.
+        BenchmarkError: the file is missing or damaged, or a newer version wrote it.
     """
     where, data = str(path), read_object(path, BenchmarkError)
     version = data.get("schema_version")
@@ -343,6 +367,6 @@ def load_results(path: Path) -> Results:
             key = ".".join(str(part)[:80] for part in first["loc"])
             reason = f"the field {key} is unknown" if first["type"] == "extra_forbidden" else f"{key}: {first['msg']}"
         raise BenchmarkError(f"{reason} ({made})", where=where, hint=_EDITED) from error
-    if fault := first_fault(results):
+    if fault := find_fault(results):
         raise BenchmarkError(f"{fault.key}: {fault.why} ({made})", where=where, hint=_EDITED)
     return results

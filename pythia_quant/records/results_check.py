@@ -57,8 +57,8 @@ class Fault(NamedTuple):
     why: str
 
 
-def first_fault(results: Results) -> Fault | None:
-    """Return the first thing that nothing measured could have left, or None."""
+def find_fault(results: Results) -> Fault | None:
+    """Return the first value in a result file that no measurement could have given; None if all are possible."""
     return next(_faults(results), None)
 
 

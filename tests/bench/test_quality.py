@@ -87,7 +87,7 @@ def test_references_not_used_for_a_day_make_room(
     os.utime(old.folder, (1e9, 1e9))
     recent = reference(open_weights(checkpoint), {"a": "b"}, IDS, SILENT, tmp_path)
     assert old.folder.exists()
-    monkeypatch.setattr(references, "KEPT_BYTES", 1)
+    monkeypatch.setattr(references, "MOST_CACHE_BYTES", 1)
     reference(open_weights(checkpoint), {"c": "d"}, IDS, SILENT, tmp_path)
     assert (old.folder.exists(), recent.folder.exists()) == (False, True)
 

@@ -1,4 +1,4 @@
-"""Read a bitsandbytes artifact back as the fp32 weights it stands for."""
+"""Read the weights of a bitsandbytes artifact, dequantized to fp32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.bnb.library import bitsandbytes, settings_of
 from pythia_quant.formats.bnb.quant_state import check_fields, fields_name, is_fields, layout
-from pythia_quant.formats.tensor_files import AGAIN, check_finite, check_tensors, find_tensors, read_artifact_config
+from pythia_quant.formats.tensor_files import AGAIN, check_finite, check_tensors, list_tensors, read_artifact_config
 from pythia_quant.model.architecture import LINEARS, Architecture
 from pythia_quant.recipe.variants import BnbSettings
 
@@ -19,21 +19,21 @@ from pythia_quant.recipe.variants import BnbSettings
 class BnbWeights:
     """The dequantized weights of an artifact folder; one tensor is in memory at a time.
 
-    Opening checks every name, shape and dtype, and what is said of each quantized weight.
+    Opening checks every name, shape and dtype, and the fields that describe each quantized weight.
 
     Attributes:
-        architecture: of the model.
-        settings: how its weights are stored.
+        architecture: the model's shape.
+        settings: the variant's settings, which say how the weights are stored.
     """
 
     def __init__(self, folder: Path, architecture: Architecture, settings: BnbSettings) -> None:
         self.architecture, self.settings, self._folder = architecture, settings, folder
-        self._stored = find_tensors(folder)
+        self._stored = list_tensors(folder)
         expected: dict[str, tuple[str, tuple[int, ...]]] = {}
         quantized = {name: shape for name, shape in architecture.tensor_shapes().items() if _is_quantized(name)}
         for name, shape in architecture.tensor_shapes().items():
             if name in quantized:
-                expected |= {f"{name}{suffix}": found for suffix, found in layout(shape, settings).items()}
+                expected |= {f"{name}{suffix}": part for suffix, part in layout(shape, settings).items()}
                 fields = f"{name}{fields_name(settings)}"
                 if fields in self._stored and is_fields(*self._stored[fields][1:]):
                     expected[fields] = self._stored[fields][1:]
@@ -76,7 +76,7 @@ def read(folder: Path) -> BnbWeights:
     """Open an artifact's weights.
 
     Raises:
-        ArtifactError: a file is missing or damaged, or a tensor is not what ``config.json`` says.
+        ArtifactError: a file is missing or damaged, or a tensor differs from what ``config.json`` says.
         SourceError: ``config.json`` is not that of a GPT-NeoX.
     """
     config = read_artifact_config(folder)

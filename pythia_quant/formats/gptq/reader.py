@@ -17,7 +17,7 @@ from pythia_quant.formats.tensor_files import (
     NAME,
     check_finite,
     check_tensors,
-    find_tensors,
+    list_tensors,
     read_artifact_config,
 )
 from pythia_quant.model.architecture import HEAD, LINEARS, Architecture
@@ -41,7 +41,7 @@ class GptqWeights:
     def __init__(self, folder: Path, architecture: Architecture, bits: int, group_size: int, *, head: bool) -> None:
         self.architecture = architecture
         self._folder, self._bits, self._head = folder, bits, head
-        self._stored = find_tensors(folder)
+        self._stored = list_tensors(folder)
         expected: dict[str, tuple[str, tuple[int, ...]]] = {}
         for name, shape in architecture.tensor_shapes().items():
             if self.is_quantized(name):
