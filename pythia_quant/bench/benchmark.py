@@ -37,7 +37,8 @@ from pythia_quant.core.text import short
 from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records import sizes
 from pythia_quant.records.manifest import Record, SourceRecord
-from pythia_quant.records.results import Lambada, LambadaProtocol, LatencyProtocol, Protocol, Results, Row, Speed
+from pythia_quant.records.protocols import LambadaProtocol, LatencyProtocol, Protocol
+from pythia_quant.records.results import Lambada, Results, Row, Speed
 from pythia_quant.texts.lambada import Passages
 
 

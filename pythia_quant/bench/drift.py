@@ -48,7 +48,7 @@ class Compared:
         nll: negative log-likelihood of the token that follows.
         kl: KL divergence from the reference; NaN where a logit is not finite.
         top1: 1 where the most likely token is the reference's, else 0.
-        top5: share of the reference's five most likely tokens than which fewer than five are likelier.
+        top5: the share of the reference's five most likely tokens that are among the five most likely of these logits.
     """
 
     nll: Tensor

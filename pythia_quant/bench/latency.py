@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pythia_quant.bench.conditions import Others, read_speed
 from pythia_quant.bench.subject import Subject
-from pythia_quant.records.results import LatencyProtocol, Samples, SpeedProcess
+from pythia_quant.records.protocols import LatencyProtocol
+from pythia_quant.records.results import Samples, SpeedProcess
 from pythia_quant.runtimes.protocol import Runtime
 
 ENOUGH_SECONDS, ENOUGH_SAMPLES = 10.0, 3

@@ -13,23 +13,14 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal, NamedTuple
 
-from pythia_quant.bench.statistics import (
-    BATCHES,
-    Estimate,
-    differences,
-    estimate,
-    of_windows,
-    perplexity,
-    spread,
-)
+from pythia_quant.bench.statistics import BATCHES, Estimate, differences, estimate, of_windows, perplexity, spread
 from pythia_quant.records.results import CONFIDENCES, Drift, Lambada, Results, Row, Speed
 
 
 class Value(NamedTuple):
     """A measured value with the ends of its interval.
 
-    The interval is that of 95 % if there is a standard error, otherwise it reaches from the 10th to the 90th percentile
-    of the samples.
+    The interval is that of 95 % if there is a standard error, else from the 10th to the 90th percentile of the samples.
     """
 
     value: float
@@ -133,9 +124,8 @@ def prefill_rate(row: Row, results: Results) -> Value | None:
 def speedup(row: Row, other: Row | None, results: Results) -> Value | None:
     """Return how many times faster `row` decodes than `other`.
 
-    With several rounds, the value is the geometric mean over the rounds of the ratio of both medians, with its 95 %
-    interval: what slows a round slows both rows. With one round, it is the ratio of the medians, and the interval
-    is made of the percentiles of both rows.
+    With several rounds, this is the geometric mean of each round's ratio of medians, with its 95 % interval: what slows
+    a round slows both rows. With one round, it is the ratio of the medians, and its ends come from both percentiles.
     """
     fast, slow = decode_ms(row, results), decode_ms(other, results) if other else None
     if fast is None or slow is None or other is None:

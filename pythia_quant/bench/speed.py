@@ -19,7 +19,8 @@ from pythia_quant.core.progress import Progress, Steps
 from pythia_quant.formats.table import format_of
 from pythia_quant.model.config import read_config
 from pythia_quant.recipe.measurement import DECODED, LatencySettings
-from pythia_quant.records.results import LatencyProtocol, Samples, Speed, SpeedProcess
+from pythia_quant.records.protocols import LatencyProtocol
+from pythia_quant.records.results import Samples, Speed, SpeedProcess
 
 PROMPTS = (128, 512, 2048)
 CONTEXTS = (128, 384, 896, 1920)

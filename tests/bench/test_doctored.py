@@ -18,7 +18,8 @@ from pythia_quant.bench.subject import Subject
 from pythia_quant.core.progress import SILENT
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import load_recipe
-from pythia_quant.records.results import GateOutcome, Protocol, Row
+from pythia_quant.records.protocols import Protocol
+from pythia_quant.records.results import GateOutcome, Row
 from pythia_quant.texts.builtin import documents
 
 VARIANT, LAYER = "onnx-int8", 2

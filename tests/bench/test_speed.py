@@ -29,7 +29,8 @@ from pythia_quant.model.architecture import EMBEDDING
 from pythia_quant.model.source import open_weights
 from pythia_quant.recipe.measurement import LatencySettings
 from pythia_quant.recipe.variants import BnbSettings
-from pythia_quant.records.results import LatencyProtocol, Samples, SpeedProcess
+from pythia_quant.records.protocols import LatencyProtocol
+from pythia_quant.records.results import Samples, SpeedProcess
 
 PROTOCOL = LatencyProtocol(prompts=[16], contexts=[24], decoded=6, repetitions=4, warm_up=2, rounds=2)
 

@@ -12,7 +12,8 @@ from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.recipe.measurement import GateSettings
 from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.records.manifest import CalibrationRecord, CheckRecord, FileRecord, Manifest, SourceRecord, TextRecord
-from pythia_quant.records.results import Lambada, LambadaProtocol, Results
+from pythia_quant.records.protocols import LambadaProtocol
+from pythia_quant.records.results import Lambada, Results
 
 COMMIT = "50f5173d932e8e61f858120bcb800b97af589f46"
 HUB = SourceRecord(
