@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from pythia_quant.records.manifest import SourceRecord, TextRecord
+from pythia_quant.records.protocols import LatencyProtocol, Protocol
 from pythia_quant.records.results import (
     Drift,
-    LatencyProtocol,
     Machine,
-    Protocol,
     Results,
     Row,
     Samples,

@@ -9,7 +9,7 @@ from tiny import TINY, write_checkpoint
 
 from pythia_quant.artifacts.inputs import load_inputs
 from pythia_quant.core.errors import CorpusError, RecipeError
-from pythia_quant.recipe.overrides import override, with_context_of, without_fetched_passages
+from pythia_quant.recipe.overrides import fit_context, override, without_fetched_passages
 from pythia_quant.recipe.recipe import load_recipe
 
 
@@ -58,20 +58,20 @@ def test_a_recipe_needs_no_calibration_unless_a_chosen_variant_does(recipe_file:
 def test_the_context_of_another_model_is_taken_with_a_notice() -> None:
     heard = Heard()
     recipe = override(load_recipe("pythia-14m"), model="me/mine")
-    fitted = with_context_of(recipe, replace(TINY, context=512), heard)
+    fitted = fit_context(recipe, replace(TINY, context=512), heard)
     assert fitted.settings.calibration is not None
     assert (fitted.settings.evaluation.context, fitted.settings.calibration.context) == (512, 512)
     assert heard.notices == ["the model has a context of 512 tokens, the recipe is for another: 512 is taken"]
     fitted.check_fits(replace(TINY, context=512), [])
-    longer = with_context_of(recipe, replace(TINY, context=4096), heard)
+    longer = fit_context(recipe, replace(TINY, context=4096), heard)
     assert (longer.settings.evaluation.context, len(heard.notices)) == (4096, 2)
     theirs = replace(recipe, path=Path("theirs.yaml"))  # who knows why it says 2048
-    assert with_context_of(theirs, replace(TINY, context=4096), heard) == theirs
+    assert fit_context(theirs, replace(TINY, context=4096), heard) == theirs
     own = load_recipe("pythia-14m")  # of its own model it is an error
-    assert with_context_of(own, replace(TINY, context=512), heard) == own
+    assert fit_context(own, replace(TINY, context=512), heard) == own
     with pytest.raises(RecipeError, match=r"pythia-14m\.yaml:\d+: .*2048 exceeds the model's context 512"):
         own.check_fits(replace(TINY, context=512), [])
-    asked = with_context_of(override(recipe, context=600), replace(TINY, context=512), heard)
+    asked = fit_context(override(recipe, context=600), replace(TINY, context=512), heard)
     with pytest.raises(RecipeError, match="--context: 600 exceeds the model's context 512"):
         asked.check_fits(replace(TINY, context=512), [])
 

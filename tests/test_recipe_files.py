@@ -12,7 +12,7 @@ from tiny import TINY
 from pythia_quant.core.errors import RecipeError
 from pythia_quant.core.foreign_files import read_ordinary
 from pythia_quant.core.progress import SILENT
-from pythia_quant.recipe.overrides import override, with_context_of
+from pythia_quant.recipe.overrides import fit_context, override
 from pythia_quant.recipe.recipe import load_recipe, parse_recipe
 
 SMALL = """\
@@ -42,7 +42,7 @@ def use(data: Any) -> None:
     recipe = parse_recipe(data, {}, Path("r.yaml"))
     recipe.check_suite()
     recipe.calibrates()
-    changed = with_context_of(override(recipe, model="a/c", context=16), TINY, SILENT)
+    changed = fit_context(override(recipe, model="a/c", context=16), TINY, SILENT)
     json.dumps(changed.canonical(), allow_nan=False).encode()
 
 

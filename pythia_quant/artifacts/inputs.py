@@ -9,7 +9,7 @@ import numpy as np
 from pythia_quant.core.errors import CorpusError
 from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.model.source import Source, open_source
-from pythia_quant.recipe.overrides import with_context_of
+from pythia_quant.recipe.overrides import fit_context
 from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records.manifest import CalibrationRecord, TextRecord
 from pythia_quant.texts.load import load_text
@@ -65,7 +65,7 @@ def load_inputs(
         PythiaQuantError: the settings do not fit the model, a text is missing or too short, or the texts overlap.
     """
     source = open_source(recipe.settings.source.model, recipe.settings.source.revision, progress)
-    recipe = with_context_of(recipe, source.architecture, progress)
+    recipe = fit_context(recipe, source.architecture, progress)
     recipe.check_fits(source.architecture, only if convert else [])
     settings = recipe.settings
 

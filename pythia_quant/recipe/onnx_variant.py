@@ -1,4 +1,4 @@
-"""Settings of the ONNX format: a choice of weights and activations for every tensor."""
+"""The settings of the ONNX format: how each tensor is stored, and with what activations it is multiplied."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ BlockSize = Literal[16, 32, 64, 128]
 Activations = Literal["fp32", "int8", "int8x2"]
 
 _BITS = {"fp32": 32, "int8": 8, "int4": 4, "int8-channel": 8, "int7-channel": 7}
-_IN_LAYERS = {  # and each one's share of a layer's weights, for an MLP four times as wide as the model
+# The linear layers of a layer, with each one's share of the weights if the MLP is four times as wide as the model.
+_IN_LAYERS = {
     "attention.query_key_value": 3 / 12,
     "attention.dense": 1 / 12,
     "mlp.dense_h_to_4h": 4 / 12,
@@ -28,7 +29,7 @@ _PATTERN = re.compile(r"(?:layers\.([0-9]{1,4})\.)?(.+)")
 
 
 class TensorSettings(Settings):
-    """What one tensor has otherwise than the rest; None leaves it as it is for all."""
+    """Settings of one tensor that replace those of all tensors; None replaces nothing."""
 
     weights: Weights | None = None
     block_size: BlockSize | None = None
@@ -41,9 +42,9 @@ class Choice:
 
     Attributes:
         weights: fp32, integers in blocks along the input, or integers with one scale per output channel.
-        block_size: weights that share a scale; 0 where there are no blocks.
-        activations: what multiplies them. Beside blocks: int8 with a scale for each token and block, or int8x2, the sum
-            of two such terms. Beside channels: uint8 with a scale for each token.
+        block_size: the number of weights that share a scale; 0 if there are no blocks.
+        activations: fp32, or integers. Those that multiply blocks are int8 with a scale for each token and block, or
+            int8x2, the sum of two such terms. Those that multiply channels are uint8 with a scale for each token.
     """
 
     weights: Weights
@@ -62,19 +63,19 @@ class Choice:
 
     @property
     def bits(self) -> int:
-        """Bits of a weight's code, or of an fp32 weight."""
+        """The bits of a weight's code, or of an fp32 weight."""
         return _BITS[self.weights]
 
     @property
     def stored_bits(self) -> float:
-        """Bits that a weight takes in the file, its share of the scales included; 7 bits are stored as 8."""
+        """The bits that a weight takes in the file, with its share of the scales; codes of 7 bits take 8."""
         return (8 if self.in_channels else self.bits) + (32 / self.block_size if self.in_blocks else 0)
 
 
 class OnnxSettings(VariantSettings):
-    """Weights and activations of each tensor. Activations of the head are int8x2 where those of the layers are int8.
+    """The weights and activations of each tensor. If the layers' activations are int8, those of the head are int8x2.
 
-    With `codes`, the layers' integers are those of the GPTQ variant of that name; the recipe checks that both agree.
+    If `codes` names a GPTQ variant, the layers' integers are taken from it; the recipe checks that both settings agree.
     """
 
     format: Literal["onnx"]
@@ -87,7 +88,7 @@ class OnnxSettings(VariantSettings):
     tensors: dict[str, TensorSettings] = Field(default_factory=dict)
 
     def of_linear(self, layer: int, name: str) -> Choice:
-        """Return the choice for a linear layer within a layer, such as ``attention.dense``."""
+        """Return the choice for a linear layer, such as ``attention.dense``, of a layer."""
         return self._choice(self.weights, self.activations, name, f"layers.{layer}.{name}")
 
     def of_head(self) -> Choice:
@@ -95,7 +96,7 @@ class OnnxSettings(VariantSettings):
         return self._choice(self.head, "int8x2" if self.activations == "int8" else "fp32", "head")
 
     def of_embeddings(self) -> Choice:
-        """Return the choice for the embedding matrix; rows are looked up, so no activations meet it."""
+        """Return the choice for the embedding matrix; its rows are looked up, so no activations multiply it."""
         return self._choice(self.embeddings, "fp32", "embeddings")
 
     def takes_codes_of(self) -> str | None:
@@ -108,7 +109,7 @@ class OnnxSettings(VariantSettings):
         return self.of_linear(layer or 0, linear).bits
 
     def quantizes(self) -> bool:
-        """Return whether any tensor is stored in integers."""
+        """Return whether any tensor is stored as integers."""
         kinds = {self.weights, self.embeddings, self.head, *(t.weights for t in self.tensors.values() if t.weights)}
         return kinds != {"fp32"}
 
@@ -145,7 +146,7 @@ class OnnxSettings(VariantSettings):
         return Choice(weights, 0, "int8")
 
     @model_validator(mode="after")
-    def _refuse_what_does_not_go_together(self) -> OnnxSettings:
+    def _refuse_conflicts(self) -> OnnxSettings:
         for pattern, chosen in self.tensors.items():
             _, name = _parse(pattern)
             if name not in (*_IN_LAYERS, "head", "embeddings"):
@@ -165,7 +166,7 @@ class OnnxSettings(VariantSettings):
 
 
 def _parse(pattern: str) -> tuple[int | None, str]:
-    """Split ``layers.3.attention.dense`` into layer and name; the layer is None when a pattern names none."""
+    """Split ``layers.3.attention.dense`` into the layer's number and the name; the number is None if none is there."""
     match = _PATTERN.fullmatch(pattern)
     layer, name = match.groups() if match else (None, pattern)
     return (int(layer) if layer else None), name

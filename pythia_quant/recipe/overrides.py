@@ -32,7 +32,7 @@ def override(
     """Return the recipe with the settings that the command line replaces.
 
     Args:
-        recipe: the recipe; its other settings stay.
+        recipe: the recipe, which is not changed.
         model: the name of a model; see :func:`pythia_quant.model.source_name.parse_model`.
         revision: the revision of a repository.
         text: the text to evaluate on.
@@ -73,31 +73,34 @@ def _file(path: Path) -> TextSettings:
 
 
 def without_fetched_passages(recipe: Recipe, names: list[str], progress: Progress) -> Recipe:
-    """Return the recipe without LAMBADA where it would be the only text to fetch: all others were given as files.
+    """Return the recipe without LAMBADA if its passages are the only text that would be fetched from a hub.
+
+    That is so when the command line names files for all other texts.
 
     Args:
-        recipe: as the command line overrides it.
+        recipe: the recipe with the options of the command line.
         names: the chosen variants.
-        progress: told that LAMBADA is left out.
+        progress: receives a sentence if LAMBADA is left out.
     """
     lambada = recipe.settings.tasks.lambada
-    texts_given = TEXT in recipe.options and (CALIBRATION in recipe.options or not recipe.calibrates(names))
-    if lambada is None or not lambada.dataset or LAMBADA in recipe.options or not texts_given:
+    texts_are_files = TEXT in recipe.options and (CALIBRATION in recipe.options or not recipe.calibrates(names))
+    if lambada is None or not lambada.dataset or LAMBADA in recipe.options or not texts_are_files:
         return recipe
     progress.notice("LAMBADA is not fetched, as the texts were given as files; --lambada FILE measures it")
     return replace(recipe, settings=recipe.settings.model_copy(update={"tasks": TaskSettings()}))
 
 
-def with_context_of(recipe: Recipe, architecture: Architecture, progress: Progress) -> Recipe:
-    """Return a recipe that fits the context of a model it was not written for: no window or prompt is longer.
+def fit_context(recipe: Recipe, architecture: Architecture, progress: Progress) -> Recipe:
+    """Fit a recipe to the context of the model that the command line names in place of the recipe's own.
 
-    The windows of a recipe that ships with the package are the whole context of its model, and become that of another.
-    Of the recipe's own model, and of what the command line says of contexts, nothing is changed.
+    Windows and prompts that are longer than the model's context are shortened to it. In a recipe that ships with the
+    package, shorter windows are lengthened, too, because they are meant to fill the context. Nothing changes if the
+    command line names no model, and contexts that the command line sets stay.
 
     Args:
-        recipe: as the command line overrides it.
-        architecture: the model's.
-        progress: told of the context that is taken.
+        recipe: the recipe with the options of the command line.
+        architecture: the model's shape.
+        progress: receives a sentence if something changes.
     """
     if MODEL not in recipe.options:
         return recipe
@@ -119,5 +122,5 @@ def with_context_of(recipe: Recipe, architecture: Architecture, progress: Progre
 
 
 def _up_to(lengths: list[int] | None, most: int) -> list[int] | None:
-    """Return the lengths that the model can take; None, for those of a fixed list, when it can take none."""
+    """Return the lengths that the model can take; None, which stands for the default lengths, if it can take none."""
     return [length for length in lengths or () if length <= most] or None

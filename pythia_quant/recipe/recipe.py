@@ -26,14 +26,14 @@ from pythia_quant.recipe.variants import AnyVariant, GptqSettings
 from pythia_quant.recipe.yaml_lines import Keys, error_at, load_located, located_error
 
 SOURCE_ROWS = ("torch-fp16", "torch-bf16", "torch-fp32")
-"""Rows of the source as transformers runs it, measured beside the variants."""
+"""The names of the rows that the source has beside the variants in every table, as transformers runs it."""
 
 BASES = ("measured", "derived", "assumed")
 
 T = TypeVar("T", "TextSettings", "LambadaSettings")
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}[A-Za-z0-9_-]|[A-Za-z0-9_]")
-# Devices to Windows, with any ending; and what stands beside the artifacts.
+# Names of devices on Windows, with any ending, and of files that stand beside the artifacts.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|results.*\.json|.*\.lock", re.IGNORECASE)
 
 
@@ -94,14 +94,14 @@ class RecipeSettings(Settings):
     @field_validator("variants")
     @classmethod
     def _names_are_folder_names(cls, variants: dict[str, AnyVariant]) -> dict[str, AnyVariant]:
-        taken: dict[str, str] = {}
+        first_names: dict[str, str] = {}
         for name in variants:
-            if problem := _name_problem(name, taken.setdefault(name.casefold(), name)):
+            if problem := _name_problem(name, first_names.setdefault(name.casefold(), name)):
                 raise PydanticCustomError("name", "{problem}", {"key": name, "problem": problem})
         return variants
 
     @model_validator(mode="after")
-    def _codes_are_of_a_variant_that_agrees(self) -> RecipeSettings:
+    def _codes_fit(self) -> RecipeSettings:
         for name, variant in self.variants.items():
             if isinstance(variant, OnnxSettings) and variant.codes is not None:
                 misfit = next(_codes_misfits(variant, variant.codes, self.variants), None)
@@ -132,7 +132,7 @@ class RecipeSettings(Settings):
 
 
 def _name_problem(name: str, first: str) -> str:
-    """Say why a variant cannot be called `name`, where `first` is the first one so called but for case; or nothing."""
+    """Return why no variant can have this name, or nothing; `first` is the first name that differs only in case."""
     if name in SOURCE_ROWS:
         return f"'{name}' is the name of the source's own row in every table; choose another"
     if not _FOLDER_NAME.fullmatch(name):
@@ -146,7 +146,7 @@ def _name_problem(name: str, first: str) -> str:
 
 
 def _codes_misfits(variant: OnnxSettings, codes: str, variants: Mapping[str, VariantSettings]) -> Iterator[Misfit]:
-    """Yield the settings that keep an ONNX variant from storing the integers of the variant `codes`."""
+    """Yield the settings that stop an ONNX variant from storing the integers of the variant called `codes`."""
     solved = variants.get(codes)
     if not isinstance(solved, GptqSettings):
         what = "is no variant" if solved is None else f"has format {solved.format}, and only gptq has codes to take"
@@ -173,14 +173,14 @@ def _codes_misfits(variant: OnnxSettings, codes: str, variants: Mapping[str, Var
 
 @dataclass(frozen=True)
 class Recipe:
-    """A validated recipe that knows where it came from.
+    """A validated recipe, and where its settings come from.
 
     Attributes:
-        name: the file's stem.
-        path: the file: a recipe's, or the manifest that records it.
-        settings: the content, local files as absolute paths.
-        lines: the line of every key.
-        options: of the command line, by the keys whose settings are theirs and not the file's.
+        name: the file's name without its ending.
+        path: the recipe file, or the manifest that records the recipe.
+        settings: the content, with absolute paths of local files.
+        lines: the line of every key in the file.
+        options: the option of the command line that replaced a setting, by the setting's key.
     """
 
     name: str
@@ -190,7 +190,7 @@ class Recipe:
     options: Mapping[Keys, str] = field(default_factory=dict)
 
     def canonical(self) -> dict[str, Any]:
-        """Return the content as plain data with every default filled in: what a manifest records."""
+        """Return the content as plain data with all defaults, as a manifest records it."""
         return self.settings.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     @property
@@ -213,28 +213,28 @@ class Recipe:
         return {name: settings for name, settings in self.settings.variants.items() if name in chosen}
 
     def needed(self, only: list[str] | None = None) -> dict[str, VariantSettings]:
-        """Return the variants, or those named in `only` with those whose integers they take.
+        """Return the variants, or those named in `only` and the variants whose integers they take.
 
         Raises:
             RecipeError: a name in `only` is not in the recipe.
         """
         chosen = self.variants(only)
-        taken = [codes for variant in chosen.values() if (codes := variant.takes_codes_of())]
-        return self.variants([*chosen, *taken])
+        solved = [codes for variant in chosen.values() if (codes := variant.takes_codes_of())]
+        return self.variants([*chosen, *solved])
 
     def calibrates(self, only: list[str] | None = None) -> bool:
-        """Say whether the variants, or those named in `only`, take calibration text, themselves or for their codes."""
+        """Say whether the variants, those in `only` if given, or the variants whose integers they take, calibrate."""
         return any(variant.calibrates for variant in self.needed(only).values())
 
     def check_fits(self, architecture: Architecture, only: list[str] | None = None) -> None:
         """Refuse settings that do not suit the model's shape, such as a group size that does not divide its width.
 
         Args:
-            architecture: the model's.
-            only: the variants to look at, with those whose integers they take; all unless given, none when empty.
+            architecture: the model's shape.
+            only: the variants to check, and those whose integers they take; all by default, none if the list is empty.
 
         Raises:
-            RecipeError: naming file, key, line and the choices that fit.
+            RecipeError: a setting does not fit; the message names the file, line and key, and choices that fit.
         """
         for name, variant in ({} if only == [] else self.needed(only)).items():
             misfit = variant.fits(architecture.width, architecture.mlp_width, architecture.layers)
@@ -252,7 +252,7 @@ class Recipe:
                 raise self.error(("latency", part), message)
 
     def check_suite(self) -> None:
-        """Check the settings against the model's shape when it is one of the suite, without opening it."""
+        """Check the settings against the shape of a model of the suite, without opening the model."""
         member = suite.find(self.settings.source.model)
         if member is not None:
             size = member.size
@@ -266,24 +266,24 @@ class Recipe:
             suite.check_revision(self.settings.source.model, self.settings.source.revision)
 
     def error(self, keys: Keys, message: str) -> RecipeError:
-        """Make an error that points at a key of this file, the nearest above it that the file has, or an option."""
+        """Make an error that points at a key of the file, or the nearest above it, or the option that replaced it."""
         if keys in self.options:
             return RecipeError(message, where=self.options[keys])
         return error_at(self.path, self.lines, keys, message)
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """Read a recipe from a file, or by name one that ships with the package (``pythia-160m``, ``demo``).
+    """Read a recipe from a file, or one that ships with the package by its name (``pythia-160m``, ``demo``).
 
     Raises:
-        RecipeError: what is wrong, in which file, at which key and line.
+        RecipeError: the file is not a recipe; the message names the file, line and key.
     """
     path = _recipe_path(str(name))
     return parse_recipe(*load_located(path), path)
 
 
 def parse_recipe(data: Any, lines: dict[Keys, int], path: Path) -> Recipe:
-    """Make a recipe of the plain data that its file holds, and the line of every key; see :func:`load_recipe`."""
+    """Make a recipe of a file's plain data and the line of every key; see :func:`load_recipe`."""
     if not isinstance(data, dict):
         raise RecipeError("a recipe is a mapping of keys", where=f"{path}:1", hint="see pythia-quant recipes show demo")
     try:
@@ -294,11 +294,11 @@ def parse_recipe(data: Any, lines: dict[Keys, int], path: Path) -> Recipe:
 
 
 def with_absolute_files(settings: RecipeSettings, folder: Path) -> RecipeSettings:
-    """Return a recipe's content with local files as absolute paths; in a recipe they are relative to its folder."""
+    """Return a recipe's content with absolute paths; paths in a recipe file are relative to the file's folder."""
     update: dict[str, Any] = {}
     for part in ("evaluation", "calibration"):
-        if (measured := getattr(settings, part)) is not None:
-            update[part] = measured.model_copy(update={"text": _absolute(measured.text, folder)})
+        if (part_settings := getattr(settings, part)) is not None:
+            update[part] = part_settings.model_copy(update={"text": _absolute(part_settings.text, folder)})
     if settings.tasks.lambada is not None:
         update["tasks"] = TaskSettings(lambada=_absolute(settings.tasks.lambada, folder))
     return settings.model_copy(update=update)
@@ -325,7 +325,7 @@ def _recipe_path(name: str) -> Path:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Return the recipes that come with the package, by name: installed, or in the checkout it runs from."""
+    """Return the files of the recipes that ship with the package, by name, from the package or its checkout."""
     package = Path(str(files("pythia_quant")))
     installed = package / "recipes"
     folder = installed if installed.is_dir() else package.parent / "recipes"

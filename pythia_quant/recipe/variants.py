@@ -1,4 +1,4 @@
-"""The variants that a recipe can name: the settings of every format."""
+"""The settings of every format's variants, and the one place that parses them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pythia_quant.recipe.onnx_variant import OnnxSettings
 class BnbSettings(VariantSettings):
     """4-bit blocks of 64 weights, quantized by bitsandbytes (arXiv 2305.14314).
 
-    The block size is not an option: bitsandbytes' loader in transformers has none. What is not quantized is stored in
-    `compute_dtype` too: transformers 5 loads parts of it in the dtype it is stored in, and refuses to mix.
+    The block size is no setting, because bitsandbytes' loader in transformers has none. Unquantized tensors are stored
+    in `compute_dtype`, too: transformers 5 loads some of them in the dtype they are stored in, and refuses a mixture.
     """
 
     format: Literal["bnb"]
@@ -26,7 +26,7 @@ class BnbSettings(VariantSettings):
     head: Literal["unquantized"] = "unquantized"
 
     def stored_bits(self) -> tuple[float, float]:
-        # One absmax per 64 weights: fp32, or a byte and its own fp32 absmax per 256 blocks.
+        # 64 weights share an absmax in fp32, or in a byte, of which 256 share an absmax in fp32.
         return 4 + (8 + 32 / 256 if self.double_quant else 32) / 64, 32 if self.compute_dtype == "float32" else 16
 
     def code_bits(self, name: str) -> int:
@@ -35,7 +35,7 @@ class BnbSettings(VariantSettings):
 
 
 class GptqSettings(VariantSettings):
-    """Integer groups along the input, solved column by column against calibration inputs (arXiv 2210.17323)."""
+    """Integers in groups of inputs, solved column by column on calibration inputs (GPTQ, arXiv 2210.17323)."""
 
     calibrates: ClassVar[bool] = True
     format: Literal["gptq"]
@@ -51,7 +51,7 @@ class GptqSettings(VariantSettings):
     head: Literal["fp16", "quantized"] = "fp16"
 
     def stored_bits(self) -> tuple[float, float]:
-        group = 128 if self.group_size == "row" else self.group_size  # a row is no shorter
+        group = 128 if self.group_size == "row" else self.group_size  # no row of a model is shorter than 128
         linear = self.bits + (16 + self.bits) / group
         return linear, 16 if self.head == "fp16" else (16 + linear) / 2
 
@@ -65,16 +65,16 @@ class GptqSettings(VariantSettings):
         return divides(("group_size",), self.group_size, width, mlp_width, (32, 64, 128))
 
     def caveats(self) -> list[str]:
-        found = []
+        caveats = []
         if self.bits == 8:
-            found.append(
+            caveats.append(
                 "no CPU kernel takes 8 bits in groups: on a CPU weights are dequantized, in our runtime to fp32"
             )
         if self.head == "quantized":
-            found.append("transformers does not read a quantized head, and puts a random one in its place: use ours")
+            caveats.append("transformers does not read a quantized head, and puts a random one in its place: use ours")
         if self.group_size == "row" and self.bits == 4:
-            found.append("gptqmodel's CPU kernel takes groups of 32, 64, 128 and 256; of a longer row only ours does")
-        return found
+            caveats.append("gptqmodel's CPU kernel takes groups of 32, 64, 128 and 256; of a longer row only ours does")
+        return caveats
 
 
 AnyVariant = Annotated[BnbSettings | GptqSettings | OnnxSettings, Field(discriminator="format")]
@@ -86,6 +86,6 @@ def parse_variant(data: Any) -> VariantSettings:
     """Return a variant's settings from plain data, as a manifest holds them.
 
     Raises:
-        pydantic.ValidationError: they are of no format, or not what it takes.
+        pydantic.ValidationError: the data name no format, or the format does not have such settings.
     """
     return _ADAPTER.validate_python(data)

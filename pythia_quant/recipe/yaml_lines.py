@@ -1,4 +1,4 @@
-"""Parse YAML of plain data and remember its lines, so that errors can point at them. Other YAML is refused."""
+"""Parse YAML files of plain data, and remember the line of every key, so that errors can point at it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pythia_quant.recipe.choices import formats_at, values_at
 Keys = tuple[str | int, ...]
 
 MOST_BYTES = 250_000
-"""A hundred times the longest recipe that ships with the package."""
+"""The largest file that is parsed: a hundred times the longest recipe that ships with the package."""
 
 MOST_LEVELS = 20
 
 _LONGEST_NUMBER = 40
-"""Characters. More are no setting of anything, and take long to read: a number may be written in base 60."""
+"""The most characters of a number: no setting needs more, and longer ones, in base 60, take long to read."""
 
 _STRING = "tag:yaml.org,2002:str"
 
@@ -30,14 +30,14 @@ _STRING = "tag:yaml.org,2002:str"
 def load_located(path: Path) -> tuple[Any, dict[Keys, int]]:
     """Parse a YAML file of plain data: mappings with text as keys, lists, texts, numbers, booleans and nulls.
 
-    Tags, aliases and merge keys are refused before anything is built of them: a tag may name any type, and few aliases
+    Tags, aliases and merge keys are refused before data is built from them: a tag may name any type, and a few aliases
     can stand for more data than memory holds. A date is text.
 
     Returns:
-        The data, and for every key (as the path of keys leading to it) its line, counted from 1.
+        The data, and the line of every key, counted from 1. A key is named by the path of keys that leads to it.
 
     Raises:
-        RecipeError: the file cannot be read, is not YAML of that kind, or says a key twice.
+        RecipeError: the file cannot be read, is not YAML of plain data, or has a key twice.
     """
     content = read_ordinary(path, MOST_BYTES, RecipeError)
     try:
@@ -69,9 +69,9 @@ def load_located(path: Path) -> tuple[Any, dict[Keys, int]]:
 
 
 def parse_plain(text: str) -> Any:
-    """Parse YAML that the user did not write, such as a hub's; return None when it is not YAML of plain data.
+    """Parse YAML that the user did not write, such as a hub's; return None if it is not plain data.
 
-    :func:`load_located` says what plain data are: aliases and merge keys may stand for more data than memory holds.
+    :func:`load_located` says what plain data is.
     """
     try:
         return _PlainLoader(text[:MOST_BYTES]).get_single_data()
@@ -88,7 +88,7 @@ class _RefusedError(Exception):
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Builds plain data and nothing else."""
+    """Builds plain data, and refuses the rest of YAML."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -132,7 +132,7 @@ _PlainLoader.add_constructor("tag:yaml.org,2002:float", _PlainLoader.construct_n
 
 _PlainLoader.add_constructor(_STRING, _PlainLoader.construct_text)
 
-# Dates, "=" and "<<" are text: no setting is a date, and the other two mean something to YAML alone.
+# Dates, "=" and "<<" are read as text: no setting is a date, and only YAML itself gives the other two a meaning.
 _PlainLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":value", ":merge"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -177,7 +177,7 @@ _LONGEST_KEY, _LONGEST_MESSAGE = 80, 500
 
 
 def located_error(path: Path, lines: Mapping[Keys, int], details: ErrorDetails, settings: Any) -> RecipeError:
-    """Turn any of pydantic's errors about settings of a type into one that points at a key of the file."""
+    """Turn one of pydantic's errors into an error that points at a key of the file."""
     context = details.get("ctx", {})
     # pydantic adds the chosen format to the path of a variant's settings; the file has no such key.
     keys: list[Any] = list(details["loc"])

@@ -1,7 +1,7 @@
 """Text that every CPython carries: the standard library's sources, docstrings of built-in types, pydoc's topics.
 
-The demo model was trained on it, except for the documents held out by a hash of their name. The same rule picks the
-evaluation text from the Python that runs the benchmark, so no text has to ship with the package.
+The demo model was trained on these documents, except those that a hash of their name holds out. The same rule selects
+the evaluation text from the Python that runs the benchmark, so the package ships no text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pythia_quant.texts.windows import OVERLAP_LENGTH, encode, shared
 HELD_OUT_SHARE = 0.15
 _CACHE = Cache("texts", 50_000_000)
 
-# Absent from some builds of CPython, or tables of data rather than text.
+# Folders that some builds of CPython do not have, or that hold tables of data rather than text.
 _SKIPPED = {
     "__pycache__", "_pyrepl", "dist-packages", "distutils", "encodings", "ensurepip", "idlelib", "lib2to3",
     "pydoc_data", "site-packages", "test", "tests", "tkinter", "turtledemo",
@@ -40,56 +40,57 @@ class Document:
 
     @property
     def held_out(self) -> bool:
-        """Whether the document was kept out of the demo model's training text; depends on the name alone."""
+        """Whether the document is not in the demo model's training text; only its name decides that."""
         bucket = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "big")
         return bucket < HELD_OUT_SHARE * 2**32
 
 
 def documents() -> list[Document]:
-    """Return this Python's documents, sorted by name. Nothing of what is read is executed."""
-    found = [*_sources(), *_docstrings(), *(Document(f"topics/{name}", text) for name, text in topics.items())]
-    return sorted((d for d in found if d.text.strip()), key=lambda d: d.name)
+    """Return this Python's documents, sorted by name. The sources are read, not executed."""
+    all_documents = [*_sources(), *_docstrings(), *(Document(f"topics/{name}", text) for name, text in topics.items())]
+    return sorted((d for d in all_documents if d.text.strip()), key=lambda d: d.name)
 
 
 def _sources() -> list[Document]:
     root = Path(sysconfig.get_paths()["stdlib"])
-    found = []
+    sources = []
     for folder, folders, names in os.walk(root):
-        # Not even entered: all that is installed may be in site-packages.
+        # These are not even listed: site-packages may hold many files.
         folders[:] = [name for name in folders if name not in _SKIPPED]
         for path in (Path(folder, name) for name in names if name.endswith(".py")):
             relative = path.relative_to(root)
             if not relative.parts[0].startswith(("config-", "_sysconfigdata")):
                 text = path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")
-                found.append(Document(relative.as_posix(), text))
-    return found
+                sources.append(Document(relative.as_posix(), text))
+    return sources
 
 
 def _docstrings() -> list[Document]:
-    found = []
+    docstrings = []
     for name, kind in vars(builtins).items():
         if isinstance(kind, type):
             members = (member.__doc__ for member in vars(kind).values() if callable(member))
             parts = dict.fromkeys(doc for doc in (kind.__doc__, *members) if doc)
-            found.append(Document(f"builtins/{name}", "\n\n".join(parts)))
-    return found
+            docstrings.append(Document(f"builtins/{name}", "\n\n".join(parts)))
+    return docstrings
 
 
 def training_text() -> str:
-    """Return the documents the demo model may have been trained on, joined by blank lines."""
+    """Return the documents that are not held out, joined by blank lines; the demo model was trained on such."""
     return "\n\n".join(d.text for d in documents() if not d.held_out)
 
 
 def held_out_text(tokenizer: Tokenizer) -> str:
-    """Return the held-out documents less every paragraph that shares 13 tokens in a row with the training text.
+    """Return the held-out documents without the paragraphs that share 13 tokens in a row with the training text.
 
-    To find them takes ten seconds and more, so the text stays in the cache, by the content of all that decides it.
+    The search for these paragraphs takes ten seconds and more, so the text is cached by the content of both texts and
+    the tokenizer.
 
     Args:
-        tokenizer: decides what a token is; a fast tokenizer, because character offsets are needed.
+        tokenizer: the tokenizer that makes the tokens.
     """
-    found = documents()
-    training, held_out = ("\n\n".join(d.text for d in found if d.held_out is wanted) for wanted in (False, True))
+    all_documents = documents()
+    training, held_out = ("\n\n".join(d.text for d in all_documents if d.held_out is side) for side in (False, True))
     parts = "\0".join((tokenizer.to_str(), str(OVERLAP_LENGTH), training, held_out))
     key = hashlib.sha256(parts.encode(errors="surrogatepass")).hexdigest()[:32]
     if (content := _CACHE.read(key)) is not None:
@@ -110,5 +111,5 @@ def _without_shared(tokenizer: Tokenizer, training_text: str, held_out: str) -> 
         # A paragraph and the separator after it own the characters from its start to the next one's.
         starts = np.cumsum([0] + [len(p) + 2 for p in paragraphs[:-1]])
         places = np.array(encoding.offsets)[overlapping, 0]
-        hit = set((np.searchsorted(starts, places, side="right") - 1).tolist())
-        paragraphs = [p for i, p in enumerate(paragraphs) if i not in hit]
+        removed = set((np.searchsorted(starts, places, side="right") - 1).tolist())
+        paragraphs = [p for i, p in enumerate(paragraphs) if i not in removed]

@@ -1,4 +1,4 @@
-"""LAMBADA's passages: a local file, or one of a hub dataset repository."""
+"""LAMBADA's passages, from a local file or from a file in a hub's dataset repository."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ _HINT = 'a line is {"text": "…"}, as in data/lambada_test.jsonl of the dataset
 
 @dataclass(frozen=True)
 class Passages:
-    """Where passages are, what they are called, and how many of them are to be measured on, from the first."""
+    """A file of passages.
+
+    Attributes:
+        name: the file's name for people, with its dataset if it has one.
+        path: the file.
+        sha256: the file's hex SHA-256.
+        examples: the number of passages to measure, from the first.
+    """
 
     name: str
     path: Path
@@ -27,24 +34,24 @@ class Passages:
 
 
 def load_passages(settings: LambadaSettings, progress: Progress = SILENT) -> Passages:
-    """Find the passages a recipe names, and read them once: all that can be checked is checked before any work.
+    """Fetch the passages that a recipe names, and check that all of them can be read.
 
     Args:
-        settings: which ones.
-        progress: is told how much of a download has come.
+        settings: the file, and how many of its passages to measure.
+        progress: receives how much of a download has come.
 
     Raises:
-        CorpusError: they are not there, or not passages.
-        SourceError: the hub cannot give them.
+        CorpusError: the file is missing, or does not hold passages.
+        SourceError: the file cannot be fetched from the hub.
     """
     name, path = settings.file, Path(settings.file)
     if settings.dataset is not None:
-        fetched = fetch(settings.dataset, settings.file, settings.revision, "dataset", progress)
+        cached = fetch(settings.dataset, settings.file, settings.revision, "dataset", progress)
         where = f"dataset {settings.dataset}@{settings.revision}"
-        if fetched is None:
+        if cached is None:
             hint = "name another under tasks.lambada, or leave that out"
             raise CorpusError(f"has no file {settings.file}", where=where, hint=hint)
-        name, path = f"{settings.dataset} {settings.file}", fetched
+        name, path = f"{settings.dataset} {settings.file}", cached
     count = len(read_passages(path))
     return Passages(name, path, sha256_if_changed(path), min(count, settings.examples or count))
 
@@ -53,7 +60,7 @@ def read_passages(path: Path) -> list[str]:
     """Read the passages of a jsonl file, one ``{"text": ...}`` a line; blank lines are skipped.
 
     Raises:
-        CorpusError: the file is missing, not UTF-8 or has fewer than two rows, or a row is no JSON or lacks a text of
+        CorpusError: the file is missing, not UTF-8, or has fewer than two rows; or a row is no JSON, or has no text of
             two words.
     """
     # Not splitlines: JSON may hold a line separator such as U+2028 as it is.

@@ -1,4 +1,7 @@
-"""Text in files: plain, as JSON lines, or a column of a parquet file; what is none of them is refused by what it is."""
+"""Load the text that a recipe names: a built-in one, or a file of plain text, JSON lines or parquet.
+
+Files of other kinds are refused, and the message says what they are.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }  # fmt: skip
-"""By the marks that such a file begins with; that of UTF-32 begins with UTF-16's."""
+"""The encodings by the marks at the beginning of a file. UTF-32 comes first: its mark begins as UTF-16's does."""
 
 _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -36,15 +39,15 @@ _HINT = "give UTF-8 text, JSON lines (.jsonl) or parquet (.parquet)"
 
 
 def read_text(path: Path, column: str = "text", join: str = "\n\n") -> str:
-    """Read a text; a file's ending says of which kind it is, and JSON under another is refused.
+    """Read a text. The file's ending says its kind; JSON in a file of another ending is refused.
 
     Args:
-        path: of a file.
-        column: whose rows are the text, in JSON lines and parquet files.
-        join: what is put between rows.
+        path: the file.
+        column: the column that holds the text in JSON lines and parquet files.
+        join: the characters between rows of that column.
 
     Raises:
-        CorpusError: it is not there, of no such kind, damaged, or has no such column.
+        CorpusError: the file is missing, of another kind or damaged, or has no such column.
     """
     ending = path.suffix.lower()
     if ending == ".parquet":
@@ -60,10 +63,10 @@ def read_text(path: Path, column: str = "text", join: str = "\n\n") -> str:
 
 
 def read_utf8(path: Path) -> str:
-    """Read a UTF-8 file, line ends as they are; a byte order mark is not part of the text.
+    """Read a UTF-8 file with its line ends unchanged; a byte order mark is not part of the text.
 
     Raises:
-        CorpusError: it is not there, not a file, or not UTF-8.
+        CorpusError: the file is missing, not an ordinary file, or not UTF-8.
     """
     _check_file(path)
     try:
@@ -84,7 +87,7 @@ def read_utf8(path: Path) -> str:
 
 
 def _is_json(text: str) -> bool:
-    """Say whether a text is JSON, or rows of it, by whatever name: rows are known by the first two."""
+    """Say whether a text is one JSON value, or rows of JSON, of which the first two decide."""
     rows = list(islice(filter(str.strip, StringIO(text, newline="\n")), 2))
     return _parses(text, "{[") or (bool(rows) and all(_parses(row, "{") for row in rows))
 
@@ -100,7 +103,7 @@ def _parses(text: str, begins: str) -> bool:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is no ordinary file: a pipe could be read only once, and a text is read again for its hash."""
+    """Refuse a path that is no ordinary file: a pipe can be read only once, and a text is read again for its hash."""
     if path.is_file():
         return
     what = "is a folder" if path.is_dir() else "is no ordinary file" if path.exists() else "there is no such file"
@@ -135,7 +138,7 @@ def _parquet_rows(path: Path, column: str) -> list[Any]:
 
 
 def _texts(rows: Iterable[Any], column: str, where: Path | str) -> Iterable[str]:
-    """Yield rows that are text; one that is missing is an empty one."""
+    """Yield the rows, which must be text; a missing one is yielded as an empty text."""
     for row in rows:
         if row is not None and not isinstance(row, str):
             raise CorpusError(f"column {column!r} holds {type(row).__name__}, not text", where=str(where), hint=_HINT)
@@ -143,16 +146,16 @@ def _texts(rows: Iterable[Any], column: str, where: Path | str) -> Iterable[str]
 
 
 def load_text(settings: TextSettings, tokenizer: Tokenizer, progress: Progress = SILENT) -> Text:
-    """Load a text.
+    """Load the text that a recipe names.
 
     Args:
-        settings: which one.
-        tokenizer: decides what the built-in held-out text shares with the training text.
-        progress: is told how much of a download has come.
+        settings: the recipe's settings of the text.
+        tokenizer: makes the tokens by which the built-in held-out text is compared with the training text.
+        progress: receives how much of a download has come.
 
     Raises:
-        CorpusError: it is not there or not text.
-        SourceError: the hub cannot give it.
+        CorpusError: the text is missing, or is not text.
+        SourceError: the text cannot be fetched from the hub.
     """
     if settings.builtin:
         content = training_text() if settings.builtin == "training" else held_out_text(tokenizer)

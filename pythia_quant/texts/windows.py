@@ -25,10 +25,11 @@ Tokens = NDArray[np.int64]
 T = TypeVar("T", bound=np.generic)
 
 OVERLAP_LENGTH = 13
-"""Tokens in a row that count as the same text: the n-gram length of GPT-3's decontamination (arXiv 2005.14165, C)."""
+"""So many equal tokens in a row are the same text: the length of n-grams by which GPT-3's training text was filtered
+(arXiv 2005.14165, appendix C)."""
 
 MAX_OVERLAP = 0.05
-"""Share of calibration windows that may overlap the evaluation text and be skipped; above it the text is refused."""
+"""The largest share of calibration windows that may overlap the evaluation text. Overlapping windows are not drawn."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class Text:
 
 
 def encode(tokenizer: Tokenizer, text: str) -> Tokens:
-    """Tokenize `text`, without a BOS token. Returns int64 [tokens].
+    """Tokenize a text without special tokens around it; return int64 [tokens].
 
-    The tokens of a long text stay in the cache, by the content of text and tokenizer.
+    The tokens of a long text are cached by the content of the text and the tokenizer.
 
     Raises:
         CorpusError: the text cannot be UTF-8, or the tokenizer fails on it.
@@ -69,7 +70,7 @@ def encode(tokenizer: Tokenizer, text: str) -> Tokens:
 
 
 def windows(tokens: NDArray[T], length: int) -> NDArray[T]:
-    """Cut `tokens` into consecutive, non-overlapping windows; the incomplete last one is dropped.
+    """Cut tokens into consecutive windows; the incomplete last one is dropped.
 
     Returns:
         [windows, length].
@@ -84,12 +85,12 @@ def windows(tokens: NDArray[T], length: int) -> NDArray[T]:
 
 
 def spread_windows(tokens: NDArray[T], length: int, count: int | None = None) -> NDArray[T]:
-    """Take `count` of a text's windows, spread evenly over it: the middle one of each of `count` equal parts.
+    """Select `count` of a text's windows, spread evenly over it: the middle one of each of `count` equal parts.
 
-    Of M windows these are the ones at (2 i + 1) M / (2 count), rounded down, for i from 0: always the same.
+    Of M windows these have the indices (2 i + 1) M / (2 count), rounded down, for i from 0.
 
     Returns:
-        [windows, length], in the text's order; all windows where `count` is None or the text has no more.
+        [windows, length], in the text's order; all windows if `count` is None or the text has no more.
 
     Raises:
         CorpusError: the text is shorter than one window.
@@ -108,13 +109,13 @@ def calibration_windows(tokens: Tokens, evaluation: Tokens, length: int, count: 
         evaluation: the evaluation text, int64 [tokens].
         length: tokens in a window.
         count: windows to draw.
-        seed: of the draw.
+        seed: the seed of the random draw.
 
     Returns:
         int64 [count, length].
 
     Raises:
-        CorpusError: too little text, or more than 5 % of its windows overlap.
+        CorpusError: the calibration text is too short, or more than 5 % of its windows overlap the evaluation text.
     """
     rows = windows(tokens, length)
     overlapping = windows(shared(tokens, evaluation), length).any(axis=1)
@@ -136,14 +137,15 @@ def calibration_windows(tokens: Tokens, evaluation: Tokens, length: int, count: 
 def shared(tokens: Tokens, other: Tokens, length: int = OVERLAP_LENGTH) -> NDArray[np.bool_]:
     """Mark the tokens that lie in a run of `length` tokens which also occurs in `other`.
 
-    Runs are compared by a 64-bit polynomial hash: for texts of millions of tokens a false match has odds below 1e-6.
+    Runs are compared by a 64-bit polynomial hash. In texts of millions of tokens, the probability of a false match is
+    below 1e-6.
 
     Returns:
         bool [len(tokens)].
     """
     mark = np.zeros(len(tokens), dtype=bool)
     hashes, others = _run_hashes(tokens, length), _run_hashes(other, length)
-    # Of most runs a few bits of the hash say that they occur in one text only; to compare all hashes takes seconds.
+    # A few bits of the hash are enough to exclude most runs; a comparison of all hashes takes seconds.
     likely = np.flatnonzero(_bits_occur(hashes, others))
     starts = likely[np.isin(hashes[likely], others[_bits_occur(others, hashes[likely])])]
     for offset in range(length):
@@ -152,7 +154,7 @@ def shared(tokens: Tokens, other: Tokens, length: int = OVERLAP_LENGTH) -> NDArr
 
 
 def _bits_occur(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Mark the hashes whose lowest 24 bits are those of one of `others`, too."""
+    """Mark the hashes whose lowest 24 bits are also the lowest 24 bits of one of `others`."""
     bits = np.uint64(2**24 - 1)
     occurs: NDArray[np.bool_] = np.zeros(2**24, dtype=bool)
     occurs[others & bits] = True

@@ -10,14 +10,12 @@ from datetime import UTC, datetime
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.recipe.measurement import GateSettings
 from pythia_quant.records.manifest import SourceRecord, TextRecord
+from pythia_quant.records.protocols import LambadaProtocol, LatencyProtocol, Protocol
 from pythia_quant.records.results import (
     Drift,
     Lambada,
-    LambadaProtocol,
-    LatencyProtocol,
     LayerError,
     Machine,
-    Protocol,
     Quantile,
     Results,
     Row,
