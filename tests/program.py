@@ -95,7 +95,7 @@ def _read_hub_variables() -> None:
     hub_client.prepare.cache_clear()
     importlib.reload(constants)
     hf_api.api.endpoint = constants.ENDPOINT
-    hub_client._Client.heard = False
+    hub_client._Client.was_answered = False
 
 
 def succeed(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> str:

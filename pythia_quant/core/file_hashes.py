@@ -1,4 +1,4 @@
-"""The SHA-256 of files: of their content, or as it was when they were last read and have not changed since."""
+"""The SHA-256 of files, read from a cache if the file has not changed since it was last hashed."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from pathlib import Path
 from pythia_quant.core.files import Cache
 
 _LEAST_BYTES = 1_000_000
-"""Smaller files are read each time: that takes no longer than to look them up."""
+"""The size of the smallest file whose hash is cached: to read a smaller one takes no longer than the cache."""
 _SETTLED_NS = 2_000_000_000
-"""A file that was changed so recently may change again without another time: some disks count in steps of 2 s."""
+"""The hash of a file that was changed so recently is not cached: some file systems record times in steps of 2 s, so
+that the file may change again and keep its time."""
 _CACHE = Cache("hashes", 1_000_000)
 
 
 def sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file's content, which is read."""
+    """Read a file and return its hex SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_if_changed(path: Path) -> str:
-    """Return the hex SHA-256 of a file, which is read only if it changed since this function last read it.
+    """Return the hex SHA-256 of a file; it is read only if it has changed since this function last read it.
 
-    A file is the same one by device and inode, whatever its name, and unchanged by its size and by the times at which
-    its content and its status last changed: the latter cannot be set back. That is enough to save work, but does not
-    find damage by a disk: what verifies files calls :func:`sha256`.
+    A file is known by its device and inode, whatever its name. It has not changed if its size, the time of its content
+    and the time of its status are the same; programs cannot set the latter. This saves work, but does not detect damage
+    on a disk: code that verifies files calls :func:`sha256`.
     """
     status = path.stat()
     if status.st_size < _LEAST_BYTES:

@@ -1,4 +1,4 @@
-"""Check the environment variables of the hub before huggingface_hub reads them: its import fails on bad values."""
+"""huggingface_hub with time limits; calls are repeated while the hub is busy, and fail with one clear error."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from pythia_quant.core.text import Redacting, redacted, short
 
 
 def check_hub_environment(variables: Mapping[str, str] = os.environ) -> None:
-    """Refuse values that make the import of huggingface_hub fail. Other bad values are reported by later requests.
+    """Refuse values of environment variables that would make a request of huggingface_hub fail without a clear error.
 
     Raises:
-        HubError: a variable has such a value; the message names it.
+        HubError: a variable has such a value; the message names the variable.
     """
     endpoint = variables.get("HF_ENDPOINT", "")
     try:
@@ -48,17 +48,17 @@ def check_hub_environment(variables: Mapping[str, str] = os.environ) -> None:
 T = TypeVar("T")
 
 TIMEOUT_VARIABLE = "PYTHIA_QUANT_HUB_TIMEOUT"
-"""Names the environment variable with the longest silence of a hub, in seconds; 60 unless given."""
+"""The name of the environment variable that sets how long a hub may be silent, in seconds; 60 by default."""
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 8.0)
-"""Seconds before each repetition of a call, as huggingface_hub waits where it repeats itself."""
+"""The seconds before each repetition of a call, which are those of huggingface_hub's own repetitions."""
 
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 
 _ON_THE_WAY = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
 
 FAILURES = (hub_errors.HfHubHTTPError, hub_errors.OfflineModeIsEnabled, httpx2.HTTPError, OSError)
-"""What huggingface_hub raises when a call fails."""
+"""The exceptions that huggingface_hub raises when a call fails."""
 
 
 class NoRepositoryError(HubError):
@@ -70,35 +70,38 @@ class NoRevisionError(HubError):
 
 
 class UnreachableError(hub_errors.OfflineModeIsEnabled):
-    """Nothing of a hub can be found from here; of a kind that huggingface_hub does not repeat, looking in its cache."""
+    """The hub cannot be reached at all.
+
+    huggingface_hub does not repeat a call after an error of this class, but looks in its cache.
+    """
 
 
 class _Client(httpx2.Client):
-    """Gives up at once where a first call finds no such name, nobody listening, or no answer: that does not soon pass.
+    """Gives up at once if the first call of a process does not reach the hub: a repetition would not help soon.
 
-    Nor does any call wait longer than :func:`timeout` says, whatever the library asks for.
+    No call waits longer than :func:`timeout` says, whatever limits huggingface_hub sets.
     """
 
-    heard = False
+    was_answered = False
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         limits = {
-            kind: min(asked or math.inf, timeout()) for kind, asked in request.extensions.get("timeout", {}).items()
+            kind: min(limit or math.inf, timeout()) for kind, limit in request.extensions.get("timeout", {}).items()
         }
         request.extensions = {**request.extensions, "timeout": limits}
         try:
             answer = super().send(request, **options)
         except (httpx2.ConnectError, httpx2.TimeoutException) as error:
-            nobody = isinstance(_origin(error), socket.gaierror | ConnectionRefusedError)
-            if _Client.heard or not (nobody or isinstance(error, httpx2.TimeoutException)):
+            no_host = isinstance(_origin(error), socket.gaierror | ConnectionRefusedError)
+            if _Client.was_answered or not (no_host or isinstance(error, httpx2.TimeoutException)):
                 raise
             raise UnreachableError(f"{request.url.host}: {error}") from error
-        _Client.heard = True
+        _Client.was_answered = True
         return answer
 
 
 def _origin(error: BaseException) -> BaseException:
-    """Return what an error began with: httpcore2 names no cause, but raises while it handles it."""
+    """Return the first error of a chain: httpcore2 does not name causes, but raises while it handles another error."""
     while earlier := error.__cause__ or error.__context__:
         error = earlier
     return error
@@ -108,11 +111,11 @@ def _origin(error: BaseException) -> BaseException:
 def prepare() -> None:
     """Set huggingface_hub up for this process, once.
 
-    By itself it sets no time limit on most calls, and shows presigned addresses in its warnings. Xet, its default
-    transport, has no fallback and is not what our tests run: it is used only where HF_HUB_DISABLE_XET=0 asks for it.
+    By default it sets no time limit on most calls, and shows presigned addresses in its warnings. Xet, its default
+    transport, has no fallback, and our tests do not run it: it is used only if HF_HUB_DISABLE_XET=0 is set.
 
     Raises:
-        HubError: the environment asks for a proxy, a certificate or a time limit that cannot be.
+        HubError: the environment sets a proxy, a certificate or a time limit that cannot be used.
     """
     # The hooks are the library's own: without them HF_HUB_OFFLINE would be ignored.
     hooks, limits = _first_session().event_hooks, httpx2.Timeout(timeout(), connect=min(10.0, timeout()))
@@ -122,13 +125,13 @@ def prepare() -> None:
         constants.HF_HUB_DISABLE_XET = True
     disable_progress_bars()  # progress is ours
     if not logging.root.isEnabledFor(logging.DEBUG):
-        # They would tell of every repetition, two lines each.
+        # These two would log two lines for every repetition.
         for part in ("file_download", "utils._http"):
             logging.getLogger(f"huggingface_hub.{part}").setLevel(logging.CRITICAL)
     redacting = Redacting()
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(redacting)
-    # A filter of a logger does not hold for those below it.
+    # A filter of a logger does not apply to the loggers below it.
     for name in [*logging.root.manager.loggerDict, "httpx2"]:
         if name.partition(".")[0] in ("huggingface_hub", "httpx2", "httpcore2"):
             logging.getLogger(name).addFilter(redacting)
@@ -146,7 +149,7 @@ def _first_session() -> httpx2.Client:
 
 
 def api() -> HfApi:
-    """Return huggingface_hub's interface. Endpoint, token and cache are those of its environment variables."""
+    """Return huggingface_hub's interface; its environment variables set the endpoint, token and cache."""
     prepare()
     name, _, version = machine.tool_version().partition(" ")
     return HfApi(library_name=name, library_version=version)
@@ -156,26 +159,26 @@ def timeout() -> float:
     """Return how long a hub may be silent, in seconds.
 
     Raises:
-        HubError: the environment variable is no number of seconds.
+        HubError: the environment variable does not hold a number of seconds.
     """
-    given = os.environ.get(TIMEOUT_VARIABLE, "60")
+    value = os.environ.get(TIMEOUT_VARIABLE, "60")
     try:
-        seconds = float(given)
+        seconds = float(value)
     except ValueError:
         seconds = 0
     if not 0 < seconds < 86_400:
-        raise HubError(f"{given!r} is no number of seconds", where=TIMEOUT_VARIABLE, hint="give one such as 60")
+        raise HubError(f"{value!r} is no number of seconds", where=TIMEOUT_VARIABLE, hint="give one such as 60")
     return seconds
 
 
 def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status of what a call raised, or of what led to it; None when there was no answer."""
+    """Return the HTTP status of a call's error or of one of its causes; None if the hub did not answer."""
     answers = (cause for cause in _chain(error) if isinstance(cause, hub_errors.HfHubHTTPError))
     return next((int(answer.response.status_code) for answer in answers), None)
 
 
 def passing(error: BaseException) -> bool:
-    """Say whether a failed call may do better later: no answer came, or the hub was busy."""
+    """Say whether a failed call may succeed later, because the connection broke or the hub was busy."""
     status = status_of(error)
     if status is None:
         if any(isinstance(cause, UnreachableError) for cause in _chain(error)):
@@ -197,16 +200,17 @@ def ask(
     busy: Collection[int] = (),
     unheard: Callable[[BaseException], T | None] = lambda _: None,
 ) -> T:
-    """Make a call that does no harm when repeated, and repeat it while the hub is busy or cannot be heard.
+    """Make a call, and repeat it while the hub is busy or the connection breaks. A repetition must do no harm.
 
     Args:
-        call: what is asked.
-        where: the repository, and what is asked of it.
-        busy: further statuses after which the call is repeated.
-        unheard: is given each failure, and returns what the call did although its answer was lost; None for nothing.
+        call: the call.
+        where: the repository and the subject of the call, for messages.
+        busy: further HTTP statuses after which the call is repeated.
+        unheard: receives each error, and returns the call's result if the call succeeded and only its answer was lost;
+            otherwise None.
 
     Raises:
-        HubError: what went wrong, in words for the user: see :func:`explained`. The call's own stays as it is.
+        HubError: the call failed; see :func:`explained`. An error of ours that the call raises is not changed.
     """
     failure: BaseException | None = None
     for wait in (*WAITS, None):
@@ -227,21 +231,21 @@ def ask(
 
 
 def retry_after(error: BaseException) -> float | None:
-    """Return the seconds that the hub asked to wait, at most ten minutes; None when it named none."""
+    """Return the seconds that the hub's answer says to wait, at most ten minutes; None if it says nothing."""
     response = getattr(error, "response", None)
     value = response.headers.get("Retry-After", "") if response is not None else ""
     return min(float(value), 600.0) if re.fullmatch("[0-9]{1,9}", value) else None
 
 
 def explained(error: BaseException, where: str) -> HubError:
-    """Return the error for the user. It keeps nothing of `error`, in which addresses may be presigned.
+    """Return the error for the user. It does not contain `error`, which may hold presigned addresses.
 
     Args:
-        error: what a call raised.
-        where: the repository, and what was asked of it.
+        error: the error that a call raised.
+        where: the repository and the subject of the call, for the message.
 
     Returns:
-        A :class:`NoRepositoryError` or :class:`NoRevisionError` where the hub says so.
+        A :class:`NoRepositoryError` or :class:`NoRevisionError` if the hub gives that reason.
     """
     kind, what, hint = _words(error)
     return kind(what, where=where, hint=hint)
@@ -264,18 +268,18 @@ def _words(error: BaseException) -> tuple[type[HubError], str, str]:
     what, hint = _STATUS.get(status, (f"the hub refused ({status})", "pythia-quant --debug … shows the calls"))
     if status >= 500:
         what, hint = f"the hub has an error of its own ({status})", "run again later"
-    said = next((text for cause in causes if (text := getattr(cause, "server_message", None))), "")
-    if "<" in said:  # a storage service's XML, in which signatures may be repeated
-        said = ""
-    said = " ".join(redacted(said).split())[:200]
-    return HubError, f"{what}: {said}" if said else what, hint
+    answer = next((text for cause in causes if (text := getattr(cause, "server_message", None))), "")
+    if "<" in answer:  # XML of a storage service, which may repeat signatures
+        answer = ""
+    answer = " ".join(redacted(answer).split())[:200]
+    return HubError, f"{what}: {answer}" if answer else what, hint
 
 
 def _words_without_answer(error: BaseException, causes: list[BaseException]) -> tuple[str, str]:
     if not any(isinstance(cause, httpx2.HTTPError) for cause in causes):
         for cause in causes:
-            if isinstance(cause, Exception) and (refused := refusal(cause, constants.HF_HUB_CACHE)):
-                return f"{refused.where}: {refused.what}", refused.hint
+            if isinstance(cause, Exception) and (system_error := refusal(cause, constants.HF_HUB_CACHE)):
+                return f"{system_error.where}: {system_error.what}", system_error.hint
     if any(isinstance(cause, httpx2.TimeoutException) for cause in causes):
         return f"the hub was silent for {timeout():g} s", f"run again; {TIMEOUT_VARIABLE} allows more"
     if not constants.HF_HUB_DISABLE_XET and not passing(error):
@@ -314,7 +318,7 @@ _STATUS = {
 
 
 def is_name(repo_id: str) -> bool:
-    """Say whether this can be the name of a repository with its owner."""
+    """Say whether a text can be the name of a repository, with its owner."""
     try:
         validate_repo_id(repo_id)
     except hub_errors.HFValidationError:
@@ -323,10 +327,10 @@ def is_name(repo_id: str) -> bool:
 
 
 def check_name(repo_id: str, where: str) -> None:
-    """Refuse what cannot be the name of a repository with its owner.
+    """Refuse a text that cannot be the name of a repository, with its owner.
 
     Raises:
-        HubError: with an example of one.
+        HubError: the text is no such name; the message has an example of one.
     """
     if not is_name(repo_id):
         raise HubError(f"{repo_id!r} is no name of a repository", where=where, hint="give one such as me/pythia-160m")
