@@ -16,7 +16,6 @@ from pythia_quant.core.hub_client import (
     TIMEOUT_VARIABLE,
     NoRepositoryError,
     NoRevisionError,
-    check_hub_environment,
     explained,
     is_name,
     passing,
@@ -24,6 +23,7 @@ from pythia_quant.core.hub_client import (
     retry_after,
     timeout,
 )
+from pythia_quant.core.hub_environment import check_hub_environment
 from pythia_quant.core.hub_files import commit_of
 
 

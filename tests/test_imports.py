@@ -71,3 +71,8 @@ def test_the_report_needs_no_torch() -> None:
     names = [name for name in modules() if name.startswith("pythia_quant.report")]
     without_torch = [name for name in [*HEAVY, *EXTRAS] if name != "matplotlib"]
     assert refused(names, without_torch) == {}
+
+
+def test_the_command_line_starts_without_the_client_of_the_hub() -> None:
+    """The client's import fails on bad environment variables, which the program refuses before."""
+    assert refused(["pythia_quant.cli.main"], ["huggingface_hub"]) == {}

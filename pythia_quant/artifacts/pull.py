@@ -13,6 +13,7 @@ from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.core.hub_client import check_name
 from pythia_quant.core.hub_files import commit_of, fetch, forget
 from pythia_quant.core.progress import SILENT, Progress
+from pythia_quant.model.source_name import SCHEME
 from pythia_quant.records.manifest import FileRecord, read_manifest
 
 
@@ -72,7 +73,3 @@ def _place(cached: Path, path: Path) -> None:
         os.link(cached.resolve(), path)
     except OSError:
         shutil.copyfile(cached, path)
-
-
-SCHEME = "hf://"
-"""Begins the name of an artifact on a hub: ``hf://owner/name@revision``."""

@@ -16,7 +16,7 @@ from pythia_quant.cli import bench, compare, convert, generate, publish, recipes
 from pythia_quant.core import machine
 from pythia_quant.core.console import finish_output, prepare_output, print_error, print_message
 from pythia_quant.core.errors import ArgumentError, PythiaQuantError, refusal
-from pythia_quant.core.hub_client import check_hub_environment
+from pythia_quant.core.hub_environment import check_hub_environment
 from pythia_quant.core.interrupt import interrupt_own_code, received
 from pythia_quant.core.machine import bound_threads
 from pythia_quant.core.text import log_everything, log_printable, printable, redacted, redacted_traceback

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pythia_quant.artifacts.pull import SCHEME
 from pythia_quant.core.console import progress_console
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.foreign_files import snapshot_of
+from pythia_quant.model.source_name import SCHEME
 
 if TYPE_CHECKING:
     from pythia_quant.bench.benchmark import Options

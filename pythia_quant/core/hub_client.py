@@ -8,10 +8,9 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx2
 import huggingface_hub
@@ -22,28 +21,7 @@ from huggingface_hub.utils import disable_progress_bars, validate_repo_id  # typ
 from pythia_quant.core import machine
 from pythia_quant.core.errors import HubError, PythiaQuantError, refusal
 from pythia_quant.core.hub_answers import check_answer
-from pythia_quant.core.text import Redacting, redacted, short
-
-
-def check_hub_environment(variables: Mapping[str, str] = os.environ) -> None:
-    """Refuse values of environment variables that would make a request of huggingface_hub fail without a clear error.
-
-    Raises:
-        HubError: a variable has such a value; the message names the variable.
-    """
-    endpoint = variables.get("HF_ENDPOINT", "")
-    try:
-        urlsplit(endpoint).port  # noqa: B018 - urllib parses the port only when it is read
-    except ValueError as error:
-        hint = "give one such as https://huggingface.co, or unset it"
-        raise HubError(f"{short(endpoint)} is no address ({error})", where="HF_ENDPOINT", hint=hint) from error
-    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
-        try:
-            int(variables.get(name, "10"))
-        except ValueError as error:
-            what = f"{short(variables[name])} is no whole number of seconds"
-            raise HubError(what, where=name, hint="give one such as 10, or unset it") from error
-
+from pythia_quant.core.text import Redacting, redacted
 
 T = TypeVar("T")
 

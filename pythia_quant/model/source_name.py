@@ -16,6 +16,7 @@ from pythia_quant.core.text import printable
 from pythia_quant.model import suite
 
 SCHEME = "hf://"
+"""The beginning of a name on a hub: ``hf://owner/name@revision``, of a checkpoint or an artifact."""
 
 _HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co", "huggingface.com"}
 
