@@ -1,1 +1,1 @@
-"""Numerics: tensors in, integer codes and scales out. No module here knows a file or a model."""
+"""Numerics: tensors in, integer codes and scales out."""

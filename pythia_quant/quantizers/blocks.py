@@ -13,29 +13,30 @@ from torch import Tensor
 from pythia_quant.core.errors import QuantizationError
 from pythia_quant.quantizers.grid import Quantized
 
-# What the largest value of a block may become. Below the first, other values may fall better on the grid; beyond the
-# largest code of 4 bits, clamping the largest value costs less than the finer step gains.
+# The candidates: values, in steps of the scale, that the largest magnitude of a block is mapped to. With a smaller one
+# the other values may fall better on the grid. With one beyond 7, the largest code of 4 bits, the largest magnitude is
+# clamped, which costs less than the finer step gains.
 _LARGEST = {
     8: (127.0, 126.0, 125.0, 124.0, 123.0, 122.0, 121.0, 120.0),
     7: (63.0, 62.5, 62.0, 61.5, 61.0, 60.5, 60.0, 59.5),
     4: (8.4, 8.2, 8.0, 7.8, 7.6, 7.4, 7.2, 7.0),
 }
-_SMALLEST_PEAK = 2.0**-119  # leaves normal numbers for scales, and for what they are the inverse of
-_LARGEST_PEAK = 2.0**126  # what a scale is multiplied by may be a little more than what it was found for
-_VALUES_AT_ONCE = 2**18  # temporaries that stay in the cache: three to five times as fast as 2**20
+_SMALLEST_PEAK = 2.0**-119  # so that scales and their inverses are normal numbers
+_LARGEST_PEAK = 2.0**126  # so that a code times a scale, which may be a little more than the peak, is finite
+_VALUES_AT_ONCE = 2**18  # so few that temporaries stay in the CPU's cache: three to five times as fast as 2**20
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """A matrix in blocks of equal scale.
+    """A matrix of integers in blocks, each of which has a scale.
 
     Attributes:
-        bits: of a code.
-        codes: int8 [rows, columns], -128..127 for 8 bits (our own rounding leaves out -128), -63..63 for 7,
-            -8..7 for 4.
-        scales: fp32 [rows, columns / block size]; zero for a block of zeros, and of what is below 2**-119.
-        zeros: int8 in the shape of `scales`, the code that stands for zero in each block, one of -127..127 or -7..7;
-            None where that is 0 in all.
+        bits: the bits of a code.
+        codes: int8 [rows, columns]: -128..127 for 8 bits (:func:`quantize` does not use -128), -63..63 for 7, -8..7
+            for 4.
+        scales: fp32 [rows, columns / block size]; 0 for a block without a value of at least 2**-119.
+        zeros: the zero point of each block, which is the code that stands for 0, int8 in the shape of `scales`,
+            -127..127 or -7..7; None if all are 0.
     """
 
     bits: int
@@ -44,7 +45,7 @@ class Blocks:
     zeros: Tensor | None = None
 
     def dequantize(self, rows: slice | Tensor = slice(None)) -> Tensor:
-        """Return codes times scales of some rows, fp32 [rows, columns]: the very products that the kernels compute."""
+        """Return some rows dequantized, fp32 [rows, columns], computed as the kernels compute them."""
         codes, scales = self.codes[rows], self.scales[rows]
         steps = codes.view(*scales.shape, -1).float()
         if self.zeros is not None:
@@ -52,27 +53,28 @@ class Blocks:
         return steps.mul_(scales.unsqueeze(2)).view(codes.shape)
 
     def arranged(self, arrange: Callable[[Tensor], Tensor]) -> Blocks:
-        """Return the matrix with its rows in another order, which `arrange` brings a tensor's rows into."""
+        """Return the matrix with its rows in another order; `arrange` brings the rows of a tensor into it."""
         zeros = None if self.zeros is None else arrange(self.zeros)
         return Blocks(self.bits, arrange(self.codes), arrange(self.scales), zeros)
 
     def stored(self) -> Tensor:
-        """Return the codes as MatMulNBits stores them, and GatherBlockQuantized those of 4 bits.
+        """Return the bytes that MatMulNBits reads as the codes, and GatherBlockQuantized as codes of 4 bits.
 
-        An offset makes them unsigned: 128, or 8 in 4 bits. Codes of 4 bits share a byte, the first in its low half.
+        An offset makes the codes unsigned: 128 for 8 bits, 8 for 4. Two codes of 4 bits share a byte, the first one in
+        its low half.
 
         Returns:
-            uint8 [rows, columns], for 4 bits [rows, columns / 2]. MatMulNBits wants the same bytes as [rows, blocks,
-            bytes of a block].
+            uint8 [rows, columns]; [rows, columns / 2] for 4 bits. MatMulNBits takes the same bytes in the shape [rows,
+            blocks, bytes of a block].
         """
         return _unsigned(self.codes, self.bits)
 
     def stored_zeros(self) -> Tensor | None:
-        """Return the zero points as MatMulNBits stores them, or None where it needs none: it assumes the offset then.
+        """Return the bytes that MatMulNBits reads as the zero points; None if all are 0, which it assumes without them.
 
         Returns:
-            uint8 [rows, blocks]; for 4 bits [rows, blocks / 2], rounded up, two blocks to a byte like codes. Nothing
-            reads the high half of the last byte when blocks are odd.
+            uint8 [rows, blocks]; for 4 bits [rows, blocks / 2], rounded up, with two zero points in a byte as with
+            codes. If the number of blocks is odd, the high half of the last byte is not read.
         """
         if self.zeros is None:
             return None
@@ -81,12 +83,12 @@ class Blocks:
 
 
 def from_stored(stored: Tensor, scales: Tensor, bits: int, zeros: Tensor | None = None) -> Blocks:
-    """Undo :meth:`Blocks.stored`: uint8 [rows, bytes] and fp32 [rows, blocks] in; zeros as the matrix has them."""
+    """Undo :meth:`Blocks.stored`: `stored` is uint8 [rows, bytes], `scales` and `zeros` are those of the matrix."""
     return Blocks(bits, _signed(stored, bits), scales, zeros)
 
 
 def zeros_from_stored(stored: Tensor, bits: int, count: int) -> Tensor:
-    """Undo :meth:`Blocks.stored_zeros`: uint8 [rows, bytes] in, int8 [rows, count] out."""
+    """Undo :meth:`Blocks.stored_zeros`: `stored` is uint8 [rows, bytes], the result int8 [rows, count]."""
     return _signed(stored, bits)[:, :count]
 
 
@@ -104,37 +106,37 @@ def _signed(stored: Tensor, bits: int) -> Tensor:
 
 
 def from_quantized(quantized: Quantized) -> Blocks:
-    """Take another format's integers as they are: its groups, which must be neighbours, are the blocks."""
+    """Make blocks of the unchanged integers of another format; its groups, which must be neighbours, are the blocks."""
     middle = 2 ** (quantized.bits - 1)
     codes, zeros = ((numbers - middle).view(torch.int8) for numbers in (quantized.codes, quantized.zeros))
     return Blocks(quantized.bits, codes, quantized.scales.float(), zeros if zeros.any() else None)
 
 
 def merge(parts: Sequence[Blocks], dim: int) -> Blocks:
-    """Return matrices of equal bits and block size as one: below each other (`dim` 0) or beside each other (1)."""
+    """Join matrices of equal bits and block size: below each other (`dim` 0) or side by side (`dim` 1)."""
     zeros = None
     if any(part.zeros is not None for part in parts):
-        filled = (
+        all_zeros = (
             torch.zeros_like(part.scales, dtype=torch.int8) if part.zeros is None else part.zeros for part in parts
         )
-        zeros = torch.cat(list(filled), dim)
+        zeros = torch.cat(list(all_zeros), dim)
     codes, scales = torch.cat([part.codes for part in parts], dim), torch.cat([part.scales for part in parts], dim)
     return Blocks(parts[0].bits, codes, scales, zeros)
 
 
 def quantize(weight: Tensor, block_size: int, bits: int = 8, into: Tensor | None = None) -> Blocks:
-    """Round a matrix to blocks of integers, choosing in each block the scale that leaves the least squared error.
+    """Round a matrix to blocks of integers, with the scale in each block that leaves the least squared error.
 
-    Every candidate for the scale brings the largest magnitude to another value near the largest code; they differ in
-    how the block's other values happen to fall on the grid. Against the largest code alone, for 8 bits, this lowered
-    the divergence due to the weights by 14 % in blocks of 32 and by 23 % in blocks of 128 (a trained model of the 14m
-    shape); more candidates gained nothing.
+    Each candidate for the scale maps the block's largest magnitude to another value near the largest code; how well the
+    other values fall on the grid differs. For 8 bits, this lowered the divergence due to the weights by 14 % in blocks
+    of 32 and by 23 % in blocks of 128, compared with the largest code as the only candidate (a trained model of the 14m
+    shape). More candidates gained nothing.
 
     Args:
         weight: [rows, columns] in any floating-point dtype.
-        block_size: columns that share a scale; all of them for a scale per row.
+        block_size: the number of columns that share a scale; the number of all columns for one scale per row.
         bits: 8, 7 or 4.
-        into: fp32 [rows, columns], filled with the dequantized values; may be `weight` itself.
+        into: fp32 [rows, columns], which receives the dequantized values; may be `weight` itself.
 
     Raises:
         QuantizationError: the block size does not divide the columns, or a value is not finite or above 2**126.
@@ -150,18 +152,18 @@ def quantize(weight: Tensor, block_size: int, bits: int = 8, into: Tensor | None
     def quantize_part(start: int) -> None:
         part = slice(start, start + at_once)
         values = weight[part].float().reshape(-1, columns // block_size, block_size)
-        found, scales[part] = _quantize_rows(values, bits)
-        codes[part] = found.view(-1, columns)
+        part_codes, scales[part] = _quantize_rows(values, bits)
+        codes[part] = part_codes.view(-1, columns)
         if into is not None:
             into[part] = result.dequantize(part)
 
-    # A thread for each part, none within: on a machine that also does other things, threads that wait for each other
-    # after every small operation made this a hundred times slower.
+    # Each part is computed by one thread. When several threads computed a part and waited for each other after every
+    # small operation, this was a hundred times slower on a machine that ran other programs.
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for _ in pool.map(quantize_part, range(0, rows, at_once)):
             pass
-    torch.set_num_threads(threads)  # the setting of part of torch's libraries is shared by all threads
+    torch.set_num_threads(threads)  # in some of torch's libraries the pool's threads have set it for all threads
     return result
 
 

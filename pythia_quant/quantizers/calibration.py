@@ -1,4 +1,7 @@
-"""What a quantizer needs to know of a linear layer's inputs: their mean, and their second moments."""
+"""The inputs of each linear layer on the calibration windows: their mean and second moments, in the quantized model.
+
+The hidden states are in files: each update of a layer reads the states before it, and writes the states after it.
+"""
 
 from __future__ import annotations
 
@@ -23,21 +26,21 @@ _COLUMNS_AT_ONCE = 512
 
 
 class Moments:
-    """Sums over the inputs of a linear layer, and over errors that it is to make up for.
+    """The moments of a linear layer's inputs, and of the errors that the layer should make up for.
 
-    Moments about the mean suit a layer whose bias may change: that makes up for a constant error of the outputs at no
-    cost. Their sums are taken about the mean of the first inputs added: about 0, a mean far larger than the spread
-    would cost fp32 its digits. fp32 is enough: fp64 gave the same drift on a trained model of the 14m shape.
+    Moments about the mean suit a layer whose bias may change, because a bias makes up for a constant error. Sums are
+    taken about the mean of the first inputs: if they were taken about 0, fp32 would lose the digits of a spread that is
+    far smaller than the mean. With this fp32 is enough: fp64 gave the same drift on a trained model of the 14m shape.
 
     Args:
-        width: inputs of the layer.
-        errors: numbers a token of what the errors are of.
-        device: of the sums.
+        width: the number of inputs of the layer.
+        errors: the number of errors of a token.
+        device: the device of the sums.
         centered: whether moments are about the mean, or about 0.
 
     Attributes:
-        count: tokens added.
-        bad: tokens of which an input or an error was not finite.
+        count: the number of tokens added.
+        bad: the number of tokens with an input or an error that was not finite.
     """
 
     def __init__(
@@ -81,9 +84,9 @@ class Moments:
         return self._error_sum / max(self.count, 1)
 
     def hessian(self) -> Tensor:
-        """Return Σ x xᵀ, up to a factor the second derivative of the output error, fp32 [width, width].
+        """Return Σ x xᵀ, fp32 [width, width]: up to a factor, the second derivative of the squared output error.
 
-        It is made of the sums themselves, in place, so nothing can be added afterwards.
+        It takes the memory of the sums, so nothing can be added afterwards.
         """
         for start in range(0, len(self._squares), _COLUMNS_AT_ONCE):
             stop = start + _COLUMNS_AT_ONCE
@@ -93,7 +96,7 @@ class Moments:
         return hessian
 
     def cross(self) -> Tensor:
-        """Return Σ e xᵀ, the errors about their mean where the inputs are, fp32 [errors, width]."""
+        """Return Σ e xᵀ, fp32 [errors, width]; if the inputs are about their mean, so are the errors."""
         return torch.addr(self._products, self._error_sum, self._sum, alpha=self._minus)
 
     @property
@@ -102,27 +105,27 @@ class Moments:
 
 
 KEPT_BYTES = 500_000_000
-"""Up to this size a layer's inner states are kept in memory, not computed again."""
+"""Inputs of the outer linear layers up to this size are kept in memory; larger ones are computed again."""
 
 AGAIN = "it is left of an interrupted conversion: remove the folder to begin that anew"
-"""What to do where such a state cannot be read."""
+"""The hint of errors about files of states that cannot be read."""
 
 _ORIGINAL, _QUANTIZED = "original.npy", "quantized.npy"
 
 
 def device() -> torch.device:
-    """Return where layers are run and solved: a CUDA device where there is one."""
+    """Return the device that layers are run and solved on: a CUDA device if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def begin(folder: Path, ids: Tensor, table: Tensor, *, original: bool) -> None:
-    """Write the state before the first layer: the embeddings of the windows.
+    """Write the hidden states before the first layer, which are the embeddings of the windows.
 
     Args:
-        folder: where to.
+        folder: the folder to write into.
         ids: int64 [windows, tokens].
         table: the embedding matrix.
-        original: whether the original model's states are wanted too; they are the same here.
+        original: whether to write the original model's states, too; they are the same before the first layer.
     """
     hidden = F.embedding(ids, table).half().numpy()
     for name in (_ORIGINAL, _QUANTIZED) if original else (_QUANTIZED,):
@@ -130,21 +133,21 @@ def begin(folder: Path, ids: Tensor, table: Tensor, *, original: bool) -> None:
 
 
 def in_bf16(weights: LayerWeights) -> LayerWeights:
-    """Return a layer with its linear layers in bf16, where that is faster."""
+    """Return a layer with its linear layers in bf16 if products in bf16 are faster here."""
     if not compat.has_bf16_products():
         return weights
     return {name: tensor.bfloat16() if tensor.ndim == 2 else tensor for name, tensor in weights.items()}
 
 
 class Calibration:
-    """The windows before one update of a layer: what its linear layers see is summed up, the states after it written.
+    """Runs the windows through one update of a layer: sums up the inputs of its linear layers, and writes the states.
 
-    Norms that read the same states must be equal, as :func:`pythia_quant.model.equalize.equalize` makes them.
+    Normalizations that read the same states must be equal, as :func:`pythia_quant.model.equalize.equalize` makes them.
 
     Args:
         architecture: the model's shape.
-        folder: holds the states before the update.
-        following: an empty folder for those after it.
+        folder: the folder with the hidden states before the update.
+        following: an empty folder for the hidden states after the update.
     """
 
     def __init__(self, architecture: Architecture, folder: Path, following: Path) -> None:
@@ -153,16 +156,18 @@ class Calibration:
         self._quantized = _open(folder / _QUANTIZED, width)
         self._original = _open(folder / _ORIGINAL, width) if (folder / _ORIGINAL).exists() else None
         self._following = following
-        self._outer: list[Tensor] = []  # what the last products read, kept for advance() while it is little
+        self._outer: list[Tensor] = []  # the inputs of the outer linear layers, kept for advance() if they are small
 
     @rounded_products()
     def normalized(self, norm: str, layer: LayerWeights, quantized: LayerWeights, *, centered: bool) -> Moments:
-        """Sum up what a norm gives in the quantized model, and its errors: in the original model, less that.
+        """Return the moments of a normalization's results in the quantized model, and of their errors.
+
+        The errors are the results in the original model minus those in the quantized model.
 
         Args:
-            norm: the one through which the states are read.
-            layer: holds the original norm, fp32.
-            quantized: holds it as it will be stored.
+            norm: the name of the normalization.
+            layer: tensors with those of the original normalization, fp32.
+            quantized: tensors with those of the normalization as it will be stored.
             centered: whether to take moments about the mean.
         """
         width = self.architecture.width
@@ -177,10 +182,10 @@ class Calibration:
 
     @rounded_products()
     def outer(self, update: Update, layer: LayerWeights, quantized: LayerWeights, *, centered: bool) -> Moments:
-        """Sum up what the update's outer linear layers read in the quantized model, side by side.
+        """Return the moments of the inputs, side by side, of the update's outer linear layers in the quantized model.
 
-        Their errors are those of the result: the original model's hidden states after the update, less those that the
-        quantized model would have with the original weights here. The former are written as well.
+        The errors are the original model's hidden states after the update minus those that the quantized model would
+        have with the original outer linear layers. The original model's states are also written.
         """
         width, after = self.architecture.width, None
         if self._original is not None:
@@ -193,9 +198,9 @@ class Calibration:
             read = [outer_input(self.architecture, quantized, name, hidden) for name in update.outer]
             errors = None
             if self._original is not None and after is not None:
-                wanted = update_forward(self.architecture, layer, update, self._load(self._original, rows))
-                after[rows] = wanted.half().cpu().numpy()
-                errors = wanted - hidden
+                expected = update_forward(self.architecture, layer, update, self._load(self._original, rows))
+                after[rows] = expected.half().cpu().numpy()
+                errors = expected - hidden
                 for name, inputs in zip(update.outer, read, strict=True):
                     errors -= linear(layer, name, inputs)
             together = torch.cat(read, dim=-1)
@@ -206,7 +211,7 @@ class Calibration:
 
     @rounded_products()
     def advance(self, update: Update, quantized: LayerWeights) -> None:
-        """Write the quantized model's states after the update, the weights of it as they are stored."""
+        """Write the quantized model's hidden states after the update; `quantized` are its weights as stored."""
         after, quantized = self._new(_QUANTIZED), in_bf16(quantized)
         sizes = [quantized[f"{name}.weight"].shape[1] for name in update.outer]
         for index, rows in enumerate(self._parts()):
@@ -229,14 +234,14 @@ class Calibration:
     def _load(self, states: NDArray[np.float16], rows: slice) -> Tensor:
         return torch.from_numpy(states[rows]).to(self.device, torch.float32)
 
-    def _new(self, name: str) -> _Written:
-        return _Written(self._following / name, self._quantized.shape)
+    def _new(self, name: str) -> _StatesFile:
+        return _StatesFile(self._following / name, self._quantized.shape)
 
 
-class _Written:
-    """A new .npy file of states, fp16, assigned to by windows.
+class _StatesFile:
+    """A new .npy file of hidden states, fp16, to which windows are assigned.
 
-    It is written, not mapped: where a disk is full, a store to a mapped page ends the process without a word.
+    The file is written, not mapped: if the disk is full, a store to a mapped page ends the process without a message.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:

@@ -1,11 +1,11 @@
-"""GPTQ (arXiv 2210.17323): quantize column by column, and let the columns still to come make up for each error.
+"""GPTQ (arXiv 2210.17323): round a weight column by column, and let later columns make up for the error of each.
 
-For inputs x and weights T that are wanted, what matters is tr((T - Q) H (T - Q)ᵀ) with H = Σ x xᵀ. Once a column is
-rounded, the best the others can do is a linear update, read off a triangular factor of H⁻¹.
+For inputs x and target weights T, the error of the outputs is tr((T - Q) H (T - Q)ᵀ) with H = Σ x xᵀ. Once a column is
+rounded, the best correction of the other columns is linear, and its factors stand in a triangular factor of H⁻¹.
 
-T need not be the original weights W. When the inputs come from a model whose earlier layers are quantized, the outputs
-of the original layer on the original inputs are what is wanted, and T is their least-squares fit, W + (Σ e xᵀ) H⁻¹, e
-being the errors that the outputs have with W. GPTAQ (arXiv 2504.02692) has the same aim and updates column by column.
+T may differ from the original weights W. If the inputs come from a model whose earlier layers are quantized, the target
+is the output of the original layer on the original inputs. T is then the least-squares fit W + (Σ e xᵀ) H⁻¹, where e is
+the error that the outputs have with W. GPTAQ (arXiv 2504.02692) has the same aim, and updates column by column.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pythia_quant.quantizers import refine
 from pythia_quant.quantizers.grid import Grid, Quantized, bounds, consecutive_groups, fit
 
 BLOCK_SIZE = 128
-"""Columns updated one by one before the rest is, in one matrix product: the paper's choice (3.3, step 2)."""
+"""Within so many columns each one is updated at once; one matrix product then updates all later columns. The paper
+has the same block size (section 3.3, step 2)."""
 
 ActivationOrder = Literal["none", "static", "dynamic"]
 
@@ -32,14 +33,17 @@ class Options:
     """How to quantize.
 
     Attributes:
-        bits: of a code.
-        group_size: inputs that share a scale; 0 for all.
+        bits: the bits of a code.
+        group_size: the number of inputs that share a scale; 0 if all inputs do.
         symmetric: whether the middle code stands for 0.
-        activation_order: none takes the inputs as they come; the others take first those with the largest second
-            moment. Groups are neighbours in the original order with static, and in that one with dynamic.
-        scale_search: fit grids to the squared error weighted by the inputs' second moments, not to the range.
+        activation_order: the order in which inputs are rounded. "none" is the original order; "static" and "dynamic"
+            begin with the inputs of the largest second moment. A group consists of neighbours in the original order
+            with "static", and of neighbours in the new order with "dynamic".
+        scale_search: whether grids are fitted to the squared error, weighted by the inputs' second moments, instead of
+            the range of the weights.
         sweeps: how often scales are fitted and codes moved afterwards, see :mod:`pythia_quant.quantizers.refine`.
-        damping: added to the Hessian's diagonal, relative to its mean; raised tenfold where that is not enough.
+        damping: what is added to the Hessian's diagonal, relative to the diagonal's mean; it is raised tenfold until
+            the Hessian is positive definite.
     """
 
     bits: int = 4
@@ -53,14 +57,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Solution:
-    """A quantized weight and what is known about it.
+    """A quantized weight and its errors. A squared error is summed over the calibration tokens.
 
     Attributes:
         quantized: the codes and scales.
-        error: squared error of each output, fp32 [out]: the sum over the tokens seen of its distance from what is
-            wanted, as far as weights can do anything about it.
-        rounding_error: the same for the original weights rounded to nearest, with the same bits and groups.
-        outputs: the outputs themselves squared and summed, from the original weights, fp32 [out].
+        error: the squared error of each output against the outputs of the target weights, fp32 [out].
+        rounding_error: the same error if the original weights are rounded to nearest, with the same bits and groups.
+        outputs: the squared outputs of the original weights, summed over the same tokens, fp32 [out].
         damping: what was added to the Hessian's diagonal, relative to the diagonal's mean.
     """
 
@@ -82,15 +85,16 @@ def quantize(
 ) -> Solution:
     """Quantize a weight.
 
-    Inputs that were always 0 are rounded to nearest: the data says nothing about their weights.
+    Weights of inputs that were always 0 are rounded to nearest, because the data says nothing about them.
 
     Args:
         weight: fp32 [out, in].
-        hessian: fp32 [in, in], of the inputs.
-        options: how.
-        cross: fp32 [out, in], Σ e xᵀ for the errors e that the outputs have with `weight`; None for no errors.
-        parts: inputs of each of several matrices side by side, which share no group; none for one.
-        block_size: columns between updates of all the rest; changes the speed only.
+        hessian: Σ x xᵀ of the inputs, fp32 [in, in].
+        options: how to quantize.
+        cross: Σ e xᵀ for the errors e that the outputs have with `weight`, fp32 [out, in]; None if there are no errors.
+        parts: the number of inputs of each matrix, if `weight` consists of several matrices side by side; no group
+            extends over two of them.
+        block_size: the number of columns between updates of all later columns; it changes only the speed.
 
     Raises:
         QuantizationError: the group size does not divide the inputs, a scale exceeds fp16, or no damping helps.
@@ -149,8 +153,8 @@ class _Fitting:
     """Fits the grids of groups of neighbouring inputs.
 
     Attributes:
-        options: of the grids.
-        bounds: first input of each group, and the one after its last.
+        options: the options of the grids.
+        bounds: the first input of each group, and the one after its last.
     """
 
     def __init__(self, options: Options, groups: Tensor, importance: Tensor | None) -> None:
@@ -158,14 +162,14 @@ class _Fitting:
         self.bounds = bounds(groups)
 
     def empty(self, like: Tensor) -> Grid:
-        """Return a grid to be filled, its scale and zero [in, out]."""
+        """Return a grid without values; its scale and zero are [in, out]."""
         return Grid(self.options.bits, torch.empty_like(like), torch.empty_like(like))
 
     def fit(self, values: Tensor, start: int, stop: int, into: Grid) -> None:
-        """Fit the group of inputs start … stop to `values`, [stop - start, out]."""
+        """Fit the group of the inputs from start up to stop to `values`, [stop - start, out]; write it into a grid."""
         importance = None if self._importance is None else self._importance[start:stop]
-        found = fit(values, self.options.bits, 0, symmetric=self.options.symmetric, importance=importance)
-        into.scale[start:stop], into.zero[start:stop] = found.scale, found.zero
+        grid = fit(values, self.options.bits, 0, symmetric=self.options.symmetric, importance=importance)
+        into.scale[start:stop], into.zero[start:stop] = grid.scale, grid.zero
 
     def all(self, values: Tensor) -> Grid:
         """Fit every group to `values`, [in, out]."""
@@ -178,10 +182,10 @@ class _Fitting:
 def _column_by_column(
     target: Tensor, factor: Tensor, order: Tensor, fitting: _Fitting, block_size: int
 ) -> tuple[Tensor, Grid]:
-    """Round each input's weights in order, updating those to come.
+    """Round the weights of one input after the other, and update the weights of later inputs.
 
-    In the layout's own order a group's grid is fitted when the group is reached, to the weights as updated until then:
-    those are what will be rounded. In any other, groups are reached piecemeal, and grids are fitted beforehand.
+    In the original order, a group's grid is fitted when its first input is reached, to the updated weights that will be
+    rounded. In another order the inputs of a group are not neighbours, so all grids are fitted beforehand.
 
     Returns:
         The rounded weights, fp32 [in, out], and the grid of each input, its scale and zero [in, out].
@@ -206,7 +210,10 @@ def _column_by_column(
 
 
 def _blocks(bounds: list[tuple[int, int]], block_size: int) -> list[tuple[int, int]]:
-    """Cut the inputs into blocks. A group that begins within one ends within it: then it has every update it is due."""
+    """Cut the inputs into blocks. A group that begins in a block also ends in it, if it is no longer than a block.
+
+    Its grid is then fitted to weights that have all updates by earlier inputs.
+    """
     starts = [0]
     for start, stop in bounds:
         if stop - starts[-1] > block_size and start > starts[-1]:
@@ -216,7 +223,7 @@ def _blocks(bounds: list[tuple[int, int]], block_size: int) -> list[tuple[int, i
 
 
 def _with_fitted_scales(target: Tensor, hessian: Tensor, values: Tensor, grid: Grid, groups: Tensor) -> Grid:
-    """Fit the scales to the codes; `values` become those of the same codes."""
+    """Return a grid with scales fitted to the codes; `values` are changed to what the codes then stand for."""
     steps = torch.round(values / grid.scale)
     scale = refine.fit_scales(target, hessian, steps, grid.scale, groups)
     torch.mul(steps, scale, out=values)
@@ -224,38 +231,38 @@ def _with_fitted_scales(target: Tensor, hessian: Tensor, values: Tensor, grid: G
 
 
 def _groups(parts: tuple[int, ...], group_size: int) -> Tensor:
-    """Return the group of each input, int32 [in]; 0 makes one of each part."""
-    found: list[Tensor] = []
+    """Return the number of each input's group, int32 [in]; with a group size of 0 each part is one group."""
+    groups: list[Tensor] = []
     first = 0
     for width in parts:
-        found.append(consecutive_groups(width, group_size or width) + first)
-        first = int(found[-1][-1]) + 1
-    return torch.cat(found)
+        groups.append(consecutive_groups(width, group_size or width) + first)
+        first = int(groups[-1][-1]) + 1
+    return torch.cat(groups)
 
 
 def _most_important_first(hessian: Tensor, parts: tuple[int, ...]) -> Tensor:
-    """Return the order of the inputs, in each part the largest second moment first, int64 [in]."""
-    found: list[Tensor] = []
+    """Return the inputs of each part in the order of their second moments, the largest first, int64 [in]."""
+    orders: list[Tensor] = []
     for diagonal in hessian.diagonal().split(parts):
-        found.append(torch.argsort(diagonal, descending=True, stable=True) + sum(map(len, found)))
-    return torch.cat(found)
+        orders.append(torch.argsort(diagonal, descending=True, stable=True) + sum(map(len, orders)))
+    return torch.cat(orders)
 
 
 def _put_back(solution: Solution, order: Tensor) -> Solution:
-    """Return the solution of permuted inputs with the inputs in their own order."""
-    found, back = solution.quantized, order.argsort()
+    """Return a solution of inputs in another order with the inputs in the original order."""
+    permuted, back = solution.quantized, order.argsort()
     return replace(
-        solution, quantized=replace(found, codes=found.codes[:, back].contiguous(), groups=found.groups[back])
+        solution, quantized=replace(permuted, codes=permuted.codes[:, back].contiguous(), groups=permuted.groups[back])
     )
 
 
 def _squared(weight: Tensor, hessian: Tensor) -> Tensor:
-    """Return each output squared and summed over the tokens seen, for a weight [in, out]."""
+    """Return the square of each output, summed over the calibration tokens, for a weight [in, out]."""
     return (hessian @ weight).mul_(weight).sum(0)
 
 
 def _damped(hessian: Tensor, damping: float) -> Tensor:
-    """Return the Hessian with the damping times its mean diagonal added; inputs that were always 0 get the mean too."""
+    """Return the Hessian plus `damping` times its mean diagonal; inputs that were always 0 get the mean, too."""
     diagonal = hessian.diagonal()
     seen = diagonal > 0
     mean = diagonal[seen].mean() if seen.any() else torch.ones((), device=hessian.device)
@@ -265,22 +272,23 @@ def _damped(hessian: Tensor, damping: float) -> Tensor:
 
 
 def _inverse_factor(hessian: Tensor, order: Tensor, damping: float) -> tuple[Tensor, float]:
-    """Return the upper triangular U with UᵀU = (damped Hessian)⁻¹, inputs in that order, and the damping it took.
+    """Return the upper triangular U with UᵀU = (damped Hessian)⁻¹, its inputs in the order, and the damping that worked.
 
-    With the order reversed, Cholesky's lower factor L becomes V in H = V Vᵀ, V upper triangular, and U = V⁻¹ is L⁻¹
-    reversed again. That is one factorization where the reference implementation inverts H and factors the inverse.
+    Cholesky's factor L of the Hessian with its inputs reversed is, reversed again, an upper triangular V with H = V Vᵀ;
+    U = V⁻¹ is L⁻¹ reversed. This takes one factorization, whereas the reference implementation of GPTQ inverts H and
+    then factors the inverse.
     """
     backwards = order.flip(0)
-    tried = damping
-    while tried <= 1:
-        lower, failed = torch.linalg.cholesky_ex(_damped(hessian, tried)[backwards][:, backwards])
-        if not failed:
+    trial = damping
+    while trial <= 1:
+        lower, failure = torch.linalg.cholesky_ex(_damped(hessian, trial)[backwards][:, backwards])
+        if not failure:
             inverse = torch.eye(len(hessian), device=hessian.device)
             torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
-            del lower  # of a 12b model, each of these matrices takes 2.6 GB
-            return inverse.flip(0, 1), tried
-        tried *= 10
+            del lower  # each of these matrices takes 2.6 GB for a model of 12b
+            return inverse.flip(0, 1), trial
+        trial *= 10
     raise QuantizationError(
-        f"the inputs' Hessian is not positive definite, with damping from {damping:g} to {tried / 10:g}",
+        f"the inputs' Hessian is not positive definite, with damping from {damping:g} to {trial / 10:g}",
         hint="calibrate with more text, or start with a larger damping",
     )

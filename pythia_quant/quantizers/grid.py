@@ -1,4 +1,4 @@
-"""Integer grids: the real numbers that a group's codes stand for. Nothing here is packed."""
+"""Integer grids: the real numbers that codes stand for. Codes are not packed here."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from torch import Tensor
 
 from pythia_quant.core.errors import QuantizationError
 
-_SMALLEST_SCALE = 2.0**-24  # of fp16: keeps a group of zeros from dividing by zero, and it comes back as zeros
+_SMALLEST_SCALE = 2.0**-24  # the smallest number of fp16, so that a group of zeros does not divide by zero
 
 _LARGEST_SCALE = 65504.0
 
-_SHARES = tuple(share / 20 for share in range(9, 23))  # of the full range, 0.45 to 1.1: 2 bits want 0.5, 8 bits 1
+# The shares of the full range that a search tries, 0.45 to 1.1: 0.5 is good for 2 bits, 1 for 8 bits.
+_SHARES = tuple(share / 20 for share in range(9, 23))
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Evenly spaced values ``scale * (code - zero)`` for the codes 0 … 2**bits - 1.
+    """The values ``scale * (code - zero)`` for the codes 0 … 2**bits - 1.
 
     Attributes:
-        bits: of a code.
-        scale: fp32, holding values that fp16 can; broadcasts against what is encoded.
-        zero: fp32 integers in the shape of `scale`: the code that stands for 0.
+        bits: the bits of a code.
+        scale: fp32 with values that fp16 can represent; its shape broadcasts against the values to encode.
+        zero: the code that stands for 0, as fp32 in the shape of `scale`.
     """
 
     bits: int
@@ -47,20 +48,20 @@ class Grid:
 
 
 def fit(values: Tensor, bits: int, dim: int, *, symmetric: bool = True, importance: Tensor | None = None) -> Grid:
-    """Fit one grid to each group of values. The scale is rounded to fp16 here: codes are chosen for what is stored.
+    """Fit one grid to each group of values. Scales are rounded to fp16, so that codes suit the scales that are stored.
 
-    A symmetric grid has 0 in its middle, and the largest magnitude half a step beyond the top code: scale
-    2·max|w| / (2**bits - 1), as in the reference implementation of GPTQ (IST-DASLab/gptq, ``quant.py``). Any other
-    reaches from the smallest value to the largest, its zero among the codes 1 … 2**bits - 1: readers of the GPTQ format
-    add 1 to stored zeros in ways that do not agree about 0.
+    In a symmetric grid the middle code stands for 0, and the largest magnitude lies half a step beyond the last code:
+    the scale is 2·max|w| / (2**bits - 1), as in the reference implementation of GPTQ (IST-DASLab/gptq, ``quant.py``).
+    Any other grid reaches from the smallest value to the largest, and its zero is one of the codes 1 … 2**bits - 1:
+    readers of the GPTQ format add 1 to stored zeros, and do not agree on what happens to a zero of 0.
 
     Args:
         values: fp32; a group extends along `dim`.
-        bits: of a code.
-        dim: reduced to size 1 in the grid's scale and zero.
-        symmetric: whether 0 is the middle code.
-        importance: weighs each value's squared error, broadcasting against `values`. With it narrower grids, which clip
-            the largest values, and wider ones are tried, and the one with the least error is taken.
+        bits: the bits of a code.
+        dim: the dimension that has size 1 in the grid's scale and zero.
+        symmetric: whether the middle code stands for 0.
+        importance: the weight of each value's squared error; its shape broadcasts against `values`. If it is given,
+            narrower grids, which clip the largest values, and wider ones are tried, and the best one is returned.
 
     Raises:
         QuantizationError: a scale exceeds fp16's range.
@@ -71,7 +72,7 @@ def fit(values: Tensor, bits: int, dim: int, *, symmetric: bool = True, importan
         low = -high
     else:
         high = values.amax(dim, keepdim=True).clamp_min_(0)
-        low = torch.minimum(values.amin(dim, keepdim=True), -high / (top - 1))  # leaves room for a zero of 1
+        low = torch.minimum(values.amin(dim, keepdim=True), -high / (top - 1))  # so low that zero is at least 1
 
     def grid(share: float) -> Grid:
         scale = _storable((high - low) * (share / top))
@@ -99,7 +100,7 @@ def _error(grid: Grid, values: Tensor, importance: Tensor, dim: int) -> Tensor:
 
 
 def _storable(scale: Tensor) -> Tensor:
-    """Round scales to fp16, not below its smallest number.
+    """Round scales to fp16, but not below fp16's smallest number.
 
     Raises:
         QuantizationError: a scale exceeds fp16's range.
@@ -117,7 +118,7 @@ class Quantized:
     """A weight matrix as integers.
 
     Attributes:
-        bits: of a code.
+        bits: the bits of a code.
         codes: uint8 [out, in].
         scales: fp16 [out, groups].
         zeros: uint8 [out, groups], the code that stands for 0.
@@ -131,12 +132,12 @@ class Quantized:
     groups: Tensor
 
     def dequantize(self) -> Tensor:
-        """Return the weights that the codes stand for, fp32 [out, in]; exact, fp16 x 8 bits fits fp32."""
+        """Return the weights that the codes stand for, fp32 [out, in]; fp32 holds them exactly."""
         grid = Grid(self.bits, self.scales.float()[:, self.groups], self.zeros.float()[:, self.groups])
         return grid.decode(self.codes)
 
     def cpu(self) -> Quantized:
-        """Return it in main memory."""
+        """Return the matrix in main memory."""
         return Quantized(self.bits, self.codes.cpu(), self.scales.cpu(), self.zeros.cpu(), self.groups.cpu())
 
     def rows(self, rows: slice) -> Quantized:
@@ -144,7 +145,7 @@ class Quantized:
         return Quantized(self.bits, self.codes[rows], self.scales[rows], self.zeros[rows], self.groups)
 
     def columns(self, columns: slice) -> Quantized:
-        """Return some columns, being all the inputs of some groups, as a matrix of their own."""
+        """Return some columns as a matrix; they must be all the inputs of some groups."""
         groups = self.groups[columns]
         first = int(groups.min())
         part = slice(first, int(groups.max()) + 1)
@@ -152,7 +153,7 @@ class Quantized:
 
 
 def consecutive_groups(width: int, group_size: int) -> Tensor:
-    """Return the group of each input when groups are neighbours, int32 [width].
+    """Return the number of each input's group, int32 [width]; groups consist of neighbouring inputs.
 
     Raises:
         QuantizationError: `group_size` does not divide `width`.
@@ -163,13 +164,13 @@ def consecutive_groups(width: int, group_size: int) -> Tensor:
 
 
 def bounds(groups: Tensor) -> list[tuple[int, int]]:
-    """Return the first input of each group of neighbours, and the one after its last; `groups` is int32 [in]."""
+    """Return the first input of each group and the one after its last; `groups` is int32 [in], of neighbours."""
     ends = torch.unique_consecutive(groups, return_counts=True)[1].cumsum(0).tolist()
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
 def round_to_nearest(weight: Tensor, bits: int, group_size: int, *, symmetric: bool = True) -> Quantized:
-    """Quantize a weight, fp32 [out, in], on a grid per row and `group_size` neighbouring inputs.
+    """Round a weight, fp32 [out, in], to the nearest values; in each row, `group_size` neighbouring inputs have a grid.
 
     Raises:
         QuantizationError: the group size does not divide the inputs, or a scale exceeds fp16.

@@ -1,7 +1,7 @@
-"""Improve integers that are already good: move single codes, and fit the scales to the codes as they are.
+"""Improve integers that GPTQ has chosen: move single codes, and fit the scales to the codes.
 
-Both lower tr((T - Q) H (T - Q)ᵀ), the error of the outputs, and never raise it. GPTQ cannot go back on a code; these
-can. Moving one code at a time to where the others want it is coordinate descent (QuantEase, arXiv 2309.01885).
+Neither raises the error of the outputs, tr((T - Q) H (T - Q)ᵀ). GPTQ itself never changes a code again. To move one
+code at a time to its best value, given all others, is coordinate descent (QuantEase, arXiv 2309.01885).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _BYTES_AT_ONCE = 2**28
 
 
 def move_codes(target: Tensor, hessian: Tensor, values: Tensor, grid: Grid) -> None:
-    """Set every weight in turn to the grid value that leaves the least error, all others being as they are.
+    """Set each weight in turn to the grid value that leaves the least error while all other weights stay.
 
     Args:
-        target: fp32 [in, out], what the outputs should come from.
-        hessian: fp32 [in, in], its diagonal positive.
-        values: fp32 [in, out], on the grid; changed in place.
-        grid: its scale and zero [in, out] or broadcasting to that.
+        target: the weights that give the target outputs, fp32 [in, out].
+        hessian: fp32 [in, in], with a positive diagonal.
+        values: the quantized weights, fp32 [in, out], which are values of the grid; changed in place.
+        grid: the grid; its scale and zero are [in, out], or broadcast to it.
     """
     diagonal = hessian.diagonal()
     error = values - target
@@ -40,30 +40,30 @@ def move_codes(target: Tensor, hessian: Tensor, values: Tensor, grid: Grid) -> N
 
 
 def fit_scales(target: Tensor, hessian: Tensor, steps: Tensor, scale: Tensor, groups: Tensor) -> Tensor:
-    """Return the scales that leave the least error for given codes, rounded to fp16.
+    """Return the scales that leave the least error for unchanged codes, rounded to fp16.
 
-    An output's error is quadratic in its scales: with a group's steps a_g, its weights are Σ s_g a_g, and the best
-    scales solve G s = r with G_gh = a_gᵀ H a_h and r_g = a_gᵀ H t. A group of zeros keeps its scale, and so does every
-    group of an output where one would not be positive, or where rounded to fp16 they do not lower the error.
+    An output's error is quadratic in its scales: the weights are Σ s_g a_g, where a_g are the steps of group g, and the
+    best scales solve G s = r with G_gh = a_gᵀ H a_h and r_g = a_gᵀ H t. The scale of a group of zeros stays. All scales
+    of an output stay if one would not be positive, or if the error with rounded scales is not lower.
 
     Args:
-        target: fp32 [in, out].
+        target: the weights that give the target outputs, fp32 [in, out].
         hessian: fp32 [in, in].
-        steps: fp32 [in, out], code - zero.
-        scale: fp32 [in, out], those the steps have now.
-        groups: int32 [in], the group of each input; inputs of a group are neighbours.
+        steps: code - zero, fp32 [in, out].
+        scale: the scale of each step before, fp32 [in, out].
+        groups: the group of each input, int32 [in]; the inputs of a group are neighbours.
 
     Returns:
-        fp32 [in, out], holding values that fp16 can.
+        The scale of each step, fp32 [in, out], with values that fp16 can represent.
     """
     inputs, outputs = target.shape
     count = int(groups[-1]) + 1
     at_once = max(1, _BYTES_AT_ONCE // (16 * count * count + 16 * inputs))
-    found = torch.empty_like(scale)
+    fitted = torch.empty_like(scale)
     for start in range(0, outputs, at_once):
         part = slice(start, start + at_once)
-        found[:, part] = _fit_scales(target[:, part], hessian, steps[:, part], scale[:, part], groups)
-    return found
+        fitted[:, part] = _fit_scales(target[:, part], hessian, steps[:, part], scale[:, part], groups)
+    return fitted
 
 
 def _fit_scales(target: Tensor, hessian: Tensor, steps: Tensor, scale: Tensor, groups: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def _fit_scales(target: Tensor, hessian: Tensor, steps: Tensor, scale: Tensor, g
     solved, failed = torch.linalg.solve_ex(matrix, right)
     after = torch.where(empty, before, solved).half().double()
 
-    def error(scales: Tensor) -> Tensor:  # but for what no scale changes
+    def error(scales: Tensor) -> Tensor:  # without the part that does not depend on the scales
         return torch.einsum("og,ogh,oh->o", scales, matrix, scales) - 2 * (scales * right).sum(1)
 
     better = (failed == 0) & (after > 0).all(1) & after.isfinite().all(1) & (error(after) < error(before))
