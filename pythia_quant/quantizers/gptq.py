@@ -272,7 +272,7 @@ def _damped(hessian: Tensor, damping: float) -> Tensor:
 
 
 def _inverse_factor(hessian: Tensor, order: Tensor, damping: float) -> tuple[Tensor, float]:
-    """Return the upper triangular U with UᵀU = (damped Hessian)⁻¹, its inputs in the order, and the damping that worked.
+    """Return the upper triangular U with UᵀU = (damped Hessian)⁻¹, inputs in the order, and the damping that worked.
 
     Cholesky's factor L of the Hessian with its inputs reversed is, reversed again, an upper triangular V with H = V Vᵀ;
     U = V⁻¹ is L⁻¹ reversed. This takes one factorization, whereas the reference implementation of GPTQ inverts H and

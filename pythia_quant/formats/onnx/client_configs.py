@@ -12,11 +12,11 @@ from pythia_quant.formats.onnx.rotary import kept_head_size
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.config import TRANSFORMERS_JS, special_tokens
 
-# transformers.js chooses a model's file by the type asked for; these are the names of ours.
+# transformers.js chooses a model's file by a type that its user names; these are the types of our files.
 _TYPES = {"model.onnx": "fp32", "model_quantized.onnx": "q8"}
 
 
-# What onnxruntime-genai calls as transformers does, and of which type it takes it.
+# Settings of the search that onnxruntime-genai and transformers call the same, with the types that the former accepts.
 _SEARCH: dict[str, tuple[type, ...]] = {
     "do_sample": (bool,), "temperature": (int, float), "top_k": (int,), "top_p": (int, float),
     "repetition_penalty": (int, float),
@@ -26,10 +26,10 @@ _SEARCH: dict[str, tuple[type, ...]] = {
 def write_configs(
     folder: Path, architecture: Architecture, model: Path, generation: Mapping[str, Any] | None = None
 ) -> None:
-    """Write what programs read to find and run `model`, a file within `folder`.
+    """Write the configurations by which other programs find and run `model`, a file within `folder`.
 
-    ``config.json`` serves transformers, optimum and transformers.js, ``genai_config.json`` onnxruntime-genai.
-    `generation` is the content of ``generation_config.json``: where a text ends, and how tokens are chosen.
+    transformers, optimum and transformers.js read ``config.json``, onnxruntime-genai reads ``genai_config.json``.
+    `generation` is the content of ``generation_config.json``: the end tokens, and how tokens are chosen.
     """
     config = architecture.config() | {TRANSFORMERS_JS: _transformers_js(model)}
     _write_json(folder / "config.json", config)
@@ -37,14 +37,14 @@ def write_configs(
 
 
 def _transformers_js(model: Path) -> dict[str, Any]:
-    """Return the file to load when no type is asked for, and that one file of data lies beside it."""
+    """Return which file transformers.js loads by default, and that this file has one file of data beside it."""
     return {"dtype": _TYPES[model.name], "use_external_data_format": {model.name: 1}}
 
 
 def _genai(architecture: Architecture, model: Path, generation: Mapping[str, Any]) -> dict[str, Any]:
-    """Return onnxruntime-genai's configuration; it allocates keys and values once, for as many tokens as asked for.
+    """Return onnxruntime-genai's configuration. Keys and values are allocated once, for all tokens of a sequence.
 
-    It wants a token for padding where there is an end; a model without one pads rows of a batch with the end.
+    onnxruntime-genai requires a padding token if there is an end token; the end token is used if the model has none.
     """
     tokens = special_tokens(dict(generation), architecture.vocabulary, "generation_config.json", architecture.tokens)
     special = {

@@ -1,4 +1,4 @@
-"""Weights beside an ONNX model: one file that is appended to while converting and memory-mapped when read."""
+"""The file of weights beside an ONNX model: the writer appends to it, and readers map it into memory."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from pythia_quant.formats.tensor_files import check_finite
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 
 PAGE = 4096
-"""Alignment of every tensor in bytes: what the ONNX specification recommends for memory-mapping."""
+"""The alignment of every tensor in bytes, as the ONNX specification recommends it for memory-mapping."""
 
 SETTINGS_KEY = "pythia_quant.settings"
-"""Key of the model's metadata under which the settings stand as JSON."""
+"""The key of the model's metadata whose value is the settings as JSON."""
 MARK_KEY = "pythia_quant.data"
-"""Key of the model's metadata under which the mark of its data stands."""
+"""The key of the model's metadata whose value is the mark of its data."""
 
 _MARKED_VALUES = 16_384
 
@@ -41,11 +41,11 @@ _TYPES: dict[np.dtype[Any], int] = {
 _KINDS = {number: kind for kind, number in _TYPES.items()}
 _OFFSET = re.compile(r"[0-9]{1,15}")
 _MOST_BYTES = 2**31 - 1
-"""Of a graph with its constants: more is no protobuf message."""
+"""The bytes of the largest graph with its constants: a protobuf message cannot be larger."""
 
 
 def model_path(folder: Path, *, quantized: bool) -> Path:
-    """Return where an artifact keeps its model: the names that transformers.js looks for."""
+    """Return the path of an artifact's model; its name is one that transformers.js looks for."""
     return folder / "onnx" / ("model_quantized.onnx" if quantized else "model.onnx")
 
 
@@ -67,10 +67,10 @@ def _mark(digest: str) -> bytes:
 
 
 class ExternalWriter:
-    """Appends tensors to ``<model>_data`` beside a model. Its first page holds a mark, which the model has too.
+    """Appends tensors to the file ``<model>_data`` beside a model. The file begins with a mark that the model has, too.
 
     Attributes:
-        tensors: what the model needs to name as its initializers, in the order written.
+        tensors: the initializers by which the model refers to the tensors, in the order of the file.
     """
 
     def __init__(self, model: Path) -> None:
@@ -96,7 +96,7 @@ class ExternalWriter:
         self.tensors.append(proto)
 
     def finish(self) -> str:
-        """Write the mark by which a model knows its data, and return it: a digest of every tensor's beginning."""
+        """Write and return the mark by which a model recognizes its data: a hash of the beginnings of all tensors."""
         mark = self._digest.hexdigest()
         self._file.seek(0)
         self._file.write(_mark(mark))
@@ -126,11 +126,11 @@ class StoredModel:
     Attributes:
         path: the model's.
         proto: the model without its tensors.
-        settings: what the writer was told.
+        settings: the settings of the variant that the writer wrote.
 
     Raises:
-        ArtifactError: the model cannot be parsed or is not one of this program, or its external data are missing,
-            truncated, those of another model, or outside the folder.
+        ArtifactError: the model cannot be parsed, or this program did not write it; or its external data is missing,
+            truncated, from another model, or outside the folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -141,13 +141,13 @@ class StoredModel:
             self.proto = onnx.load(path, load_external_data=False)
         except (OSError, DecodeError) as error:
             raise ArtifactError(f"cannot be read as an ONNX model ({error})", where=str(path), hint=_AGAIN) from error
-        found = {entry.key: entry.value for entry in self.proto.metadata_props}
+        metadata = {entry.key: entry.value for entry in self.proto.metadata_props}
         try:
-            self.settings = OnnxSettings.model_validate_json(found[SETTINGS_KEY])
-            self._mark = _mark(found[MARK_KEY])
+            self.settings = OnnxSettings.model_validate_json(metadata[SETTINGS_KEY])
+            self._mark = _mark(metadata[MARK_KEY])
         except (KeyError, ValidationError) as error:
             raise ArtifactError("is not a model that this program wrote", where=str(path), hint=_FOREIGN) from error
-        self._of_this_model: set[Path] = set()
+        self._checked_files: set[Path] = set()
         external = (t for t in self.proto.graph.initializer if t.data_location == TensorProto.EXTERNAL)
         self._places = {tensor.name: self._place(tensor) for tensor in external}
 
@@ -156,7 +156,7 @@ class StoredModel:
         return name in self._places
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """Return one tensor as a read-only view of the file, which is resident as long as the view is held.
+        """Return one tensor as a read-only view of the file, which stays mapped while the view exists.
 
         Raises:
             ArtifactError: the model has no such external tensor.
@@ -171,12 +171,12 @@ class StoredModel:
         return {name: math.prod(place.shape) * place.kind.itemsize for name, place in self._places.items()}
 
     def detach(self, part: ModelProto) -> tuple[bytes, Path]:
-        """Return a part of the model, or all of it, and the folder in which it names its data.
+        """Return a part of the model, or all of it, as bytes, and the folder that its file of data is in.
 
-        ONNX Runtime refuses data behind a link, so the part names the file that the link leads to.
+        ONNX Runtime refuses data behind a link, so in the returned part the link is replaced by the file it leads to.
 
         Raises:
-            ArtifactError: the data are in several folders.
+            ArtifactError: the data is in several folders.
         """
         detached = ModelProto()
         detached.CopyFrom(part)
@@ -191,17 +191,17 @@ class StoredModel:
         return detached.SerializeToString(), folders.pop() if folders else self.path.parent
 
     def check_finite(self) -> None:
-        """Refuse a model of which a stored scale or weight is not finite: ONNX Runtime would compute with it.
+        """Refuse a model in which a scale or weight is not finite: ONNX Runtime would compute with it.
 
         Raises:
-            ArtifactError: the first such tensor.
+            ArtifactError: a value is not finite; the message names the first such tensor.
         """
         for name, place in self._places.items():
             if place.kind.kind == "f":
                 check_finite(name, torch.from_numpy(np.array(self.array(name))), place.file)
 
     def _place(self, tensor: TensorProto) -> _Place:
-        # Text that is no UTF-8 comes as bytes.
+        # protobuf returns text that is not UTF-8 as bytes.
         entries = {str(entry.key): str(entry.value) for entry in tensor.external_data}
         location, offset = entries.get("location", ""), entries.get("offset", "0")
         if Path(location).name != location or location in ("", "..") or not _OFFSET.fullmatch(offset):
@@ -231,14 +231,14 @@ class StoredModel:
         return _Place(file, kind, int(offset), shape)
 
     def _check_mark(self, file: Path) -> None:
-        if file in self._of_this_model:
+        if file in self._checked_files:
             return
         with file.open("rb") as opened:
-            found = opened.read(len(self._mark))
-        if found != self._mark:
+            mark = opened.read(len(self._mark))
+        if mark != self._mark:
             what = f"are not the data of {self.path.name}: they belong to another artifact, or were changed"
             raise ArtifactError(what, where=str(file), hint=_AGAIN)
-        self._of_this_model.add(file)
+        self._checked_files.add(file)
 
 
 _FOREIGN = "only models that this version of the program wrote can be read"

@@ -1,7 +1,7 @@
-"""A stored graph compared with the one that this program builds for its shape and settings.
+"""Compare a stored graph with the graph that this program builds for its shape and settings.
 
-A graph is a program, and an artifact may come from anywhere: rather than trust what ONNX Runtime makes of any, only our
-own is run. That costs what building it does, 20 ms for 6 layers, because weights take no part.
+A graph is a program, and an artifact may come from anywhere, so only graphs that equal our own are run. The comparison
+takes as long as to build a graph, 20 ms for 6 layers, because it does not need the weights.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ Layout = tuple[int, tuple[int, ...]]
 """A tensor's type, by its number in ONNX, and its shape."""
 
 _ROUNDING = 4e-7
-"""How far rotary tables may be from ours, relative to the context, which is the largest angle: CPUs round powers, sines
-and cosines differently in the last bits of fp32."""
+"""The largest difference of rotary tables from ours, divided by the context, which is the largest angle. CPUs differ in
+the last bits of fp32 of powers, sines and cosines."""
 
 
 def open_model(folder: Path) -> tuple[StoredModel, Architecture]:
     """Open an artifact's model, and check that its graph is ours.
 
     Raises:
-        ArtifactError: files are missing or damaged, or the graph or a tensor is another one than config.json and the
-            settings in the model call for.
+        ArtifactError: a file is missing or damaged, or the graph or a tensor differs from the one that belongs to
+            config.json and the settings in the model.
         SourceError: ``config.json`` is not that of a GPT-NeoX.
     """
     config = read_artifact_config(folder)
@@ -54,7 +54,7 @@ def open_model(folder: Path) -> tuple[StoredModel, Architecture]:
     tables = [stored.get(f"rotary_{name}") for name in ("cosines", "sines")]
     if any(table is None or tuple(table.dims) != (shape.context, rotated_pairs(shape)) for table in tables):
         raise ArtifactError("its rotary tables are not those of config.json", where=where, hint=_OTHER)
-    # Only now: tables of a context that config.json made up would take all memory.
+    # Only after the tables' check: for an invented context in config.json, our own tables would take all memory.
     ours = graph.build(shape, model.settings, external, mark="")
     if not _is_same(model.proto, ours, _ROUNDING * (shape.context + 1)):
         raise ArtifactError("its graph is not the one that this version builds for it", where=where, hint=_OTHER)
@@ -64,15 +64,15 @@ def open_model(folder: Path) -> tuple[StoredModel, Architecture]:
 _OTHER = "another version of pythia-quant wrote it, or it was altered: convert or download it again"
 
 
-def _is_same(found: ModelProto, ours: ModelProto, tolerance: float) -> bool:
-    """Compare two models, apart from metadata and the last bits of constants."""
-    copy, constants = ModelProto(), {tensor.name: tensor for tensor in found.graph.initializer}
-    copy.CopyFrom(found)
+def _is_same(stored: ModelProto, ours: ModelProto, tolerance: float) -> bool:
+    """Say whether two models are equal, apart from metadata and the last bits of constants."""
+    copy, constants = ModelProto(), {tensor.name: tensor for tensor in stored.graph.initializer}
+    copy.CopyFrom(stored)
     for tensor in ours.graph.initializer:
         other = constants.get(tensor.name)
         if other is None or (other != tensor and not _is_close(other, tensor, tolerance)):
             return False
-    if len(found.graph.initializer) != len(ours.graph.initializer):
+    if len(stored.graph.initializer) != len(ours.graph.initializer):
         return False
     for model in (copy, ours):
         del model.graph.initializer[:]
@@ -80,44 +80,46 @@ def _is_same(found: ModelProto, ours: ModelProto, tolerance: float) -> bool:
     return bool(copy.SerializeToString(deterministic=True) == ours.SerializeToString(deterministic=True))
 
 
-def _is_close(found: TensorProto, ours: TensorProto, tolerance: float) -> bool:
-    if (found.data_type, found.dims) != (ours.data_type, ours.dims) or found.data_location != ours.data_location:
+def _is_close(stored: TensorProto, ours: TensorProto, tolerance: float) -> bool:
+    if (stored.data_type, stored.dims) != (ours.data_type, ours.dims) or stored.data_location != ours.data_location:
         return False
     if ours.data_type != TensorProto.FLOAT or ours.data_location == TensorProto.EXTERNAL:
         return False
-    its, own = _values(found), _values(ours)
-    return its is not None and own is not None and bool(np.allclose(its, own, rtol=0, atol=tolerance))
+    stored_values, our_values = _values(stored), _values(ours)
+    if stored_values is None or our_values is None:
+        return False
+    return bool(np.allclose(stored_values, our_values, rtol=0, atol=tolerance))
 
 
 def _values(tensor: TensorProto) -> npt.NDArray[Any] | None:
     try:
         return numpy_helper.to_array(tensor)
-    except (ValueError, TypeError):  # not as many bytes as its shape has
+    except (ValueError, TypeError):  # the tensor has too many or too few bytes for its shape
         return None
 
 
-def _check_layouts(found: dict[str, Layout], settings: OnnxSettings, shape: Architecture, where: str) -> None:
-    expected = _layouts(settings, shape, found)
+def _check_layouts(stored: dict[str, Layout], settings: OnnxSettings, shape: Architecture, where: str) -> None:
+    expected = _layouts(settings, shape, stored)
     for name, layout in expected.items():
-        if found.get(name) != layout:
-            what = f"{name} is {found.get(name, 'missing')!s:.80}; {layout} is expected"
+        if stored.get(name) != layout:
+            what = f"{name} is {stored.get(name, 'missing')!s:.80}; {layout} is expected"
             raise ArtifactError(what, where=where, hint="model and config.json do not belong together")
-    for name in found.keys() - expected.keys():
+    for name in stored.keys() - expected.keys():
         raise ArtifactError(f"the tensor {name!r:.200} does not belong there", where=where, hint=AGAIN)
 
 
-def _layouts(settings: OnnxSettings, shape: Architecture, found: dict[str, Layout]) -> dict[str, Layout]:
-    """Return type and shape of each tensor that the writer stores; zero points where they are found."""
+def _layouts(settings: OnnxSettings, shape: Architecture, stored: dict[str, Layout]) -> dict[str, Layout]:
+    """Return the layout of each tensor that the writer stores; zero points are optional, and follow `stored`."""
     d = shape.width
     layouts: dict[str, Layout] = {f"{nodes.FINAL_NORM}.{part}": (_FLOAT, (d,)) for part in ("weight", "bias")}
     layouts |= _embeddings(settings.of_embeddings(), shape)
-    layouts |= _product(nodes.head(settings, shape), found)
+    layouts |= _product(nodes.head(settings, shape), stored)
     for index in range(shape.layers):
         layouts |= dict.fromkeys((nodes.norm_gain(shape, index, norm) for norm in nodes.NORMS), (_FLOAT, (d,)))
         for product in nodes.inner(settings, shape, index):
-            layouts |= _product(product, found) | {f"{product.name}.bias": (_FLOAT, (product.rows,))}
+            layouts |= _product(product, stored) | {f"{product.name}.bias": (_FLOAT, (product.rows,))}
         for product in nodes.outer(settings, shape, index):
-            layouts |= _product(product, found)
+            layouts |= _product(product, stored)
             if product.bias:
                 layouts[f"{product.name}.bias"] = _FLOAT, (d,)
             if product.members == (CONTRACT,) and product.choice.in_channels and OFFSETS[shape.activation]:
@@ -136,7 +138,7 @@ def _embeddings(choice: Choice, shape: Architecture) -> dict[str, Layout]:
     return {f"{name}.codes": codes, f"{name}.scales": (_FLOAT, (rows, columns // choice.block_size))}
 
 
-def _product(product: Product, found: dict[str, Layout]) -> dict[str, Layout]:
+def _product(product: Product, stored: dict[str, Layout]) -> dict[str, Layout]:
     name, choice, rows, columns = product.name, product.choice, product.rows, product.columns
     if choice.weights == "fp32":
         return {f"{name}.weight": (_FLOAT, (columns, rows))}
@@ -147,6 +149,6 @@ def _product(product: Product, found: dict[str, Layout]) -> dict[str, Layout]:
         f"{name}.codes": (_UINT8, (rows, blocks, choice.block_size * choice.bits // 8)),
         f"{name}.scales": (_FLOAT, (rows, blocks)),
     }
-    if (zeros := f"{name}.zero_points") in found:
+    if (zeros := f"{name}.zero_points") in stored:
         layouts[zeros] = _UINT8, (rows, -(-blocks * choice.bits // 8))
     return layouts

@@ -1,8 +1,8 @@
-"""Whether this machine's integer kernels are exact, and what makes ONNX Runtime take others where they are not.
+"""Check whether ONNX Runtime's integer kernels are exact on this machine, and choose others if they are not.
 
-x86 CPUs without VNNI multiply uint8 by int8 with an instruction that adds two products in 16 bits: 255 · 127 · 2 does
-not fit, and is cut off at 32,767 without an error. Weights of 7 bits fit; those in blocks are multiplied otherwise.
-``benchmarks/portability`` measures all kinds under CPUs of many kinds.
+x86 CPUs without VNNI multiply uint8 by int8 with an instruction that adds two products in 16 bits. 2 · 255 · 127 does
+not fit, and is cut off at 32,767 without an error. Products with weights of 7 bits fit; weights in blocks have other
+kernels. ``benchmarks/portability`` measures all kinds of weights on many kinds of CPUs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pythia_quant.recipe.onnx_variant import OnnxSettings
 Array = npt.NDArray[Any]
 
 _AS_THEY_ARE: tuple[tuple[str, str], ...] = ()
-# ONNX Runtime then moves int8 weights beyond -64..64 to uint8, for which every x86 CPU has exact, slower kernels. It
-# would do so on CPUs with VNNI as well, which do not need it.
+# With this entry ONNX Runtime converts int8 weights beyond -64..64 to uint8, for which every x86 CPU has exact but
+# slower kernels. It would do so on CPUs with VNNI, too, which do not need it.
 _IN_32_BITS = (("session.x64quantprecision", "1"),)
 
 _ROWS = (1, 9)  # a token at a time and many at once, which may have kernels of their own
@@ -32,14 +32,14 @@ _COLUMNS, _INPUTS = 32, 64
 
 
 def exact_products(settings: OnnxSettings, path: Path) -> dict[str, str]:
-    """Return the session options with which this machine multiplies an artifact's integers exactly, most often none.
+    """Return the session's configuration entries with which this machine computes exactly. Most machines need none.
 
     Args:
-        settings: of the artifact.
-        path: of its model, for the message.
+        settings: the artifact's settings.
+        path: the path of its model, for the message.
 
     Raises:
-        ArtifactError: there are none such options.
+        ArtifactError: no entries make the products exact.
     """
     if not _fills_8_bits(settings):
         return {}
@@ -55,12 +55,12 @@ def exact_products(settings: OnnxSettings, path: Path) -> dict[str, str]:
 
 @cache
 def saturates(entries: tuple[tuple[str, str], ...] = _AS_THEY_ARE) -> bool:
-    """Multiply the largest integers by ONNX Runtime's kernel for this machine; return whether sums were cut off.
+    """Multiply the largest integers with ONNX Runtime's kernel for this machine; return whether sums were cut off.
 
-    Takes a few milliseconds, once in a process.
+    This takes a few milliseconds, once in a process.
 
     Args:
-        entries: of the session's configuration.
+        entries: entries of the session's configuration.
     """
     weights = _largest_weights()
     session = _session(weights, entries)
@@ -73,18 +73,18 @@ def saturates(entries: tuple[tuple[str, str], ...] = _AS_THEY_ARE) -> bool:
 
 
 def overflows(computed: Array, exact: Array) -> bool:
-    """Return whether fp32 results differ from integers, all within the 24 bits that fp32 holds exactly."""
+    """Return whether results in fp32 differ from the exact integers, which have at most the 24 bits that fp32 holds."""
     return not np.array_equal(computed, exact)
 
 
 def _fills_8_bits(settings: OnnxSettings) -> bool:
-    """Return whether products of uint8 with int8 in its whole range are asked for."""
+    """Return whether the settings have products of uint8 with int8 of the whole range."""
     chosen = {settings.weights, settings.head, *(tensor.weights for tensor in settings.tensors.values())}
     return "int8-channel" in chosen
 
 
 def _largest_weights() -> Array:
-    """Return int8 [inputs, columns]: all of one sign, which adds up most, and of both, which adds up partly."""
+    """Return int8 [inputs, columns]: columns of one sign, which have the largest sums, and columns of both signs."""
     signs = np.ones((_INPUTS, _COLUMNS), np.int8)
     signs[:, 1::4] = -1
     signs[1::2, 2::4] = -1

@@ -1,9 +1,10 @@
-"""Which matrix products a layer is made of, and under which names their tensors stand in the model.
+"""The matrix products of a layer, the names of their tensors in the model, and the nodes that compute them.
 
-A parallel residual lets the linear layers that read the same normalized input be one product, and likewise those
-whose results are added. They are merged where they are stored alike. Products with a scale per channel never are:
-shared inputs are rounded once anyway, and attention and MLP keep the scales of their activations apart. With a
-sequential residual the MLP reads what attention has added to, by a normalization of its own: nothing can be merged.
+With a parallel residual, linear layers that read the same normalized input can be merged into one product, and so can
+linear layers whose results are added. They are merged if they are stored alike. Products with a scale per channel are
+not merged: a shared input is rounded only once anyway, and attention and MLP keep separate scales of activations.
+With a sequential residual nothing can be merged, because the MLP reads the result of attention through a normalization
+of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 EMBEDDINGS, HEAD, FINAL_NORM = "embeddings", "head", "final_norm"
 
 NORMS = ("input_layernorm", "post_attention_layernorm")
-"""The normalizations within a layer, by their names there: before attention, and before the MLP."""
+"""The names within a layer of its normalizations, before attention and before the MLP."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class Product:
     """One matrix product.
 
     Attributes:
-        name: a suffix names its tensors, such as ``.codes``.
-        members: the linear layers it computes, by their names within the layer.
+        name: the beginning of the names of its tensors, which end with a suffix such as ``.codes``.
+        members: the linear layers that the product computes, by their names within the layer.
         choice: how the weights are stored and multiplied.
-        rows: outputs.
-        columns: inputs.
-        bias: whether its tensors include a bias.
+        rows: the number of outputs.
+        columns: the number of inputs.
+        bias: whether the product has a bias.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Product:
 
 
 def inner(settings: OnnxSettings, architecture: Architecture, layer: int) -> list[Product]:
-    """Return the products that read a layer's normalized inputs; merged, their rows follow each other."""
+    """Return the products that read a layer's normalized inputs. If they are merged, their rows follow each other."""
     d, m = architecture.width, architecture.mlp_width
     rows = {MIXED: 3 * d, EXPAND: m}
     single = [
@@ -61,9 +62,9 @@ def inner(settings: OnnxSettings, architecture: Architecture, layer: int) -> lis
 
 
 def outer(settings: OnnxSettings, architecture: Architecture, layer: int) -> list[Product]:
-    """Return the products whose results are added to the residual; merged, their columns follow each other.
+    """Return the products whose results are added to the residual. If they are merged, their columns follow each other.
 
-    With a parallel residual, only the first has a bias: both are in it.
+    With a parallel residual, only the first product has a bias, which is the sum of both.
     """
     d, m = architecture.width, architecture.mlp_width
     columns = {DENSE: d, CONTRACT: m}
@@ -85,7 +86,7 @@ def head(settings: OnnxSettings, architecture: Architecture) -> Product:
 
 
 def norm_gain(architecture: Architecture, layer: int, norm: str) -> str:
-    """Return the name of the gain of one of a layer's `NORMS`; with a parallel residual they have one in common."""
+    """Return the name of the gain of one of a layer's `NORMS`; with a parallel residual they share one gain."""
     return f"{names.within(layer)}.{'norm' if architecture.parallel_residual else norm}.gain"
 
 
@@ -107,14 +108,14 @@ OFFSETS: Mapping[Activation, float] = {
     "gelu_pytorch_tanh": 0.1701,
     "relu": 0.0,
 }
-"""What is added to an activation's results so that none is below zero."""
+"""The number that is added to an activation function's results so that none is below zero."""
 
 
 class Nodes:
-    """Nodes in order, and the constants they use. Methods that add nodes return the name of their (first) result.
+    """The nodes of a graph in order, and their constants. A method that adds nodes returns the name of their result.
 
     Args:
-        stored: names of the tensors that the writer stored; of a product's, they say whether it has zero points.
+        stored: the names of the tensors that the writer stored, by which a product has zero points or not.
     """
 
     def __init__(self, stored: Collection[str] = ()) -> None:
@@ -124,26 +125,26 @@ class Nodes:
         self._rounded: dict[str, tuple[str, str]] = {}
 
     def add(self, operator: str, inputs: list[str], *results: str, **attributes: Any) -> str:
-        """Add one node, named after its first result."""
+        """Add one node, which is named after its first result; return that result's name."""
         domain = MICROSOFT if operator in _MICROSOFT_OPERATORS else ""
         name = f"{results[0]}.{operator}"
         self.nodes.append(helper.make_node(operator, inputs, results, name, domain=domain, **attributes))
         return results[0]
 
     def constant(self, name: str, value: npt.NDArray[Any] | np.generic) -> str:
-        """Add a constant, once for each name."""
+        """Add a constant unless one of this name was added before."""
         if all(constant.name != name for constant in self.constants):
             self.constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
     def product(self, product: Product, inputs: str, offset: float | None = None) -> str:
-        """Add a product of [batch, tokens, columns] with weights that :mod:`writer` stored.
+        """Add a product of inputs with weights that :mod:`pythia_quant.formats.onnx.writer` stored.
 
         Args:
-            product: which.
-            inputs: fp32.
-            offset: what the inputs lack of being 0 or more, which per-token rounding turns into one more bit; None
-                where nothing is known of their signs.
+            product: the product.
+            inputs: the name of the inputs, fp32 [batch, tokens, columns].
+            offset: a number that makes the inputs 0 or more if it is added. Rounding per token then has one bit more.
+                None if the inputs may have any sign.
         """
         name, choice = product.name, product.choice
         result = f"{name}.result"
@@ -175,10 +176,11 @@ class Nodes:
         return self.add("MatMulNBits", arguments, result, accuracy_level=level, **sizes)
 
     def _in_two_terms(self, product: Product, inputs: str) -> str:
-        """Multiply the inputs rounded to int8 per block, and what that rounding left, by the same weights.
+        """Multiply the inputs rounded to int8 per block, and the remainder of that rounding, by the same weights.
 
-        The kernel rounds both again: the former, being on its grid already, exactly, the latter with a step 254 times
-        finer. As twice the rows of one product, while weights come from memory, the second term costs next to nothing.
+        The kernel rounds both terms again. The first one is on the kernel's grid already and does not change; the step
+        for the remainder is 254 times finer. Both terms are rows of one product, so the second one costs little while
+        the time is spent on reading the weights from memory.
         """
         at, size = product.name, product.choice.block_size
         blocks = self.constant(
@@ -202,7 +204,7 @@ class Nodes:
         return self.add("Add", [halves, f"{at}.second_product"], f"{at}.product")
 
     def _channels(self, product: Product, inputs: str, offset: float | None) -> str:
-        """Multiply integers by integers: the inputs with a scale per token, the weights with one per output channel."""
+        """Multiply integers by integers. Inputs have a scale per token, weights have one per output channel."""
         at = product.name
         if offset is None:
             codes, scales, zero = *self._round_around_zero(inputs), self.constant("zero_point_128", np.uint8(128))
@@ -215,7 +217,11 @@ class Nodes:
         return self.add("Add", [scaled, f"{at}.shift"], f"{at}.shifted") if offset else scaled
 
     def _round_around_zero(self, inputs: str) -> tuple[str, str]:
-        """Round to 128 plus -127..127, unsigned, as the fast kernels want; return codes and each token's scale."""
+        """Round to -127..127, and add 128 because the fast kernels take unsigned codes.
+
+        Returns:
+            The names of the codes, and of the scale of each token.
+        """
         if inputs not in self._rounded:
             peaks = self._peaks(inputs, inputs)
             scale = self.add("Mul", [peaks, self.constant("one_127th", np.float32(1 / 127))], f"{inputs}.scale")
@@ -223,7 +229,7 @@ class Nodes:
         return self._rounded[inputs]
 
     def _round_upwards(self, inputs: str, offset: float) -> tuple[str, str]:
-        """Round to 0..255 from -offset up; return codes and each token's scale."""
+        """Round values of at least -offset to 0..255; return the names of the codes and of the scale of each token."""
         lifted = inputs
         if offset:
             constant = self.constant("gelu_offset", np.float32(offset))
@@ -241,7 +247,7 @@ class Nodes:
         )
 
     def _peaks(self, inputs: str, at: str) -> str:
-        """Return the largest magnitude along the last axis, above zero so that it can be divided by."""
+        """Return the largest magnitude along the last axis, which is above zero, so that it can be a divisor."""
         magnitudes = self.add("Abs", [inputs], f"{at}.magnitudes")
         largest = self.add("ReduceMax", [magnitudes, self._last_axis()], f"{at}.largest", keepdims=1)
         return self._above_zero(largest, at)

@@ -21,31 +21,31 @@ from pythia_quant.recipe.onnx_variant import Choice
 
 
 def read(folder: Path) -> WeightReader:
-    """Open an artifact; its tensors come dequantized, under a checkpoint's names and in its layouts.
+    """Open an artifact; its tensors are dequantized, and have a checkpoint's names and shapes.
 
-    The model is the one the graph computes, not the source's own tensors: its layers are equalized, see
+    The tensors are those that the graph computes with: the layers are equalized, see
     :func:`pythia_quant.model.equalize.equalize`.
 
     Raises:
-        ArtifactError: files are missing, truncated, or not written by this program.
-        SourceError: ``config.json`` is not understood.
+        ArtifactError: a file is missing or truncated, or this program did not write it.
+        SourceError: ``config.json`` is not that of a GPT-NeoX that we handle.
     """
     model, architecture = open_model(folder)
     return _Weights(architecture, model)
 
 
 def streamed_bytes(folder: Path) -> int:
-    """Return the bytes of weights that a decoded token reads: all tensors beside the graph but the embeddings.
+    """Return the bytes of weights that are read to decode a token: all tensors beside the graph but the embeddings.
 
     Raises:
-        ArtifactError: files are missing, truncated, or not written by this program.
+        ArtifactError: a file is missing or truncated, or this program did not write it.
     """
     sizes = StoredModel(find_model(folder)).tensor_bytes()
     return sum(size for name, size in sizes.items() if not name.startswith(f"{nodes.EMBEDDINGS}."))
 
 
 class _Weights:
-    """The tensors of a stored model, each read from its place within a merged one."""
+    """The tensors of a stored model; a linear layer's tensor is read from its place in a merged one."""
 
     def __init__(self, architecture: Architecture, model: StoredModel) -> None:
         self.architecture = architecture
@@ -55,7 +55,7 @@ class _Weights:
         """Return one tensor in fp32.
 
         Raises:
-            ArtifactError: the model lacks it.
+            ArtifactError: the model does not have the tensor.
         """
         match name.split("."):
             case ["gpt_neox", "layers", index, *rest]:
@@ -85,14 +85,14 @@ class _Weights:
         rows, columns = self._place(product, linear)
         if part == "bias":
             if linear == "mlp.dense_4h_to_h" and self.architecture.parallel_residual:
-                return torch.zeros(product.rows)  # it is part of that of attention.dense
+                return torch.zeros(product.rows)  # the bias of attention.dense includes it
             stored = self._array(f"{product.name}.bias")[rows]
         else:
             stored = self._weight(product, rows, columns)
         return rotary.interleave(stored, self.architecture) if linear == "attention.query_key_value" else stored
 
     def _place(self, product: Product, linear: str) -> tuple[slice, slice]:
-        """Return the rows and columns of a merged weight that are this linear layer's."""
+        """Return the rows and columns of a merged weight that belong to a linear layer."""
         everything, d = slice(None), self.architecture.width
         if len(product.members) == 1:
             return everything, everything
@@ -124,7 +124,7 @@ class _Weights:
         return from_stored(codes, scales, choice.bits, zeros).dequantize()
 
     def _zeros(self, product: Product, rows: slice, blocks: slice) -> Tensor | None:
-        """Return the codes that stand for zero in some blocks, int8 [rows, blocks]; None where it is the middle one."""
+        """Return the zero points of some blocks, int8 [rows, blocks]; None if all are the middle code."""
         name, choice = f"{product.name}.zero_points", product.choice
         if name not in self._model:
             return None

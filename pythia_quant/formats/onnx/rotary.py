@@ -1,13 +1,13 @@
-"""The order of query, key and value channels that ONNX Runtime's attention operator wants, and its rotary tables.
+"""The order of query, key and value channels that ONNX Runtime's attention operator expects, and its rotary tables.
 
-The operator takes all queries, all keys and all values, where a checkpoint has query, key and value of each head in
-turn. Within a head it pairs channel i with channel i + n for rotation, and n must be a multiple of 8; in Pythia n is 4
-for heads of 32 and 10 for heads of 80. Channels of queries and keys may stand in any order, as long as it is the same:
-so as many channels that do not rotate as are missing go between, and are rotated by nothing.
+The operator takes all queries, then all keys, then all values; a checkpoint has the query, key and value of each head
+in turn. For rotation, the operator pairs channel i of a head with channel i + n, and n must be a multiple of 8. In
+Pythia n is 4 for heads of 32 channels and 10 for heads of 80. Queries and keys may have their channels in any order if
+both have the same, so channels that do not rotate fill each half of the pairs up to n, and are rotated by an angle of 0.
 
-A head must have a multiple of 16 channels, and room for all pairs. One that has not, such as a head of 8 or one of 88
-that rotates as a whole, is widened by zeros when the model runs: they add nothing to a product of query and key, and
-the values' are left out of the result. Keys and values are then kept that wide.
+A head must have a multiple of 16 channels, and room for all pairs. Other heads, such as a head of 8, or one of 88 that
+rotates as a whole, are widened by zeros when the model runs. Zeros add nothing to the product of query and key, and the
+zeros of values are removed from the result. Cached keys and values are as wide as the widened head.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def rotary_tables(architecture: Architecture) -> tuple[Tensor, Tensor]:
 
 
 def kept_head_size(architecture: Architecture) -> int:
-    """Return how many channels of a head the operator sees, and keeps of keys and values."""
+    """Return the number of channels of a widened head, which is also that of its cached keys and values."""
     return max(-(-architecture.head_size // 16) * 16, 2 * rotated_pairs(architecture))
 
 
 def channels_of_head(architecture: Architecture) -> list[int]:
-    """Return the channel at each of the places that the operator sees; the head's size stands for a zero.
+    """Return the channel at each place of a widened head; the head's size stands for a zero.
 
-    Channels are in the order that :func:`separate` gives them.
+    Channels are numbered in the order that :func:`separate` brings them into.
     """
     size, pairs = architecture.head_size, architecture.rotary_size // 2
     before = min(rotated_pairs(architecture), size - pairs)  # the second half of the pairs
@@ -54,12 +54,12 @@ def interleave(separated: Tensor, architecture: Architecture) -> Tensor:
 
 
 def rotated_pairs(architecture: Architecture) -> int:
-    """Return how many pairs of channels the operator rotates in a head, some of them by nothing."""
+    """Return the number of pairs of channels that the operator rotates in a head, some of them by an angle of 0."""
     return -(-architecture.rotary_size // 16) * 8
 
 
 def _order(architecture: Architecture) -> Tensor:
-    """Return where each row of the operator's order stands in the checkpoint, int64 [3 * width]."""
+    """Return the checkpoint's row for each row in the operator's order, int64 [3 * width]."""
     size, heads, turned = architecture.head_size, architecture.heads, architecture.rotary_size // 2
     missing = rotated_pairs(architecture) - turned
     still = torch.arange(2 * turned, size)

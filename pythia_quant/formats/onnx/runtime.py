@@ -27,7 +27,7 @@ def cut(model: ModelProto, begin: str | None, end: str) -> ModelProto:
     """Return the part of a model that computes one tensor from another.
 
     Args:
-        model: whose external data stay where they are.
+        model: the model; its external data stays where it is.
         begin: the fp32 tensor, [batch, tokens, width], that becomes an input; None to begin with the model's inputs.
         end: the fp32 tensor that becomes the only output.
 

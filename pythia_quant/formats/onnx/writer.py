@@ -28,24 +28,26 @@ _ROWS_AT_ONCE = 4096
 Stored = blocks.Blocks | Tensor
 """A weight as integers, or in fp32."""
 Layer = dict[str, Tensor]
-"""fp32 tensors of one layer by their names within it."""
+"""The fp32 tensors of one layer, by their names within the layer."""
 Weigh = Callable[[str, Choice], Stored]
-"""Returns a linear layer's weight, [out, in], as it is to be stored, and leaves in its layer what a reader will get."""
+"""A function that returns a linear layer's weight, [out, in], as it will be stored.
+
+It also puts the weight that a reader will get into the layer."""
 
 
 @torch.no_grad()
 def write(job: Job[OnnxSettings]) -> Written:
     """Write ``onnx/model.onnx`` (all fp32) or ``onnx/model_quantized.onnx``, its data beside it, and configurations.
 
-    In memory are one layer in fp32, or one of the two large matrices as it is in the source and in codes. Layers are
-    equalized and rounded here, or come from `job.codes`, with its integers, scales and zero points unchanged.
+    At a time, memory holds one layer in fp32, or the embeddings or the head as in the source and as codes. Layers are
+    equalized and rounded, or taken from `job.codes` with unchanged integers, scales and zero points.
 
     Returns:
-        Logits of the probe from the weights as they are meant to be stored, computed without the files.
+        The logits of the intended weights on the probe, computed without the files.
 
     Raises:
         QuantizationError: the block size does not divide a width.
-        SourceError: a source tensor is missing or not finite.
+        SourceError: a tensor of the source is missing or not finite.
         ArtifactError: the artifact of the codes is damaged, or its layers are not equalized.
     """
     source, settings, shape = job.source, job.settings, job.source.architecture
@@ -80,7 +82,7 @@ def write(job: Job[OnnxSettings]) -> Written:
 
 
 def _rounded(source: WeightReader, index: int) -> tuple[Layer, Weigh]:
-    """Open a layer of the source, to be rounded here."""
+    """Read and equalize a layer of the source; return it with a function that rounds its weights."""
     layer = read_layer(source, index)
     equalize(source.architecture, layer)
 
@@ -92,10 +94,10 @@ def _rounded(source: WeightReader, index: int) -> tuple[Layer, Weigh]:
 
 
 def _solved(codes: CodesReader, index: int) -> tuple[Layer, Weigh]:
-    """Open a layer that was equalized and quantized before; its weights join it as they are asked for.
+    """Read a layer of integers from another artifact; return it with a function that returns its weights.
 
     Raises:
-        ArtifactError: it was not equalized.
+        ArtifactError: the layer was not equalized.
     """
     prefix, weights = layer_name(index), {f"{name}.weight" for name in LINEARS}
     small = (name for name in layer_tensor_names(codes.architecture) if name not in weights)
@@ -111,9 +113,9 @@ def _solved(codes: CodesReader, index: int) -> tuple[Layer, Weigh]:
 
 
 def _require_equalized(shape: Architecture, layer: Layer, name: str) -> None:
-    """Refuse a layer that the graph has no place for: its norms have no bias.
+    """Refuse a layer that was not equalized, because the graph has no biases of normalizations.
 
-    With a parallel residual it has one gain for both norms, and one bias for both outputs.
+    With a parallel residual, it also has one gain for both normalizations, and one bias for both outputs.
     """
     fits = not any(layer[f"{norm}.bias"].any() for norm in NORMS)
     if shape.parallel_residual:
@@ -130,7 +132,7 @@ def _require_equalized(shape: Architecture, layer: Layer, name: str) -> None:
 def _layer(
     data: ExternalWriter, settings: OnnxSettings, shape: Architecture, index: int, layer: Layer, weigh: Weigh
 ) -> None:
-    """Store a layer, and make it what a reader will get."""
+    """Store a layer; afterwards its tensors are those that a reader will get."""
 
     def stored(name: str, choice: Choice) -> Stored:
         return _in_order(weigh(name, choice), name, shape)
@@ -146,7 +148,7 @@ def _layer(
         if product.bias:
             data.add(f"{product.name}.bias", layer[f"{product.members[0]}.bias"])
         if product.members == (CONTRACT,) and product.choice.in_channels and (offset := OFFSETS[shape.activation]):
-            # The codes of activations stand for that much more than the activations were.
+            # The codes stand for the activations plus the offset.
             data.add(f"{product.name}.shift", -offset * layer[f"{CONTRACT}.weight"].sum(1))
 
 
@@ -162,7 +164,7 @@ def _embeddings(data: ExternalWriter, table: Tensor, choice: Choice) -> Stored:
 
 
 def _quantize(weight: Tensor, choice: Choice, into: Tensor | None = None) -> Stored:
-    """Return a weight, [out, in], as it is stored; fill `into` with what a reader will get."""
+    """Return a weight, [out, in], as it is stored; `into` receives the weight that a reader will get."""
     if choice.weights == "fp32":
         return weight.float()
     size = choice.block_size if choice.in_blocks else weight.shape[1]
@@ -170,7 +172,7 @@ def _quantize(weight: Tensor, choice: Choice, into: Tensor | None = None) -> Sto
 
 
 def _in_order(stored: Stored, name: str, shape: Architecture) -> Stored:
-    """Return a linear layer's rows in the model's order."""
+    """Return a linear layer with its rows in the order of the ONNX model."""
     if name != "attention.query_key_value":
         return stored
     if isinstance(stored, Tensor):
@@ -183,7 +185,7 @@ def _rows(stored: Stored, rows: Tensor) -> Tensor:
 
 
 def _add_product(data: ExternalWriter, product: Product, parts: list[Stored], dim: int) -> None:
-    """Store the merged weight; parts follow each other along `dim`."""
+    """Store a product's weight, whose parts follow each other along `dim`."""
     name, choice = product.name, product.choice
     if choice.weights == "fp32":
         data.add(f"{name}.weight", torch.cat(cast(list[Tensor], parts), dim).t())
