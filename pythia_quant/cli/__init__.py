@@ -1,1 +1,1 @@
-"""The command line: one file a command, named as it."""
+"""The command line: each command has a file of its name."""

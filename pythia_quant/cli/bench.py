@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -27,9 +27,6 @@ from pythia_quant.cli.run import exit_by_gates
 from pythia_quant.core.console import example, out_console, progress_console
 from pythia_quant.core.text import printable_json
 from pythia_quant.recipe.recipe import load_recipe
-
-if TYPE_CHECKING:
-    pass
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
@@ -76,15 +73,15 @@ def bench(
 
     Exits with 3 when a gate failed, with 4 when one is undecided.
     """
-    from pythia_quant.cli.jobs import Instead
+    from pythia_quant.cli.jobs import Changes
     from pythia_quant.cli.jobs import bench as bench_artifacts
     from pythia_quant.report.terminal import print_results
 
-    instead = Instead(load_recipe(recipe) if recipe else None, model, text, passages(lambada, no_lambada), context)
+    changes = Changes(load_recipe(recipe) if recipe else None, model, text, passages(lambada, no_lambada), context)
     options = measuring_options(threads, memory, device)
     if out is None and any(map(is_from_a_hub, artifacts)):
         out = Path()
-    outcome = bench_artifacts(local_folders(artifacts), progress_console, instead, options, out)
+    outcome = bench_artifacts(local_folders(artifacts), progress_console, changes, options, out)
     if as_json:
         print(printable_json(outcome.results.model_dump_json(indent=1)))
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
@@ -19,13 +18,10 @@ from pythia_quant.cli.options import (
     Revision,
     TextFile,
 )
-from pythia_quant.cli.run import _at_revisions, _in_turn
+from pythia_quant.cli.run import at_revisions, call_in_turn
 from pythia_quant.core.console import example, out_console, progress_console
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe
-
-if TYPE_CHECKING:
-    pass
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
@@ -54,4 +50,4 @@ def convert(
             out_console.print(f"[bold]{manifest.variant}[/]: {size}, in {escape(str(artifact.folder))}", soft_wrap=True)
 
     chosen = override(load_recipe(recipe), model=model, text=text, calibration=calibration, context=context)
-    _in_turn(_at_revisions(chosen, revision), convert_one)
+    call_in_turn(at_revisions(chosen, revision), convert_one)

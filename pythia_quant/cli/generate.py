@@ -21,7 +21,7 @@ def generate(
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, max=10_000_000, help="The most tokens to add.")] = 64,
     temperature: Annotated[float, typer.Option(min=0.0, max=1000.0, help="0 takes the most likely token.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the sampling, at a temperature above 0.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of sampling, at a temperature above 0.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Continue a text with an artifact, in the runtime that bench measures."""
@@ -33,5 +33,5 @@ def generate(
         print(printable_json(continuation.model_dump_json(indent=1)))
     else:
         text = prompt + continuation.text
-        # A model may write anything; on a terminal that must not be obeyed.
+        # A model may write control characters, which a terminal would obey.
         print(printable(text) if out_console.is_terminal else text)

@@ -1,4 +1,4 @@
-"""The main job: recipe -> artifacts -> measurements."""
+"""The jobs of the commands run, convert and bench: from a recipe to artifacts to measurements."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ from pythia_quant.texts.lambada import Passages, load_passages
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run leaves: artifacts, and measurements with the file they are in."""
+    """The result of a run.
+
+    Attributes:
+        artifacts: the artifacts that were measured.
+        results: the measurements.
+        path: the result file.
+    """
 
     artifacts: list[Artifact]
     results: Results
@@ -36,15 +42,15 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Instead:
-    """What is measured otherwise than the recipe in an artifact's manifest says.
+class Changes:
+    """Changes to the recipe in an artifact's manifest, before the artifact is measured by it. None changes nothing.
 
     Attributes:
-        recipe: whose evaluation, tasks, latency and gates are taken.
-        model: where the source is now, a folder or a repository; its weights must be those of the manifest.
-        text: to evaluate on.
-        lambada: its passages; False for none.
-        context: tokens in a window of evaluation.
+        recipe: another recipe, whose evaluation, tasks, latency and gates replace those of the manifest's.
+        model: the folder or repository of the source; its weights must be those that the manifest records.
+        text: the text to evaluate on.
+        lambada: the file of LAMBADA's passages; False leaves LAMBADA out.
+        context: the tokens in a window of evaluation.
     """
 
     recipe: Recipe | None = None
@@ -55,10 +61,10 @@ class Instead:
 
 
 def convert_all(recipe: Recipe, out: Path, only: list[str], overwrite: bool, console: Console) -> list[Artifact]:
-    """Convert the recipe's variants, or those in `only`; everything that can be checked first is.
+    """Convert the recipe's variants, or those in `only`, after all checks that are possible before a conversion.
 
     Raises:
-        PythiaQuantError: the variants converted before it stay, the one it concerns leaves nothing.
+        PythiaQuantError: a conversion failed and left nothing; the artifacts of variants before it stay.
     """
     names = list(recipe.variants(only))
     with Steps(1 + len(names), console) as steps:
@@ -89,31 +95,31 @@ def run(
 def bench(
     folders: list[Path],
     console: Console,
-    instead: Instead | None = None,
+    changes: Changes | None = None,
     options: Options | None = None,
     out: Path | None = None,
 ) -> Outcome:
-    """Measure artifacts of one source again, as the recipe in their manifest says.
+    """Measure artifacts of one source by the recipe in the first one's manifest.
 
     Args:
-        folders: the artifacts'.
-        console: where to show progress.
-        instead: what is measured otherwise than that recipe says.
+        folders: the folders of the artifacts.
+        console: the console that shows progress.
+        changes: changes to that recipe.
         options: how to measure.
-        out: folder for the result file; the artifacts' own unless given.
+        out: the folder for the result file; by default the one that the artifacts' folders are in.
 
     Raises:
-        PythiaQuantError: an artifact was altered, or they are of different sources; no result file is written.
+        PythiaQuantError: an artifact was altered, or the artifacts have different sources; no result file is written.
     """
-    instead, options = instead or Instead(), options or Options()
+    changes, options = changes or Changes(), options or Options()
     artifacts = _open_artifacts(folders, together=out is None)
     first = artifacts[0]
-    recipe = _recipe_of(first, instead)
+    recipe = _recipe_of(first, changes)
     path = (out or first.folder.parent) / RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
     with Steps(1 + step_count(recipe, len(artifacts), options), console) as steps:
         passages, inputs = _passages(recipe, steps), _open(recipe, steps, convert=False)
-        if instead.model is None:
+        if changes.model is None:
             inputs = at_revision(inputs, first.manifest.source, console)
         results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
     save_results(results, path)
@@ -121,11 +127,11 @@ def bench(
 
 
 def _open_artifacts(folders: list[Path], *, together: bool) -> list[Artifact]:
-    """Open artifacts to be measured in one table.
+    """Open the artifacts for one table.
 
     Args:
-        folders: the artifacts'; one that is named twice counts once.
-        together: refuse those from several folders.
+        folders: the folders of the artifacts; an artifact that is named twice counts once.
+        together: whether to refuse artifacts that do not stand beside each other.
     """
     artifacts = [open_artifact(folder) for folder in dict.fromkeys(map(without_links, folders))]
     if together:
@@ -134,28 +140,28 @@ def _open_artifacts(folders: list[Path], *, together: bool) -> list[Artifact]:
     return artifacts
 
 
-def _recipe_of(artifact: Artifact, instead: Instead) -> Recipe:
+def _recipe_of(artifact: Artifact, changes: Changes) -> Recipe:
     """Return the recipe that an artifact is measured by."""
     recipe = artifact.recipe()
-    if instead.recipe:
-        update = {part: getattr(instead.recipe.settings, part) for part in ("evaluation", "tasks", "latency", "gates")}
+    if changes.recipe:
+        update = {part: getattr(changes.recipe.settings, part) for part in ("evaluation", "tasks", "latency", "gates")}
         recipe = replace(recipe, settings=recipe.settings.model_copy(update=update), options={MODEL: "the artifact's"})
-    _check_source(artifact, instead.model)
-    revision = "main" if instead.model else artifact.manifest.source.commit
+    _check_source(artifact, changes.model)
+    revision = "main" if changes.model else artifact.manifest.source.commit
     return override(
         recipe,
-        model=instead.model,
+        model=changes.model,
         revision=revision,
-        text=instead.text,
-        lambada=instead.lambada,
-        context=instead.context,
+        text=changes.text,
+        lambada=changes.lambada,
+        context=changes.context,
     )
 
 
 def at_revision(inputs: Inputs, recorded: SourceRecord, console: Console) -> Inputs:
-    """Call the source by the revision that was converted: a commit opened it, and says nothing to a reader.
+    """Call the source by the revision that was converted: it was opened by a commit, which tells people little.
 
-    What is known to be wrong with that revision is said again.
+    If the suite knows a fault of that revision, the console shows it again.
     """
     if recorded.commit and (notice := suite.fault_notice(recorded.model, recorded.revision)):
         console.print(notice, markup=False, soft_wrap=True)
@@ -183,9 +189,9 @@ def _check_beside(artifacts: list[Artifact]) -> None:
 
 
 def _check_names(artifacts: list[Artifact]) -> None:
-    taken: dict[str, Artifact] = {}
+    by_variant: dict[str, Artifact] = {}
     for artifact in artifacts:
-        other = taken.setdefault(artifact.manifest.variant, artifact)
+        other = by_variant.setdefault(artifact.manifest.variant, artifact)
         if other is not artifact:
             raise ArtifactError(
                 f"is called {artifact.manifest.variant}, as {other.folder} is",
@@ -205,19 +211,19 @@ def _inputs(recipe: Recipe, names: list[str], out: Path, steps: Steps, console: 
 
 
 def _missing(inputs: Inputs, names: list[str], out: Path) -> dict[str, VariantSettings]:
-    """Return the variants that are to be converted: those without an artifact, and those whose integers they take."""
+    """Return the variants without an artifact, among `names` and the variants whose integers they take."""
     variants = inputs.recipe.settings.variants
 
     def absent(name: str) -> bool:
         return not artifact_folder(out, inputs.source, name).exists()
 
-    wanted = [name for name in names if absent(name)]
-    taken = [codes for name in wanted if (codes := variants[name].takes_codes_of()) and absent(codes)]
-    return {name: variants[name] for name in dict.fromkeys([*taken, *wanted])}
+    missing = [name for name in names if absent(name)]
+    solved = [codes for name in missing if (codes := variants[name].takes_codes_of()) and absent(codes)]
+    return {name: variants[name] for name in dict.fromkeys([*solved, *missing])}
 
 
 def _announce(name: str, inputs: Inputs, settings: VariantSettings, console: Console) -> None:
-    """Say what a conversion will take, on a terminal; elsewhere only what should give pause."""
+    """Print what a conversion will take, and its caveats; without a terminal, only caveats and a lack of memory."""
     memory, disk = costs(inputs, settings)
     free = memory_available()
     needs = f"about {memory / 1e9:.1f} GB of memory, and {disk / 1e9:.1f} GB of disk while it runs"
@@ -235,15 +241,15 @@ def _open(recipe: Recipe, steps: Steps, *, convert: bool = True, only: list[str]
 
 
 def _passages(recipe: Recipe, steps: Steps) -> Passages | None:
-    wanted = recipe.settings.tasks.lambada
-    if wanted is None:
+    settings = recipe.settings.tasks.lambada
+    if settings is None:
         return None
     with steps.step("opening LAMBADA") as progress:
-        return load_passages(wanted, progress)
+        return load_passages(settings, progress)
 
 
 def _convert_each(inputs: Inputs, names: list[str], out: Path, overwrite: bool, steps: Steps) -> list[Artifact]:
-    """Convert variants, those last that take another's integers: it must not be overwritten after them."""
+    """Convert variants. Those that take another one's integers are last, so that it is not replaced after them."""
     variants = inputs.recipe.variants(names)
     order = sorted(names, key=lambda name: variants[name].takes_codes_of() is not None)
     artifacts = {name: _convert(inputs, name, out, overwrite, steps) for name in order}

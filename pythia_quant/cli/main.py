@@ -32,13 +32,13 @@ app = typer.Typer(
 for part in (run, convert, bench, report, compare, verify, generate, publish, source, recipes, suite):
     app.add_typer(part.commands)
 SIGNALLED = 128
-"""With the number of the signal that ended it, the exit code of a program, as shells give it: 130 for Ctrl-C."""
+"""Plus the number of the signal that ended a program, its exit code, as in shells: 130 for Ctrl-C."""
 CLOSED_PIPE = SIGNALLED + 13
-"""Exit code when nobody reads what is printed any more, as in ``… | head``: that of a program ended by SIGPIPE."""
+"""The exit code when the reader of the output has gone, as in ``… | head``: that of a program ended by SIGPIPE."""
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_set: bool) -> None:
+    if is_set:
         print(machine.tool_version())
         raise typer.Exit
 
@@ -52,16 +52,16 @@ def for_every_command(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Take what holds for every command."""
+    """Apply the options of all commands."""
     if debug:
         log_everything()
 
 
 def check_arguments(arguments: list[str]) -> None:
-    """Refuse a prompt, name or path whose bytes are not UTF-8: no tokenizer, manifest or result file can hold it.
+    """Refuse a prompt, name or path that is not UTF-8: tokenizers, manifests and result files cannot hold it.
 
     Raises:
-        ArgumentError: naming the argument, with the bytes as escapes.
+        ArgumentError: an argument is not UTF-8; the message shows its bytes as escapes.
     """
     for argument in arguments:
         if any("\ud800" <= sign <= "\udfff" for sign in argument):
@@ -69,16 +69,16 @@ def check_arguments(arguments: list[str]) -> None:
 
 
 def main(command: Callable[[], object] = app) -> None:
-    """Run the program; what the user can act on becomes one message and exit code 2."""
+    """Run the program. An error that the user can act on becomes one message and exit code 2."""
     interrupt_own_code()
     prepare_output()
     log_printable()
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # what libraries have to say to programmers
+        warnings.simplefilter("ignore")  # warnings of libraries are for programmers
     bound_threads()
     failure: BaseException | None = None
     try:
-        Path.cwd()  # raises where it was removed, in which libraries end in ways of their own
+        Path.cwd()  # raises if the current folder was removed; libraries would fail there in ways of their own
         check_arguments(sys.argv[1:])
         check_hub_environment()
         command()
@@ -89,30 +89,30 @@ def main(command: Callable[[], object] = app) -> None:
 
 
 def _exit_code(failure: BaseException | None, broken: OSError | None) -> int | str | None:
-    """Say what there is to say of how a command ended, and return the program's exit code.
+    """Print a message if a command failed, and return the program's exit code.
 
     Args:
-        failure: what the command raised.
-        broken: why its output could not be written to the end.
+        failure: the exception that the command raised.
+        broken: the error that ended its output early.
     """
     code = failure.code if isinstance(failure, SystemExit) else int(failure is not None)
-    asked = received()
-    if code and asked:
-        how = "interrupted" if asked == signal.SIGINT else f"ended by {asked.name}"
+    signal_received = received()
+    if code and signal_received:
+        how = "interrupted" if signal_received == signal.SIGINT else f"ended by {signal_received.name}"
         print_message(f"{how}; the same command goes on with what is missing")
-        return SIGNALLED + asked
-    # typer catches it, and exits with 1.
+        return SIGNALLED + signal_received
+    # typer catches a BrokenPipeError, and exits with 1.
     if isinstance(broken, BrokenPipeError) or isinstance(failure and failure.__context__, BrokenPipeError):
         return CLOSED_PIPE
-    refused = failure if isinstance(failure, PythiaQuantError) else None
+    error = failure if isinstance(failure, PythiaQuantError) else None
     if broken:
-        refused = refused or refusal(broken)
+        error = error or refusal(broken)
     elif isinstance(failure, OSError):
-        refused = refusal(failure)
-    if refused:
+        error = refusal(failure)
+    if error:
         if failure and logging.root.isEnabledFor(logging.DEBUG):
             print_message(redacted_traceback(failure))
-        print_error(refused)
+        print_error(error)
         return 2
     if isinstance(failure, Exception):
         _report_defect(failure)
@@ -120,7 +120,7 @@ def _exit_code(failure: BaseException | None, broken: OSError | None) -> int | s
 
 
 def _report_defect(error: Exception) -> None:
-    """Ask for a report; the traceback is for that, and does not hold what would be secret there."""
+    """Print an error that is our fault, with a traceback for a report, from which secrets are removed."""
     python = machine.library_versions()["python"]
     print_message(
         f"error: {redacted(repr(error))}\n"

@@ -1,4 +1,4 @@
-"""Arguments that several commands take, and what they mean."""
+"""Arguments and options that several commands take."""
 
 from __future__ import annotations
 
@@ -62,12 +62,14 @@ Artifacts = Annotated[
 ]
 Threads = Annotated[
     list[int] | None,
-    typer.Option("--threads", metavar="N", min=1, max=4096, help="Of every runtime; repeat it to time each."),
+    typer.Option(
+        "--threads", metavar="N", min=1, max=4096, help="Threads of every runtime; repeat it to time each number."
+    ),
 ]
 Memory = Annotated[
     str | None,
     typer.Option(
-        "--memory", metavar="SIZE", help="At most so much, such as 4GiB: what needs more runs layer by layer."
+        "--memory", metavar="SIZE", help="Memory to use, such as 4GiB: a model that needs more runs layer by layer."
     ),
 ]
 Device = Annotated[DeviceName, typer.Option("--device", help="Where all but ONNX runs.")]
@@ -75,7 +77,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 
 
 def local_folders(artifacts: list[str]) -> list[Path]:
-    """Return the folders of artifacts; those on a hub are downloaded."""
+    """Return the folders of artifacts; artifacts on a hub are downloaded."""
     if not any(name.startswith(SCHEME) for name in artifacts):
         return [Path(name) for name in artifacts]
     from pythia_quant.artifacts.pull import pull
@@ -90,23 +92,23 @@ def local_folders(artifacts: list[str]) -> list[Path]:
 
 
 def is_from_a_hub(artifact: str) -> bool:
-    """Say whether an artifact is on a hub, or in the cache of its client, where nothing else may be written."""
+    """Say whether an artifact is on a hub, or in the cache of the hub's client, where no other file may be written."""
     return artifact.startswith(SCHEME) or snapshot_of(Path(artifact).absolute()) is not None
 
 
 def passages(lambada: Path | None, no_lambada: bool) -> Path | bool | None:
-    """Return LAMBADA's passages that the command line names, False where it wants none, None for the recipe's."""
+    """Return the file of LAMBADA's passages by the command line, False for none, or None for those of the recipe."""
     if lambada is not None and no_lambada:
         raise BenchmarkError("contradict each other", where="--lambada and --no-lambada", hint="give one of them")
     return False if no_lambada else lambada
 
 
 def measuring_options(threads: list[int] | None, memory: str | None, device: DeviceName) -> Options:
-    """Return how to measure, from what the command line says."""
+    """Return how to measure, by the options of the command line."""
     from pythia_quant.bench.benchmark import Options
     from pythia_quant.core.machine import cores
 
-    # An option given twice counts once; the first is the one that all else is measured with.
+    # A number that is repeated counts once. Everything but speed is measured with the first number.
     chosen = list(dict.fromkeys(threads or [cores()]))
     return Options(chosen, None if memory is None else _bytes(memory), device.value)
 

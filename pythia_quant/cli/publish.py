@@ -35,10 +35,12 @@ def publish(
     artifact: Annotated[Path | None, typer.Argument(help="Folder that convert has left.", show_default=False)] = None,
     repo_id: Annotated[
         str,
-        typer.Option("--repo-id", metavar="OWNER/NAME", help="May hold {model}, {revision} and {variant}."),
+        typer.Option(
+            "--repo-id", metavar="OWNER/NAME", help="Repository; {model}, {revision}, {variant} are filled in."
+        ),
     ] = "",
     revision: Annotated[
-        str, typer.Option("--revision", help="Branch; made when it is not there. May hold the same.")
+        str, typer.Option("--revision", help="Branch, which is made if it is missing; the same words are filled in.")
     ] = "main",
     everything: Annotated[
         Path | None, typer.Option("--all", metavar="DIR", help="Publish every artifact below this folder.")
@@ -51,11 +53,12 @@ def publish(
         typer.Option(
             "--base-model",
             metavar="OWNER/NAME[@REVISION]",
-            help="What a source folder holds: the repository's hashes are compared. Or 'none'.",
+            help="Repository that the source folder is a copy of, which hashes prove; or 'none'.",
         ),
     ] = None,
     results: Annotated[
-        Path | None, typer.Option("--results", metavar="FILE", help="Instead of the latest beside the artifact.")
+        Path | None,
+        typer.Option("--results", metavar="FILE", help="Result file. [default: the latest beside the artifact]"),
     ] = None,
     despite_gate: Annotated[
         str,
@@ -64,8 +67,8 @@ def publish(
 ) -> None:
     """Put an artifact, its measurement and a card made from it on the Hugging Face hub, in one commit.
 
-    Refused: an artifact that does not verify, has no result for exactly these bytes, or missed a gate. What is there
-    already is not sent again.
+    An artifact is refused if it does not verify, has no result for exactly these bytes, or missed a gate. Files that
+    the repository has already are not sent again.
     """
     from pythia_quant.publishing.publication import Target, prepare_publication
 
@@ -116,22 +119,22 @@ def _plans(folders: list[Path], prepare: Callable[[Path], Publication], *, priva
 
 
 def _upload(plans: list[Plan], *, private: bool) -> None:
-    """Publish what is planned, and print where each artifact is now."""
+    """Carry out the plans, and print where each artifact is now."""
     from pythia_quant.core.progress import Steps
     from pythia_quant.publishing.plan import make_plan
     from pythia_quant.publishing.upload import publish as upload
 
-    changed: set[str] = set()
+    changed_repositories: set[str] = set()
     with Steps(len(plans), progress_console) as steps:
         for plan in plans:
             with steps.step(f"publishing {plan.where}") as progress:
                 repository = plan.publication.target.repo_id
-                # A new branch begins as main is by now.
-                fresh = make_plan(plan.publication, private=private) if repository in changed else plan
-                done = upload(fresh, progress)
-                changed.add(repository)
-            what = f"{done.uploaded} files, read back and compared" if done.uploaded else "was there already"
-            out_console.print(f"[bold]{escape(plan.where)}[/]: {what}: {escape(done.url)}", soft_wrap=True)
+                # A new branch begins as a copy of main, which an earlier upload may have changed.
+                changed = repository in changed_repositories
+                published = upload(make_plan(plan.publication, private=private) if changed else plan, progress)
+                changed_repositories.add(repository)
+            what = f"{published.uploaded} files, read back and compared" if published.uploaded else "was there already"
+            out_console.print(f"[bold]{escape(plan.where)}[/]: {what}: {escape(published.url)}", soft_wrap=True)
 
 
 def _folders(artifact: Path | None, everything: Path | None) -> list[Path]:
@@ -140,14 +143,14 @@ def _folders(artifact: Path | None, everything: Path | None) -> list[Path]:
     if artifact is not None:
         return [artifact]
     assert everything is not None  # noqa: S101 - one of the two is given
-    found = sorted(
+    folders = sorted(
         path.parent
         for path in everything.rglob(MANIFEST)
         if not any(part.startswith(".") for part in path.relative_to(everything).parts)
     )
-    if not found:
+    if not folders:
         raise HubError("there is no artifact below it", where=str(everything), hint="convert leaves them")
-    return found
+    return folders
 
 
 def show_plan(plan: Plan, console: Console) -> None:

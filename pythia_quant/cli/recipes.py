@@ -35,7 +35,7 @@ def list_recipes() -> None:
 
 @recipes.command("show", epilog=example("pythia-quant recipes show pythia-160m > mine.yaml"))
 def show_recipe(name: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a file.")]) -> None:
-    """Print a recipe, to read or to start one's own from."""
+    """Print a recipe, to read it or to begin a new one with it."""
     content = load_recipe(name).path.read_text(encoding="utf-8")
     if out_console.is_terminal:
         out_console.print(Syntax(content, "yaml", background_color="default"))

@@ -45,7 +45,7 @@ commands = typer.Typer()
 T = TypeVar("T")
 
 GATE_FAILED, GATE_UNDECIDED = 3, 4
-"""Exit codes of a measurement that was made, and of which a gate failed or is undecided."""
+"""Exit codes of a finished measurement in which a gate failed, or one is undecided."""
 
 
 @commands.command(
@@ -96,10 +96,10 @@ def run(
         lambada=passages(lambada, no_lambada),
         context=context,
     )
-    exit_by_gates(*_in_turn(_at_revisions(chosen, revision), run_one))
+    exit_by_gates(*call_in_turn(at_revisions(chosen, revision), run_one))
 
 
-def _at_revisions(recipe: Recipe, revision: str | None) -> list[Recipe]:
+def at_revisions(recipe: Recipe, revision: str | None) -> list[Recipe]:
     """Return the recipe at every revision that the command line names."""
     if revision is None or not names_several(revision):
         return [override(recipe, revision=revision)]
@@ -107,23 +107,23 @@ def _at_revisions(recipe: Recipe, revision: str | None) -> list[Recipe]:
     return [override(recipe, revision=one) for one in parse_revisions(revision, member.steps if member else None)]
 
 
-def _in_turn(recipes: list[Recipe], do: Callable[[Recipe], T]) -> list[T]:
-    """Do something with the recipe at each revision; a refusal ends it, and names the revision if there are several."""
-    done: list[T] = []
+def call_in_turn(recipes: list[Recipe], do: Callable[[Recipe], T]) -> list[T]:
+    """Call a function with the recipe at each revision; if there are several, an error says which are finished."""
+    results: list[T] = []
     for recipe in recipes:
         try:
-            done.append(do(recipe))
+            results.append(do(recipe))
         except PythiaQuantError as error:
             if len(recipes) == 1:
                 raise
-            names = [one.settings.source.revision for one in recipes[: len(done) + 1]]
-            kept = f"kept, done before it: {', '.join(names[:-1])}" if done else ""
+            names = [one.settings.source.revision for one in recipes[: len(results) + 1]]
+            finished = f"kept, done before it: {', '.join(names[:-1])}" if results else ""
             raise type(error)(
                 error.what,
                 where=": ".join(filter(None, (names[-1], error.where))),
-                hint="\n  ".join(filter(None, (error.hint, kept))),
+                hint="\n  ".join(filter(None, (error.hint, finished))),
             ) from error
-    return done
+    return results
 
 
 def exit_by_gates(*results: Results) -> None:

@@ -42,10 +42,10 @@ def source(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the weights of a model on the hub by their hashes, and what is wrong with its revisions.
+    """Show the hashes of a model's weights on the hub, and what is wrong with its revisions.
 
-    With --steps: steps that are not there or have no weights, and steps with the weights of another one. Hashes are
-    those the hub records; large files are not downloaded.
+    --steps finds steps that are missing or have no weights, and steps with the weights of another one. The hashes are
+    those that the hub records; large files are not downloaded.
     """
     from pythia_quant.core.hub_client import check_name
     from pythia_quant.core.progress import Steps
@@ -81,7 +81,7 @@ def show_main(repo_id: str, main: Revision, console: Console) -> None:
 
 
 def show_steps(listing: Listing, findings: list[Finding], console: Console) -> None:
-    """Print the weights of every revision, and what was found."""
+    """Print the weights of every revision, and the findings."""
     from pythia_quant.model.revision_faults import described
 
     table = Table(box=None, pad_edge=False)

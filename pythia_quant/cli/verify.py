@@ -27,22 +27,22 @@ def verify(
     artifacts: Artifacts,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="ID|FOLDER", help="The source, to compare with; unless it is at hand."),
+        typer.Option("--model", metavar="ID|FOLDER", help="The source to compare with, if it is not on this machine."),
     ] = None,
 ) -> None:
     """Check artifacts: the manifest, the hash of every file, that they load, and that they compute what they hold.
 
-    Where the source is at hand, or named, their weights are compared with its own.
+    If the source is on this machine, or named, the artifact's weights are compared with the source's.
     """
     folders, lines, compared = local_folders(artifacts), [], True
     try:
         with Steps(len(folders), progress_console) as steps:
             for name, folder in zip(artifacts, folders, strict=True):
                 with steps.step(f"verifying {name}") as progress:
-                    found, of_source = _verify(folder, model, progress)
-                lines += [f"{name}: {found}", *([of_source] if of_source else [])]
-                compared = compared and bool(of_source)
-    finally:  # what was found before one that is refused
+                    integrity, origin = _verify(folder, model, progress)
+                lines += [f"{name}: {integrity}", *([origin] if origin else [])]
+                compared = compared and bool(origin)
+    finally:  # also prints what is known of the artifacts before one that is refused
         for line in lines:
             out_console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
     if not compared:
@@ -54,7 +54,7 @@ def verify(
 
 
 def _verify(folder: Path, model: str | None, progress: Progress) -> tuple[str, str]:
-    """Return what was found of an artifact by itself, and beside its source; the latter is empty without one."""
+    """Verify an artifact; return a sentence on its integrity, and one on its origin, empty without a source."""
     from pythia_quant.artifacts.artifact import open_artifact, verify_files
     from pythia_quant.artifacts.check import check_again
     from pythia_quant.artifacts.origin import compare_with, find_local_source, open_named_source
@@ -66,11 +66,11 @@ def _verify(folder: Path, model: str | None, progress: Progress) -> tuple[str, s
     verify_files(artifact)
     progress.step("running it", 0, 1)
     record = check_again(artifact)
-    found = (
+    integrity = (
         f"{len(artifact.manifest.files)} files as in the manifest; {record.runtime} runs them, KL from the weights in "
         f"fp32 {record.kl_as_run:.1e} nat"
     )
     if source is None:
-        return found, ""
+        return integrity, ""
     closeness = compare_with(artifact, source, progress)
-    return found, f"  tokenizer and weights are those of {model or artifact.manifest.source.model}: {closeness}"
+    return integrity, f"  tokenizer and weights are those of {model or artifact.manifest.source.model}: {closeness}"

@@ -3,7 +3,7 @@
 The operator takes all queries, then all keys, then all values; a checkpoint has the query, key and value of each head
 in turn. For rotation, the operator pairs channel i of a head with channel i + n, and n must be a multiple of 8. In
 Pythia n is 4 for heads of 32 channels and 10 for heads of 80. Queries and keys may have their channels in any order if
-both have the same, so channels that do not rotate fill each half of the pairs up to n, and are rotated by an angle of 0.
+both have the same, so channels that do not rotate fill each half of the pairs up to n; their angle is 0.
 
 A head must have a multiple of 16 channels, and room for all pairs. Other heads, such as a head of 8, or one of 88 that
 rotates as a whole, are widened by zeros when the model runs. Zeros add nothing to the product of query and key, and the
