@@ -1,9 +1,10 @@
 """GPT-NeoX as an ONNX graph of ONNX Runtime's fused operators (com.microsoft).
 
-One layer: LayerNormalization, one product for query, key, value and the MLP's first half, GroupQueryAttention with
-rotary embedding, Gelu, one product for the attention's output and the MLP's second half; :mod:`products` says when they
-are one. With a sequential residual: the same for attention, then for the MLP. Names of inputs, outputs and dimensions
-are those that onnxruntime-genai, transformers.js and optimum expect.
+A layer consists of LayerNormalization, one product for query, key, value and the MLP's first half, GroupQueryAttention
+with rotary embedding, Gelu, and one product for the attention's output and the MLP's second half.
+:mod:`pythia_quant.formats.onnx.nodes` says when products are merged like this. With a sequential residual, attention
+and then the MLP have such nodes of their own. Inputs, outputs and dimensions have the names that onnxruntime-genai,
+transformers.js and optimum expect.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def build(architecture: Architecture, settings: OnnxSettings, weights: Sequence[
 
 
 class _Graph(Nodes):
-    """The model's parts; each method adds one and returns the name of its result."""
+    """The parts of the model. Each method adds one part, and returns the name of its result."""
 
     def __init__(self, architecture: Architecture, settings: OnnxSettings, stored: Sequence[str]) -> None:
         super().__init__(stored)
@@ -71,7 +72,7 @@ class _Graph(Nodes):
         self.constant(names.LOGITS_TO_KEEP, np.array(0))
 
     def embed(self) -> str:
-        """Look the tokens up."""
+        """Add the lookup of the tokens' embeddings."""
         choice, name = self._settings.of_embeddings(), nodes.EMBEDDINGS
         if choice.weights == "fp32":
             return self.add("Gather", [f"{name}.weight", names.IDS], names.EMBEDDED)
@@ -85,10 +86,10 @@ class _Graph(Nodes):
         return self.add("DequantizeLinear", [codes, scales], names.EMBEDDED, axis=-1, block_size=size)
 
     def lengths(self) -> None:
-        """Add what all layers share: how many tokens there are with this run's, in each row and in the longest.
+        """Add the lengths that all layers share: of each row, and of the longest row, including this run's tokens.
 
-        The attention operator takes a row's tokens to be its first, so rows may be padded on the right only. On the
-        left, an index is out of range, and the run fails in the node with that name.
+        The attention operator expects a row's tokens at its beginning, so rows may be padded only on the right. If a
+        row is padded on the left, an index is out of range, and the run fails in a node whose name says so.
         """
         counts = self.add("ReduceSum", [names.MASK, self._last_axis()], "token_counts", keepdims=0)
         one, place = self.constant("one", np.array([1])), self.constant("first_place", np.array(0))

@@ -115,9 +115,9 @@ class OnnxRuntime:
     """A loaded model; see :class:`pythia_quant.runtimes.protocol.Runtime`.
 
     Args:
-        session: of a model that this program wrote.
-        architecture: its shape.
-        description: library, kernels and dtypes.
+        session: the session of a model that this program wrote.
+        architecture: the model's shape.
+        description: the library, kernels and dtypes, for people.
     """
 
     def __init__(self, session: ort.InferenceSession, architecture: Architecture, description: str) -> None:
@@ -126,7 +126,7 @@ class OnnxRuntime:
         self._sequence: _Sequence | None = None
 
     def logits(self, ids: Tensor) -> Tensor:
-        """Return logits for all positions, computed one row after the other in pieces as when generating."""
+        """Return the logits of all positions. Each row is computed by itself, in pieces as when text is generated."""
         rows, tokens = ids.shape
         result = torch.empty(rows, tokens, self._shape.vocabulary)
         for row in range(rows):
@@ -163,7 +163,7 @@ class OnnxRuntime:
 
 
 class _Sequence:
-    """One sequence's keys and values, which every run reads and extends in place: past and present are one buffer."""
+    """The keys and values of one sequence. Each run extends them in place, because past and present are one buffer."""
 
     def __init__(self, session: ort.InferenceSession, shape: Architecture, capacity: int) -> None:
         if capacity > shape.context:
@@ -186,7 +186,7 @@ class _Sequence:
         """Append tokens, int64 [tokens], and fill `logits`, fp32 [kept, vocabulary], for the last `kept` of them.
 
         Raises:
-            BenchmarkError: they do not fit; the attention operator would write over what stands there.
+            BenchmarkError: the tokens exceed the capacity, beyond which the attention operator would overwrite memory.
         """
         total = self._length + len(ids)
         check_capacity(total, self._capacity)
@@ -202,7 +202,7 @@ class _Sequence:
 
 
 def describe(settings: OnnxSettings) -> str:
-    """Return library, kernels and dtypes, as printed beside every number."""
+    """Return the library, kernels and dtypes, which tables show beside every number."""
     return f"onnxruntime {ort.__version__} CPU, {_kinds(settings)}"
 
 
@@ -227,8 +227,8 @@ class OnnxLayers:
     """An ONNX artifact in pieces; see :class:`pythia_quant.runtimes.protocol.Layered`.
 
     Args:
-        folder: an artifact.
-        threads: for the kernels.
+        folder: the artifact.
+        threads: the threads of the kernels.
 
     Raises:
         ArtifactError: files are missing, truncated, not finite, or ONNX Runtime refuses a layer.
