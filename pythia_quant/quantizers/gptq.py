@@ -210,9 +210,9 @@ def _column_by_column(
 
 
 def _blocks(bounds: list[tuple[int, int]], block_size: int) -> list[tuple[int, int]]:
-    """Cut the inputs into blocks. A group that begins in a block also ends in it, if it is no longer than a block.
+    """Cut the inputs into blocks. A group that begins in a block ends in it; a group longer than a block begins one.
 
-    Its grid is then fitted to weights that have all updates by earlier inputs.
+    So the weights that a grid is fitted to have all updates by earlier inputs.
     """
     starts = [0]
     for start, stop in bounds:
