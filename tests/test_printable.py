@@ -17,9 +17,10 @@ from pythia_quant.core.text import Redacting, printable, printable_json, short
 from pythia_quant.report.figures import PLOTS
 from pythia_quant.report.files import ResultFile
 from pythia_quant.report.page import Illustrations, render_page
-from pythia_quant.report.style import LIGHT, Look, render_figure, row_styles
+from pythia_quant.report.style import render_figure
 from pythia_quant.report.tables import render_table
 from pythia_quant.report.terminal import results_table
+from pythia_quant.report.theme import LIGHT, Look, row_styles
 
 HIDDEN = "\x00\x07\x08\x0b\x0d\x1b\x7f\x85\x9b\u200e\u200f\u2028\u202e\u2066\ufeff\ufffe"
 SIGNS = [*HIDDEN, "a", "=", "-", "|", "$", "<b>", "[red]", "[/x]", " ", "\u00e9"]

@@ -20,7 +20,7 @@ from pythia_quant.model.generation_config import read_model
 from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer
 from pythia_quant.recipe.variants import parse_variant
 from pythia_quant.records.manifest import CheckRecord
-from pythia_quant.runtimes.protocol import Runtime, generate, logits
+from pythia_quant.runtimes.protocol import Layered, Runtime, generate, logits
 
 PROBE_TOKENS = 64
 """The most tokens of a window that the check runs."""
@@ -102,13 +102,9 @@ def check_artifact(
         )
     del reader
     size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-    whole: Runtime | None = None
-    if entry.in_layers and size > whole_model_bytes:
-        layers = entry.open_layers(Path(folder), threads)
-        description, as_run = layers.description, logits(layers, ids)
-    else:
-        whole = entry.open_runtime(Path(folder), threads)
-        description, as_run = whole.description, whole.logits(ids)
+    in_layers = entry.in_layers and size > whole_model_bytes
+    whole = None if in_layers else entry.open_runtime(Path(folder), threads)
+    description, as_run = _run(whole or entry.open_layers(Path(folder), threads), ids)
     run_error = _relative_rms(as_run, expected)
     if not run_error <= MAX_RUN_ERROR:
         raise ArtifactError(
@@ -123,6 +119,11 @@ def check_artifact(
         kl_as_run=mean_kl(expected, as_run),
         generated=generate(whole, ids[0, : ids.shape[1] // 2], GENERATED, ends=()) if whole else [],
     ).model_dump()
+
+
+def _run(model: Runtime | Layered, ids: Tensor) -> tuple[str, Tensor]:
+    """Return how a model is run, and its logits, fp32 [windows, tokens, vocabulary]."""
+    return model.description, logits(model, ids) if isinstance(model, Layered) else model.logits(ids)
 
 
 def mean_kl(reference: Tensor, other: Tensor) -> float:

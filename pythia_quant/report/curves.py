@@ -19,15 +19,8 @@ from pythia_quant.report.labels import (
     names_width,
     shorten_name,
 )
-from pythia_quant.report.style import (
-    Look,
-    new_figure,
-    plot_settings,
-    set_fixed_ticks,
-    set_log_scale,
-    set_margins,
-    style_axes,
-)
+from pythia_quant.report.style import new_figure, plot_settings, set_fixed_ticks, set_log_scale, set_margins, style_axes
+from pythia_quant.report.theme import Look
 
 _Curve = list[tuple[float, tuple[float, float, float]]]
 """For each place on the horizontal axis: the 10th percentile, the median and the 90th percentile."""

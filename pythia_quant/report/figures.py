@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from pythia_quant.records.results import Results
 from pythia_quant.report import curves, plots
-from pythia_quant.report.style import Look
+from pythia_quant.report.theme import Look
 
 _BARS = "Bars are 95 % intervals from windows"
 _DECODE_BARS = "across, from the 10th to the 90th percentile of tokens"

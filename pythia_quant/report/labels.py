@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from pythia_quant.core.text import printable
-from pythia_quant.report.style import Look, Theme
+from pythia_quant.report.theme import Look, Theme
 
 LONGEST_NAME = 24
 """Characters of a name in a plot."""

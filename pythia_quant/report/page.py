@@ -19,7 +19,7 @@ from pythia_quant.records.results import GateOutcome, Results, Row
 from pythia_quant.report.facts import facts, latency_line, machine_line, remarks, source_line, text_line
 from pythia_quant.report.files import ResultFile
 from pythia_quant.report.numbers import format_value, missing_characters
-from pythia_quant.report.style import DARK, LIGHT, MARKERS, Style, Theme, slots
+from pythia_quant.report.theme import DARK, LIGHT, MARKERS, Style, Theme, slots
 
 MARKER = "pythia-quant report"
 """The generator that the page names: a report may replace a folder with such a page."""

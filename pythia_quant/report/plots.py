@@ -17,17 +17,15 @@ from pythia_quant.records.results import Results, Row
 from pythia_quant.report.files import letter
 from pythia_quant.report.labels import MOST_NAMES, Line, Name, draw_legend, legend_height, name_points, shorten_name
 from pythia_quant.report.style import (
-    LIGHT,
     WIDTH,
-    Look,
     new_figure,
     plot_settings,
-    row_styles,
     set_fixed_ticks,
     set_log_scale,
     set_margins,
     style_axes,
 )
+from pythia_quant.report.theme import LIGHT, Look, row_styles
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.files import recover, scratch_folder
 from pythia_quant.report.files import ResultFile, read_files
-from pythia_quant.report.style import DARK, LIGHT, Look, row_styles
 from pythia_quant.report.tables import SUFFIXES, TableFormat, render_table
+from pythia_quant.report.theme import DARK, LIGHT, Look, row_styles
 
 try:
     from matplotlib.figure import Figure

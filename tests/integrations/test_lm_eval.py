@@ -129,6 +129,8 @@ def test_lambada_is_what_lm_eval_measures(rows: Path, theirs: Any, ours: Any) ->
 
 
 def test_an_artifact_runs_by_name(rows: Path, artifact: Path) -> None:
+    import pythia_quant.integrations.lm_eval  # noqa: F401  # which tells lm_eval the name
+
     metrics, answers = evaluate(rows, model="pythia-quant", model_args=f"artifact={artifact},threads=2")
     measured = measure_lambada(open_runtime(artifact, 2), byte_tokenizer(), read_passages(rows), TINY)
     assert answers == list(zip(measured.log_likelihood, measured.greedy, strict=True))
