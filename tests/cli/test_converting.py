@@ -19,6 +19,7 @@ from program import refuse, succeed
 from safetensors.torch import load_file, save_file
 from shared import linked
 from tiny import TINY
+from waiting import names_below
 
 from pythia_quant.artifacts.artifact import open_artifact, verify_files
 
@@ -129,7 +130,7 @@ def test_an_interrupted_conversion_says_so_and_leaves_nothing(recipe_file: Path)
     out = recipe_file.parent / "out"
     command = conversion_of_fp32(recipe_file, out)
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while child.poll() is None and not list(out.rglob(".onnx-fp32.partial-*")):
+    while child.poll() is None and not any(name.startswith(".onnx-fp32.partial-") for name in names_below(out)):
         time.sleep(0.01)
     child.send_signal(signal.SIGINT)
     printed, complaint = child.communicate()

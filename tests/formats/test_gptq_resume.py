@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from gptq_models import CALIBRATION, PROBE, source
 from heard import Heard
+from waiting import names_below
 
 from pythia_quant.artifacts.artifact import hash_files
 from pythia_quant.artifacts.convert import convert
@@ -75,7 +76,7 @@ def test_a_killed_process_is_gone_on_from(inputs: Inputs, recipe_file: Path, tmp
     out = tmp_path / "out"
     command = [sys.executable, "-m", "pythia_quant", "convert", str(recipe_file), "--only", VARIANT, "--out", str(out)]
     child = subprocess.Popen(command, env=os.environ | {"HF_HUB_OFFLINE": "1"})
-    while not list(out.rglob("layer-0.json")):
+    while "layer-0.json" not in names_below(out):
         assert child.poll() is None, "it ended before it could be killed"
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
