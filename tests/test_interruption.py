@@ -15,7 +15,7 @@ PROGRAM = """
     exec(library, names)
     print("ready", flush=True)
     try:
-        exec(compile({ours!r}, sys.modules["pythia_quant.core.interrupt"].__file__, "exec"), names)
+        exec(compile({ours!r}, sys.modules["pythia_quant"].__path__[0] + "/quantizers/gptq.py", "exec"), names)
     except KeyboardInterrupt:
         print("interrupted after", names["done"])
 """

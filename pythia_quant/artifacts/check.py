@@ -1,4 +1,4 @@
-"""The check that ends a conversion: read the artifact back in a fresh process and compare it with what was intended."""
+"""Read an artifact back in a fresh process, run it, and compare both with what was intended."""
 
 from __future__ import annotations
 

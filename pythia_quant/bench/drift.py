@@ -1,4 +1,4 @@
-"""Logits against the reference's, token by token: the arithmetic of drift, a few positions at a time."""
+"""The arithmetic of drift: logits beside the reference's, token by token, a few positions at a time, and summed up."""
 
 from __future__ import annotations
 

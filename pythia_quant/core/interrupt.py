@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-_OURS = str(Path(__file__).parent)
+_PACKAGE = str(Path(__file__).parent.parent)
 _END_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Sent by Ctrl-C; by SLURM and Docker to stop a program; by a terminal that is closed."""
 interrupted = threading.Event()
@@ -35,7 +35,7 @@ def interrupt_own_code() -> None:
             _received.append(signal.Signals(number))
         interrupted.set()
         tries += 1
-        if tries > _MOST_TRIES or (frame is not None and frame.f_code.co_filename.startswith(_OURS)):
+        if tries > _MOST_TRIES or (frame is not None and frame.f_code.co_filename.startswith(_PACKAGE)):
             # Only a second Ctrl-C may end the cleaning up: programs may send the other signals several times.
             for other in _END_SIGNALS:
                 if other != signal.SIGINT:

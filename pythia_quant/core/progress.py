@@ -1,4 +1,4 @@
-"""How long work says how far it is, and what else a user should know of it."""
+"""One protocol by which long work reports how far it is, and how the command line shows it."""
 
 from __future__ import annotations
 

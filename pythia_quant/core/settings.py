@@ -52,7 +52,7 @@ class Misfit(NamedTuple):
 
 
 class VariantSettings(Settings, ABC):
-    """The settings of one variant. Each format's folder has a subclass, whose literal field ``format`` names it.
+    """The settings of one variant. ``recipe/`` has a subclass for each format, whose literal field ``format`` names it.
 
     Attributes:
         calibrates: whether its quantizer uses calibration text, and corrects biases.

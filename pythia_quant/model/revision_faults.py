@@ -1,4 +1,4 @@
-"""Which revisions hold the same bytes, from the hashes of their files alone."""
+"""What is wrong with published steps: gaps, missing weights, and revisions that hold the bytes of another."""
 
 from __future__ import annotations
 

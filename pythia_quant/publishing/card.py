@@ -1,4 +1,4 @@
-"""What to cite: the models, and the method of each format."""
+"""The model card: what an artifact is, what it cost, how to run it, and what to cite."""
 
 from __future__ import annotations
 

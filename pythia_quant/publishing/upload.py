@@ -1,4 +1,4 @@
-"""The files of an upload, which tell how much of them has been read."""
+"""Publish a plan: upload its files in one commit, report how far the upload is, and read the commit back."""
 
 from __future__ import annotations
 

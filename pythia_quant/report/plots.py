@@ -1,4 +1,4 @@
-"""The Pareto front: of choices with two costs, those that no other choice beats in both."""
+"""Scatter plots of drift against size and decode time, with the Pareto front: the rows that no other beats in both."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ WIDTH = 100
 
 _HEADINGS = (
     "", "ppl drift\nas run, %", "weights\nonly, %", "KL\nmnat", "top-1\n%", "bits/\nweight", "disk\nMB",
-    "prefill\ntok/s", "decode\nms/tok", "×fp16\ndecode", "memory\nMB", "gates",
+    "prefill\ntok/s", "decode\nms/tok", "×fp16\ndecode", "peak\nMB", "gates",
 )  # fmt: skip
 
 
@@ -43,7 +43,9 @@ def results_table(results: Results) -> RenderableType:
         f"{bits_per_byte(results, results.reference_nll).value:.3f} bits a byte, on "
         f"{results.protocol.windows} windows of {results.protocol.context}"
     )
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    table = Table(
+        title=escape(title), title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), pad_edge=False
+    )
     for index, heading in enumerate(_HEADINGS):
         # A long variant name is folded; a number never is.
         table.add_column(heading, justify="right" if index else "left", no_wrap=index > 0, overflow="fold")
@@ -143,7 +145,7 @@ def _legend(results: Results) -> list[str]:
         lines.append(f"Unquantized, {fastest.name} decodes fastest: gates on speed compare with it.")
         kind = "95 % interval" if len(speed.processes) > 1 else "range from the 10th to the 90th percentile"
         lines.append(f"×fp16: ± is the wider side of its {kind}.")
-        lines.append("Memory: peak of a fresh process above what it held before the model was loaded.")
+        lines.append("Peak: memory of a fresh process at most, above what it held before the model was loaded.")
     lines += [f"{row.name}: {speed.disturbed}." for row in results.rows for speed in row.speeds if speed.disturbed]
     lines += [f"{row.name}: {note}." for row in results.rows for note in row.notes]
     lines += [note for note in (outdated(results), *results.notes) if note]

@@ -1,4 +1,4 @@
-"""Cut a stored model into parts that run one after the other, so that a model larger than memory can be run."""
+"""Run an ONNX artifact in onnxruntime: whole, or cut into parts one after the other where it is larger than memory."""
 
 from __future__ import annotations
 
