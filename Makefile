@@ -91,4 +91,4 @@ test-oldest: .venv/ready
 # Reported only; the goal is 92 %.
 .PHONY: coverage
 coverage: .venv/ready
-	$(BIN)/pytest --cov --cov-report=term
+	$(PYTEST) -m 'not slow' --cov --cov-report=term

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,17 +58,3 @@ def converted(shared: Shared) -> Path:
             convert(inputs, name, folder / "out")
 
     return shared("converted", make)
-
-
-@pytest.fixture
-def tiny_artifacts(converted: Path, tmp_path: Path) -> Iterator[Path]:
-    """Return a folder with the tiny recipe's artifacts, by hard links: replace files, do not write into them."""
-    originals = converted / "out" / "tiny" / "local"
-    before = _states(originals)
-    yield linked(originals, tmp_path / "artifacts")
-    assert _states(originals) == before, "the test wrote into a file of all tests: replace it, or copy it first"
-
-
-def _states(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Return the size of each file, and when it was last written to."""
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}

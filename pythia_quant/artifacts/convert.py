@@ -32,7 +32,7 @@ from pythia_quant.formats.table import format_of
 from pythia_quant.model.generation_config import GENERATION_CONFIG, settings_to_write
 from pythia_quant.model.source import Source, companions
 from pythia_quant.model.tokenizer import TOKENIZER, copy_without_limits
-from pythia_quant.records.manifest import CheckRecord, Manifest, SourceRecord
+from pythia_quant.records.manifest import CheckRecord, Manifest
 
 
 @dataclass(frozen=True)
@@ -226,13 +226,7 @@ def _manifest(plan: _Plan, notes: dict[str, object], checked: CheckRecord, folde
         recipe_name=recipe.name,
         recipe_id=recipe.id,
         recipe=recipe.canonical(),
-        source=SourceRecord(
-            model=source.model,
-            revision=source.revision,
-            commit=source.commit,
-            sha256=source.sha256,
-            parameters=source.architecture.parameters,
-        ),
+        source=plan.inputs.source_record,
         calibration=calibration_record(plan.inputs, plan.settings),
         versions=machine.library_versions(),
         cpu=machine.cpu(),

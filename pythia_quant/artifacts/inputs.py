@@ -11,7 +11,7 @@ from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.model.source import Source, open_source
 from pythia_quant.recipe.overrides import fit_context
 from pythia_quant.recipe.recipe import Recipe
-from pythia_quant.records.manifest import CalibrationRecord, TextRecord
+from pythia_quant.records.manifest import CalibrationRecord, SourceRecord, TextRecord
 from pythia_quant.texts.load import load_text
 from pythia_quant.texts.windows import Text, Tokens, calibration_windows, encode, spread_windows
 
@@ -37,6 +37,18 @@ class Inputs:
     evaluation_text: TextRecord
     calibration: Tokens
     calibration_record: CalibrationRecord | None
+
+    @property
+    def source_record(self) -> SourceRecord:
+        """What a manifest and a result file record of the source."""
+        source = self.source
+        return SourceRecord(
+            model=source.model,
+            revision=source.revision,
+            commit=source.commit,
+            sha256=source.sha256,
+            parameters=source.architecture.parameters,
+        )
 
     def fewer_windows(self) -> str:
         """Say that the text has fewer windows than the recipe asks for; empty where it has enough."""

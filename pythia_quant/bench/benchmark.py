@@ -36,7 +36,7 @@ from pythia_quant.core.progress import Steps
 from pythia_quant.core.text import short
 from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records import sizes
-from pythia_quant.records.manifest import Record, SourceRecord
+from pythia_quant.records.manifest import Record
 from pythia_quant.records.protocols import LambadaProtocol, LatencyProtocol, Protocol
 from pythia_quant.records.results import Lambada, Results, Row, Speed
 from pythia_quant.texts.lambada import Passages
@@ -288,13 +288,7 @@ def _results(inputs: Inputs, expected: Reference, rows: list[Row], options: Opti
     return Results(
         tool=machine.tool_version(),
         created=datetime.now(UTC),
-        source=SourceRecord(
-            model=source.model,
-            revision=source.revision,
-            commit=source.commit,
-            sha256=source.sha256,
-            parameters=source.architecture.parameters,
-        ),
+        source=inputs.source_record,
         text=inputs.evaluation_text,
         protocol=Protocol(
             context=inputs.evaluation.shape[1],

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pythia_quant.cli.gates import exit_by_gates
 from pythia_quant.cli.options import (
     Artifacts,
     AsJson,
@@ -23,7 +24,6 @@ from pythia_quant.cli.options import (
     measuring_options,
     passages,
 )
-from pythia_quant.cli.run import exit_by_gates
 from pythia_quant.core.console import example, out_console, progress_console
 from pythia_quant.core.text import printable_json
 from pythia_quant.recipe.recipe import load_recipe

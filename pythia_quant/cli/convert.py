@@ -18,7 +18,7 @@ from pythia_quant.cli.options import (
     Revision,
     TextFile,
 )
-from pythia_quant.cli.run import at_revisions, call_in_turn
+from pythia_quant.cli.revisions import at_revisions, call_in_turn
 from pythia_quant.core.console import example, out_console, progress_console
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import typer
 
+from pythia_quant.cli.gates import exit_by_gates
 from pythia_quant.cli.options import (
     CalibrationFile,
     Context,
@@ -27,11 +27,8 @@ from pythia_quant.cli.options import (
     measuring_options,
     passages,
 )
+from pythia_quant.cli.revisions import at_revisions, call_in_turn
 from pythia_quant.core.console import example, out_console, progress_console
-from pythia_quant.core.errors import PythiaQuantError
-from pythia_quant.model import suite
-from pythia_quant.model.source_name import repository_of
-from pythia_quant.model.suite import names_several, parse_revisions
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe
 
@@ -41,11 +38,6 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
-
-T = TypeVar("T")
-
-GATE_FAILED, GATE_UNDECIDED = 3, 4
-"""Exit codes of a finished measurement in which a gate failed, or one is undecided."""
 
 
 @commands.command(
@@ -97,39 +89,3 @@ def run(
         context=context,
     )
     exit_by_gates(*call_in_turn(at_revisions(chosen, revision), run_one))
-
-
-def at_revisions(recipe: Recipe, revision: str | None) -> list[Recipe]:
-    """Return the recipe at every revision that the command line names."""
-    if revision is None or not names_several(revision):
-        return [override(recipe, revision=revision)]
-    member = suite.find(repository_of(recipe.settings.source.model))
-    return [override(recipe, revision=one) for one in parse_revisions(revision, member.steps if member else None)]
-
-
-def call_in_turn(recipes: list[Recipe], do: Callable[[Recipe], T]) -> list[T]:
-    """Call a function with the recipe at each revision; if there are several, an error says which are finished."""
-    results: list[T] = []
-    for recipe in recipes:
-        try:
-            results.append(do(recipe))
-        except PythiaQuantError as error:
-            if len(recipes) == 1:
-                raise
-            names = [one.settings.source.revision for one in recipes[: len(results) + 1]]
-            finished = f"kept, done before it: {', '.join(names[:-1])}" if results else ""
-            raise type(error)(
-                error.what,
-                where=": ".join(filter(None, (names[-1], error.where))),
-                hint="\n  ".join(filter(None, (error.hint, finished))),
-            ) from error
-    return results
-
-
-def exit_by_gates(*results: Results) -> None:
-    """End with the exit code of the worst gate of all results; return when all passed."""
-    outcomes = {gate.outcome for one in results for gate in one.gates}
-    if "failed" in outcomes:
-        raise typer.Exit(GATE_FAILED)
-    if "undecided" in outcomes:
-        raise typer.Exit(GATE_UNDECIDED)

@@ -7,7 +7,7 @@ import typer
 from measured import results, row
 
 from pythia_quant.bench.gates import describe_gate, evaluate_gates
-from pythia_quant.cli.run import exit_by_gates
+from pythia_quant.cli.gates import exit_by_gates
 from pythia_quant.recipe.measurement import GateSettings
 from pythia_quant.records.results import Drift, GateOutcome, Row, Samples
 
