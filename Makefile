@@ -75,7 +75,7 @@ test-wheel: .venv/ready
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> $$(echo $(WHEEL)/lib/python*/site-packages)/packages.pth
 	$(WHEEL)/bin/python -m pip install --quiet --no-deps --ignore-installed $(WHEEL)/pythia_quant-*.whl
-	$(WHEEL)/bin/python -c 'import pythia_quant; assert "$(WHEEL)" in pythia_quant.__file__, pythia_quant.__file__'
+	$(WHEEL)/bin/python -P -c 'import pythia_quant; assert "$(WHEEL)" in pythia_quant.__file__, pythia_quant.__file__'
 	$(WHEEL)/bin/python -P -m pytest $(QUICK_TESTS)
 
 # The lowest versions that pyproject.toml promises. torch's is a CUDA build on Linux: this downloads 3 GB.
