@@ -24,7 +24,7 @@ from pythia_quant.cli.options import (
     measuring_options,
     passages,
 )
-from pythia_quant.core.console import example, out_console, progress_console
+from pythia_quant.core.console import example, out_console, output_width, progress_console
 from pythia_quant.core.text import printable_json
 from pythia_quant.recipe.recipe import load_recipe
 
@@ -85,6 +85,6 @@ def bench(
     if as_json:
         print(printable_json(outcome.results.model_dump_json(indent=1)))
     else:
-        print_results(outcome.results, out_console)
+        print_results(outcome.results, out_console, width=output_width())
         out_console.print(f"\nWritten to {outcome.path}", markup=False, soft_wrap=True)
     exit_by_gates(outcome.results)

@@ -28,7 +28,7 @@ from pythia_quant.cli.options import (
     passages,
 )
 from pythia_quant.cli.revisions import at_revisions, call_in_turn
-from pythia_quant.core.console import example, out_console, progress_console
+from pythia_quant.core.console import example, out_console, output_width, progress_console
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe
 
@@ -74,7 +74,8 @@ def run(
 
     def run_one(chosen: Recipe) -> Results:
         outcome = run_recipe(chosen, out, only or [], overwrite, progress_console, options)
-        print_results(outcome.results, out_console)
+        # What is the same for every revision is said below the first table only.
+        print_results(outcome.results, out_console, width=output_width(), explain=chosen is recipes[0])
         out_console.print(
             f"\nArtifacts and {outcome.path.name} are in {outcome.path.parent}", markup=False, soft_wrap=True
         )
@@ -88,4 +89,5 @@ def run(
         lambada=passages(lambada, no_lambada),
         context=context,
     )
-    exit_by_gates(*call_in_turn(at_revisions(chosen, revision), run_one))
+    recipes = at_revisions(chosen, revision)
+    exit_by_gates(*call_in_turn(recipes, run_one))

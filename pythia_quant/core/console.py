@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -27,9 +28,18 @@ class PrintableConsole(Console):
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-# Tables take up to 100 columns: on a narrower terminal a wrapped line is better than a number cut short.
+# Lists take up to 100 columns: on a narrower terminal a wrapped line is better than a name cut short. The table of
+# results is arranged for the terminal's own width.
 out_console = PrintableConsole(width=max(100, Console().width))
 progress_console = PrintableConsole(stderr=True)
+
+
+_PIPE_WIDTH = 100
+
+
+def output_width() -> int:
+    """Return the columns of standard output: the terminal's, or those that COLUMNS names; in a pipe without it, 100."""
+    return shutil.get_terminal_size(fallback=(_PIPE_WIDTH, 24)).columns
 
 
 def example(*commands: str) -> str:
