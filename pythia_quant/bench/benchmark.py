@@ -21,6 +21,7 @@ from pythia_quant.artifacts.artifact import Artifact, verify_files
 from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.bench import conditions, quality
 from pythia_quant.bench.conditions import machine_record
+from pythia_quant.bench.durations import REFERENCE, measurement_steps
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.bench.lambada import measure_row
 from pythia_quant.bench.reference import Reference, reference
@@ -137,8 +138,11 @@ def benchmark(
         if artifact.manifest.source.sha256 != inputs.source.sha256:
             raise BenchmarkError("was made from other weights than these", where=str(artifact.folder))
     planned = _plan_rows(inputs, artifacts, options)
+    rows_of = {row.subject.name: row.subject.settings for row in planned}
+    whole, examples = [row.subject.name for row in planned if row.whole], passages.examples if passages else None
+    steps.expect(measurement_steps(inputs, rows_of, whole, examples, options.threads))
     with work_folder(path, _fingerprint(inputs, planned, passages, options), resume_after=(PythiaQuantError,)) as work:
-        with steps.step("reference in fp32") as progress:
+        with steps.step(REFERENCE) as progress:
             expected = reference(
                 inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), progress
             )

@@ -33,6 +33,8 @@ REPEATS = 2
 PATIENCE = 20.0
 """Seconds to wait for a quiet machine before the first measurement."""
 PATIENCE_TO_REPEAT = 5.0
+WAITING = "waiting until nothing else runs"
+"""The name of the step before the first measurement."""
 BANDWIDTH_RANGE = 0.15
 """Of the speeds at which memory was read, largest less smallest over largest: beyond, the machine changed."""
 DISAGREEMENT = 0.10
@@ -103,11 +105,9 @@ def measure_speeds(
     prompt = list(islice(cycle(text), max(*protocol.prompts, *protocol.contexts)))
     weights = [weight_bytes(subject) for subject in subjects]
     processes: dict[tuple[int, int], list[SpeedProcess]] = {}
-    with steps.step("waiting until nothing else runs"):
+    with steps.step(WAITING):
         quiet(PATIENCE)
-    rounds = [(f"round {number + 1} of {protocol.rounds}", threads[0]) for number in range(protocol.rounds)]
-    rounds += [(f"{count} threads", count) for count in threads[1:]]
-    for number, (what, count) in enumerate(rounds):
+    for number, (what, count) in enumerate(rounds_of(protocol.rounds, threads)):
         for row in _rotated(len(subjects), number):
             subject = subjects[row]
             once = partial(measure, subject, prompt, protocol, count, weights[row])
@@ -126,6 +126,12 @@ def measure_speeds(
         ]
         for row, subject in enumerate(subjects)
     ]
+
+
+def rounds_of(rounds: int, threads: Sequence[int]) -> list[tuple[str, int]]:
+    """Return the name of each round and its number of threads; the rounds themselves have the first number."""
+    named = [(f"round {number + 1} of {rounds}", threads[0]) for number in range(rounds)]
+    return named + [(f"{count} threads", count) for count in threads[1:]]
 
 
 def _least_disturbed(

@@ -17,12 +17,15 @@ from pythia_quant.cli.options import (
     LambadaFile,
     Memory,
     NoLambada,
+    Quiet,
     TextFile,
     Threads,
+    Verbose,
     is_from_a_hub,
     local_folders,
     measuring_options,
     passages,
+    show_progress,
 )
 from pythia_quant.core.console import example, out_console, output_width, progress_console
 from pythia_quant.core.text import printable_json
@@ -68,11 +71,14 @@ def bench(
         ),
     ] = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Measure artifacts against their source. results.json is written beside them; an earlier one is kept.
 
     Exits with 3 when a gate failed, with 4 when one is undecided.
     """
+    show_progress(quiet=quiet, verbose=verbose)
     from pythia_quant.cli.jobs import Changes
     from pythia_quant.cli.jobs import bench as bench_artifacts
     from pythia_quant.report.terminal import print_results

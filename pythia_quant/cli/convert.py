@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import typer
@@ -14,9 +15,12 @@ from pythia_quant.cli.options import (
     Only,
     Out,
     Overwrite,
+    Quiet,
     RecipeArgument,
     Revision,
     TextFile,
+    Verbose,
+    show_progress,
 )
 from pythia_quant.cli.revisions import at_revisions, call_in_turn
 from pythia_quant.core.console import example, out_console, progress_console
@@ -39,15 +43,22 @@ def convert(
     calibration: CalibrationFile = None,
     context: Context = None,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Convert the variants of RECIPE and measure nothing. Artifacts go to DIR/<source>/<revision>/<variant>."""
+    show_progress(quiet=quiet, verbose=verbose)
     from pythia_quant.cli.jobs import convert_all
 
     def convert_one(chosen: Recipe) -> None:
+        began = datetime.now(UTC)
         for artifact in convert_all(chosen, out, only or [], overwrite, progress_console):
             manifest = artifact.manifest
             size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
-            out_console.print(f"[bold]{manifest.variant}[/]: {size}, in {escape(str(artifact.folder))}", soft_wrap=True)
+            there = " is there already" if manifest.created < began else ""
+            out_console.print(
+                f"[bold]{manifest.variant}[/]{there}: {size}, in {escape(str(artifact.folder))}", soft_wrap=True
+            )
 
     chosen = override(load_recipe(recipe), model=model, text=text, calibration=calibration, context=context)
     call_in_turn(at_revisions(chosen, revision), convert_one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -12,10 +13,13 @@ from pythia_quant.artifacts.artifact import Artifact, open_artifact
 from pythia_quant.artifacts.convert import artifact_folder, check_space, convert, costs
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.bench.benchmark import Options, benchmark, step_count
+from pythia_quant.bench.durations import conversion_name, conversion_steps, measurement_steps
+from pythia_quant.bench.subject import SOURCE_DTYPES
 from pythia_quant.core.errors import ArtifactError, without_links
 from pythia_quant.core.machine import memory_available
 from pythia_quant.core.progress import Notices, Steps
 from pythia_quant.core.settings import VariantSettings
+from pythia_quant.core.time_left import ExpectedStep
 from pythia_quant.formats.table import format_of
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO
@@ -69,6 +73,7 @@ def convert_all(recipe: Recipe, out: Path, only: list[str], overwrite: bool, con
     names = list(recipe.variants(only))
     with Steps(1 + len(names), console) as steps:
         inputs = _inputs(recipe, names, out, steps, console)
+        steps.expect(_conversions(inputs, names, out, overwrite))
         return _convert_each(inputs, names, out, overwrite, steps)
 
 
@@ -85,6 +90,10 @@ def run(
     with Steps(1 + len(names) + step_count(recipe, len(names), options), console) as steps:
         passages = _passages(recipe, steps)
         inputs = _inputs(recipe, names, out, steps, console)
+        rows = dict.fromkeys(SOURCE_DTYPES.values()) | recipe.variants(names)
+        examples = passages.examples if passages else None
+        measuring = measurement_steps(inputs, rows, list(rows), examples, options.threads)
+        steps.expect([*_conversions(inputs, names, out, overwrite), *measuring])
         artifacts = _convert_each(inputs, names, out, overwrite, steps)
         path = artifacts[0].folder.parent / RESULTS
         results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
@@ -248,6 +257,11 @@ def _passages(recipe: Recipe, steps: Steps) -> Passages | None:
         return load_passages(settings, progress)
 
 
+def _conversions(inputs: Inputs, names: list[str], out: Path, overwrite: bool) -> list[ExpectedStep]:
+    there = {name for name in names if not overwrite and artifact_folder(out, inputs.source, name).exists()}
+    return conversion_steps(inputs, inputs.recipe.variants(names), there)
+
+
 def _convert_each(inputs: Inputs, names: list[str], out: Path, overwrite: bool, steps: Steps) -> list[Artifact]:
     """Convert variants. Those that take another one's integers are last, so that it is not replaced after them."""
     variants = inputs.recipe.variants(names)
@@ -257,5 +271,10 @@ def _convert_each(inputs: Inputs, names: list[str], out: Path, overwrite: bool, 
 
 
 def _convert(inputs: Inputs, name: str, out: Path, overwrite: bool, steps: Steps) -> Artifact:
-    with steps.step(f"converting {name}") as progress:
-        return convert(inputs, name, out, overwrite=overwrite, progress=progress)
+    began = datetime.now(UTC)
+    is_there = not overwrite and artifact_folder(out, inputs.source, name).exists()
+    with steps.step(conversion_name(name, is_there=is_there)) as step:
+        artifact = convert(inputs, name, out, overwrite=overwrite, progress=step)
+        how = "is there already" if artifact.manifest.created < began else "converted"
+        step.conclude(f"{name} {how}", f"{artifact.manifest.bits_per_weight:.2f} bits")
+    return artifact

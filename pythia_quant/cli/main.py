@@ -26,6 +26,7 @@ from pythia_quant.cli import (
     suite,
     verify,
 )
+from pythia_quant.cli.options import show_progress
 from pythia_quant.core import machine
 from pythia_quant.core.console import finish_output, prepare_output, print_error, print_message
 from pythia_quant.core.errors import ArgumentError, PythiaQuantError, refusal
@@ -66,6 +67,7 @@ def for_every_command(
     ] = False,
 ) -> None:
     """Apply the options of all commands."""
+    show_progress(quiet=False, verbose=False)
     if debug:
         log_everything()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pythia_quant.core.console import progress_console
-from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.core.errors import ArgumentError, BenchmarkError
 from pythia_quant.core.foreign_files import snapshot_of
 from pythia_quant.model.source_name import SCHEME
 
@@ -73,7 +73,20 @@ Memory = Annotated[
     ),
 ]
 Device = Annotated[DeviceName, typer.Option("--device", help="Where all but ONNX runs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result, and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what is done inside each step, too.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def show_progress(*, quiet: bool, verbose: bool) -> None:
+    """Decide how much commands tell of their progress, on standard error.
+
+    Raises:
+        ArgumentError: both less and more were asked for.
+    """
+    if quiet and verbose:
+        raise ArgumentError("contradict each other", where="--quiet and --verbose", hint="give one of them")
+    progress_console.quiet, progress_console.verbose = quiet, verbose
 
 
 def local_folders(artifacts: list[str]) -> list[Path]:

@@ -20,12 +20,15 @@ from pythia_quant.cli.options import (
     Only,
     Out,
     Overwrite,
+    Quiet,
     RecipeArgument,
     Revision,
     TextFile,
     Threads,
+    Verbose,
     measuring_options,
     passages,
+    show_progress,
 )
 from pythia_quant.cli.revisions import at_revisions, call_in_turn
 from pythia_quant.core.console import example, out_console, output_width, progress_console
@@ -62,11 +65,14 @@ def run(
     threads: Threads = None,
     memory: Memory = None,
     device: Device = DeviceName.CPU,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Convert every variant of RECIPE, measure each against the fp16 baseline, and print one table.
 
     Exits with 3 when a gate failed, with 4 when one is undecided. Of several revisions each has its table, in turn.
     """
+    show_progress(quiet=quiet, verbose=verbose)
     from pythia_quant.cli.jobs import run as run_recipe
     from pythia_quant.report.terminal import print_results
 

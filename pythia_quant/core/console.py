@@ -18,7 +18,13 @@ from pythia_quant.core.text import printable
 
 
 class PrintableConsole(Console):
-    """A console that shows control characters in names and messages as escapes."""
+    """A console that shows control characters in names and messages as escapes.
+
+    Attributes:
+        verbose: whether work tells it what is done inside each step; `quiet`, of rich, shows nothing.
+    """
+
+    verbose = False
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
 # results is arranged for the terminal's own width.
 out_console = PrintableConsole(width=max(100, Console().width))
 progress_console = PrintableConsole(stderr=True)
+_error_console = PrintableConsole(stderr=True)
 
 
 _PIPE_WIDTH = 100
@@ -50,14 +57,14 @@ def example(*commands: str) -> str:
 def print_error(error: PythiaQuantError) -> None:
     """Print an error on standard error."""
     with suppress(OSError):
-        progress_console.print("[bold red]error:[/] ", end="")
+        _error_console.print("[bold red]error:[/] ", end="")
     print_message(str(error))
 
 
 def print_message(text: str) -> None:
     """Print text as it is on standard error; do nothing when that is closed."""
     with suppress(OSError):
-        progress_console.print(text, markup=False, highlight=False, soft_wrap=True)
+        _error_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class _StandardOutput(io.FileIO):

@@ -37,7 +37,7 @@ def format_value(metric: Metric, row: Row, value: Value | None) -> FormattedValu
 def format_plus_minus(metric: Metric, row: Row, value: Value | None) -> FormattedValue:
     """Return a value as :func:`format_value` does, but its interval always as ``±`` its wider side.
 
-    A ratio is rounded to two figures of that side, which is often as large as the ratio.
+    A ratio is rounded to two figures of that side, which is often larger than the ratio.
     """
     shown = format_value(metric, row, value)
     if not shown.interval or value is None:
@@ -46,7 +46,8 @@ def format_plus_minus(metric: Metric, row: Row, value: Value | None) -> Formatte
     decimals = _decimals(metric, value.value)
     if metric.key.startswith("speedup"):
         decimals = 2 if wider < 0.995 else 1 if wider < 9.95 else 0
-        return FormattedValue(f"{value.value:,.{decimals}f}", f"±{wider:,.{decimals}f}")
+        of_value = decimals or int(abs(value.value) < 9.95)
+        return FormattedValue(f"{value.value:,.{of_value}f}", f"±{wider:,.{decimals}f}")
     return FormattedValue(shown.text, f"±{wider:,.{decimals}f}")
 
 
