@@ -46,7 +46,7 @@ def format_plus_minus(metric: Metric, row: Row, value: Value | None) -> Formatte
     decimals = _decimals(metric, value.value)
     if metric.key.startswith("speedup"):
         decimals = 2 if wider < 0.995 else 1 if wider < 9.95 else 0
-        of_value = decimals or int(abs(value.value) < 9.95)
+        of_value = decimals or int(abs(value.value) < 0.5)
         return FormattedValue(f"{value.value:,.{of_value}f}", f"±{wider:,.{decimals}f}")
     return FormattedValue(shown.text, f"±{wider:,.{decimals}f}")
 
