@@ -18,19 +18,19 @@ from pythia_quant.recipe.measurement import DECODED
 REFERENCE = "reference in fp32"
 """The name of the step that computes the reference."""
 
-_FRESH_PROCESS = 5.0
-"""Seconds until a process has imported torch and a runtime."""
-_OPERATIONS = 40e9
-"""Products and sums a second in fp32 matrix products."""
-_LOGITS = 1.0e8
-"""Logits a second that are computed from states and compared with the reference's."""
+_START, _START_ONNX = 8.5, 3.5
+"""Seconds until a fresh process has imported a runtime: one of torch, and onnxruntime."""
+_OPERATIONS, _NARROW, _WIDE = 60e9, 256, 640
+"""Products and sums a second in fp32, of a narrow model; of a wider one more in proportion, up to a wide one."""
+_LOGITS = 5e7
+"""Logits a second that are computed from states, or compared with the reference's."""
 _READ = 5e9
 """Bytes a second that decoding reads of the weights."""
-_SLOWER = {"torch-fp16": 4.0, "torch-bf16": 4.0, "torch-fp32": 1.0, "bnb": 4.0, "gptq": 1.5, "onnx": 0.7}
+_SLOWER = {"torch-fp16": 5.0, "torch-bf16": 2.0, "torch-fp32": 1.0, "bnb": 2.5, "gptq": 1.5, "onnx": 1.0}
 """How much longer than in fp32 a runtime multiplies matrices, by the row of the source or the format."""
 _PASSAGE = 90
 """Tokens of a passage of LAMBADA."""
-_SOLVING_PASSES, _SOLVING_SECONDS = 8, 2e-3
+_SOLVING_PASSES, _SOLVING_SECONDS = 3, 2e-3
 """The passes of GPTQ over the calibration text, and its seconds for a column of weights beside them."""
 
 
@@ -42,7 +42,7 @@ def conversion_steps(
     steps = []
     for name, settings in variants.items():
         kind = "solve" if settings.calibrates else "convert"
-        seconds = 1.5 * _FRESH_PROCESS + 8 * shape.parameters / 1e8
+        seconds = _start(settings) + 8 * shape.parameters / 1e8
         if settings.calibrates:
             seconds += _SOLVING_PASSES * _pass(shape, inputs.calibration.size, inputs.calibration.shape[1])
             seconds += 6 * shape.width * shape.layers * _SOLVING_SECONDS * max(1.0, shape.width / 1024) ** 2
@@ -92,7 +92,7 @@ def measurement_steps(
         lengths = latency_protocol(latency, shape.context)
         for what, count in rounds_of(lengths.rounds, threads):
             for name in (name for name in rows if name in whole):
-                seconds = _speed(shape, slower[name], lengths.prompts, lengths.contexts)
+                seconds = _start(rows[name]) + _speed(shape, slower[name], lengths.prompts, lengths.contexts)
                 steps.append(ExpectedStep(f"speed of {name}, {what}", seconds, "speed", f"{name}, {count}"))
     return steps
 
@@ -100,14 +100,17 @@ def measurement_steps(
 def _pass(shape: Architecture, tokens: int, context: int) -> float:
     """Return the seconds of a pass in fp32 over so many tokens, without the head."""
     attention = 4 * context * shape.width * shape.layers
-    return tokens * (2 * shape.non_embedding_parameters + attention) / _OPERATIONS
+    operations = _OPERATIONS * min(max(shape.width, _NARROW), _WIDE) / _NARROW
+    return tokens * (2 * shape.non_embedding_parameters + attention) / operations
+
+
+def _start(settings: VariantSettings | None) -> float:
+    return _START_ONNX if settings and settings.format == "onnx" else _START
 
 
 def _speed(shape: Architecture, slower: float, prompts: list[int], contexts: list[int]) -> float:
-    """Return the seconds of a process that measures speed: what is brief is repeated more often than what is long."""
+    """Return the seconds of measuring speed in one process: what is brief is repeated more often than what is long."""
     prefills = (slower * _pass(shape, tokens, tokens) for tokens in prompts)
     token = 2 * shape.parameters / _READ + 3e-4 * shape.layers
     decodes = (DECODED * token for _ in contexts)
-    return _FRESH_PROCESS + sum(max(0.6, min(12 * one, 12.0 + 2 * one)) for one in prefills) + sum(
-        max(0.6, one) for one in decodes
-    )  # fmt: skip
+    return sum(max(0.6, min(12 * one, 12.0 + 2 * one)) for one in prefills) + sum(max(0.6, one) for one in decodes)
