@@ -18,7 +18,7 @@ WITH_AN_EXTRA = {
     "pythia_quant.formats.onnx": "onnx",
     "pythia_quant.formats.onnx.runtime": "onnx",
     "pythia_quant.report": "matplotlib",
-    "pythia_quant.integrations.lm_eval": "lm-eval",
+    "pythia_quant.integrations.lm_eval": "lm_eval",
 }
 """Modules that may need an extra, by their name or how it begins, and that extra or its package."""
 IMPORT = """

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pythia_quant.cli.arguments import check_out, parse_out
 from pythia_quant.cli.gates import exit_by_gates
 from pythia_quant.cli.options import (
     Artifacts,
@@ -67,6 +68,7 @@ def bench(
         typer.Option(
             "--out",
             metavar="DIR",
+            parser=parse_out,
             help="Folder for results.json. [default: the artifacts'; of those from a hub, the current one]",
         ),
     ] = None,
@@ -79,12 +81,15 @@ def bench(
     Exits with 3 when a gate failed, with 4 when one is undecided.
     """
     show_progress(quiet=quiet, verbose=verbose)
+    if out is not None:
+        check_out(out)
+    other, task = load_recipe(recipe) if recipe else None, passages(lambada, no_lambada)
+    options = measuring_options(threads, memory, device)
     from pythia_quant.cli.jobs import Changes
     from pythia_quant.cli.jobs import bench as bench_artifacts
     from pythia_quant.report.terminal import print_results
 
-    changes = Changes(load_recipe(recipe) if recipe else None, model, text, passages(lambada, no_lambada), context)
-    options = measuring_options(threads, memory, device)
+    changes = Changes(other, model, text, task, context)
     if out is None and any(map(is_from_a_hub, artifacts)):
         out = Path()
     outcome = bench_artifacts(local_folders(artifacts), progress_console, changes, options, out)

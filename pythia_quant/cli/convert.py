@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 from rich.markup import escape
 
+from pythia_quant.cli.arguments import check_out, check_packages
 from pythia_quant.cli.options import (
     CalibrationFile,
     Context,
@@ -48,6 +49,10 @@ def convert(
 ) -> None:
     """Convert the variants of RECIPE and measure nothing. Artifacts go to DIR/<source>/<revision>/<variant>."""
     show_progress(quiet=quiet, verbose=verbose)
+    check_out(out)
+    chosen = override(load_recipe(recipe), model=model, text=text, calibration=calibration, context=context)
+    recipes = at_revisions(chosen, revision)
+    check_packages(chosen, only or [])
     from pythia_quant.cli.jobs import convert_all
 
     def convert_one(chosen: Recipe) -> None:
@@ -60,5 +65,4 @@ def convert(
                 f"[bold]{manifest.variant}[/]{there}: {size}, in {escape(str(artifact.folder))}", soft_wrap=True
             )
 
-    chosen = override(load_recipe(recipe), model=model, text=text, calibration=calibration, context=context)
-    call_in_turn(at_revisions(chosen, revision), convert_one)
+    call_in_turn(recipes, convert_one)

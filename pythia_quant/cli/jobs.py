@@ -15,6 +15,7 @@ from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.bench.benchmark import Options, benchmark, step_count
 from pythia_quant.bench.durations import conversion_name, conversion_steps, measurement_steps
 from pythia_quant.bench.subject import SOURCE_DTYPES
+from pythia_quant.cli.arguments import missing_of_variants, refuse_missing
 from pythia_quant.core.errors import ArtifactError, without_links
 from pythia_quant.core.machine import memory_available
 from pythia_quant.core.progress import Notices, Steps
@@ -146,6 +147,7 @@ def _open_artifacts(folders: list[Path], *, together: bool) -> list[Artifact]:
     if together:
         _check_beside(artifacts)
     _check_names(artifacts)
+    refuse_missing(missing_of_variants({one.manifest.variant: one.settings for one in artifacts}))
     return artifacts
 
 

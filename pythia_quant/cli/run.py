@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pythia_quant.cli.arguments import check_out, check_packages
 from pythia_quant.cli.gates import exit_by_gates
 from pythia_quant.cli.options import (
     CalibrationFile,
@@ -73,10 +74,20 @@ def run(
     Exits with 3 when a gate failed, with 4 when one is undecided. Of several revisions each has its table, in turn.
     """
     show_progress(quiet=quiet, verbose=verbose)
+    check_out(out)
+    chosen = override(
+        load_recipe(recipe),
+        model=model,
+        text=text,
+        calibration=calibration,
+        lambada=passages(lambada, no_lambada),
+        context=context,
+    )
+    recipes = at_revisions(chosen, revision)
+    check_packages(chosen, only or [])
+    options = measuring_options(threads, memory, device)
     from pythia_quant.cli.jobs import run as run_recipe
     from pythia_quant.report.terminal import print_results
-
-    options = measuring_options(threads, memory, device)
 
     def run_one(chosen: Recipe) -> Results:
         outcome = run_recipe(chosen, out, only or [], overwrite, progress_console, options)
@@ -87,13 +98,4 @@ def run(
         )
         return outcome.results
 
-    chosen = override(
-        load_recipe(recipe),
-        model=model,
-        text=text,
-        calibration=calibration,
-        lambada=passages(lambada, no_lambada),
-        context=context,
-    )
-    recipes = at_revisions(chosen, revision)
     exit_by_gates(*call_in_turn(recipes, run_one))
