@@ -169,6 +169,14 @@ def test_within_the_last_step_time_goes_down(clock: Clock) -> None:
             assert steps._left() == pytest.approx(10)
 
 
+def test_the_time_left_is_that_of_all_jobs_of_a_command(clock: Clock) -> None:
+    with Steps(2, Console(file=StringIO()), later=2) as steps:
+        steps.expect(expected(a1=10, a2=10))
+        with steps.step("a1"):
+            clock.now += 10
+        assert steps._left() == pytest.approx(10 + 2 * 20)
+
+
 def test_every_step_of_a_run_was_expected(whole_run: Path) -> None:
     lines = (whole_run / "progress.txt").read_text().splitlines()
     assert [line.partition("]")[0].replace(" ", "") for line in lines] == [

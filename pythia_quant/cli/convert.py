@@ -55,9 +55,9 @@ def convert(
     check_packages(chosen, only or [])
     from pythia_quant.cli.jobs import convert_all
 
-    def convert_one(chosen: Recipe) -> None:
+    def convert_one(chosen: Recipe, later: int) -> None:
         began = datetime.now(UTC)
-        for artifact in convert_all(chosen, out, only or [], overwrite, progress_console):
+        for artifact in convert_all(chosen, out, only or [], overwrite, progress_console, later):
             manifest = artifact.manifest
             size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
             there = " is there already" if manifest.created < began else ""

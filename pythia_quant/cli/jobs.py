@@ -65,30 +65,42 @@ class Changes:
     context: int | None = None
 
 
-def convert_all(recipe: Recipe, out: Path, only: list[str], overwrite: bool, console: Console) -> list[Artifact]:
+def convert_all(
+    recipe: Recipe, out: Path, only: list[str], overwrite: bool, console: Console, later: int = 0
+) -> list[Artifact]:
     """Convert the recipe's variants, or those in `only`, after all checks that are possible before a conversion.
+
+    `later` conversions of this kind follow in the same command, see :class:`~pythia_quant.core.progress.Steps`.
 
     Raises:
         PythiaQuantError: a conversion failed and left nothing; the artifacts of variants before it stay.
     """
     names = list(recipe.variants(only))
-    with Steps(1 + len(names), console) as steps:
+    with Steps(1 + len(names), console, later) as steps:
         inputs = _inputs(recipe, names, out, steps, console)
         steps.expect(_conversions(inputs, names, out, overwrite))
         return _convert_each(inputs, names, out, overwrite, steps)
 
 
 def run(
-    recipe: Recipe, out: Path, only: list[str], overwrite: bool, console: Console, options: Options | None = None
+    recipe: Recipe,
+    out: Path,
+    only: list[str],
+    overwrite: bool,
+    console: Console,
+    options: Options | None = None,
+    later: int = 0,
 ) -> Outcome:
     """Convert the recipe's variants, measure each against the fp16 baseline, and write the result file.
+
+    `later` runs follow in the same command, see :class:`~pythia_quant.core.progress.Steps`.
 
     Raises:
         PythiaQuantError: see :func:`convert_all`; no result file is written.
     """
     names, options = list(recipe.variants(only)), options or Options()
     recipe = without_fetched_passages(recipe, names, Notices(console))
-    with Steps(1 + len(names) + step_count(recipe, len(names), options), console) as steps:
+    with Steps(1 + len(names) + step_count(recipe, len(names), options), console, later) as steps:
         passages = _passages(recipe, steps)
         inputs = _inputs(recipe, names, out, steps, console)
         rows = dict.fromkeys(SOURCE_DTYPES.values()) | recipe.variants(names)

@@ -89,8 +89,8 @@ def run(
     from pythia_quant.cli.jobs import run as run_recipe
     from pythia_quant.report.terminal import print_results
 
-    def run_one(chosen: Recipe) -> Results:
-        outcome = run_recipe(chosen, out, only or [], overwrite, progress_console, options)
+    def run_one(chosen: Recipe, later: int) -> Results:
+        outcome = run_recipe(chosen, out, only or [], overwrite, progress_console, options, later)
         # What is the same for every revision is said below the first table only.
         print_results(outcome.results, out_console, width=output_width(), explain=chosen is recipes[0])
         out_console.print(

@@ -76,12 +76,13 @@ class Steps:
     Args:
         total: how many steps there will be.
         console: where to show them.
+        later: how many jobs like this one the command does afterwards, which the time left counts, too.
     """
 
-    def __init__(self, total: int, console: Console) -> None:
+    def __init__(self, total: int, console: Console, later: int = 0) -> None:
         self._total, self._done, self._console = total, 0, console
         self._verbose = isinstance(console, PrintableConsole) and console.verbose
-        self._time_left = TimeLeft()
+        self._time_left, self._later, self._start = TimeLeft(), later, monotonic()
         self._running: Step | None = None
         self._progress = rich.progress.Progress(
             *_columns(console.width, total, self._left), console=console, transient=True, expand=True,
@@ -129,9 +130,10 @@ class Steps:
             self._say(f"{step.name}: {step.detail}{self._words_left()}", count=self._done + 1)
 
     def _left(self) -> float | None:
-        """Return the seconds that are left for all steps; None while that would be a guess."""
+        """Return the seconds that are left for the whole command; None while that would be a guess."""
         step = self._running
-        return self._time_left.left(*((step.expected, step.elapsed, step.left_of_parts) if step else (None, 0.0, None)))
+        left = self._time_left.left(*((step.expected, step.elapsed, step.left_of_parts) if step else (None, 0.0, None)))
+        return None if left is None else left + self._later * (monotonic() - self._start + left)
 
     def _words_left(self) -> str:
         left = self._left()
