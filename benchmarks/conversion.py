@@ -3,7 +3,8 @@
 ``python benchmarks/conversion.py --size 410m --rounds 3 --work /tmp/conversion``
 
 A round is one `pythia-quant convert` as users run it, and one with clocks around the functions that take the time. Its
-steps are seconds on the wall within its process; the check runs in a process of its own. Peaks are VmHWM.
+steps are seconds on the wall within its process; the check runs in a process of its own, which imports what it needs
+while the first one writes. Peaks are VmHWM.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ STEPS = {
     "writing": [("pythia_quant.formats.onnx.data_file", "ExternalWriter.add")],
     "probe": [("pythia_quant.model.forward", "Forward.layer")],
     "hashing": [("pythia_quant.core.file_hashes", "sha256")],
-    "check": [("pythia_quant.core.process", "call")],
+    "check": [("pythia_quant.core.process", "Worker.call")],
 }
 """The functions that make up a step: none calls another of these."""
 VARIANT = "onnx-int8"

@@ -52,6 +52,20 @@ def linger() -> None:
     time.sleep(1.5)
 
 
+def test_a_call_begins_after_what_was_prepared() -> None:
+    with process.Worker() as worker:
+        worker.prepare(prepare, {"content": "set"})
+        assert worker.call(prepared, {}) == "set"
+
+
+def prepare(content: str) -> None:
+    os.environ["PREPARED"] = content
+
+
+def prepared() -> str:
+    return os.environ["PREPARED"]
+
+
 @pytest.mark.parametrize(
     ("function", "kind", "message"),
     [

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
 from pythia_quant.artifacts.artifact import Artifact, open_artifact
-from pythia_quant.artifacts.convert import artifact_folder, check_space, convert, costs
+from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
-from pythia_quant.bench.benchmark import Options, benchmark, step_count
+from pythia_quant.artifacts.plan import artifact_folder, check_space, costs
 from pythia_quant.core.errors import ArtifactError, without_links
 from pythia_quant.core.machine import memory_available
 from pythia_quant.core.progress import Notices, Steps
@@ -24,6 +25,11 @@ from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records.manifest import SourceRecord
 from pythia_quant.records.results import RESULTS, Results, save_results
 from pythia_quant.texts.lambada import Passages, load_passages
+
+if TYPE_CHECKING:
+    from pythia_quant.bench.benchmark import Options
+
+# ruff: noqa: PLC0415 - an artifact that is there is found without torch, which takes seconds to import
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,8 @@ def run(
     Raises:
         PythiaQuantError: see :func:`convert_all`; no result file is written.
     """
+    from pythia_quant.bench.benchmark import Options, benchmark, step_count
+
     names, options = list(recipe.variants(only)), options or Options()
     recipe = without_fetched_passages(recipe, names, Notices(console))
     with Steps(1 + len(names) + step_count(recipe, len(names), options), console) as steps:
@@ -111,6 +119,8 @@ def bench(
     Raises:
         PythiaQuantError: an artifact was altered, or the artifacts have different sources; no result file is written.
     """
+    from pythia_quant.bench.benchmark import Options, benchmark, step_count
+
     changes, options = changes or Changes(), options or Options()
     artifacts = _open_artifacts(folders, together=out is None)
     first = artifacts[0]

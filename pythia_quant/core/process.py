@@ -50,6 +50,13 @@ class Worker:
                 if self._child.stdin:
                     self._child.stdin.close()
 
+    def prepare(self, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        """Start a function there, as :meth:`call` does, and do not wait for it: a later call begins after it.
+
+        If it raises, that process ends, and the next call begins another one or says how it ended.
+        """
+        self._send(function, arguments, answer=None)
+
     def call(self, function: Callable[..., Any], arguments: dict[str, Any], progress: Progress = SILENT) -> Any:
         """Run a function of a module there and return what it returns; a process that has died is replaced.
 
@@ -62,23 +69,28 @@ class Worker:
         Raises:
             PythiaQuantError: what the function raised, or that its process died and how.
         """
-        child = self._started()
         self._calls += 1
-        name = f"{function.__module__}:{function.__qualname__}"
         answer = self._folder / f"answer-{self._calls}.json"
-        assert child.stdin is not None  # noqa: S101 - it is a pipe
-        request = json.dumps({"function": name, "arguments": arguments, "answer": str(answer)})
-        with suppress(BrokenPipeError):  # it has died already: what it left says how
-            child.stdin.write(f"{request}\n".encode())
-            child.stdin.flush()
+        child = self._send(function, arguments, answer)
         self._wait(child, answer, progress)
         if not answer.exists():
-            raise errors.BenchmarkError(f"{name} {_cause(child.returncode, self._folder / 'messages')}")
+            raise errors.BenchmarkError(f"{_name(function)} {_cause(child.returncode, self._folder / 'messages')}")
         reply = json.loads(answer.read_bytes())
         if "result" in reply:
             return reply["result"]
         kind = getattr(errors, reply["error"])
         raise kind(reply["what"], where=reply["where"], hint=reply["hint"])
+
+    def _send(
+        self, function: Callable[..., Any], arguments: dict[str, Any], answer: Path | None
+    ) -> subprocess.Popen[bytes]:
+        child = self._started()
+        assert child.stdin is not None  # noqa: S101 - it is a pipe
+        request = {"function": _name(function), "arguments": arguments, "answer": answer and str(answer)}
+        with suppress(BrokenPipeError):  # it has died already: what it left says how
+            child.stdin.write(f"{json.dumps(request)}\n".encode())
+            child.stdin.flush()
+        return child
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
@@ -137,7 +149,12 @@ def _serve() -> None:
             reply = {"result": _named(request["function"])(**request["arguments"])}
         except errors.PythiaQuantError as error:
             reply = {"error": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
-        replace_file(Path(request["answer"]), json.dumps(reply))
+        if request["answer"]:
+            replace_file(Path(request["answer"]), json.dumps(reply))
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}:{function.__qualname__}"
 
 
 def _named(name: str) -> Callable[..., Any]:

@@ -47,10 +47,10 @@ class Blocks:
     def dequantize(self, rows: slice | Tensor = slice(None)) -> Tensor:
         """Return some rows dequantized, fp32 [rows, columns], computed as the kernels compute them."""
         codes, scales = self.codes[rows], self.scales[rows]
-        steps = codes.view(*scales.shape, -1).float()
+        steps = codes.view(*scales.shape, -1)
         if self.zeros is not None:
-            steps -= self.zeros[rows].unsqueeze(2)
-        return steps.mul_(scales.unsqueeze(2)).view(codes.shape)
+            steps = steps.float() - self.zeros[rows].unsqueeze(2)
+        return torch.mul(steps, scales.unsqueeze(2)).view(codes.shape)  # int8 becomes fp32 as it is multiplied
 
     def arranged(self, arrange: Callable[[Tensor], Tensor]) -> Blocks:
         """Return the matrix with its rows in another order; `arrange` brings the rows of a tensor into it."""
