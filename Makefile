@@ -60,8 +60,10 @@ clean:
 
 # Enough of the tests to see that what was installed is complete and works.
 QUICK_TESTS := tests/test_public_names.py tests/test_imports.py tests/test_compat.py \
-	tests/test_recipe.py tests/test_suite.py tests/test_results.py tests/hub/test_card.py tests/report \
-	tests/formats/test_bnb.py tests/formats/test_gptq_artifact.py tests/formats/test_onnx_artifact.py tests/runtimes
+	tests/recipe/test_recipe.py tests/model/test_suite.py tests/records/test_results.py tests/publishing/test_card.py \
+	tests/report tests/runtimes tests/formats/test_bnb.py tests/formats/test_gptq_artifact.py \
+	tests/formats/test_gptq_runtime.py tests/formats/test_gptq_runtime_layers.py tests/formats/test_onnx_artifact.py \
+	tests/formats/test_onnx_runtime.py tests/formats/test_onnx_runtime_layers.py tests/formats/test_onnx_kernel_check.py
 WHEEL := .venv/share/wheel
 OLDEST := .venv/share/oldest
 

@@ -15,7 +15,7 @@ from pythia_quant.report.files import read_files
 from pythia_quant.report.tables import render_table
 from pythia_quant.report.terminal import results_table
 
-VERSION_1 = Path(__file__).parent / "data" / "results-1.json"
+VERSION_1 = Path(__file__).parents[1] / "data" / "results-1.json"
 
 
 def test_a_file_of_version_1_loads_and_gives_the_values_it_gave() -> None:
