@@ -22,7 +22,7 @@ from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.bench import conditions, quality
 from pythia_quant.bench.conditions import machine_record
 from pythia_quant.bench.gates import evaluate_gates
-from pythia_quant.bench.lambada import measure_row
+from pythia_quant.bench.lambada_accuracy import measure_row
 from pythia_quant.bench.reference import Reference, reference
 from pythia_quant.bench.speed import latency_protocol, measure_speeds
 from pythia_quant.bench.speed import step_count as speed_steps

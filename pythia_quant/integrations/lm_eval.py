@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pythia_quant.artifacts.artifact import open_artifact
-from pythia_quant.bench.lambada import Example, judge, predict
+from pythia_quant.bench.lambada_accuracy import Example, judge, predict
 from pythia_quant.core import machine
 from pythia_quant.core.console import print_error
 from pythia_quant.core.errors import ArtifactError, BenchmarkError, PythiaQuantError, SourceError, nearest

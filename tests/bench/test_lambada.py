@@ -10,7 +10,7 @@ from tiny import TINY, byte_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
-from pythia_quant.bench.lambada import (
+from pythia_quant.bench.lambada_accuracy import (
     Example,
     encode_passage,
     judge,

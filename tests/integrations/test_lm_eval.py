@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 import pythia_quant
 from pythia_quant import convert, load_inputs, load_recipe
-from pythia_quant.bench.lambada import encode_passage, measure_lambada
+from pythia_quant.bench.lambada_accuracy import encode_passage, measure_lambada
 from pythia_quant.bench.metrics import last_word_accuracy, last_word_perplexity
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.formats.onnx.runtime import open_runtime

@@ -238,7 +238,7 @@ def open_named_source(artifact: Artifact, model: str) -> Original:
 
 
 def compare_with(artifact: Artifact, source: Original, progress: Progress = SILENT) -> Closeness:
-    """Compare an artifact's tokenizer and weights with a source's; see :func:`pythia_quant.artifacts.origin.compare`.
+    """Compare an artifact's tokenizer and weights with a source's; see :func:`pythia_quant.artifacts.verify.compare`.
 
     Raises:
         ArtifactError: the tokenizer or weights are not the source's, or cannot be read.
