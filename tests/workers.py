@@ -45,7 +45,7 @@ def in_process() -> Iterator[None]:
     """Run them in this process, and measure without waiting for a quiet machine, which it is not."""
     with (
         mock.patch.object(process, "Worker", WorkerHere),
-        mock.patch.dict(speed.measure_speeds.__kwdefaults__, quiet=lambda _: False),
+        mock.patch.dict(speed.measure_speeds.__kwdefaults__, wait=lambda _: False),
     ):
         yield
 

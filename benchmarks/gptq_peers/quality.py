@@ -21,7 +21,7 @@ from gptq_peers.replaced import Replaced
 from gptq_peers.unpack import UnreadableError, linear_weights
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs
-from pythia_quant.bench.quality import in_layers, measure_drifts
+from pythia_quant.bench.quality import compare_logits, run_in_layers
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.table import format_of
@@ -70,8 +70,8 @@ class Quality:
             try:
                 with tempfile.TemporaryDirectory(dir=self.work) as folder:
                     reader, told = self._quantize(row, Path(folder))
-                    weights = in_layers(Fp32Layers(reader), ids, Path(folder) / "states", name)
-                    drift = measure_drifts(reference, {name: weights})[name]
+                    weights = run_in_layers(Fp32Layers(reader), ids, Path(folder) / "states", name)
+                    drift = compare_logits(reference, {name: weights})[name]
                 record |= told | {"drift": drift.model_dump()}
             except (FailedError, UnreadableError, PythiaQuantError) as error:
                 record["failed"] = str(error)

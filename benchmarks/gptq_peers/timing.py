@@ -14,7 +14,7 @@ from peers.store import Record, Store
 
 from gptq_peers import peer
 from gptq_peers.methods import Method
-from pythia_quant.bench.conditions import Others, wait
+from pythia_quant.bench.conditions import OtherPrograms, wait_until_quiet
 from pythia_quant.recipe.recipe import Recipe
 
 OURS = Path(__file__).parents[1] / "peers" / "convert_ours.py"
@@ -63,8 +63,8 @@ class Timing:
                 found = self.store.data.setdefault("timings", {}).setdefault(name, {})
                 if "seconds" in found.get(str(number), {}):
                     continue
-                wait(self.patience)
-                others = Others()
+                wait_until_quiet(self.patience)
+                others = OtherPrograms()
                 try:
                     record = self._ours(row) if isinstance(row, str) else self._theirs(row)
                     record["others"] = others.share()

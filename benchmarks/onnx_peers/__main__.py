@@ -25,7 +25,7 @@ from sizes import SizeStore
 from subjects import HERE, Subject
 from tables import decode, print_conditions, print_ratios, print_size
 
-from pythia_quant.bench.conditions import ALLOWED, Others, read_speeds, wait
+from pythia_quant.bench.conditions import ALLOWED_SHARE, OtherPrograms, read_speeds, wait_until_quiet
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.model.config import read_config
@@ -79,8 +79,8 @@ class Run:
         stale = subject.name not in conversions and (again or subject.recipe is not None)
         if stale or not subject.folder(place).exists() or not kept.exists():
             self.say(f"{size}: converting for {subject.name}")
-            wait(self.patience)
-            others = Others()
+            wait_until_quiet(self.patience)
+            others = OtherPrograms()
             try:
                 source = subjects.source_folder(place)
                 record = subjects.convert(subject, self.pythons[subject.name], source, place, self.log)
@@ -96,24 +96,24 @@ class Run:
         """Measure a subject in one round unless that was done; what others disturbed is measured again, twice."""
         rounds = self.store.rounds(size, subject.name)
         before = rounds.get(str(number), {})
-        done = "decode_seconds" in before and not (self.retry_disturbed and before["others"] > ALLOWED)
+        done = "decode_seconds" in before and not (self.retry_disturbed and before["others"] > ALLOWED_SHARE)
         if done or "failed" in self.store.conversions(size).get(subject.name, {}):
             return
         best: Record = before if "others" in before else {}
         for _ in range(TRIES):
-            wait(self.patience)
+            wait_until_quiet(self.patience)
             try:
                 record = self._sample(subject, self.models / size)
             except (watch.FailedError, BenchmarkError) as error:
                 best = best or {"failed": f"measurement {error}"}
                 break
             best = min(best or record, record, key=lambda each: each["others"])
-            if best["others"] <= ALLOWED:
+            if best["others"] <= ALLOWED_SHARE:
                 break
         if "failed" in best:
             self.say(f"{size}, round {number}, {subject.name}: {best['failed']}")
         else:
-            disturbed = f", others took {best['others']:.0%}" if best["others"] > ALLOWED else ""
+            disturbed = f", others took {best['others']:.0%}" if best["others"] > ALLOWED_SHARE else ""
             self.say(f"{size}, round {number}, {subject.name}: {1e3 * decode(best):.2f} ms a token{disturbed}")
         rounds[str(number)] = best
         self.store.save()

@@ -32,8 +32,8 @@ from rich.table import Table
 from subjects import Subject
 from torch import Tensor
 
-from pythia_quant.bench.quality import measure_drifts
-from pythia_quant.bench.statistics import Estimate, differences, of_windows
+from pythia_quant.bench.quality import compare_logits
+from pythia_quant.bench.statistics import Estimate, differences, mean_of_windows
 from pythia_quant.core import machine
 from pythia_quant.model.source import open_source
 from pythia_quant.records.results import Drift
@@ -140,7 +140,7 @@ def _main() -> int:
                 subjects.convert(subject, python, link, place, log)
             with driver_logits(subject, python, folder, ids, given.threads, log) as logits:
                 compared = {subject.name: lambda window, logits=logits: logits(window).__getitem__}
-                drifts[subject.name] = measure_drifts(reference, compared)[subject.name].model_dump()
+                drifts[subject.name] = compare_logits(reference, compared)[subject.name].model_dump()
             store.save()
         except watch.FailedError as error:
             failed[subject.name] = str(error)
@@ -163,11 +163,12 @@ def _print(drifts: dict[str, Drift], reference: list[float], mine: list[str], co
             table.add_row(name, f"{drift.non_finite:,} logits are not finite")
             continue
         against = [
-            _thousandths(of_windows(differences(drift.kl, drifts[each].kl))) if each != name else "" for each in mine
+            _thousandths(mean_of_windows(differences(drift.kl, drifts[each].kl))) if each != name else ""
+            for each in mine
         ]
-        top1 = of_windows([100 * share for share in drift.top1])
-        perplexity = _thousandths(of_windows(differences(drift.nll, reference)))
-        kl = _thousandths(of_windows(drift.kl))
+        top1 = mean_of_windows([100 * share for share in drift.top1])
+        perplexity = _thousandths(mean_of_windows(differences(drift.nll, reference)))
+        kl = _thousandths(mean_of_windows(drift.kl))
         table.add_row(name, perplexity, kl, f"{top1.value:.2f} ± {top1.margin:.2f}", *against)
     console.print(table)
     count = len(reference)

@@ -30,8 +30,8 @@ from rich.table import Table
 
 from pythia_quant import convert, load_inputs, load_recipe
 from pythia_quant.artifacts.inputs import Inputs
-from pythia_quant.bench.quality import measure_drifts
-from pythia_quant.bench.reference import Reference, reference
+from pythia_quant.bench.quality import compare_logits
+from pythia_quant.bench.reference import Reference, open_reference
 from pythia_quant.core import machine
 from pythia_quant.core.progress import SILENT
 from pythia_quant.formats.onnx.data_file import find_model
@@ -66,7 +66,9 @@ def _write_feeds(inputs: Inputs, path: Path) -> None:
 
 def _reference(inputs: Inputs, folder: Path) -> Reference:
     folder.mkdir(exist_ok=True)
-    return reference(inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), SILENT, folder)
+    return open_reference(
+        inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), SILENT, folder
+    )
 
 
 class Comparison:
@@ -130,7 +132,7 @@ class Comparison:
 
     def _drift(self, artifact: Artifact) -> str:
         logits = torch.from_numpy(np.load(self._result(artifact)))[:, 0]
-        drift = measure_drifts(self._reference, {"": lambda window: lambda rows: logits[window, rows]})[""]
+        drift = compare_logits(self._reference, {"": lambda window: lambda rows: logits[window, rows]})[""]
         if drift.non_finite:
             return "not finite"
         return f"{1e3 * fmean(drift.kl):.3f} / {100 * fmean(drift.top1):.1f}"

@@ -86,11 +86,11 @@ def run(
     Raises:
         PythiaQuantError: see :func:`convert_all`; no result file is written.
     """
-    from pythia_quant.bench.benchmark import Options, benchmark, step_count
+    from pythia_quant.bench.benchmark import Options, benchmark, benchmark_steps
 
     names, options = list(recipe.variants(only)), options or Options()
     recipe = without_fetched_passages(recipe, names, Notices(console))
-    with Steps(1 + len(names) + step_count(recipe, len(names), options), console) as steps:
+    with Steps(1 + len(names) + benchmark_steps(recipe, len(names), options), console) as steps:
         passages = _passages(recipe, steps)
         inputs = _inputs(recipe, names, out, steps, console)
         artifacts = _convert_each(inputs, names, out, overwrite, steps)
@@ -119,7 +119,7 @@ def bench(
     Raises:
         PythiaQuantError: an artifact was altered, or the artifacts have different sources; no result file is written.
     """
-    from pythia_quant.bench.benchmark import Options, benchmark, step_count
+    from pythia_quant.bench.benchmark import Options, benchmark, benchmark_steps
 
     changes, options = changes or Changes(), options or Options()
     artifacts = _open_artifacts(folders, together=out is None)
@@ -127,7 +127,7 @@ def bench(
     recipe = _recipe_of(first, changes)
     path = (out or first.folder.parent) / RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Steps(1 + step_count(recipe, len(artifacts), options), console) as steps:
+    with Steps(1 + benchmark_steps(recipe, len(artifacts), options), console) as steps:
         passages, inputs = _passages(recipe, steps), _open(recipe, steps, convert=False)
         if changes.model is None:
             inputs = at_revision(inputs, first.manifest.source, console)

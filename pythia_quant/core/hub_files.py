@@ -205,7 +205,7 @@ class Content:
     sha256: str
 
     @classmethod
-    def of(cls, data: builtins.bytes) -> Content:
+    def from_bytes(cls, data: builtins.bytes) -> Content:
         """Return bytes as content."""
         return cls(data, len(data), hashlib.sha256(data).hexdigest())
 

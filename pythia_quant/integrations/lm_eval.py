@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pythia_quant.artifacts.artifact import open_artifact
-from pythia_quant.bench.lambada_accuracy import Example, judge, predict
+from pythia_quant.bench.lambada_accuracy import judge, predict
 from pythia_quant.core import machine
 from pythia_quant.core.console import print_error
 from pythia_quant.core.errors import ArtifactError, BenchmarkError, PythiaQuantError, SourceError, nearest
@@ -25,6 +25,7 @@ from pythia_quant.model.generation_config import read_model
 from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer, tokenize
 from pythia_quant.runtimes.protocol import Runtime
 from pythia_quant.runtimes.transformers import open_model
+from pythia_quant.texts.lambada import Example
 
 try:
     import lm_eval.models  # it adds its own models only to an empty table, and ours would make it none  # noqa: F401

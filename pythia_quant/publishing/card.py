@@ -200,7 +200,7 @@ def _baseline_and_variant_first(results: Results, variant: str) -> Results:
 def _measured(columns: Mapping[str, str], results: Results) -> dict[str, str]:
     """Return the columns that some row has a value in."""
     rows = results.rows
-    return {key: label for key, label in columns.items() if any(METRICS[key].of(row, results) for row in rows)}
+    return {key: label for key, label in columns.items() if any(METRICS[key].value_of(row, results) for row in rows)}
 
 
 def _any_speed(results: Results) -> bool:
@@ -212,7 +212,7 @@ def _said(row: Row, results: Results, labels: Mapping[str, str]) -> str:
     said = []
     for key, label in labels.items():
         metric = METRICS[key]
-        value = metric.of(row, results)
+        value = metric.value_of(row, results)
         if value is not None:
             text, interval = format_value(metric, row, value)
             between = f" ± {interval[1:]}" if interval.startswith("±") else f" ({interval})" if interval else ""

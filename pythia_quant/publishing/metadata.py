@@ -119,7 +119,7 @@ def _measured(
     key: str, kind: str, row: Row, results: Results, url: str, *, dataset: dict[str, Any], protocol: str
 ) -> Iterator[EvalResult]:
     metric = METRICS[key]
-    value = metric.of(row, results)
+    value = metric.value_of(row, results)
     if value is None or not all(map(math.isfinite, value)):
         return
     arguments = {"unit": metric.unit} if metric.unit else {}
@@ -178,7 +178,7 @@ def eval_results_yaml(results: Results, variant: str, *, dataset_id: str, task_i
         task_id: the task, by its name in that dataset's ``eval.yaml``.
         source_url: where the samples can be read.
     """
-    value = METRICS["lambada_accuracy"].of(results.row(variant), results)
+    value = METRICS["lambada_accuracy"].value_of(results.row(variant), results)
     if value is None or results.lambada is None or results.lambada.examples != EXAMPLES:
         return None
     protocol, runtime = results.lambada, plain(results.row(variant).runtime)

@@ -114,7 +114,7 @@ def prepare_publication(
     if benchmark := _eval_results(public, row.name, target):
         written[EVAL_RESULTS] = benchmark.encode()
     files = {name: Content(folder / name, file.bytes, file.sha256) for name, file in manifest.files.items()}
-    files |= {name: Content.of(data) for name, data in written.items()}
+    files |= {name: Content.from_bytes(data) for name, data in written.items()}
     return Publication(artifact, target, files, despite)
 
 

@@ -41,22 +41,22 @@ def _(settings: GptqSettings) -> dict[str, str]:
 
 @stored.register
 def _(settings: OnnxSettings) -> dict[str, str]:
-    layers = _choice(settings.of_linear(0, "attention.dense"))
+    layers = _choice(settings.linear_choice(0, "attention.dense"))
     if settings.codes:
         layers += f", the very integers of the variant {settings.codes}"
     elif settings.tensors:
         layers += ", single tensors otherwise: see the recipe"
     return {
         "layers": layers,
-        "embeddings": _choice(settings.of_embeddings()),
-        "head": _choice(settings.of_head()),
+        "embeddings": _choice(settings.embeddings_choice()),
+        "head": _choice(settings.head_choice()),
     }
 
 
 def bits(settings: VariantSettings) -> str:
     """Return the bits of a layer weight's code as a tag, such as ``4-bit``; empty where layers are not quantized."""
     if isinstance(settings, OnnxSettings):
-        choice = settings.of_linear(0, "attention.dense")
+        choice = settings.linear_choice(0, "attention.dense")
         return "" if choice.weights == "fp32" else f"{choice.bits}-bit"
     return f"{settings.bits}-bit" if isinstance(settings, GptqSettings) else "4-bit"
 

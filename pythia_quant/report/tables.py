@@ -67,7 +67,7 @@ def _records(file: ResultFile) -> Iterator[dict[str, Any]]:
     results = file.results
     for row in results.rows:
         for metric in METRICS.values():
-            value = metric.of(row, results)
+            value = metric.value_of(row, results)
             if value is None:
                 continue
             yield {
@@ -178,7 +178,7 @@ def _row_cells(row: Row, results: Results, columns: Iterable[str]) -> list[str]:
     cells = []
     for key in columns:
         metric = METRICS[key]
-        text, interval = format_value(metric, row, metric.of(row, results))
+        text, interval = format_value(metric, row, metric.value_of(row, results))
         between = "" if interval.startswith("±") else " "
         cells.append(
             f"{text}{between}{interval if interval.startswith('±') or not interval else f'({interval})'}".strip()

@@ -61,21 +61,21 @@ def print_results(results: Results, console: Console) -> None:
 
 def _cells(row: Row, results: Results) -> list[str]:
     def text_of(key: str, form: str) -> str:
-        value = METRICS[key].of(row, results)
+        value = METRICS[key].value_of(row, results)
         return "–" if value is None else format(value.value, form)
 
     disk = row.disk_bytes / 1e6
     return [
         escape(row.name),
         _drift(row, results),
-        _percent(weights.value) if (weights := METRICS["ppl_drift_weights"].of(row, results)) else "0",
-        "–" if (kl := METRICS["kl"].of(row, results)) is None else _kl(kl),
+        _percent(weights.value) if (weights := METRICS["ppl_drift_weights"].value_of(row, results)) else "0",
+        "–" if (kl := METRICS["kl"].value_of(row, results)) is None else _kl(kl),
         text_of("top1", ".2f"),
         f"{row.bits_per_weight:.2f}",
         f"{disk:.1f}" if disk < 1000 else f"{disk:,.0f}",
         text_of("prefill", ",.0f"),
         text_of("decode", ".2f"),
-        "–" if (ratio := METRICS["speedup_baseline"].of(row, results)) is None else _ratio(ratio),
+        "–" if (ratio := METRICS["speedup_baseline"].value_of(row, results)) is None else _ratio(ratio),
         text_of("memory", ",.0f"),
         _gates(row, results),
     ]
@@ -86,7 +86,7 @@ def _drift(row: Row, results: Results) -> str:
         return "not run"
     if row.as_run.non_finite:
         return "not finite"
-    value = METRICS["ppl_drift"].of(row, results)
+    value = METRICS["ppl_drift"].value_of(row, results)
     return f"{_percent(value.value)}±{value.high - value.value:.2f}" if value else "–"
 
 
@@ -127,7 +127,7 @@ def _legend(results: Results) -> list[str]:
     ]
     floor, fp16 = fp16_floor(results), results.rows[0].as_run
     if floor is not None:
-        kl = METRICS["kl"].of(results.row("torch-fp16"), results)
+        kl = METRICS["kl"].value_of(results.row("torch-fp16"), results)
         assert kl is not None  # noqa: S101 - a finite drift has one
         lines.append(f"fp16 floor: KL {_kl(kl)} mnat; at or below it a variant is no worse than fp16.")
     elif fp16 is not None:

@@ -73,7 +73,7 @@ def layers_description(kernel: str) -> str:
     return f"transformers {transformers.__version__}, torch {torch.__version__}, {kernel}, sdpa, layer by layer"
 
 
-def open_source(folder: Path, dtype: torch.dtype) -> TorchLayers:
+def open_source_layers(folder: Path, dtype: torch.dtype) -> TorchLayers:
     """Open an unquantized checkpoint to run it layer by layer.
 
     Raises:

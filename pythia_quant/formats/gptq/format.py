@@ -57,5 +57,5 @@ class GptqFormat(Format[GptqSettings]):
 
         return costs(architecture, calibration_tokens)
 
-    def held_bytes(self, settings: GptqSettings, architecture: Architecture, disk_bytes: int) -> int:
+    def memory_bytes(self, settings: GptqSettings, architecture: Architecture, disk_bytes: int) -> int:
         return 4 * architecture.parameters if settings.bits == 8 else disk_bytes  # no kernel: dequantized

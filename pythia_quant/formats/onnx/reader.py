@@ -63,7 +63,7 @@ class _Weights:
             case ["gpt_neox", "final_layer_norm", part]:
                 return self._array(f"{nodes.FINAL_NORM}.{part}")
         if name == checkpoint.EMBEDDING:
-            return self._embeddings(self._settings.of_embeddings())
+            return self._embeddings(self._settings.embeddings_choice())
         return self._weight(nodes.head(self._settings, self.architecture), slice(None), slice(None))
 
     def _embeddings(self, choice: Choice) -> Tensor:

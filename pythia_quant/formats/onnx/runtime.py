@@ -60,7 +60,7 @@ def cut(model: ModelProto, begin: str | None, end: str) -> ModelProto:
     return ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=part)
 
 
-def in_layers(model: ModelProto, layers: int) -> Sequence[ModelProto]:
+def cut_into_layers(model: ModelProto, layers: int) -> Sequence[ModelProto]:
     """Cut a model of this program into its embedding, each of its layers, and its end."""
     seams = names.seams(layers)
     return [cut(model, begin, end) for begin, end in zip([None, *seams[:-1]], seams, strict=True)]
@@ -207,7 +207,11 @@ def describe(settings: OnnxSettings) -> str:
 
 
 def _kinds(settings: OnnxSettings) -> str:
-    layers, head, embeddings = settings.of_linear(0, "attention.dense"), settings.of_head(), settings.of_embeddings()
+    layers, head, embeddings = (
+        settings.linear_choice(0, "attention.dense"),
+        settings.head_choice(),
+        settings.embeddings_choice(),
+    )
     if not settings.quantizes():
         return "fp32"
     parts = [f"layers {_multiplied(layers)}", f"head {_multiplied(head)}", f"embeddings {_stored(embeddings)}"]
@@ -241,7 +245,7 @@ class OnnxLayers:
         self._threads = threads
         self.description = f"{describe(self._stored.settings)}, layer by layer"
         self.dtype, self.width, self.stages = torch.float32, self._shape.width, self._shape.layers
-        self._pieces = in_layers(self._stored.proto, self._shape.layers)
+        self._pieces = cut_into_layers(self._stored.proto, self._shape.layers)
 
     def embedding(self) -> Stage:
         """Load the first piece."""

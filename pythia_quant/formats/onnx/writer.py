@@ -56,7 +56,7 @@ def write(job: Job[OnnxSettings]) -> Written:
     forward = Forward(shape, job.probe)
     with ExternalWriter(path) as data:
         job.progress.step("embeddings", 0, 1)
-        table = _embeddings(data, source.read(checkpoint.EMBEDDING), settings.of_embeddings())
+        table = _embeddings(data, source.read(checkpoint.EMBEDDING), settings.embeddings_choice())
         forward.hidden = _rows(table, job.probe.flatten()).view(*job.probe.shape, -1)
         del table
         for index in range(shape.layers):
