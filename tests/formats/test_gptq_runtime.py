@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.gptq.reader import read
-from pythia_quant.formats.gptq.runtime import Int4Linear, build, linear_layer, open_gptq_reference, open_runtime
+from pythia_quant.formats.gptq.runtime import Int4Linear, build_model, linear_layer, open_runtime, open_with_gptqmodel
 from pythia_quant.quantizers import grid
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.runtimes.protocol import generate
@@ -34,7 +34,7 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 
 def own_runtime(folder: Path) -> HfRuntime:
-    return HfRuntime(build(read(folder)), "int4")
+    return HfRuntime(build_model(read(folder)), "int4")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_one_linear_layer(bits: int, group_size: int, rows: int, shuffled: bool)
 
 def test_nothing_is_left_without_memory_or_unquantized(tmp_path: Path) -> None:
     convert(source(tmp_path / "source"), tmp_path / "artifact")
-    model = build(read(tmp_path / "artifact"))
+    model = build_model(read(tmp_path / "artifact"))
     held = [*model.parameters(), *model.buffers()]
     assert not any(tensor.is_meta for tensor in held)
     stored = (tmp_path / "artifact" / "model.safetensors").stat().st_size
@@ -126,7 +126,7 @@ def test_gptqmodel_is_not_given_weights_that_are_not_finite(tmp_path: Path) -> N
     tensors["gpt_neox.layers.1.attention.dense.scales"][0, 3] = torch.inf
     save_file(tensors, path)
     with pytest.raises(ArtifactError, match=r"attention\.dense\.scales holds values that are not finite"):
-        open_gptq_reference(tmp_path / "artifact")
+        open_with_gptqmodel(tmp_path / "artifact")
 
 
 @needs_gptqmodel
@@ -144,6 +144,6 @@ def test_gptqmodel_is_not_given_weights_that_are_not_finite(tmp_path: Path) -> N
 )
 def test_gptqmodel_gives_the_same_logits(tmp_path: Path, settings: dict[str, Any]) -> None:
     written = convert(source(tmp_path / "source"), tmp_path / "artifact", **settings)
-    runtime = open_gptq_reference(tmp_path / "artifact")
+    runtime = open_with_gptqmodel(tmp_path / "artifact")
     assert "gptqmodel" in runtime.description
     assert relative_error(runtime.logits(PROBE), written.logits) < KERNEL_TOLERANCE
