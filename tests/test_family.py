@@ -136,8 +136,15 @@ def test_gptq_of_a_sequential_model_is_nearer_to_it_than_rounding(tmp_path: Path
     assert errors["full"] < 0.8 * errors["none"]
 
 
-def test_bitsandbytes_artifacts_compute_what_was_meant(tmp_path: Path) -> None:
+@pytest.fixture
+def _products_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have bitsandbytes multiply in the compute dtype on every CPU: what is lost to bf16 would hide what is wrong."""
     pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False, raising=False)
+
+
+@pytest.mark.usefixtures("_products_in_fp32")
+def test_bitsandbytes_artifacts_compute_what_was_meant(tmp_path: Path) -> None:
     source = open_weights(write_checkpoint(tmp_path / "source", SEQUENTIAL))
     artifact = tmp_path / "artifact"
     artifact.mkdir()
@@ -154,10 +161,10 @@ def test_a_checkpoint_with_wrapped_names_runs_as_a_baseline(tmp_path: Path) -> N
     torch.testing.assert_close(wrapped, plain, rtol=0, atol=1e-6)
 
 
+@pytest.mark.usefixtures("_products_in_fp32")
 @torch.no_grad()
 def test_tied_embeddings_in_every_format(tmp_path: Path) -> None:
     """The checkpoint has no head of its own, as transformers saves it; every artifact has one."""
-    pytest.importorskip("bitsandbytes")
     shape = replace(TINY, width=128, heads=2, tied=True)
     weights = {name: tensor for name, tensor in random_weights(shape).items() if name != HEAD}
     folder = write_checkpoint(tmp_path / "source", shape, weights)
