@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import QuantizationError
+from pythia_quant.core.precision import exact_products
 from pythia_quant.formats.format import Costs
 from pythia_quant.formats.gptq.checkpoint import WorkFolder
 from pythia_quant.formats.gptq.packing import pack
@@ -141,8 +142,9 @@ def _solve(job: Job[GptqSettings], work: WorkFolder) -> None:
         following = work.make_before(index + 1)
         before = work.before(index)
         solved = solve_layer(job.settings, architecture, before, following, layer, layer_name(index))
-        probe = _load_probe(job, before)
-        np.save(following / _PROBE, layer_forward(architecture, solved.weights(), probe).numpy())
+        with exact_products():
+            probe = layer_forward(architecture, solved.weights(), _load_probe(job, before))
+        np.save(following / _PROBE, probe.numpy())
         work.save_layer(index, _packed_tensors(solved, layer_name(index)), solved.notes)
         work.reach(index + 1)
         what = f"layer (the last one's error {_share_of_rounding(solved.notes):.2f} of rounding's)"
