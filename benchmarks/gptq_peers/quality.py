@@ -111,4 +111,6 @@ class Quality:
 
 
 def _nearest(source: WeightReader, bits: int, layer: str) -> Tensor:
-    return grid.round_to_nearest(source.read(f"{layer}.weight").float(), bits, GROUP_SIZE).dequantize()
+    grouped = source.read(f"{layer}.weight").float().unflatten(1, (-1, GROUP_SIZE))
+    nearest = grid.fit(grouped, bits, dim=-1, symmetric=True)
+    return nearest.decode(nearest.encode(grouped)).flatten(1)

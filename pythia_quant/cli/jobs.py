@@ -215,6 +215,7 @@ def _inputs(recipe: Recipe, names: list[str], out: Path, steps: Steps, console: 
         format_of(settings)
     inputs = _open(recipe, steps, only=names)
     for name, settings in _missing(inputs, names, out).items():
+        # Each conversion checks it again; here it is checked for all before the first one takes its time.
         check_space(inputs, settings, artifact_folder(out, inputs.source, name))
         _announce(name, inputs, settings, console)
     return inputs

@@ -37,7 +37,7 @@ def fetch(
     progress: Progress = SILENT,
     size: int | None = None,
 ) -> Path | None:
-    """Return the path of a file in the hub's cache; download the file first if it is not there.
+    """Return the path of a file in the hub's cache, downloaded if needed; None if the repository does not have it.
 
     huggingface_hub itself reads HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the variables of the cache's folder.
 
@@ -49,12 +49,9 @@ def fetch(
         progress: receives how much of the file is downloaded.
         size: the size of the file, bytes, if it is known. A download of another size is stopped.
 
-    Returns:
-        The path; None if the repository does not have the file.
-
     Raises:
-        SourceError: the repository or the revision does not exist, access is denied, the hub cannot be reached and the
-            file is not cached, or the download is damaged.
+        SourceError: there is no such repository or revision, no access, no connection and no cached file, or the
+            download is damaged.
         HubError: the hub's answer makes no sense.
     """
     where = f"{'' if repo_type == 'model' else f'{repo_type} '}{repo_id}@{revision}"
@@ -71,11 +68,8 @@ def fetch(
             return None  # offline, a repository has the files of its cached snapshot
         failure = explained(error, where)
         if status_of(error) is None:
-            failure = SourceError(
-                f"{file} is not in the cache and the hub cannot be reached",
-                where=where,
-                hint="check the connection, HF_ENDPOINT and HF_HUB_OFFLINE",
-            )
+            hint = "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE"
+            failure = SourceError(f"{file} is not in the cache and the hub cannot be reached", where=where, hint=hint)
     except hub_errors.EntryNotFoundError:
         return None
     except hub_errors.HFValidationError:

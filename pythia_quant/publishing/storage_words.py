@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import singledispatch
 
 from pythia_quant.core.settings import VariantSettings
+from pythia_quant.model.architecture import DENSE
 from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 from pythia_quant.recipe.variants import BnbSettings, GptqSettings
 
@@ -41,7 +42,7 @@ def _(settings: GptqSettings) -> dict[str, str]:
 
 @storage.register
 def _(settings: OnnxSettings) -> dict[str, str]:
-    layers = _choice(settings.linear_choice(0, "attention.dense"))
+    layers = _choice(settings.linear_choice(0, DENSE))
     if settings.codes:
         layers += f", the very integers of the variant {settings.codes}"
     elif settings.tensors:
@@ -56,7 +57,7 @@ def _(settings: OnnxSettings) -> dict[str, str]:
 def bits(settings: VariantSettings) -> str:
     """Return a tag with the bits of a layer weight's code, such as ``4-bit``; empty if layers are not quantized."""
     if isinstance(settings, OnnxSettings):
-        choice = settings.linear_choice(0, "attention.dense")
+        choice = settings.linear_choice(0, DENSE)
         return "" if choice.weights == "fp32" else f"{choice.bits}-bit"
     return f"{settings.bits}-bit" if isinstance(settings, GptqSettings) else "4-bit"
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from gptq_models import PROBE, SHAPE, convert, source, tokens
+from rounding import round_to_nearest
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.gptq.reader import read
 from pythia_quant.formats.gptq.runtime import Int4Linear, build_model, linear_layer, open_runtime, open_with_gptqmodel
-from pythia_quant.quantizers import grid
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.runtimes.protocol import generate
 from pythia_quant.runtimes.transformers import HfRuntime
@@ -77,7 +77,7 @@ def test_prefill_and_steps_give_the_logits_of_the_whole_sequence(tmp_path: Path)
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_one_linear_layer(bits: int, group_size: int, rows: int, shuffled: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    quantized = grid.round_to_nearest(torch.randn(48, 512, generator=generator), bits, group_size)
+    quantized = round_to_nearest(torch.randn(48, 512, generator=generator), bits, group_size)
     zeros = torch.randint(1, 2**bits, quantized.zeros.shape, dtype=torch.uint8, generator=generator)
     groups = quantized.groups
     if shuffled:  # what an activation order leaves
@@ -112,7 +112,7 @@ def test_it_generates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("out", "group_size", "bits"), [(24, 32, 4), (16, 16, 4), (16, 32, 8)])
 def test_what_the_kernel_does_not_take_is_dequantized(out: int, group_size: int, bits: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    quantized = grid.round_to_nearest(torch.randn(out, 64, generator=generator), bits, group_size)
+    quantized = round_to_nearest(torch.randn(out, 64, generator=generator), bits, group_size)
     bias, inputs = torch.randn(out, generator=generator), torch.randn(3, 64, generator=generator)
     layer = linear_layer(quantized, bias)
     assert not isinstance(layer, Int4Linear)

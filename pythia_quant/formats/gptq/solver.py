@@ -87,9 +87,9 @@ def solve_layer(
     for update, (start, end) in zip(architecture.updates, pairwise((before, *between, following)), strict=True):
         end.mkdir(exist_ok=True)
         windows = Calibration(architecture, start, end)
-        solved |= solver.inner(update, windows, solver.layer_as_stored(solved))
-        solved |= solver.outer(update, windows, solver.layer_as_stored(solved))
-        windows.advance(update, solver.layer_as_stored(solved))
+        solved |= solver.inner(update, windows, solver.current_layer(solved))
+        solved |= solver.outer(update, windows, solver.current_layer(solved))
+        windows.advance(update, solver.current_layer(solved))
     for folder in between:
         shutil.rmtree(folder)
     return solved
@@ -114,20 +114,20 @@ class _Solver:
         gains = {name: tensor for name, tensor in self.layer.items() if "layernorm" in name}
         return SolvedLayer({}, self._in_fp16(gains), {})
 
-    def layer_as_stored(self, solved: SolvedLayer) -> dict[str, Tensor]:
+    def current_layer(self, solved: SolvedLayer) -> dict[str, Tensor]:
         """Return the layer with the solved tensors as a reader will get them, and the others as they were."""
         return {**self.layer, **_on_device(solved.weights())}
 
-    def inner(self, update: Update, windows: Calibration, stored: LayerWeights) -> SolvedLayer:
+    def inner(self, update: Update, windows: Calibration, current: LayerWeights) -> SolvedLayer:
         """Solve an update's inner linear layers, their rows below each other.
 
         Args:
             update: the update.
             windows: the windows before the update.
-            stored: the result of :meth:`layer_as_stored` for all that is solved so far.
+            current: the result of :meth:`current_layer` for all that is solved so far.
         """
         norm = NORM_OF[update.inner[0]]
-        moments = windows.normalized(norm, self.layer, stored, centered=self._centered)
+        moments = windows.normalized(norm, self.layer, current, centered=self._centered)
         weights = self._weights(update.inner)
         weight = torch.cat(list(weights.values()))
         solution = self._solve(
@@ -144,9 +144,9 @@ class _Solver:
             start = rows.stop
         return SolvedLayer(integers, self._in_fp16(biases), notes)
 
-    def outer(self, update: Update, windows: Calibration, stored: LayerWeights) -> SolvedLayer:
+    def outer(self, update: Update, windows: Calibration, current: LayerWeights) -> SolvedLayer:
         """Solve an update's outer linear layers, their columns side by side; for the arguments see :meth:`inner`."""
-        moments = windows.outer(update, self.layer, stored, centered=self._centered)
+        moments = windows.outer(update, self.layer, current, centered=self._centered)
         weights = self._weights(update.outer)
         widths = tuple(part.shape[1] for part in weights.values())
         weight = torch.cat(list(weights.values()), dim=1)
@@ -205,7 +205,7 @@ def _on_device(weights: LayerWeights) -> dict[str, Tensor]:
 
 
 def solve_head(
-    settings: GptqSettings, calibration: Calibration, weight: Tensor, norm: LayerWeights, stored: LayerWeights
+    settings: GptqSettings, calibration: Calibration, weight: Tensor, norm: LayerWeights, stored_norm: LayerWeights
 ) -> tuple[Quantized, dict[str, Any]]:
     """Quantize the head for the final hidden states, some rows at a time.
 
@@ -214,7 +214,7 @@ def solve_head(
         calibration: the windows after the last layer.
         weight: the head, fp32 [vocabulary, width].
         norm: the gain and the bias of the final norm, fp32, under the name ``final_layer_norm``.
-        stored: the same tensors as a reader of the artifact will get them.
+        stored_norm: the same tensors as a reader of the artifact will get them.
 
     Returns:
         The integers, and the note for the manifest.
@@ -222,7 +222,7 @@ def solve_head(
     Raises:
         QuantizationError: inputs are not finite, no damping helps, or a scale does not fit fp16.
     """
-    moments = calibration.normalized("final_layer_norm", norm, stored, centered=False)  # the head has no bias
+    moments = calibration.normalized("final_layer_norm", norm, stored_norm, centered=False)  # the head has no bias
     check_inputs(moments, "embed_out")
     hessian, cross = moments.hessian(), moments.cross()
     solutions: list[gptq.Solution] = []

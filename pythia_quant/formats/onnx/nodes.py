@@ -138,13 +138,13 @@ class Nodes:
         return name
 
     def product(self, product: Product, inputs: str, offset: float | None = None) -> str:
-        """Add a product of inputs with weights that :mod:`pythia_quant.formats.onnx.writer` stored.
+        """Add the nodes that multiply inputs by stored weights; return the result's name, fp32 [batch, tokens, rows].
 
         Args:
             product: the product.
             inputs: the name of the inputs, fp32 [batch, tokens, columns].
-            offset: a number that makes the inputs 0 or more if it is added. Rounding per token then has one bit more.
-                None if the inputs may have any sign.
+            offset: a number such that inputs plus this number are never negative. Their codes then need no sign, and
+                have one bit more. None if the inputs may have any sign.
         """
         name, choice = product.name, product.choice
         result = f"{name}.result"
