@@ -25,7 +25,7 @@ from pythia_quant.records.results import Samples, Speed, SpeedProcess
 PROMPTS = (128, 512, 2048)
 """The tokens of the prompts, where the recipe says nothing."""
 CONTEXTS = (128, 384, 896, 1920)
-"""The tokens before the decoded ones, where the recipe says nothing: the decoded tokens fit into 512, 1024 and 2048."""
+"""The tokens before the decoded ones, where the recipe says nothing; those fit into 256, 512, 1024 and 2048 tokens."""
 WARM_UP = 2
 """The runs, and the decoded tokens, before the first sample."""
 REPETITIONS = 10
