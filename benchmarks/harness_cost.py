@@ -1,8 +1,9 @@
 """What measuring drift costs beyond running the model: ``python benchmarks/harness_cost.py MODEL --windows 64``.
 
-Window by window, in one process, first bare - the forward pass, and the product of the reference's hidden states with
-its head, which no measurement can do without - then through the harness. Random tokens, fp32 unless told otherwise.
-Peak memory is of processes of their own that measure some of the windows, and all of them.
+Each window runs twice in one process. First bare: the forward pass, and the product of the reference's hidden states
+with its head, both of which every measurement needs. Then through the harness. Tokens are random, and the default
+dtype is fp32. Peak memory is that of two other processes, of which one measures some of the windows and one measures
+all.
 """
 
 from __future__ import annotations

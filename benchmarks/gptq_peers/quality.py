@@ -1,4 +1,4 @@
-"""What each method costs: the drift of its weights in fp32 arithmetic from the source's, on the same windows."""
+"""The drift that each method costs: its weights against the source's, in fp32 arithmetic, on the same windows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Quality:
         work: folder for references and logs.
         python: gptqmodel's interpreter, or why there is none.
         threads: for gptqmodel.
-        say: told of every row.
+        say: called with a line for every row.
     """
 
     inputs: Inputs
@@ -54,7 +54,7 @@ class Quality:
     say: Callable[[str], object]
 
     def run(self, rows: list[Row]) -> None:
-        """Measure rows that the result file does not have; those that failed are tried again."""
+        """Measure the rows that the result file does not have; rows that failed are tried again."""
         ids = torch.from_numpy(self.inputs.evaluation)
         reference = fp32_reference(self.inputs.source, ids, self.work)
         if "reference_nll" not in self.store.data:
@@ -83,7 +83,7 @@ class Quality:
         return self._variant(row).model_dump(mode="json") if isinstance(row, str) else row.settings()
 
     def _kind(self, row: Row) -> Record:
-        """Return the bits of a weight, and whether the row is a quantizer of ours: bitsandbytes' variants are not."""
+        """Return the bits of a weight, and whether the row is by our own quantizer, which bitsandbytes is not."""
         if isinstance(row, Method):
             return {"bits": row.bits, "ours": False}
         variant = self._variant(row)
@@ -93,7 +93,7 @@ class Quality:
         return self.inputs.recipe.variants([name])[name]
 
     def _quantize(self, row: Row, folder: Path) -> tuple[WeightReader, Record]:
-        """Return the weights that a row gives, and what it tells of itself; `folder` is there while they are read."""
+        """Return the weights of a row, and what it says of itself; `folder` must exist while the weights are read."""
         source = self.inputs.source
         if isinstance(row, str):
             started = time.perf_counter()

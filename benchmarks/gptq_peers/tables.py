@@ -1,4 +1,4 @@
-"""Tables of a result file; all statistics are made here from the raw samples."""
+"""Tables of a result file. All statistics are computed here, from the raw samples."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _print_drift(title: str, rows: dict[str, Record], reference: list[float], co
 
 
 def _print_differences(title: str, rows: dict[str, Record], field: str, console: Console) -> None:
-    """Print how much more the first two of ours drift than each of the others, paired by window."""
+    """Print how much more our first two rows drift than each of the others, paired by window."""
     samples = {name: row["drift"][field] for name, row in rows.items() if not row["drift"]["non_finite"]}
     mine = [name for name in samples if rows[name]["ours"]][:2]
     others = [name for name in samples if name not in mine]

@@ -1,4 +1,4 @@
-"""How long a quantization takes and how much memory: fresh processes, alternated in rounds."""
+"""How long a quantization takes, and how much memory, in fresh processes: a round runs each row once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Timing:
         python: gptqmodel's interpreter, or why there is none.
         threads: for each process.
         patience: seconds to wait for a quiet machine.
-        say: told of every measurement.
+        say: called with a line for every measurement.
     """
 
     recipe: Path
@@ -56,7 +56,7 @@ class Timing:
     say: Callable[[str], object]
 
     def run(self, rows: list[Method | str], rounds: int) -> None:
-        """Measure rows one after the other, round by round; what the result file has is not measured again."""
+        """Measure rows one after the other, round by round, except what the result file has already."""
         for number in range(rounds):
             for row in rows:
                 name = row if isinstance(row, str) else row.name

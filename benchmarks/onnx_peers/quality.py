@@ -1,9 +1,9 @@
-"""Measure what quantization costs, ours beside the peers', on a trained checkpoint and the same windows of a text.
+"""Measure what our quantization and the peers' cost, on a trained checkpoint and the same windows of a text.
 
 ``python benchmarks/onnx_peers/quality.py --source MODEL --text FILE --work DIR --out quality.json``
 
-Every driver computes the logits of one window at a time into one file, which is compared with the fp32 reference and
-overwritten by the next: all windows at once would take gigabytes.
+Every driver writes the logits of one window into a file. They are compared with the fp32 reference, and the next window
+overwrites the file: the logits of all windows would take gigabytes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from pythia_quant.texts.windows import encode, spread_windows
 def driver_logits(
     subject: Subject, python: Path, folder: Path, ids: Tensor, threads: int, log: Path
 ) -> Iterator[Callable[[int], Tensor]]:
-    """Start a subject's driver and give a function that returns its logits of one window until the next call.
+    """Start a subject's driver and give a function that returns the logits of a window, valid until its next call.
 
     Args:
         subject: whose model it is.
@@ -153,7 +153,7 @@ def _main() -> int:
 
 
 def _print(drifts: dict[str, Drift], reference: list[float], mine: list[str], console: Console) -> None:
-    """Print the drift of every row, and the paired difference between ours and each of the others."""
+    """Print the drift of every row, and the paired differences between our rows and each of the others."""
     table = Table(title="Drift from fp32, ± 95 % interval", title_justify="left", box=None, padding=(0, 1))
     table.add_column("")
     for heading in ("ln ppl\n1e-3", "KL\nmnat", "top-1\n%", *(f"KL less that\nof {name}" for name in mine)):

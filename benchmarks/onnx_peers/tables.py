@@ -1,4 +1,4 @@
-"""Tables of a result file; all statistics are made here from the raw samples."""
+"""Tables of a result file. All statistics are computed here, from the raw samples."""
 
 from __future__ import annotations
 
