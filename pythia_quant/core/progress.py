@@ -89,7 +89,8 @@ class Steps:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+        if not self._progress.disable:  # before rich 14.3, stop() prints an empty line even where nothing was shown
+            self._progress.stop()
 
     @contextmanager
     def step(self, name: str) -> Iterator[Progress]:
