@@ -1,9 +1,10 @@
-"""Time the conversion of a random checkpoint in a Pythia size's shape, in fresh processes, step by step.
+"""Time the conversion of a random checkpoint in the shape of a Pythia size, in fresh processes, step by step.
 
 ``python benchmarks/conversion.py --size 410m --rounds 3 --work /tmp/conversion``
 
 A round is one `pythia-quant convert` as users run it, and one with clocks around the functions that take the time. Its
-steps are seconds on the wall within its process; the check runs in a process of its own. Peaks are VmHWM.
+steps are seconds on the wall within its process; the check runs in a process of its own, which imports what it needs
+while the first one writes. Peaks are VmHWM.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ STEPS = {
     "writing": [("pythia_quant.formats.onnx.data_file", "ExternalWriter.add")],
     "probe": [("pythia_quant.model.forward", "Forward.layer")],
     "hashing": [("pythia_quant.core.file_hashes", "sha256")],
-    "check": [("pythia_quant.core.process", "call")],
+    "check": [("pythia_quant.core.process", "Worker.call")],
 }
-"""The functions that make up a step: none calls another of these."""
+"""The functions of each step; none of them calls another one."""
 VARIANT = "onnx-int8"
 RECIPE = """schema: 1
 source: {{model: {source}}}
@@ -44,7 +45,7 @@ TOKENIZER = HERE.parent / "pythia_quant" / "model" / "demo" / "tokenizer.json"
 
 
 def make_inputs(size: str, layers: int | None, work: Path) -> Path:
-    """Write the checkpoint, unless it is there, with a text and a recipe; return the recipe's path."""
+    """Write the checkpoint, unless it exists, a text and a recipe; return the recipe's path."""
     source = work / f"{size}-{layers or 'all'}"
     if not source.exists():
         options = ["--layers", str(layers)] if layers else []
@@ -60,7 +61,7 @@ def run(command: list[str]) -> tuple[dict[str, float], str]:
     """Run a command to its end.
 
     Returns:
-        Seconds on the wall and of the processor, of its children too; and its standard output.
+        Seconds on the wall and of the processor, its children included; and its standard output.
     """
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -94,7 +95,7 @@ def timed(times: dict[str, float], step: str, module: str, name: str) -> None:
 
 
 def convert_with_clocks(recipe: Path, out: Path) -> dict[str, Any]:
-    """Convert in this process, and the check in one that it starts.
+    """Convert in this process; the check runs in a process that it starts.
 
     Returns:
         Seconds of each step, and ``peak_bytes`` of this process.
@@ -114,7 +115,7 @@ def convert_with_clocks(recipe: Path, out: Path) -> dict[str, Any]:
 
 
 def check_alone(artifact: Path) -> dict[str, Any]:
-    """Check an artifact in this process, as one does that a conversion starts; return its peak and seconds."""
+    """Check an artifact in this process as a conversion does in one that it starts; return its peak and seconds."""
     started = time.perf_counter()
     from pythia_quant.artifacts.check import check_artifact  # noqa: PLC0415 - the import is measured
 

@@ -1,8 +1,9 @@
 """What measuring drift costs beyond running the model: ``python benchmarks/harness_cost.py MODEL --windows 64``.
 
-Window by window, in one process, first bare - the forward pass, and the product of the reference's hidden states with
-its head, which no measurement can do without - then through the harness. Random tokens, fp32 unless told otherwise.
-Peak memory is of processes of their own that measure some of the windows, and all of them.
+Each window runs twice in one process. First bare: the forward pass, and the product of the reference's hidden states
+with its head, both of which every measurement needs. Then through the harness. Tokens are random, and the default
+dtype is fp32. Peak memory is that of two other processes, of which one measures some of the windows and one measures
+all.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from torch import Tensor
 
 from pythia_quant.bench.drift import Tally
 from pythia_quant.bench.latency import peak_rss
-from pythia_quant.bench.quality import measure_drifts, whole_windows
-from pythia_quant.bench.reference import Reference, reference
+from pythia_quant.bench.quality import compare_logits, run_whole
+from pythia_quant.bench.reference import Reference, open_reference
 from pythia_quant.core import machine
 from pythia_quant.core.precision import exact_products
 from pythia_quant.core.progress import SILENT
@@ -44,10 +45,10 @@ def _main() -> None:
     weights, dtype = open_weights(given.model), getattr(torch, given.dtype)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(weights.architecture.vocabulary, (given.windows, given.context), generator=generator)
-    expected = reference(weights, {"model": str(given.model)}, ids, SILENT, given.work)
+    expected = open_reference(weights, {"model": str(given.model)}, ids, SILENT, given.work)
     logits = open_model(given.model, dtype).logits
     if given.peak:
-        measure_drifts(expected, {"": whole_windows(logits, ids)})
+        compare_logits(expected, {"": run_whole(logits, ids)})
         print(peak_rss())
         return
     bare, through = _compare(expected, logits, ids)
@@ -65,7 +66,7 @@ def _main() -> None:
 def _compare(expected: Reference, logits: Callable[[Tensor], Tensor], ids: Tensor) -> tuple[list[float], list[float]]:
     head = expected._load("head").T
     hidden = States(expected.folder / "hidden", len(ids), ids.shape[1], len(head), torch.float32)
-    of, tally, buffer = whole_windows(logits, ids), Tally(), torch.empty(0)
+    of, tally, buffer = run_whole(logits, ids), Tally(), torch.empty(0)
     bare, through = [], []
     for window in range(len(ids)):
         states = hidden.read(slice(window, window + 1))[0]

@@ -2,8 +2,8 @@
 
 ``python benchmarks/random_checkpoint.py 1.4b /tmp/pythia-1.4b --tokenizer tokenizer.json``
 
-For speed, memory and conversion time, which do not depend on what the weights say. No more than a few million values
-are in memory at once, so 12b fits a small machine.
+It is for speed, memory and conversion time, which do not depend on the values of the weights. At most a few million
+values are in memory at once, so a small machine can write 12b.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from pythia_quant.model.suite import CONTEXT, SIZES
 SHARD_BYTES = 5_000_000_000
 VALUES_AT_ONCE = 4_000_000
 INT8_BITS = 9
-"""Of an int8 weight with the fp32 scale of its block of 32."""
+"""Bits of an int8 weight with its share of the fp32 scale of a block of 32."""
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def architecture_of(size: str, layers: int | None = None) -> Architecture:
-    """Return the architecture of a size of the suite, with another number of layers where one is given."""
+    """Return the architecture of a size of the suite, with `layers` layers if that is given."""
     shape = SIZES[size]
     architecture = Architecture(
         layers=shape.layers, width=shape.width, heads=shape.heads, mlp_width=4 * shape.width,
@@ -71,7 +71,7 @@ def write_checkpoint(
         architecture: its shape.
         folder: where to; must not exist.
         tokenizer: a tokenizer.json to put beside the weights.
-        wrote: told of every piece's bytes.
+        wrote: called with the bytes of every piece.
     """
     random = np.random.default_rng(0)
     with scratch_folder(folder) as scratch:
@@ -122,7 +122,7 @@ def _write_shard(
 
 
 def _values(name: str, count: int, layers: int, random: np.random.Generator) -> Iterator[NDArray[np.float16]]:
-    """Give a tensor's values in pieces: such that activations stay near 1, and fp16 never overflows."""
+    """Yield a tensor's values in pieces, such that activations stay near 1 and fp16 never overflows."""
     mean, spread = 0.0, 0.02
     if "layernorm.weight" in name or "layer_norm.weight" in name:
         mean = 1.0

@@ -12,7 +12,7 @@ from tiny import TINY, random_weights, write_checkpoint
 from torch import Tensor
 
 from pythia_quant.formats.job import Job, Written
-from pythia_quant.formats.onnx.kernel_check import exact_products
+from pythia_quant.formats.onnx.kernel_check import exact_session_entries
 from pythia_quant.formats.onnx.writer import write
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.weights import WeightFiles
@@ -28,7 +28,7 @@ def exact_options() -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     settings = OnnxSettings(format="onnx", weights="int8-channel")
-    for key, value in exact_products(settings, Path("model.onnx")).items():
+    for key, value in exact_session_entries(settings, Path("model.onnx")).items():
         options.add_session_config_entry(key, value)
     return options
 

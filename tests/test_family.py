@@ -20,7 +20,7 @@ from pythia_quant.formats.bnb.reader import read as read_bnb
 from pythia_quant.formats.bnb.runtime import open_bnb
 from pythia_quant.formats.bnb.writer import write as write_bnb
 from pythia_quant.formats.gptq.reader import read as read_gptq
-from pythia_quant.formats.gptq.runtime import build
+from pythia_quant.formats.gptq.runtime import build_model
 from pythia_quant.formats.gptq.writer import write as write_gptq
 from pythia_quant.formats.job import Job, Written
 from pythia_quant.formats.onnx.reader import read as read_onnx
@@ -109,7 +109,7 @@ def test_gptq_artifacts_compute_what_transformers_does(
     expected = in_transformers(reader)(tokens).logits
     torch.testing.assert_close(written.logits, expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(ours(reader, tokens), expected, rtol=0, atol=1e-4)
-    run = build(reader)(tokens).logits.float()
+    run = build_model(reader)(tokens).logits.float()
     if chosen.bits == 8:  # dequantized to fp32, but for the head's inputs in fp16
         torch.testing.assert_close(run, expected, rtol=0, atol=0.01 * float(expected.std()))
     else:  # the kernel computes in bf16
@@ -136,8 +136,15 @@ def test_gptq_of_a_sequential_model_is_nearer_to_it_than_rounding(tmp_path: Path
     assert errors["full"] < 0.8 * errors["none"]
 
 
-def test_bitsandbytes_artifacts_compute_what_was_meant(tmp_path: Path) -> None:
+@pytest.fixture
+def _products_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have bitsandbytes multiply in the compute dtype on every CPU: what is lost to bf16 would hide what is wrong."""
     pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False, raising=False)
+
+
+@pytest.mark.usefixtures("_products_in_fp32")
+def test_bitsandbytes_artifacts_compute_what_was_meant(tmp_path: Path) -> None:
     source = open_weights(write_checkpoint(tmp_path / "source", SEQUENTIAL))
     artifact = tmp_path / "artifact"
     artifact.mkdir()
@@ -154,10 +161,10 @@ def test_a_checkpoint_with_wrapped_names_runs_as_a_baseline(tmp_path: Path) -> N
     torch.testing.assert_close(wrapped, plain, rtol=0, atol=1e-6)
 
 
+@pytest.mark.usefixtures("_products_in_fp32")
 @torch.no_grad()
 def test_tied_embeddings_in_every_format(tmp_path: Path) -> None:
     """The checkpoint has no head of its own, as transformers saves it; every artifact has one."""
-    pytest.importorskip("bitsandbytes")
     shape = replace(TINY, width=128, heads=2, tied=True)
     weights = {name: tensor for name, tensor in random_weights(shape).items() if name != HEAD}
     folder = write_checkpoint(tmp_path / "source", shape, weights)
@@ -184,7 +191,7 @@ def test_tied_embeddings_in_every_format(tmp_path: Path) -> None:
         settings = GptqSettings.model_validate({"format": "gptq", "bits": 8, "group_size": 32, "head": head})
         artifact, meant = written(f"gptq, head {head}", write_gptq, settings)
         torch.testing.assert_close(in_transformers(read_gptq(artifact))(tokens).logits, meant, rtol=0, atol=1e-4)
-        assert (build(read_gptq(artifact))(tokens).logits - expected).std() < limit * expected.std()
+        assert (build_model(read_gptq(artifact))(tokens).logits - expected).std() < limit * expected.std()
         fields = json.loads((artifact / "config.json").read_text())
         assert not fields["tie_word_embeddings"], "its head is its own: tied, it would be left unread"
 

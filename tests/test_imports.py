@@ -76,3 +76,21 @@ def test_the_report_needs_no_torch() -> None:
 def test_the_command_line_starts_without_the_client_of_the_hub() -> None:
     """The client's import fails on bad environment variables, which the program refuses before."""
     assert refused(["pythia_quant.cli.main"], ["huggingface_hub"]) == {}
+
+
+CONVERT = """
+import sys
+from pythia_quant.cli.main import main
+try:
+    main()
+finally:
+    print("torch" in sys.modules)
+"""
+
+
+def test_artifacts_that_are_there_are_found_without_torch(converted: Path) -> None:
+    command = [sys.executable, "-c", CONVERT, "convert", str(converted / "tiny.yaml"), "--out", str(converted / "out")]
+    *lines, torch_was_imported = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    there = {path.name for path in (converted / "out/tiny/local").iterdir()}
+    assert {line.partition(":")[0] for line in lines} == {f"{name} is there already" for name in there}
+    assert torch_was_imported == "False"

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from tiny import write_checkpoint
 
 from pythia_quant.bench.benchmark import as_record
-from pythia_quant.bench.reference import reference
+from pythia_quant.bench.reference import open_reference
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import BenchmarkError, PythiaQuantError, QuantizationError
 from pythia_quant.core.progress import SILENT
@@ -85,7 +85,7 @@ def test_a_kept_reference_that_is_not_whole_is_made_anew(tmp_path: Path, name: s
     folder = tmp_path / "kept"
 
     def made() -> list[float]:
-        return reference(weights, {"a": "b"}, IDS, SILENT, folder).nll
+        return open_reference(weights, {"a": "b"}, IDS, SILENT, folder).nll
 
     before = made()
     kept = next(path for path in folder.iterdir() if path.is_dir())

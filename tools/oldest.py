@@ -1,6 +1,6 @@
-"""Prints pip constraints with the lowest version of each package that pyproject.toml promises to users.
+"""Print pip constraints with the lowest version of each package that pyproject.toml promises to users.
 
-Development tools are left out: nobody but a developer installs them, and constraints.txt pins them.
+Development tools are left out, because only developers install them, and constraints.txt pins them.
 ``make test-oldest`` installs the package under these constraints and runs the tests there.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 FLOOR = re.compile(r"([A-Za-z0-9_.-]+)>=([0-9][0-9.]*)")
 NOT_INSTALLED = ("dev", "gptq", "all")
-"""Extras without floors of their own to try: gptqmodel builds from source, and ``all`` names other extras."""
+"""Extras whose lowest versions are not tried: gptqmodel builds from source, and ``all`` only names other extras."""
 
 
 def floors(project: dict[str, Any]) -> list[str]:

@@ -1,7 +1,8 @@
-"""How the demo model was made: `python tools/train_demo.py --out DIR` (about half an hour on two cores).
+"""Train the demo model: `python tools/train_demo.py --out DIR` (about half an hour on two cores).
 
-A GPT-NeoX with the body of pythia-14m (6 layers, width 128, 4 heads), context 512, and a byte-level BPE tokenizer of
-4,096 tokens, trained on the text of :mod:`pythia_quant.texts.builtin` without its held-out documents.
+It is a GPT-NeoX with the body of pythia-14m (6 layers, width 128, 4 heads), a context of 512 and a byte-level BPE
+tokenizer of 4,096 tokens. Both are trained on the text of :mod:`pythia_quant.texts.builtin` without its held-out
+documents.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def perplexity(model: GPTNeoXForCausalLM, rows: torch.Tensor) -> float:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine down to 5 % of the peak."""
+    """Return the learning rate of a step: a linear warm-up, then a cosine down to 5 % of the peak."""
     if step < WARMUP_STEPS:
         return PEAK_LEARNING_RATE * (step + 1) / WARMUP_STEPS
     cosine = 0.5 * (1 + math.cos(math.pi * (step - WARMUP_STEPS) / (steps - WARMUP_STEPS)))
@@ -60,7 +61,7 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def train(model: GPTNeoXForCausalLM, stream: torch.Tensor, held_out: torch.Tensor, steps: int, batch: int) -> None:
-    """Train `model` on windows of `stream`, int64 [tokens], at random places; print its perplexity now and then."""
+    """Train `model` on windows of `stream`, int64 [tokens], at random places; print its perplexity every 250 steps."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]

@@ -1,9 +1,9 @@
 """Drift of every window of a text: ``python benchmarks/coverage/series.py RECIPE --work FOLDER --out FILE``.
 
-Of each variant of the recipe its weights, as stored, in fp32 arithmetic: per window the negative log-likelihood, the KL
-divergence from the source and the top-1 agreement. All of the text's windows, in its order, so that any choice of them
-can be tried later. A variant is written as soon as it is measured; a run that was stopped goes on with the next. The
-arithmetic is written out here, apart from the harness's own.
+Each variant's stored weights run in fp32 arithmetic on all windows of the text, in order, so that any choice of
+windows can be tried later. A window has its negative log-likelihood, KL divergence from the source, and top-1
+agreement. A variant is written as soon as it is measured; a run that was stopped goes on with the next variant. The
+arithmetic is written out here, independently of the package's.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _about(inputs: Inputs) -> dict[str, Any]:
 
 
 def _logits(reader: WeightReader, ids: Tensor, scratch: Path) -> OfPositions:
-    """Run all windows up to the head, layer by layer; `scratch` keeps the states of a run that was stopped."""
+    """Run all windows up to the head, layer by layer; `scratch` holds the states, which a stopped run goes on from."""
     scratch.mkdir(parents=True, exist_ok=True)
     model = Fp32Layers(reader)
     states = final_states(model, ids, scratch, _PROGRESS, f"{scratch.name}, layer")

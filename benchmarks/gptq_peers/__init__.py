@@ -1,1 +1,1 @@
-"""Our GPTQ beside gptqmodel's: what each costs in quality and takes in time, from the same windows."""
+"""Our GPTQ beside gptqmodel's: what each costs in quality and in time, with the same windows."""

@@ -1,8 +1,7 @@
 """Measure our GPTQ beside gptqmodel's: ``python benchmarks/gptq_peers --help``.
 
-Quality: every method quantizes the same checkpoint against the same windows, and the weights that come out are compared
-on other windows. With ``--time`` instead: how long it takes, and how much memory. What stands in the result file is not
-measured again.
+Quality: every method quantizes the same checkpoint against the same windows, and its weights are compared on other
+windows. ``--time`` measures time and memory instead. What is in the result file already is not measured again.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def _choose(recipe: Recipe, only: list[str] | None) -> list[Row]:
     """Return the variants of a recipe and the methods, or those named in `only`, in that order.
 
     Raises:
-        SystemExit: a name that is none of them.
+        SystemExit: a name is none of them.
     """
     found: dict[str, Row] = {name: name for name in recipe.variants()} | {each.name: each for each in METHODS}
     unknown = [name for name in only or () if name not in found]
@@ -70,7 +69,7 @@ def _choose(recipe: Recipe, only: list[str] | None) -> list[Row]:
 
 
 def _timed(recipe: Recipe) -> list[str]:
-    """Return what is timed by default: the first of ours that calibrates, and gptqmodel."""
+    """Return the rows that are timed by default: our first variant that calibrates, and gptqmodel."""
     mine = next(name for name, settings in recipe.variants().items() if settings.calibrates)
     return [mine, TIMED]
 

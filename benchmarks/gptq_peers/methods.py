@@ -1,4 +1,4 @@
-"""What is compared with ours: rounding to nearest, and gptqmodel's options, at 4 and at 3 bits."""
+"""The methods that ours is compared with: rounding to nearest, and gptqmodel's options, at 4 and at 3 bits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BITS = (4, 3)
 GROUP_SIZE = 128
 
 FLOAT32 = {"dtype": "float32"}
-"""gptqmodel loads in bfloat16 on a CPU unless told otherwise, and quantizes the weights rounded to that."""
+"""On a CPU, gptqmodel loads weights in bfloat16 by default, and quantizes what that leaves of them."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Method:
         return {"bits": self.bits, "group_size": GROUP_SIZE, **(self.options or {})}
 
 
-# Zero points that are not all in the middle: format v1 stores them less 1, and 0 less 1 borrows from its neighbour.
+# Asymmetric rows: format v1 stores zero points less 1, and with 0 the subtraction borrows from the neighbour.
 _ASYMMETRIC = {"sym": False, "format": "gptq_v2"}
 _STATIC = {"desc_act": True, "static_groups": True}
 _SEARCH = {"mse": 2.4}
-"""The power that errors are raised to where scales are searched; what the reference implementation of GPTQ uses."""
+"""The power of the errors in the search for scales; the reference implementation of GPTQ uses the same."""
 
 GPTQMODEL: dict[str, dict[str, Any]] = {
     "gptqmodel bf16": {},
@@ -50,7 +50,7 @@ GPTQMODEL: dict[str, dict[str, Any]] = {
     "gptqmodel desc_act asym mse": {**FLOAT32, "desc_act": True, **_ASYMMETRIC, **_SEARCH},
     "gptqmodel damp 0.01": {**FLOAT32, "damp_percent": 0.01},
 }
-"""The first is what it does unless told otherwise; its own order of columns is act_group_aware."""
+"""The first is gptqmodel's default, whose order of columns is act_group_aware."""
 
 METHODS = [
     Method(f"{name} {bits}", bits, options) for bits in BITS for name, options in {"nearest": None, **GPTQMODEL}.items()

@@ -12,7 +12,7 @@ from peers.store import Record
 
 from gptq_peers.methods import Method
 
-# Its own build imports torch and numpy, so it has to see those installed before; otherwise pip would fetch others.
+# Its build imports torch and numpy. It must see those that are installed; otherwise pip would download others.
 ENVIRONMENT = Environment(
     (
         (TORCH, "numpy==2.2.6", "setuptools", "wheel"),
@@ -36,7 +36,7 @@ def run(
         threads: for all of its libraries.
 
     Returns:
-        What the driver tells, with the ``seconds`` of the whole process; and the folder of the quantized model.
+        The driver's answer, with the ``seconds`` of the whole process; and the folder of the quantized model.
 
     Raises:
         FailedError: it could not.

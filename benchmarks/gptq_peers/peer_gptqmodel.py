@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # peers/ is shared with other b
 from peers.process import forget_peak, keep_stdout, memory
 
 TABLES = {"embedding": ("gpt_neox.embed_in.weight",), "head": ("embed_out.weight", "lm_head.weight")}
-"""What transformers 5 calls lm_head is embed_out in checkpoints; a table that was not found would be random numbers."""
+"""transformers 5 calls the checkpoint's embed_out lm_head. A table that is not found holds random numbers."""
 
 
 def quantize(source: Path, ids: list[list[int]], out: Path, options: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def quantize(source: Path, ids: list[list[int]], out: Path, options: dict[str, A
     if "gptaq" in options:
         options["gptaq"] = import_module("gptqmodel.quantization.config").GPTAQConfig(**options["gptaq"])
     started = time.perf_counter()
-    # Kept in memory, as ours is: a layer written to disk and read again would only take longer.
+    # Layers stay in memory, as ours do: to write a layer to disk and read it again would only take longer.
     config = library.QuantizeConfig(offload_to_disk=False, **options)
     model = library.GPTQModel.load(str(source), config, **({"dtype": getattr(torch, dtype)} if dtype else {}))
     loaded = time.perf_counter()
@@ -66,7 +66,7 @@ def quantize(source: Path, ids: list[list[int]], out: Path, options: dict[str, A
 
 
 def check_tables(model: Any, source: Path) -> None:
-    """Refuse a model whose embedding or head is not the checkpoint's, for lack of a name that was found.
+    """Refuse a model whose embedding or head is not the checkpoint's, because gptqmodel did not find its name.
 
     Raises:
         SystemExit: naming the table.
@@ -90,7 +90,7 @@ def _main() -> None:
     parser.add_argument("options", type=json.loads)
     given = parser.parse_args()
     answers = keep_stdout()
-    os.chdir(given.out.parent)  # it writes a folder of logs where it is run
+    os.chdir(given.out.parent)  # it writes a folder of logs into the current folder
     result = quantize(given.source, json.loads(given.ids.read_text()), given.out, given.options)
     print(json.dumps(result), file=answers, flush=True)
 

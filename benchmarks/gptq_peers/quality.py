@@ -1,4 +1,4 @@
-"""What each method costs: the drift of its weights in fp32 arithmetic from the source's, on the same windows."""
+"""The drift that each method costs: its weights against the source's, in fp32 arithmetic, on the same windows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gptq_peers.replaced import Replaced
 from gptq_peers.unpack import UnreadableError, linear_weights
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs
-from pythia_quant.bench.quality import in_layers, measure_drifts
+from pythia_quant.bench.quality import compare_logits, run_in_layers
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.table import format_of
@@ -43,7 +43,7 @@ class Quality:
         work: folder for references and logs.
         python: gptqmodel's interpreter, or why there is none.
         threads: for gptqmodel.
-        say: told of every row.
+        say: called with a line for every row.
     """
 
     inputs: Inputs
@@ -54,7 +54,7 @@ class Quality:
     say: Callable[[str], object]
 
     def run(self, rows: list[Row]) -> None:
-        """Measure rows that the result file does not have; those that failed are tried again."""
+        """Measure the rows that the result file does not have; rows that failed are tried again."""
         ids = torch.from_numpy(self.inputs.evaluation)
         reference = fp32_reference(self.inputs.source, ids, self.work)
         if "reference_nll" not in self.store.data:
@@ -70,8 +70,8 @@ class Quality:
             try:
                 with tempfile.TemporaryDirectory(dir=self.work) as folder:
                     reader, told = self._quantize(row, Path(folder))
-                    weights = in_layers(Fp32Layers(reader), ids, Path(folder) / "states", name)
-                    drift = measure_drifts(reference, {name: weights})[name]
+                    weights = run_in_layers(Fp32Layers(reader), ids, Path(folder) / "states", name)
+                    drift = compare_logits(reference, {name: weights})[name]
                 record |= told | {"drift": drift.model_dump()}
             except (FailedError, UnreadableError, PythiaQuantError) as error:
                 record["failed"] = str(error)
@@ -83,7 +83,7 @@ class Quality:
         return self._variant(row).model_dump(mode="json") if isinstance(row, str) else row.settings()
 
     def _kind(self, row: Row) -> Record:
-        """Return the bits of a weight, and whether the row is a quantizer of ours: bitsandbytes' variants are not."""
+        """Return the bits of a weight, and whether the row is by our own quantizer, which bitsandbytes is not."""
         if isinstance(row, Method):
             return {"bits": row.bits, "ours": False}
         variant = self._variant(row)
@@ -93,7 +93,7 @@ class Quality:
         return self.inputs.recipe.variants([name])[name]
 
     def _quantize(self, row: Row, folder: Path) -> tuple[WeightReader, Record]:
-        """Return the weights that a row gives, and what it tells of itself; `folder` is there while they are read."""
+        """Return the weights of a row, and what it says of itself; `folder` must exist while the weights are read."""
         source = self.inputs.source
         if isinstance(row, str):
             started = time.perf_counter()
@@ -111,4 +111,6 @@ class Quality:
 
 
 def _nearest(source: WeightReader, bits: int, layer: str) -> Tensor:
-    return grid.round_to_nearest(source.read(f"{layer}.weight").float(), bits, GROUP_SIZE).dequantize()
+    grouped = source.read(f"{layer}.weight").float().unflatten(1, (-1, GROUP_SIZE))
+    nearest = grid.fit(grouped, bits, dim=-1, symmetric=True)
+    return nearest.decode(nearest.encode(grouped)).flatten(1)

@@ -1,4 +1,4 @@
-"""A checkpoint with the linear layers of a quantizer that changes nothing else."""
+"""A checkpoint whose linear layers are replaced by those of a quantizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LinearWeights = Callable[[str], Tensor]
 
 
 class Replaced:
-    """Reads as the source does, but for the weights of the linear layers.
+    """Reads the source's tensors, except the weights of the linear layers.
 
     Args:
         source: the checkpoint.

@@ -1,4 +1,4 @@
-"""Tables of a result file; all statistics are made here from the raw samples."""
+"""Tables of a result file. All statistics are computed here, from the raw samples."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from peers.store import Record
 from rich.console import Console
 from rich.table import Table
 
-from pythia_quant.bench.conditions import ALLOWED
-from pythia_quant.bench.statistics import Estimate, differences, of_windows
+from pythia_quant.bench.conditions import ALLOWED_SHARE
+from pythia_quant.bench.statistics import Estimate, differences, mean_of_windows
 
 
 def print_all(data: Record, console: Console) -> None:
@@ -44,12 +44,12 @@ def _print_drift(title: str, rows: dict[str, Record], reference: list[float], co
         if drift["non_finite"]:
             table.add_row(name, f"{drift['non_finite']:,} logits are not finite")
             continue
-        top1 = of_windows([100 * share for share in drift["top1"]])
+        top1 = mean_of_windows([100 * share for share in drift["top1"]])
         seconds = row.get("phases", {}).get("quantize", row.get("seconds"))
         table.add_row(
             name,
-            _thousandths(of_windows(differences(drift["nll"], reference))),
-            _thousandths(of_windows(drift["kl"])),
+            _thousandths(mean_of_windows(differences(drift["nll"], reference))),
+            _thousandths(mean_of_windows(drift["kl"])),
             f"{top1.value:.2f} ± {top1.error:.2f}",
             row.get("dtype", ""),
             "" if seconds is None else f"{seconds:.0f}",
@@ -58,7 +58,7 @@ def _print_drift(title: str, rows: dict[str, Record], reference: list[float], co
 
 
 def _print_differences(title: str, rows: dict[str, Record], field: str, console: Console) -> None:
-    """Print how much more the first two of ours drift than each of the others, paired by window."""
+    """Print how much more our first two rows drift than each of the others, paired by window."""
     samples = {name: row["drift"][field] for name, row in rows.items() if not row["drift"]["non_finite"]}
     mine = [name for name in samples if rows[name]["ours"]][:2]
     others = [name for name in samples if name not in mine]
@@ -66,7 +66,9 @@ def _print_differences(title: str, rows: dict[str, Record], field: str, console:
         return
     table = _table(title, *mine)
     for other in others:
-        table.add_row(other, *(_thousandths(of_windows(differences(samples[name], samples[other]))) for name in mine))
+        table.add_row(
+            other, *(_thousandths(mean_of_windows(differences(samples[name], samples[other]))) for name in mine)
+        )
     console.print(table)
 
 
@@ -115,7 +117,7 @@ def _print_timings(timings: dict[str, dict[str, Record]], console: Console) -> N
         "Process: a fresh one from start to end, imports included; ours opens source and texts, checks and hashes too. "
         "Conversion: ours write, which reads the source and saves; theirs load, quantize and save.\n"
         "Peak: VmHWM, and less what was held with libraries imported. Others: the most processor time that anything "
-        f"else took; above {ALLOWED:.0%} it disturbed."
+        f"else took; above {ALLOWED_SHARE:.0%} it disturbed."
     )
 
 

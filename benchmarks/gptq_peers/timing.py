@@ -1,4 +1,4 @@
-"""How long a quantization takes and how much memory: fresh processes, alternated in rounds."""
+"""How long a quantization takes, and how much memory, in fresh processes: a round runs each row once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peers.store import Record, Store
 
 from gptq_peers import peer
 from gptq_peers.methods import Method
-from pythia_quant.bench.conditions import Others, wait
+from pythia_quant.bench.conditions import OtherPrograms, wait_until_quiet
 from pythia_quant.recipe.recipe import Recipe
 
 OURS = Path(__file__).parents[1] / "peers" / "convert_ours.py"
@@ -42,7 +42,7 @@ class Timing:
         python: gptqmodel's interpreter, or why there is none.
         threads: for each process.
         patience: seconds to wait for a quiet machine.
-        say: told of every measurement.
+        say: called with a line for every measurement.
     """
 
     recipe: Path
@@ -56,15 +56,15 @@ class Timing:
     say: Callable[[str], object]
 
     def run(self, rows: list[Method | str], rounds: int) -> None:
-        """Measure rows one after the other, round by round; what the result file has is not measured again."""
+        """Measure rows one after the other, round by round, except what the result file has already."""
         for number in range(rounds):
             for row in rows:
                 name = row if isinstance(row, str) else row.name
                 found = self.store.data.setdefault("timings", {}).setdefault(name, {})
                 if "seconds" in found.get(str(number), {}):
                     continue
-                wait(self.patience)
-                others = Others()
+                wait_until_quiet(self.patience)
+                others = OtherPrograms()
                 try:
                     record = self._ours(row) if isinstance(row, str) else self._theirs(row)
                     record["others"] = others.share()

@@ -1,8 +1,8 @@
-"""Read the weights that gptqmodel saved, independently of its code and of ours.
+"""Read the weights that gptqmodel saved, with code that is neither gptqmodel's nor the package's.
 
-A layer is saved as words of 32 bits. Codes lie along the inputs, zero points along the outputs, the first in the lowest
-bits; where 32 is no multiple of the bits they run on into the next word, so that 32 codes take as many words as a code
-has bits. `scales` are fp16 [groups, out], `g_idx` the group of each input.
+A layer is saved as words of 32 bits: codes along the inputs, zero points along the outputs, the first one in the
+lowest bits. If 32 is not a multiple of the bits of a code, a code continues in the next word, so that 32 codes take
+as many words as a code has bits. `scales` are fp16 [groups, out], `g_idx` the group of each input.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 LESS_ONE = {"gptq": 1, "gptq_v2": 0}
-"""What each format takes off a zero point before storing it."""
+"""What each format subtracts from a zero point before it stores it."""
 
 
 class UnreadableError(Exception):
-    """What was saved is not what this module reads."""
+    """The model was saved in a format that this module does not read."""
 
 
 def linear_weights(folder: Path) -> Callable[[str], NDArray[np.float32]]:
     """Open a saved model and return a function that gives the weight, fp32 [out, in], of a linear layer by its name.
 
     Raises:
-        UnreadableError: a format whose zero points cannot be told.
+        UnreadableError: the zero points of the format are ambiguous.
     """
     settings = json.loads((folder / "quantize_config.json").read_text())
     less_one = LESS_ONE.get(settings["checkpoint_format"])

@@ -1,7 +1,8 @@
 """Measure our ONNX artifacts beside their peers: ``python benchmarks/onnx_peers --help``.
 
-Makes random checkpoints in the shape of Pythia sizes, converts them for every peer, and measures all of them in rounds,
-a fresh process each, the order rotated from round to round. What stands in the result file is not measured again.
+Makes random checkpoints in the shape of Pythia sizes, converts them for every peer, and measures all of them in rounds.
+Each measurement is a fresh process, and each round begins with another row. What is in the result file already is not
+measured again.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from sizes import SizeStore
 from subjects import HERE, Subject
 from tables import decode, print_conditions, print_ratios, print_size
 
-from pythia_quant.bench.conditions import ALLOWED, Others, read_speeds, wait
+from pythia_quant.bench.conditions import ALLOWED_SHARE, OtherPrograms, read_speeds, wait_until_quiet
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.model.config import read_config
 from pythia_quant.model.suite import SIZES
 
 TRIES = 3
-"""Of a measurement that something else disturbed."""
+"""How often a measurement is made at most, while something else disturbs it."""
 
 
 def _arguments() -> argparse.Namespace:
@@ -69,18 +70,18 @@ class Run:
         self.console.print(text, markup=False, highlight=False)
 
     def convert(self, size: str, subject: Subject, again: bool) -> None:
-        """Convert unless the model is there; rows that share a model share the record."""
+        """Convert a subject, unless its model exists; rows that share a model share the record."""
         if subject.model is None:
             return
         place = self.models / size
         conversions = self.store.conversions(size)
         kept = place / f"{subject.name if subject.recipe else subject.model}.conversion.json"
-        # What this result file does not know of may have been made by an earlier version of ours; peers are pinned.
+        # A model that this result file does not know may be by an earlier version of ours; peers are pinned.
         stale = subject.name not in conversions and (again or subject.recipe is not None)
         if stale or not subject.folder(place).exists() or not kept.exists():
             self.say(f"{size}: converting for {subject.name}")
-            wait(self.patience)
-            others = Others()
+            wait_until_quiet(self.patience)
+            others = OtherPrograms()
             try:
                 source = subjects.source_folder(place)
                 record = subjects.convert(subject, self.pythons[subject.name], source, place, self.log)
@@ -93,27 +94,27 @@ class Run:
         self.store.save()
 
     def measure(self, size: str, number: int, subject: Subject) -> None:
-        """Measure a subject in one round unless that was done; what others disturbed is measured again, twice."""
+        """Measure a subject in one round, unless that was done; if others disturb it, measure again, at most twice."""
         rounds = self.store.rounds(size, subject.name)
         before = rounds.get(str(number), {})
-        done = "decode_seconds" in before and not (self.retry_disturbed and before["others"] > ALLOWED)
+        done = "decode_seconds" in before and not (self.retry_disturbed and before["others"] > ALLOWED_SHARE)
         if done or "failed" in self.store.conversions(size).get(subject.name, {}):
             return
         best: Record = before if "others" in before else {}
         for _ in range(TRIES):
-            wait(self.patience)
+            wait_until_quiet(self.patience)
             try:
                 record = self._sample(subject, self.models / size)
             except (watch.FailedError, BenchmarkError) as error:
                 best = best or {"failed": f"measurement {error}"}
                 break
             best = min(best or record, record, key=lambda each: each["others"])
-            if best["others"] <= ALLOWED:
+            if best["others"] <= ALLOWED_SHARE:
                 break
         if "failed" in best:
             self.say(f"{size}, round {number}, {subject.name}: {best['failed']}")
         else:
-            disturbed = f", others took {best['others']:.0%}" if best["others"] > ALLOWED else ""
+            disturbed = f", others took {best['others']:.0%}" if best["others"] > ALLOWED_SHARE else ""
             self.say(f"{size}, round {number}, {subject.name}: {1e3 * decode(best):.2f} ms a token{disturbed}")
         rounds[str(number)] = best
         self.store.save()
@@ -131,7 +132,7 @@ class Run:
         }
 
     def checkpoint(self, size: str, tokenizer: Path) -> bool:
-        """Make the checkpoint of a size unless it is there; False if there is no room for it."""
+        """Make the checkpoint of a size, unless it exists; return False if there is no room for it."""
         folder = subjects.source_folder(self.models / size)
         command = [sys.executable, str(HERE.parent / "random_checkpoint.py"), size, str(folder)]
         return folder.exists() or not subprocess.run([*command, "--tokenizer", str(tokenizer)], check=False).returncode

@@ -9,8 +9,8 @@ from peers.environments import TORCH, Environment
 TRANSFORMERS = "transformers==4.57.6"
 LLAMA_CPP = "llama-cpp-python==0.3.36"
 
-# What llama.cpp's build can use, by the flag in /proc/cpuinfo that says the processor has it. AMX is left out: built
-# with gcc 12, llama.cpp crashes in it.
+# Options of llama.cpp's build, by the flag in /proc/cpuinfo that says that the processor has the instruction set. AMX
+# is left out: llama.cpp built with gcc 12 crashes in it.
 _CMAKE_FLAGS = {
     "sse4_2": "GGML_SSE42",
     "avx": "GGML_AVX",
@@ -27,7 +27,7 @@ _CMAKE_FLAGS = {
 
 
 def cpu_flags() -> set[str]:
-    """Return the instruction sets that Linux lists for the first processor; nothing elsewhere."""
+    """Return the instruction sets that Linux lists for the first processor; an empty set on other systems."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
@@ -37,7 +37,7 @@ def llama_cpp_options() -> str:
     """Return the build options of llama.cpp for this processor."""
     flags = cpu_flags()
     chosen = [f"-D{option}=ON" for flag, option in _CMAKE_FLAGS.items() if flag in flags]
-    # Without flags to choose from, an ARM machine say, the compiler is asked what this processor can do.
+    # If no flag is listed, as on ARM, the compiler finds out what this processor can do.
     return " ".join(["-DGGML_NATIVE=OFF", *chosen] if chosen else ["-DGGML_NATIVE=ON"])
 
 

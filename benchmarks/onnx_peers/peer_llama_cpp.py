@@ -12,7 +12,7 @@ import numpy as np
 import protocol
 
 SOURCE = Path(sys.prefix) / "source"
-"""Where environments.py leaves the source that the library was built from: only it has the converter."""
+"""Where environments.py puts the source of the library, because only the source has the converter."""
 
 
 def convert(source: Path, out: Path) -> None:

@@ -1,7 +1,7 @@
 """Driver of OpenVINO: optimum-intel's export with int8 weights, run by OpenVINO's own CPU plugin.
 
-The plugin is called without optimum's OVModelForCausalLM, whose torch tensors would only add time. Its defaults stay,
-activations quantized dynamically among them.
+The plugin is called without optimum's OVModelForCausalLM, whose torch tensors would only add time. It has its default
+settings, so it also quantizes activations dynamically.
 """
 
 from __future__ import annotations

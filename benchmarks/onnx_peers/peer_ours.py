@@ -1,4 +1,4 @@
-"""Driver of our own artifacts; the conversion is the program's own command, see subjects.py."""
+"""Driver of our own artifacts. subjects.py converts them, with the command of the program."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Driver of the usual route to ONNX int8: optimum's export, then onnxruntime's quantize_dynamic per channel.
 
-Run with onnxruntime alone, keys and values handed from one run to the next without a copy. Whether
-that is faster than optimum's ORTModelForCausalLM is not settled: on a busy machine the noise was larger.
+It runs in onnxruntime alone, and keys and values go from one run to the next without a copy. We do not know whether
+that is faster than optimum's ORTModelForCausalLM: on a busy machine the noise was larger than the difference.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every peer's driver does alike: its commands, and the timing. Standard library only.
+"""What the drivers of all peers share: their commands and the timing. It uses the standard library only.
 
 A driver is run by the peer's own interpreter:
 
@@ -28,7 +28,7 @@ PREFILL_TOKENS, PROMPT_TOKENS, DECODE_TOKENS = 512, 128, 64
 WARM_UP = 2
 PREFILL_SAMPLES = 5
 CAPACITY = 576
-"""Positions that a runtime with a fixed cache has to make room for."""
+"""How many positions a runtime with a fixed cache must have room for."""
 
 _VOCABULARY = 50_000  # every Pythia size has more tokens than that
 
@@ -37,7 +37,7 @@ class Model(Protocol):
     """A loaded model, batch size 1.
 
     Attributes:
-        notes: what computes it, and where it cannot do what the others do.
+        notes: what computes it, and what it cannot do that the others can.
     """
 
     notes: str
@@ -47,7 +47,7 @@ class Model(Protocol):
 
         Args:
             ids: the prompt.
-            capacity: how many tokens, prompt included, are fed at most before the next prefill.
+            capacity: the most tokens, prompt included, that follow before the next prefill.
         """
         ...
 
@@ -61,7 +61,7 @@ class Model(Protocol):
 
 
 class AllPositions(ABC):
-    """A model whose head computes every position of what it is fed, and whose cache grows by itself."""
+    """A model whose head computes every position of its input, and whose cache grows by itself."""
 
     def prefill(self, ids: list[int], capacity: int) -> int:
         """Start over with a prompt; `capacity` has no meaning here."""
@@ -126,12 +126,12 @@ def main(convert: Convert, prepare: Callable[[], Open]) -> None:
 
 
 def token_ids(count: int) -> list[int]:
-    """Return random ids, always the same; without 0, which ends a text."""
+    """Return random but fixed ids, without 0, which ends a text."""
     return random.Random(0).choices(range(1, _VOCABULARY), k=count)
 
 
 def measure(opener: Open, folder: Path, threads: int) -> dict[str, Any]:
-    """Load a model and time it; every sample is kept."""
+    """Load a model and time it; return every sample."""
     forget_peak()
     before = memory()
     started = time.perf_counter()
@@ -174,13 +174,13 @@ def measure(opener: Open, folder: Path, threads: int) -> dict[str, Any]:
 
 
 class _Others:
-    """Counts the processor time that other processes take from when it is made: samples are slower for it."""
+    """Counts the processor time that other processes take from now on, because it makes samples slower."""
 
     def __init__(self) -> None:
         self._started, self._before = time.perf_counter(), self._seconds()
 
     def share(self) -> float:
-        """Return the part of all processors' time that others took, 0 to 1, to about a hundredth in a second."""
+        """Return the share of all processors' time that others took, 0 to 1; in a second it is exact to about 0.01."""
         available = (time.perf_counter() - self._started) * (os.cpu_count() or 1)
         return max(0.0, (self._seconds() - self._before) / available)
 

@@ -1,9 +1,9 @@
-"""Measure what quantization costs, ours beside the peers', on a trained checkpoint and the same windows of a text.
+"""Measure what our quantization and the peers' cost, on a trained checkpoint and the same windows of a text.
 
 ``python benchmarks/onnx_peers/quality.py --source MODEL --text FILE --work DIR --out quality.json``
 
-Every driver computes the logits of one window at a time into one file, which is compared with the fp32 reference and
-overwritten by the next: all windows at once would take gigabytes.
+Every driver writes the logits of one window into a file. They are compared with the fp32 reference, and the next window
+overwrites the file: the logits of all windows would take gigabytes.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from rich.table import Table
 from subjects import Subject
 from torch import Tensor
 
-from pythia_quant.bench.quality import measure_drifts
-from pythia_quant.bench.statistics import Estimate, differences, of_windows
+from pythia_quant.bench.quality import compare_logits
+from pythia_quant.bench.statistics import Estimate, differences, mean_of_windows
 from pythia_quant.core import machine
 from pythia_quant.model.source import open_source
 from pythia_quant.records.results import Drift
@@ -45,7 +45,7 @@ from pythia_quant.texts.windows import encode, spread_windows
 def driver_logits(
     subject: Subject, python: Path, folder: Path, ids: Tensor, threads: int, log: Path
 ) -> Iterator[Callable[[int], Tensor]]:
-    """Start a subject's driver and give a function that returns its logits of one window until the next call.
+    """Start a subject's driver and give a function that returns the logits of a window, valid until its next call.
 
     Args:
         subject: whose model it is.
@@ -140,7 +140,7 @@ def _main() -> int:
                 subjects.convert(subject, python, link, place, log)
             with driver_logits(subject, python, folder, ids, given.threads, log) as logits:
                 compared = {subject.name: lambda window, logits=logits: logits(window).__getitem__}
-                drifts[subject.name] = measure_drifts(reference, compared)[subject.name].model_dump()
+                drifts[subject.name] = compare_logits(reference, compared)[subject.name].model_dump()
             store.save()
         except watch.FailedError as error:
             failed[subject.name] = str(error)
@@ -153,7 +153,7 @@ def _main() -> int:
 
 
 def _print(drifts: dict[str, Drift], reference: list[float], mine: list[str], console: Console) -> None:
-    """Print the drift of every row, and the paired difference between ours and each of the others."""
+    """Print the drift of every row, and the paired differences between our rows and each of the others."""
     table = Table(title="Drift from fp32, ± 95 % interval", title_justify="left", box=None, padding=(0, 1))
     table.add_column("")
     for heading in ("ln ppl\n1e-3", "KL\nmnat", "top-1\n%", *(f"KL less that\nof {name}" for name in mine)):
@@ -163,11 +163,12 @@ def _print(drifts: dict[str, Drift], reference: list[float], mine: list[str], co
             table.add_row(name, f"{drift.non_finite:,} logits are not finite")
             continue
         against = [
-            _thousandths(of_windows(differences(drift.kl, drifts[each].kl))) if each != name else "" for each in mine
+            _thousandths(mean_of_windows(differences(drift.kl, drifts[each].kl))) if each != name else ""
+            for each in mine
         ]
-        top1 = of_windows([100 * share for share in drift.top1])
-        perplexity = _thousandths(of_windows(differences(drift.nll, reference)))
-        kl = _thousandths(of_windows(drift.kl))
+        top1 = mean_of_windows([100 * share for share in drift.top1])
+        perplexity = _thousandths(mean_of_windows(differences(drift.nll, reference)))
+        kl = _thousandths(mean_of_windows(drift.kl))
         table.add_row(name, perplexity, kl, f"{top1.value:.2f} ± {top1.margin:.2f}", *against)
     console.print(table)
     count = len(reference)

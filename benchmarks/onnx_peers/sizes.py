@@ -9,7 +9,7 @@ class SizeStore(Store):
     """A result file whose samples belong to sizes."""
 
     def conversions(self, size: str) -> dict[str, Record]:
-        """Return what conversions took, by the name of a subject."""
+        """Return the records of conversions, by the name of a subject."""
         found: dict[str, Record] = self._size(size).setdefault("conversions", {})
         return found
 
@@ -24,7 +24,7 @@ class SizeStore(Store):
         return found
 
     def forget(self, name: str) -> None:
-        """Drop all that is known of a subject."""
+        """Remove all records of a subject."""
         for size in self.sizes().values():
             size.get("conversions", {}).pop(name, None)
             size.get("rounds", {}).pop(name, None)

@@ -1,4 +1,4 @@
-"""What is compared: for each, the environment and driver that run it, and how it is made from a checkpoint."""
+"""What is compared: the environment and driver of each subject, and how its model is made from a checkpoint."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Subject:
     Attributes:
         name: the row's.
         driver: file and first arguments of its driver.
-        bits: of a weight of the layers, and of the head, with its share of scales: what is read for each token.
+        bits: of a weight in the layers and in the head, with its share of scales, as read for each token.
         environment: the peer's; None for our own interpreter.
         model: the folder of its model below the size's, shared by rows that differ in threads; None: the checkpoint.
         threads: in place of those asked for.
@@ -52,7 +52,7 @@ class Subject:
     recipe: Path | None = None
 
     def bytes_per_token(self, shape: Architecture) -> int:
-        """Return the weights read to decode one token: all but the embeddings, of which only a row is."""
+        """Return the bytes of weights that decoding one token reads: all except the embeddings."""
         layers, head = self.bits
         return int(shape.non_embedding_parameters * layers + shape.vocabulary * shape.width * head) // 8
 
@@ -93,7 +93,7 @@ def choose(recipe: Path | None, only: list[str] | None, work: Path) -> list[Subj
     """Return the variants of a recipe, by default ours, and the peers; or those of them whose names are in `only`.
 
     Raises:
-        SystemExit: a name that is none of them.
+        SystemExit: a name is none of them.
     """
     if recipe is None:
         recipe = work / "onnx.yaml"
@@ -136,7 +136,7 @@ def source_folder(place: Path) -> Path:
 
 
 def convert(subject: Subject, python: Path, source: Path, place: Path, log: Path) -> dict[str, Any]:
-    """Make a subject's model and return what it took.
+    """Make a subject's model and return the time, memory and size of it.
 
     Args:
         subject: what to make.
@@ -188,7 +188,7 @@ def measure(subject: Subject, python: Path, place: Path, threads: int, log: Path
     """Measure a subject in a fresh process; see :mod:`protocol`.
 
     Raises:
-        FailedError: it could not be.
+        FailedError: the driver failed.
     """
     threads = subject.threads or threads
     limits = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}

@@ -1,4 +1,4 @@
-"""Tables of a result file; all statistics are made here from the raw samples."""
+"""Tables of a result file. All statistics are computed here, from the raw samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from sizes import SizeStore
 
-from pythia_quant.bench.conditions import ALLOWED
+from pythia_quant.bench.conditions import ALLOWED_SHARE
 from pythia_quant.bench.statistics import spread
 
 
@@ -127,7 +127,7 @@ def print_conditions(store: SizeStore, console: Console) -> None:
         "Convert: wall time of a fresh process, and its peak (PSS, children too). Ours: opening source and texts, "
         "writing, checking and hashing; writer: that part alone, in a run of its own.\n"
         "Others: the most processor time that anything else took in a round / in the conversion; above "
-        f"{ALLOWED:.0%} it disturbed."
+        f"{ALLOWED_SHARE:.0%} it disturbed."
     )
     for size in store.sizes().values():
         for name, rounds in size.get("rounds", {}).items():

@@ -1,1 +1,1 @@
-"""What the comparisons with peers share: environments, result files, watched processes, the reference."""
+"""Modules that the comparisons with peers share: environments, result files, watched processes, the reference."""

@@ -2,7 +2,7 @@
 
 ``python benchmarks/peers/convert_ours.py RECIPE VARIANT --model MODEL``
 
-The artifact is removed: what is wanted is what the conversion took, which ``pythia-quant convert`` does not tell.
+The artifact is removed: this program is for times and memory, which ``pythia-quant convert`` does not print.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _main() -> None:
     given = parser.parse_args()
     recipe = override(load_recipe(given.recipe), model=given.model)
     settings = recipe.variants([given.variant])[given.variant]
-    import_module(f"pythia_quant.formats.table.{settings.format}.writer")  # with all that it needs
+    import_module(f"pythia_quant.formats.{settings.format}.writer")  # with all that it needs
     print(json.dumps(phases(recipe, given.variant)))
 
 

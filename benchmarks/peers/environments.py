@@ -1,7 +1,7 @@
-"""One virtual environment a peer, with pinned versions: no two of them agree on transformers, optimum or torch.
+"""A virtual environment for each peer, with pinned versions: no two of them agree on transformers, optimum or torch.
 
-Each is made once in a work folder. A stamp file holds what it was made from, so that nothing is done where it still
-is the same.
+Each is made once, in a work folder. A stamp file says what it was made from, so that an environment that is up to date
+is not made again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def make(name: str, environment: Environment, work: Path, say: Callable[[str], o
         name: of its folder.
         environment: what it is made from.
         work: the folder for all of them.
-        say: told what is being done, for it takes minutes.
+        say: called with what is being done, because it takes minutes.
 
     Raises:
         UnavailableError: with the last line that pip or the build printed.

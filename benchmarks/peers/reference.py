@@ -6,11 +6,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pythia_quant.bench.reference import Reference, reference
+from pythia_quant.bench.reference import Reference, open_reference
 from pythia_quant.core.progress import SILENT
 from pythia_quant.model.source import Source
 
 
 def fp32_reference(source: Source, ids: Tensor, work: Path) -> Reference:
     """Return the fp32 reference, computed once for a source and its windows, int64 [windows, context]."""
-    return reference(source.weights, source.sha256, ids, SILENT, work / "references")
+    return open_reference(source.weights, source.sha256, ids, SILENT, work / "references")

@@ -1,4 +1,4 @@
-"""The result file: every raw sample, written after each, so that a run that was stopped goes on where it was."""
+"""The result file: it is written after every raw sample, so that a run that was stopped goes on where it was."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Store:
                 raise SystemExit(f"{path}: its {name} is {before!r}, here it is {value!r}; give another --out")
 
     def save(self) -> None:
-        """Write the file; a crash meanwhile leaves the one before."""
+        """Write the file; after a crash, the file is as before."""
         partial = self._path.with_name(f".{self._path.name}.partial")
         partial.write_text(json.dumps(self.data, indent=1) + "\n")
         partial.rename(self._path)

@@ -1,4 +1,4 @@
-"""Run a command to its end and say how long it took and how much memory it and its children held together."""
+"""Run a command to its end; return how long it took, and how much memory it and its children held together."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(
         command: its words.
         log: file that its messages are appended to.
         environment: variables to set besides this process's own.
-        look: at its memory, ten times a second; it slows the command a little, so not when its speed is measured.
+        look: read its memory ten times a second. This slows the command a little: not for measurements of speed.
 
     Raises:
         FailedError: it did not end with 0.
@@ -54,7 +54,7 @@ def run(
             env=os.environ | dict(environment or {}),
         )
         process = psutil.Process(child.pid)
-        # What is printed on stdout is one line of JSON or a few of text: it fits the pipe.
+        # The command prints one line of JSON or a few of text on stdout, which fits the pipe.
         while look and child.poll() is None:
             peak = max(peak, _held(process))
             time.sleep(_INTERVAL)

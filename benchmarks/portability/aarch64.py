@@ -1,7 +1,7 @@
-"""A Python for ARM, with numpy and onnxruntime of this environment's versions, to be run by qemu-aarch64.
+"""A Python for ARM that qemu-aarch64 runs, with the versions of numpy and onnxruntime of this environment.
 
-Its packages are those of Debian 12, fetched by apt with lists of its own and unpacked into a folder: nothing is
-installed, and this machine's list of architectures stays as it is.
+Its packages are from Debian 12. apt downloads them with lists of its own, and they are unpacked into a folder: nothing
+is installed, and this machine's list of architectures does not change.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PACKAGES = (f"python{_PYTHON}-minimal", f"libpython{_PYTHON}-stdlib", "libstdc+
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_27_aarch64", "manylinux_2_28_aarch64")
 
-# onnxruntime looks into /proc/cpuinfo, which qemu's user mode leaves as it is on the host; with that it crashes.
+# onnxruntime reads /proc/cpuinfo. qemu's user mode shows the host's, with which onnxruntime crashes.
 _ALWAYS = "fp asimd evtstrm aes pmull sha1 sha2 crc32"
 _NEOVERSE_N1 = f"{_ALWAYS} atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
 _CPUS = {  # part number and features

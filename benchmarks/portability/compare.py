@@ -1,10 +1,10 @@
-"""Run our kinds of integer products under CPUs of many kinds: ``python benchmarks/portability/compare.py --work DIR``.
+"""Run our kinds of integer products on many kinds of CPU: ``python benchmarks/portability/compare.py --work DIR``.
 
-First the bare kernels with the inputs that saturate most, against exact integers; then whole artifacts of the demo
-model against the fp32 reference. Both as they are, and with the session option that keeps products of channels exact.
-CPUs that cannot be had here are left out, with the reason. All of them take `make demo`'s environment, a CPU with
-AVX-512 VNNI and AVX-VNNI, Debian's packages qemu-user and gcc, and the network for the ARM packages. A quarter of an
-hour on one core, most of it for AVX2 in qemu.
+First it compares single kernels, with the inputs that saturate most, with exact integers; then whole artifacts of the
+demo model with the fp32 reference. Both run as they are, and with the session option that makes products of channels
+exact. CPUs that this machine cannot provide are left out, with the reason. To provide all, it needs the environment of
+`make demo`, a CPU with AVX-512 VNNI and AVX-VNNI, Debian's packages qemu-user and gcc, and the network for the ARM
+packages. It takes a quarter of an hour on one core, most of it for AVX2 in qemu.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from rich.table import Table
 
 from pythia_quant import convert, load_inputs, load_recipe
 from pythia_quant.artifacts.inputs import Inputs
-from pythia_quant.bench.quality import measure_drifts
-from pythia_quant.bench.reference import Reference, reference
+from pythia_quant.bench.quality import compare_logits
+from pythia_quant.bench.reference import Reference, open_reference
 from pythia_quant.core import machine
 from pythia_quant.core.progress import SILENT
 from pythia_quant.formats.onnx.data_file import find_model
@@ -55,7 +55,7 @@ def _artifacts(inputs: Inputs, work: Path) -> list[Artifact]:
 
 
 def _write_feeds(inputs: Inputs, path: Path) -> None:
-    """Save the evaluation windows as the graph's inputs, one run a window, with nothing past."""
+    """Save the evaluation windows as the graph's inputs: a run for each window, with an empty past."""
     ids, shape = inputs.evaluation, inputs.source.architecture
     feeds: dict[str, npt.NDArray[Any]] = {"input_ids": ids[:, None], "attention_mask": np.ones_like(ids)[:, None]}
     nothing = np.zeros((len(ids), 1, shape.heads, 0, shape.head_size), np.float32)
@@ -66,11 +66,13 @@ def _write_feeds(inputs: Inputs, path: Path) -> None:
 
 def _reference(inputs: Inputs, folder: Path) -> Reference:
     folder.mkdir(exist_ok=True)
-    return reference(inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), SILENT, folder)
+    return open_reference(
+        inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), SILENT, folder
+    )
 
 
 class Comparison:
-    """Runs everything under one CPU after the other and collects the rows of both tables."""
+    """Runs everything on one CPU after the other, and collects the rows of both tables."""
 
     def __init__(self, inputs: Inputs, work: Path) -> None:
         self._work, self._console = work, Console(width=max(140, Console().width))
@@ -88,7 +90,7 @@ class Comparison:
         self._drifts = _table(title, names)
 
     def add(self, cpu: Cpu) -> None:
-        """Run all kinds as they are, and those that have channels with the option too."""
+        """Run all kinds as they are, and those with channels also with the session option."""
         self._console.print(f"running: {cpu.name}", style="dim")
         for entries, name in ((AS_IT_IS, cpu.name), (EXACT, f"  {next(iter(EXACT))}")):
             chosen = [kernel for kernel in self._kernels if not entries or "channel" in kernel.kind]
@@ -124,13 +126,13 @@ class Comparison:
         return self._work / f"{of.name}.npy"
 
     def _errors(self, kernel: Kernel) -> npt.NDArray[Any]:
-        """Return the errors of all sums as shares of the largest sum."""
+        """Return the errors of all sums, as shares of the largest sum."""
         computed = np.load(self._result(kernel))
         return np.asarray(np.abs(computed - kernel.exact) / np.abs(kernel.exact).max())
 
     def _drift(self, artifact: Artifact) -> str:
         logits = torch.from_numpy(np.load(self._result(artifact)))[:, 0]
-        drift = measure_drifts(self._reference, {"": lambda window: lambda rows: logits[window, rows]})[""]
+        drift = compare_logits(self._reference, {"": lambda window: lambda rows: logits[window, rows]})[""]
         if drift.non_finite:
             return "not finite"
         return f"{1e3 * fmean(drift.kl):.3f} / {100 * fmean(drift.top1):.1f}"

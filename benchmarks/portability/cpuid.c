@@ -1,9 +1,9 @@
 /*
  * Makes a process believe that its CPU lacks instruction sets: LD_PRELOAD=cpuid.so HIDE_CPUID="7.0.ecx.11 7.1.eax.4" ...
  *
- * Linux lets a process ask for CPUID to raise SIGSEGV (arch_prctl ARCH_SET_CPUID, where the CPU can do that). The
- * handler executes the instruction itself and clears the bits named leaf.subleaf.register.bit, in hexadecimal but for
- * the bit. What was loaded before this library, the C library's choice of memcpy, is not affected.
+ * If the CPU can do it, Linux lets a process ask that CPUID raise SIGSEGV (arch_prctl ARCH_SET_CPUID). The handler
+ * executes the instruction itself and clears the bits that HIDE_CPUID names: leaf.subleaf.register.bit, where leaf and
+ * subleaf are hexadecimal. It does not affect code that was loaded before, such as the C library's choice of memcpy.
  */
 #define _GNU_SOURCE
 #include <cpuid.h>

@@ -1,7 +1,8 @@
-"""The CPUs to run under, and how a Python gets there.
+"""The CPUs to run on, and how to run a Python on each.
 
-Three ways: as it is; with CPUID intercepted, so that libraries do not see some of this CPU's instruction sets (native
-speed, and the only way to AVX-512 without VNNI: no version of qemu emulates AVX-512); and emulated by qemu's user mode.
+There are three ways: this CPU as it is; this CPU with CPUID intercepted, so that libraries do not see some instruction
+sets (at native speed, and the only way to have AVX-512 without VNNI, because no version of qemu emulates AVX-512); and
+a CPU that qemu's user mode emulates.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Cpu:
     hides: tuple[str, ...] = ()
 
     def missing(self) -> str:
-        """Return why there is no way to it on this machine; an empty string if there is."""
+        """Return why this machine cannot provide the CPU; an empty string if it can."""
         if self.way == "as it is":
             return ""
         if self.way == "intercepted":

@@ -1,4 +1,4 @@
-"""Bare kernels with the inputs that saturate most, and what integers of any size would give."""
+"""Single kernels with the inputs that saturate most, and their exact results in integers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pythia_quant.quantizers.blocks import Blocks
 Array = npt.NDArray[Any]
 
 ROWS = (1, 2, 9, 33)
-"""Tokens at once: kernels for one row, for pairs, and for tiles, with a remainder."""
+"""How many tokens at once: these use the kernels for one token, for pairs, and for tiles with a remainder."""
 
 _COLUMNS = 37
 _PATTERNS = 6
@@ -30,11 +30,11 @@ class Kernel:
     """One matrix product.
 
     Attributes:
-        kind: what the table calls its column.
-        name: of its files.
+        kind: the heading of its column in the table.
+        name: the name of its files.
         rows: tokens at once.
         model: one operator with constant weights.
-        inputs: what it is given, stacked [runs, rows, inputs].
+        inputs: its inputs, stacked [runs, rows, inputs].
         exact: int64 [runs, rows, columns].
     """
 

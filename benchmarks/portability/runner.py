@@ -1,4 +1,4 @@
-"""Run ONNX models as a list of jobs says. Needs numpy and onnxruntime only: it runs under emulated CPUs, slowly."""
+"""Run ONNX models from a list of jobs. Needs numpy and onnxruntime only, because it also runs under emulated CPUs."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pythia_quant.artifacts.artifact import Artifact
+from pythia_quant.artifacts.plan import PROBE_TOKENS
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.settings import VariantSettings
@@ -22,9 +23,8 @@ from pythia_quant.recipe.variants import parse_variant
 from pythia_quant.records.manifest import CheckRecord
 from pythia_quant.runtimes.protocol import Layered, Runtime, generate, logits
 
-PROBE_TOKENS = 64
-"""The most tokens of a window that the check runs."""
 GENERATED = 8
+_POSITIONS_AT_ONCE = 16  # so few that temporaries in fp64 are small beside a model
 WHOLE_MODEL_BYTES = 1_000_000_000
 """An artifact up to this size is loaded whole, as users load it. A larger one might not fit in memory."""
 MAX_WEIGHT_ERROR = 1e-3
@@ -35,8 +35,14 @@ MAX_RUN_ERROR = 0.1
 gives 1.4."""
 
 
-def check(folder: Path, settings: VariantSettings, probe: list[list[int]], intended: Path | None = None) -> CheckRecord:
-    """Read an artifact back and run it in a fresh process; see :func:`check_artifact`."""
+def check(
+    worker: process.Worker,
+    folder: Path,
+    settings: VariantSettings,
+    probe: list[list[int]],
+    intended: Path | None = None,
+) -> CheckRecord:
+    """Read an artifact back and run it in another process, which has done nothing else; see :func:`check_artifact`."""
     arguments = {
         "folder": str(folder),
         "settings": settings.model_dump(mode="json"),
@@ -44,7 +50,7 @@ def check(folder: Path, settings: VariantSettings, probe: list[list[int]], inten
         "threads": machine.cores(),
         "intended": str(intended) if intended else None,
     }
-    return CheckRecord.model_validate(process.call(check_artifact, arguments))
+    return CheckRecord.model_validate(worker.call(check_artifact, arguments))
 
 
 def check_again(artifact: Artifact) -> CheckRecord:
@@ -58,7 +64,13 @@ def check_again(artifact: Artifact) -> CheckRecord:
     open_tokenizer(artifact.folder / TOKENIZER, architecture.vocabulary, ArtifactError)
     size = (2, min(PROBE_TOKENS, architecture.context))
     probe = np.random.default_rng(0).integers(architecture.vocabulary, size=size).tolist()
-    return check(artifact.folder, artifact.settings, probe)
+    with process.Worker() as worker:
+        return check(worker, artifact.folder, artifact.settings, probe)
+
+
+def import_check(settings: dict[str, Any]) -> None:
+    """Import what :func:`check_artifact` will need for a variant with these settings."""
+    format_of(parse_variant(settings)).import_runtime()
 
 
 @torch.no_grad()
@@ -128,8 +140,12 @@ def _run(model: Runtime | Layered, ids: Tensor) -> tuple[str, Tensor]:
 
 def mean_kl(reference: Tensor, other: Tensor) -> float:
     """Return the mean KL divergence of `other` from `reference` over all positions, nats a token."""
-    p, q = reference.double().log_softmax(-1), other.double().log_softmax(-1)
-    return float((p.exp() * (p - q)).sum(-1).mean())
+    total, positions = 0.0, reference.shape[:-1].numel()
+    pieces = (logits.flatten(0, -2).split(_POSITIONS_AT_ONCE) for logits in (reference, other))
+    for reference_piece, other_piece in zip(*pieces, strict=True):
+        p, q = reference_piece.double().log_softmax(-1), other_piece.double().log_softmax(-1)
+        total += float((p.exp() * (p - q)).sum())
+    return total / positions
 
 
 def _relative_rms(logits: Tensor, expected: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Artifacts by their place on a hub, ``hf://owner/name@revision``: downloaded once, every file hashed."""
+"""Fetch artifacts from a hub by ``hf://owner/name@revision``. Each is downloaded once, and every file is hashed."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ from pythia_quant.records.manifest import FileRecord, read_manifest
 
 
 def pull(artifact: str, progress: Progress = SILENT) -> Path:
-    """Return the folder of an artifact on a hub, below the cache; it is downloaded when it is not there.
+    """Return the folder of an artifact in the cache. If the artifact is not there, download it first.
 
-    The folder is complete or absent, and holds what the manifest lists.
+    The folder has the manifest and the files that the manifest lists. It is complete or absent.
 
     Args:
-        artifact: ``hf://owner/name``, with ``@revision`` for another than ``main``.
-        progress: told of the download.
+        artifact: ``hf://owner/name``, or ``hf://owner/name@revision`` for another revision than ``main``.
+        progress: receives how far the download is.
 
     Raises:
-        HubError: the name is none, or there is no artifact of ours.
-        SourceError: the hub cannot give it, or gives something else than the manifest says.
+        HubError: the name is not valid, the repository has no artifact of ours, or a file is missing or differs from
+            the manifest.
+        SourceError: the hub cannot be asked, or a download is damaged.
     """
     repo_id, _, revision = artifact.removeprefix(SCHEME).rstrip("/").partition("@")
     check_name(repo_id, artifact)
-    found = fetch(repo_id, MANIFEST, revision or "main")
-    if found is None:
+    manifest_path = fetch(repo_id, MANIFEST, revision or "main")
+    if manifest_path is None:
         raise HubError(f"there is no {MANIFEST}, so this is no artifact of ours", where=artifact)
-    manifest = read_manifest(found, HubError, f"{artifact}/{MANIFEST}")
-    commit = commit_of(found)
+    manifest = read_manifest(manifest_path, HubError, f"{artifact}/{MANIFEST}")
+    commit = commit_of(manifest_path)
     folder = cache_folder("artifacts") / repo_id.replace("/", "--") / commit
     if folder.is_dir():
         return folder
     with target_lock(folder, wait=True):
-        if folder.is_dir():  # another process has brought it meanwhile
+        if folder.is_dir():  # another process has downloaded it meanwhile
             return folder
         with fresh_folder(folder) as scratch:
-            _place(found, scratch / MANIFEST)
+            _place(manifest_path, scratch / MANIFEST)
             for index, (name, file) in enumerate(manifest.files.items()):
                 progress.step(f"downloading {name}", index, len(manifest.files))
                 _place(_download(repo_id, name, commit, file, progress), scratch / name)
@@ -67,7 +68,7 @@ def _download(repo_id: str, name: str, commit: str, file: FileRecord, progress: 
 
 
 def _place(cached: Path, path: Path) -> None:
-    """Put a file of the hub's cache into a folder: under one more name for the same data where the disk can."""
+    """Put a file of the hub's cache into a folder, as a hard link if the disk can; else copy it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(cached.resolve(), path)

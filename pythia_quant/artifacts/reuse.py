@@ -8,9 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pythia_quant.artifacts.artifact import Artifact, open_artifact, verify_files
 from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.core import machine
@@ -20,6 +17,7 @@ from pythia_quant.core.settings import VariantSettings
 from pythia_quant.model.config import read_config
 from pythia_quant.model.source import Source
 from pythia_quant.records.manifest import CalibrationRecord
+from pythia_quant.texts.windows import Tokens
 
 CODES = "codes"
 """The key of the note in a manifest that names the artifact which the integers were taken from."""
@@ -63,8 +61,10 @@ def reuse(target: Path, inputs: Inputs, settings: VariantSettings) -> Artifact:
     return artifact
 
 
-def fingerprint(inputs: Inputs, settings: VariantSettings, probe: Tensor) -> str:
+def fingerprint(inputs: Inputs, settings: VariantSettings, probe: Tokens) -> str:
     """Return a hash of all that decides a conversion's bytes: one with the same hash can go on where it was killed."""
+    import torch  # noqa: PLC0415 - heavy, and only a conversion needs it
+
     parts = {
         "source": inputs.source.sha256,
         "config": _config_of_source(inputs.source),

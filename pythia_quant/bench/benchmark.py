@@ -1,4 +1,4 @@
-"""Measure a source and its artifacts in one run: drift first, then tasks, then speed with nothing else running."""
+"""Measure a source and its artifacts: first the drift of all rows, then LAMBADA, then speed while nothing else runs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from pythia_quant.bench import conditions, quality
 from pythia_quant.bench.conditions import machine_record
 from pythia_quant.bench.durations import REFERENCE, measurement_steps
 from pythia_quant.bench.gates import evaluate_gates
-from pythia_quant.bench.lambada import measure_row
-from pythia_quant.bench.reference import Reference, reference
-from pythia_quant.bench.speed import latency_protocol, measure_speeds
-from pythia_quant.bench.speed import step_count as speed_steps
+from pythia_quant.bench.lambada_accuracy import measure_lambada
+from pythia_quant.bench.reference import Reference, open_reference
+from pythia_quant.bench.speed import measure_speeds
+from pythia_quant.bench.speed_plan import latency_protocol, speed_steps
 from pythia_quant.bench.subject import SOURCE_DTYPES, Subject
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import BenchmarkError, PythiaQuantError
@@ -48,7 +48,7 @@ class Options:
     """How to measure.
 
     Attributes:
-        threads: numbers of threads. Speed is measured with each of them, everything else with the first.
+        threads: different numbers of threads. Speed is measured with each of them, everything else with the first.
         memory: the bytes that one measurement may take, by default those that are free. A row that needs more is run
             layer by layer.
         device: ``cpu`` or ``cuda``; ONNX artifacts always run on the CPU.
@@ -95,8 +95,8 @@ class _PlannedRow:
         return [f"whole, it needs {memory_gb}; it {way}, its speed not measured"]
 
 
-def step_count(recipe: Recipe, artifacts: int, options: Options) -> int:
-    """Return how many progress steps :func:`benchmark` takes for that many artifacts."""
+def benchmark_steps(recipe: Recipe, artifacts: int, options: Options) -> int:
+    """Return the number of progress steps of :func:`benchmark` for so many artifacts."""
     rows = len(SOURCE_DTYPES) + artifacts
     lambada = 1 + rows if recipe.settings.tasks.lambada else 0  # one more to open the passages
     rounds = recipe.settings.latency.rounds
@@ -114,8 +114,8 @@ def benchmark(
 ) -> Results:
     """Measure artifacts beside their source in fp16, bf16 and fp32.
 
-    Finished measurements of drift and LAMBADA are kept in a work folder beside `path` until everything is measured, so
-    that the same call can go on after an interruption. Speeds are measured again.
+    Until everything is measured, a work folder beside `path` holds the finished measurements of drift and LAMBADA. The
+    same call after an interruption continues with them. It measures speeds again.
 
     Args:
         inputs: the recipe with its source and evaluation windows.
@@ -123,7 +123,7 @@ def benchmark(
         path: the path that the caller will write the result file to. The work folder stands beside it.
         passages: the passages of LAMBADA; None to leave LAMBADA out.
         options: how to measure.
-        steps: shows progress; :func:`step_count` returns the number of steps.
+        steps: shows progress; :func:`benchmark_steps` returns the number of steps.
 
     Raises:
         ArtifactError: an artifact was altered, or another process measures beside `path`.
@@ -143,13 +143,13 @@ def benchmark(
     steps.expect(measurement_steps(inputs, rows_of, whole, examples, options.threads))
     with work_folder(path, _fingerprint(inputs, planned, passages, options), resume_after=(PythiaQuantError,)) as work:
         with steps.step(REFERENCE) as progress:
-            expected = reference(
+            expected = open_reference(
                 inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), progress
             )
         with process.Worker(options.threads[0]) as worker:
-            once = _Once(worker, work, steps, options.threads[0])
-            rows = [_measure_row(row, inputs, expected, once) for row in planned]
-            lambada, scores = _measure_lambada(planned, inputs, passages, once) if passages else (None, {})
+            measurements = _Measurements(worker, work, steps, options.threads[0])
+            rows = [_measure_drift(row, inputs, expected, measurements) for row in planned]
+            lambada, scores = _measure_lambada(planned, inputs, passages, measurements) if passages else (None, {})
         latency, speeds = _measure_speeds(planned, inputs, steps, options)
     rows = [
         row.model_copy(update={"lambada": scores.get(row.name), "speeds": speeds.get(row.name, [])}) for row in rows
@@ -164,14 +164,14 @@ def _plan_rows(inputs: Inputs, artifacts: list[Artifact], options: Options) -> l
     files = sum((source.folder / name).stat().st_size for name in source.sha256)
 
     def planned(subject: Subject, artifact: Artifact | None, files: int, disk_bytes: int) -> _PlannedRow:
-        needed = conditions.needed(subject, files, source.architecture, inputs.evaluation.shape[1])
+        needed = conditions.memory_needed(subject, files, source.architecture, inputs.evaluation.shape[1])
         allowed = machine.memory_available() if options.memory is None else options.memory
         return _PlannedRow(subject, artifact, disk_bytes, needed, allowed)
 
     rows = []
     for dtype, name in SOURCE_DTYPES.items():
         subject = Subject(name=name, folder=source.folder, dtype=dtype, device=options.device)
-        rows.append(planned(subject, None, files, sizes.of_checkpoint(source.architecture, dtype)))
+        rows.append(planned(subject, None, files, sizes.checkpoint_bytes(source.architecture, dtype)))
     for artifact in artifacts:
         name, size = artifact.manifest.variant, artifact.manifest.bytes_on_disk
         subject = Subject(name=name, folder=artifact.folder, settings=artifact.settings, device=options.device)
@@ -179,27 +179,29 @@ def _plan_rows(inputs: Inputs, artifacts: list[Artifact], options: Options) -> l
     return rows
 
 
-def _measure_row(row: _PlannedRow, inputs: Inputs, expected: Reference, once: _Once) -> Row:
-    """Measure a row's drift, or read what an interrupted call has measured."""
-    scratch = once.work / row.subject.name
+def _measure_drift(row: _PlannedRow, inputs: Inputs, expected: Reference, measurements: _Measurements) -> Row:
+    """Measure a row's drift, and return the row without LAMBADA and speeds."""
+    scratch = measurements.work / row.subject.name
     arguments = {
         "source": str(inputs.source.folder),
         "reference": str(expected.folder),
         "scratch": str(scratch),
         "whole": row.whole,
     }
-    measured = once("drift", quality.measure, row.subject, arguments)
-    shutil.rmtree(scratch, ignore_errors=True)  # hidden states, as large as the text
-    return _row(row, inputs, measured, once.work)
+    measurement = measurements.make("drift", quality.measure_drift, row.subject, arguments)
+    shutil.rmtree(scratch, ignore_errors=True)  # hidden states, which take gigabytes for a long text
+    return _row(row, inputs, measurement, measurements.work)
 
 
 def _measure_lambada(
-    planned: list[_PlannedRow], inputs: Inputs, passages: Passages, once: _Once
+    planned: list[_PlannedRow], inputs: Inputs, passages: Passages, measurements: _Measurements
 ) -> tuple[LambadaProtocol, dict[str, Lambada]]:
-    """Measure LAMBADA on all rows that fit in memory whole."""
+    """Measure LAMBADA with all rows that fit in memory whole; return the protocol, and the scores by the row's name."""
     arguments = {"file": str(passages.path), "examples": passages.examples, "source": str(inputs.source.folder)}
     scores = {
-        row.subject.name: as_record(Lambada, once("LAMBADA", measure_row, row.subject, arguments), once.work)
+        row.subject.name: as_record(
+            Lambada, measurements.make("LAMBADA", measure_lambada, row.subject, arguments), measurements.work
+        )
         for row in planned
         if row.whole
     }
@@ -209,7 +211,10 @@ def _measure_lambada(
 def _measure_speeds(
     planned: list[_PlannedRow], inputs: Inputs, steps: Steps, options: Options
 ) -> tuple[LatencyProtocol | None, dict[str, list[Speed]]]:
-    """Measure the speed of all rows that fit in memory whole, if the recipe asks for any round."""
+    """Measure the speed of all rows that fit in memory whole; return the protocol, and the speeds by the row's name.
+
+    Nothing is measured if the recipe asks for 0 rounds.
+    """
     settings = inputs.recipe.settings.latency
     if not settings.rounds:
         return None, {}
@@ -221,31 +226,32 @@ def _measure_speeds(
 
 
 @dataclass(frozen=True)
-class _Once:
-    """Measures each row once: in the worker, unless an interrupted call has left the measurement in the work folder."""
+class _Measurements:
+    """Makes the measurements of single rows in the worker, and reads those that an interrupted call has made."""
 
     worker: process.Worker
     work: Path
     steps: Steps
     threads: int
 
-    def __call__(
+    def make(
         self, what: str, task: Callable[..., dict[str, Any]], subject: Subject, arguments: dict[str, Any]
     ) -> dict[str, Any]:
-        done = self.work / f"{subject.name}.{what}.json"
+        """Return the measurement `what` of a row, which `task` makes with `arguments`, `subject` and `threads`."""
+        path = self.work / f"{subject.name}.{what}.json"
         arguments = arguments | {"subject": subject.model_dump(mode="json"), "threads": self.threads}
         with self.steps.step(f"{what} of {subject.name}") as progress:
-            if not done.exists():
+            if not path.exists():
                 try:
-                    measured = self.worker.call(task, arguments, progress)
+                    measurement = self.worker.call(task, arguments, progress)
                 except BenchmarkError as error:
                     message = f"measuring {what} of {subject.name}: {error.what}"
                     raise BenchmarkError(message, where=error.where, hint=error.hint) from error
-                replace_file(done, json.dumps(measured))
-        return read_object(done, BenchmarkError, "remove it: that is measured again then")
+                replace_file(path, json.dumps(measurement))
+        return read_object(path, BenchmarkError, "remove the file; it is then measured again")
 
 
-def _row(planned: _PlannedRow, inputs: Inputs, measured: dict[str, Any], work: Path) -> Row:
+def _row(planned: _PlannedRow, inputs: Inputs, measurement: dict[str, Any], work: Path) -> Row:
     if planned.artifact is None:
         digest, quantized = None, False
     else:
@@ -259,22 +265,27 @@ def _row(planned: _PlannedRow, inputs: Inputs, measured: dict[str, Any], work: P
         "manifest_sha256": digest,
         "notes": planned.notes(),
     }
-    return as_record(Row, measured | facts, work)
+    return as_record(Row, measurement | facts, work)
 
 
-def as_record(kind: type[R], measured: dict[str, Any], work: Path) -> R:
-    """Make a record of a measurement, which an interrupted call may have left in the folder `work`.
+def as_record(kind: type[R], measurement: dict[str, Any], work: Path) -> R:
+    """Make a record of a measurement, which may be that of an interrupted call.
+
+    Args:
+        kind: the class of the record.
+        measurement: the fields of the record, as JSON data.
+        work: the folder of measurements, for the message.
 
     Raises:
         BenchmarkError: the measurement is damaged.
     """
     try:
-        return kind.model_validate(measured)
+        return kind.model_validate(measurement)
     except ValidationError as error:
         key = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
-        hint = "remove the folder, and all is measured again"
+        hint = "remove the folder; everything is then measured again"
         raise BenchmarkError(
-            f"what was measured before cannot be read: {short(key)}", where=str(work), hint=hint
+            f"a measurement of an earlier call cannot be read: {short(key)}", where=str(work), hint=hint
         ) from error
 
 
@@ -309,7 +320,7 @@ def _results(inputs: Inputs, expected: Reference, rows: list[Row], options: Opti
 
 
 def _fingerprint(inputs: Inputs, planned: list[_PlannedRow], passages: Passages | None, options: Options) -> str:
-    """Return a hash of all that decides the measurements: a call with the same hash can go on after an interruption."""
+    """Return a hash of all that the measurements depend on. A call with the same hash continues an interrupted one."""
     parts = {
         "source": inputs.source.sha256,
         "evaluation": hashlib.sha256(inputs.evaluation.tobytes()).hexdigest(),

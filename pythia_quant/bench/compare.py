@@ -1,4 +1,4 @@
-"""What changed between two results, beyond error: two versions of a program or an artifact, or two machines."""
+"""Compare two results, of two versions or two machines, and find the values that differ by more than their error."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from statistics import fmean
 from typing import Literal
 
 from pythia_quant.bench.metrics import METRICS, PER_PROCESS, Metric, Value, outdated, outdated_sizes
-from pythia_quant.bench.statistics import differences, estimate, of_windows
+from pythia_quant.bench.statistics import differences, mean_of_samples, mean_of_windows
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.records.results import Results, Row
 
 Verdict = Literal["same", "better", "worse", "changed"]
 
-LEAST = 1e-3
-"""Share of a value by which it must differ at least. The same program on another processor, or with other threads, adds
-in another order; between two such runs the paired error can be smaller than that difference."""
+LEAST_CHANGE = 1e-3
+"""The least difference that counts, as a share of the value.
+
+On another processor, or with another number of threads, the same program adds numbers in another order. The resulting
+difference can exceed the paired error."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,14 @@ class Change:
     """One value of one row in two results.
 
     Attributes:
-        row: its name.
+        row: the name of the row.
         metric: the value's key in :data:`~pythia_quant.bench.metrics.METRICS`.
         before: the value in the first result.
-        after: in the second.
-        difference: after less before. Its interval is of 95 % and paired where both are means over the same windows or
-            examples, of 95 % where each process gave one sample, else spanned by the ends of both intervals.
-        verdict: ``same`` when the interval holds 0 or the difference is less than :data:`LEAST` of the value.
+        after: the value in the second result.
+        difference: `after` less `before`, with an interval. If both are means over the same windows or examples, it is
+            the paired 95 % interval; if each process gave one sample, the 95 % interval of two means; else it is from
+            the lowest to the highest difference of the ends of both intervals.
+        verdict: ``same`` if the interval contains 0, or the difference is below :data:`LEAST_CHANGE` of the value.
     """
 
     row: str
@@ -44,14 +47,19 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two results compared: what is in both, and what a reader should know of the rest."""
+    """The comparison of two results.
+
+    Attributes:
+        changes: every value of every row that both results have, with its difference.
+        notes: sentences on what differs apart from the values, and on what is not compared.
+    """
 
     changes: list[Change]
     notes: list[str]
 
     @property
     def worse(self) -> list[Change]:
-        """What became worse, beyond error."""
+        """The values that became worse by more than their error."""
         return [change for change in self.changes if change.verdict == "worse"]
 
 
@@ -97,9 +105,9 @@ def _check_comparable(before: Results, after: Results) -> None:
 
 
 def _notes(before: Results, after: Results) -> tuple[list[str], set[str]]:
-    """Return what differs around the numbers, and the protocols whose values cannot be compared for it."""
-    old = [which(results) for which in (outdated, outdated_sizes) for results in (before, after)]
-    notes, left_out = [note for note in dict.fromkeys(old) if note], set()
+    """Return sentences on what differs apart from the values, and the protocols whose values cannot be compared."""
+    warnings = [warning(results) for warning in (outdated, outdated_sizes) for results in (before, after)]
+    notes, left_out = [note for note in dict.fromkeys(warnings) if note], set()
     if before.size_version != after.size_version:
         left_out.add("size")
     if before.source.sha256 != after.source.sha256:
@@ -113,20 +121,20 @@ def _notes(before: Results, after: Results) -> tuple[list[str], set[str]]:
         notes.append("LAMBADA was measured on different files: it is not compared.")
         left_out.add("lambada")
     names = [{row.name for row in results.rows} for results in (before, after)]
-    for which, only in (("first", names[0] - names[1]), ("second", names[1] - names[0])):
-        notes += [f"Only the {which} result has {name}." for name in sorted(only)]
+    for ordinal, only in (("first", names[0] - names[1]), ("second", names[1] - names[0])):
+        notes += [f"Only the {ordinal} result has {name}." for name in sorted(only)]
     for results in (before, after):
         notes += [f"{row.name}: {speed.disturbed}." for row in results.rows for speed in row.speeds if speed.disturbed]
     return notes, left_out
 
 
 def _change(metric: Metric, row: Row, other: Row, before: Results, after: Results) -> Change | None:
-    first, second = metric.of(row, before), metric.of(other, after)
+    first, second = metric.value_of(row, before), metric.value_of(other, after)
     if first is None or second is None:
         return None
-    difference = _paired(metric.key, row, other, first, second)
+    difference = _paired_difference(metric.key, row, other, first, second)
     if difference is None and metric.key in PER_PROCESS:
-        difference = _of_processes(*(PER_PROCESS[metric.key](each.speeds[0]) for each in (row, other)))
+        difference = _process_difference(*(PER_PROCESS[metric.key](each.speeds[0]) for each in (row, other)))
     if difference is None:
         difference = Value(second.value - first.value, second.low - first.high, second.high - first.low)
     return Change(row.name, metric.key, first, second, difference, _verdict(metric, first, difference))
@@ -135,32 +143,35 @@ def _change(metric: Metric, row: Row, other: Row, before: Results, after: Result
 def _verdict(metric: Metric, before: Value, difference: Value) -> Verdict:
     if math.isnan(difference.value) or difference.low <= 0 <= difference.high:
         return "same"
-    if math.isfinite(before.value) and abs(difference.value) < LEAST * abs(before.value):
+    if math.isfinite(before.value) and abs(difference.value) < LEAST_CHANGE * abs(before.value):
         return "same"
     if not metric.better:
         return "changed"
     return "better" if (difference.value < 0) == (metric.better == "lower") else "worse"
 
 
-def _paired(key: str, row: Row, other: Row, first: Value, second: Value) -> Value | None:
-    """Return the difference of two means over the same windows or examples, whose scatter cancels; None for others."""
+def _paired_difference(key: str, row: Row, other: Row, first: Value, second: Value) -> Value | None:
+    """Return the difference of two means over the same windows or examples; None for other values.
+
+    What is difficult about a window affects both means, and cancels in the difference.
+    """
     if key in _SAMPLES:
         samples, scale = _SAMPLES[key]
         one, two = samples(row), samples(other)
         if one and len(one) == len(two):
-            estimated = of_windows if METRICS[key].protocol == "windows" else estimate
-            found = estimated(differences(two, one))
-            size, margin = second.value - first.value, abs(scale * found.margin)
-            return Value(size, size - margin, size + margin)
+            mean = mean_of_windows if METRICS[key].protocol == "windows" else mean_of_samples
+            margin = abs(scale * mean(differences(two, one)).margin)
+            difference = second.value - first.value
+            return Value(difference, difference - margin, difference + margin)
     return None
 
 
-def _of_processes(before: Sequence[float], after: Sequence[float]) -> Value:
-    """Return the difference of two means of a few samples: two may be alike by chance, which Student's t knows."""
+def _process_difference(before: Sequence[float], after: Sequence[float]) -> Value:
+    """Return the difference of two means of a few samples each, with its 95 % interval by Student's t."""
     difference = fmean(after) - fmean(before)
     if min(len(before), len(after)) < 2:
         return Value(difference, -math.inf, math.inf)
-    margin = math.hypot(estimate(before).margin, estimate(after).margin)
+    margin = math.hypot(mean_of_samples(before).margin, mean_of_samples(after).margin)
     return Value(difference, difference - margin, difference + margin)
 
 
@@ -176,8 +187,8 @@ def _hits(row: Row) -> list[float]:
     return [float(hit) for hit in row.lambada.greedy] if row.lambada else []
 
 
-# Samples of each value that is a mean, and the factor to the value's unit. A perplexity's drift in percent is 100 times
-# the difference of log-likelihoods, as long as drifts are of a few percent.
+# The samples of each value that is a mean, and the factor from their unit to that of the value. The drift of a
+# perplexity in percent is 100 times the difference of log-likelihoods, if drifts are of a few percent.
 _SAMPLES: dict[str, tuple[Callable[[Row], Sequence[float]], float]] = {
     "ppl_drift": (_as_run("nll"), 100),
     "ppl_drift_weights": (_weights("nll"), 100),

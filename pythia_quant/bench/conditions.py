@@ -1,4 +1,4 @@
-"""What a measurement ran under: the machine, its bandwidth, its memory, and other programs."""
+"""The conditions of a measurement: the machine, the speed of its memory, the memory needed, and other programs."""
 
 from __future__ import annotations
 
@@ -17,28 +17,31 @@ from pythia_quant.formats.table import FORMATS
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.records.results import Machine
 
-LARGEST = 4_000_000_000
-"""Beyond every cache a larger buffer would be read no slower."""
+LARGEST_BUFFER = 4_000_000_000
+"""The largest buffer that is read, bytes. It exceeds every cache, so that a larger one would be read no slower."""
 
-_ROW = 1024
+_ROW = 1024  # floats
 
 
 def read_speed(size: int, threads: int, device: str = "cpu") -> float:
-    """Return bytes a second of the fastest kernel; see :func:`read_speeds`."""
+    """Return the bytes a second that the fastest kernel reads; for the arguments see :func:`read_speeds`."""
     return max(read_speeds(size, threads, device).values())
 
 
 def read_speeds(size: int, threads: int, device: str = "cpu", seconds: float = 0.15) -> dict[str, float]:
-    """Return bytes a second of each kernel, the median of its repetitions.
+    """Measure how fast each of several kernels reads memory.
 
     Args:
-        size: of the buffer, in bytes; no more is taken than half of the memory that is free.
-        threads: that read it, on the CPU.
-        device: ``cpu`` or ``cuda``: whose memory.
-        seconds: for each kernel, or five repetitions where they take longer.
+        size: the bytes of the buffer that is read; at most half of the free memory is used.
+        threads: the number of threads that read it, on the CPU.
+        device: ``cpu`` or ``cuda``, whose memory is read.
+        seconds: the time for each kernel; five repetitions are made even if they take longer.
+
+    Returns:
+        The bytes a second of each kernel by its name, the median of its repetitions.
     """
     torch.set_num_threads(threads)
-    matrix = torch.ones(max(1, min(size, LARGEST, _free(device) // 2) // (4 * _ROW)), _ROW, device=device)
+    matrix = torch.ones(max(1, min(size, LARGEST_BUFFER, _free_memory(device) // 2) // (4 * _ROW)), _ROW, device=device)
     vector, result = torch.ones(_ROW, device=device), torch.empty(len(matrix), device=device)
     kernels: dict[str, Callable[[], object]] = {
         "sum": matrix.sum,
@@ -59,57 +62,62 @@ def read_speeds(size: int, threads: int, device: str = "cpu", seconds: float = 0
     return speeds
 
 
-def _free(device: str) -> int:
+def _free_memory(device: str) -> int:
     return int(torch.cuda.mem_get_info()[0] if device == "cuda" else memory_available())
 
 
-ALLOWED = 0.05
-"""Share of the machine's processor time that others may take before a measurement counts as disturbed."""
+ALLOWED_SHARE = 0.05
+"""The share of the machine's processor time that others may take before a measurement counts as disturbed."""
 
 
-class Others:
-    """Counts the processor time that others take from when it is made: programs, and the host of a virtual machine.
+class OtherPrograms:
+    """Counts the processor time that others take after this object was made.
 
-    This process's own children count as others until they have ended.
+    Others are other programs, and the host of a virtual machine. A child of this process counts as another program
+    until it has ended.
     """
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
-        self._busy, self._own = busy_seconds(psutil.cpu_times()), _own()
+        self._busy, self._own = busy_seconds(psutil.cpu_times()), _own_seconds()
 
     def share(self) -> float:
-        """Return the part of all processors' time that others took, 0 to 1."""
+        """Return the share of all processors' time that others took, 0 to 1."""
         elapsed = (time.perf_counter() - self._started) * (psutil.cpu_count() or 1)
-        others = busy_seconds(psutil.cpu_times()) - self._busy - (_own() - self._own)
+        others = busy_seconds(psutil.cpu_times()) - self._busy - (_own_seconds() - self._own)
         return min(1.0, max(0.0, others / elapsed))
 
 
 def busy_seconds(times: Any) -> float:
-    """Return the seconds that processors were not idle, those the host took included, of :func:`psutil.cpu_times`."""
-    # A guest's time is within that of the user that runs it.
-    elsewhere = ("idle", "iowait", "guest", "guest_nice")
-    return float(sum(times) - sum(getattr(times, name, 0.0) for name in elsewhere))
+    """Return the seconds in which processors were not idle, those of the host included.
+
+    Args:
+        times: the result of :func:`psutil.cpu_times`.
+    """
+    # The time of a guest is contained in the time of the user who runs it.
+    not_busy = ("idle", "iowait", "guest", "guest_nice")
+    return float(sum(times) - sum(getattr(times, name, 0.0) for name in not_busy))
 
 
-def wait(seconds: float) -> bool:
-    """Wait until nothing else runs; return whether that came about within `seconds`."""
+def wait_until_quiet(seconds: float) -> bool:
+    """Wait until no other program takes more than the allowed share; return whether that happened within `seconds`."""
     deadline = time.perf_counter() + seconds
     while True:
-        others = Others()
+        others = OtherPrograms()
         time.sleep(1)
-        if others.share() <= ALLOWED:
+        if others.share() <= ALLOWED_SHARE:
             return True
         if time.perf_counter() > deadline:
             return False
 
 
-def _own() -> float:
+def _own_seconds() -> float:
     times = psutil.Process().cpu_times()
     return float(times.user + times.system + times.children_user + times.children_system)
 
 
 def machine_record(device: str = "cpu") -> Machine:
-    """Describe this machine; `device` is ``cuda`` where an accelerator was used, which is then described too."""
+    """Describe this machine. If `device` is ``cuda``, the accelerator is described, too."""
     name, sets = machine.processor()
     return Machine(
         cpu=name,
@@ -125,21 +133,21 @@ def machine_record(device: str = "cpu") -> Machine:
 _LIBRARIES = 700_000_000  # torch, transformers and onnxruntime, imported
 
 
-def needed(subject: Subject, disk_bytes: int, shape: Architecture, tokens: int) -> int:
-    """Estimate the bytes that measuring a row takes with the model whole in memory.
+def memory_needed(subject: Subject, disk_bytes: int, shape: Architecture, tokens: int) -> int:
+    """Estimate the bytes of memory that a row needs if its model is in memory whole.
 
-    Weights as the runtime holds them, and their files, which are mapped while they are read; two heads in fp32; three
-    times the logits of a window: as run, of the weights, and the reference's.
+    These are the weights in the runtime, and their files, which are mapped while they are read; two heads in fp32; and
+    the logits of one window three times: as run, of the weights, and of the reference.
 
     Args:
-        subject: the row.
-        disk_bytes: of the weights' files.
-        shape: of the model.
-        tokens: in a window.
+        subject: the model of the row.
+        disk_bytes: the bytes of the weights' files.
+        shape: the shape of the model.
+        tokens: the number of tokens in a window.
     """
     if subject.settings is None:
         dtype: torch.dtype = getattr(torch, subject.dtype or "")
-        held = shape.parameters * dtype.itemsize
+        weights = shape.parameters * dtype.itemsize
     else:
-        held = FORMATS[subject.settings.format].held_bytes(subject.settings, shape, disk_bytes)
-    return _LIBRARIES + held + disk_bytes + 4 * shape.vocabulary * (2 * shape.width + 3 * tokens)
+        weights = FORMATS[subject.settings.format].memory_bytes(subject.settings, shape, disk_bytes)
+    return _LIBRARIES + weights + disk_bytes + 4 * shape.vocabulary * (2 * shape.width + 3 * tokens)

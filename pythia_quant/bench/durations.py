@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from pythia_quant.artifacts.inputs import Inputs
-from pythia_quant.bench.speed import PATIENCE, WAITING, latency_protocol, rounds_of
+from pythia_quant.bench.speed_plan import PATIENCE, WAITING, latency_protocol, rounds_of
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.core.time_left import ExpectedStep
 from pythia_quant.model.architecture import Architecture

@@ -1,4 +1,4 @@
-"""Gates: limits on measured values, decided by the value's 95 % interval and not by the value."""
+"""Gates: limits on measured values. A gate is decided by the 95 % interval of the value, not by the value alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Outcome = Literal["passed", "failed", "undecided"]
 
 @dataclass(frozen=True)
 class Gate:
-    """The metric that a gate limits; `at_most` says from which side."""
+    """The metric that a gate limits. If `at_most`, the limit is the largest value that passes, else the smallest."""
 
     metric: str
     at_most: bool
@@ -27,14 +27,18 @@ GATES = {
     "min_top1": Gate("top1", at_most=False),
     "min_speedup": Gate("speedup", at_most=False),
 }
-"""By the name a recipe gives them; the limit's unit is the metric's."""
+"""The gates by the names that recipes use. A limit has the unit of its metric."""
 
 
 def evaluate_gates(results: Results, gates: dict[str, GateSettings]) -> list[GateOutcome]:
-    """Decide every gate of every variant that was measured, as run.
+    """Decide every gate of every variant that was measured.
 
-    A gate is undecided when the limit lies within the value's interval, or when there is no value. `windows_needed` is
-    how many windows would narrow the interval to the distance of the limit, were the value to stay.
+    A gate is undecided if the limit lies within the value's interval, or if there is no value. `windows_needed` is the
+    number of windows with which the interval would end at the limit, if the value stayed the same.
+
+    Args:
+        results: the measurements.
+        gates: the limits of each variant, by its name.
     """
     return [
         _decide(row, name, limit, results)
@@ -47,7 +51,7 @@ def evaluate_gates(results: Results, gates: dict[str, GateSettings]) -> list[Gat
 def _decide(row: Row, name: str, limit: float, results: Results) -> GateOutcome:
     gate = GATES[name]
     metric = METRICS[gate.metric]
-    value = metric.of(row, results) or _without_value(row, gate)
+    value = metric.value_of(row, results) or _without_value(row, gate)
     if gate.at_most:
         within, outside = value.high <= limit, value.low > limit
     else:
@@ -69,7 +73,7 @@ def _decide(row: Row, name: str, limit: float, results: Results) -> GateOutcome:
 
 
 def _without_value(row: Row, gate: Gate) -> Value:
-    """Return the worst value for logits that were not finite, and any value at all for what was not measured."""
+    """Return the value of a row that has none: the worst if logits were not finite, else NaN within infinite limits."""
     if row.as_run is not None and row.as_run.non_finite and METRICS[gate.metric].protocol == "windows":
         worst = math.inf if gate.at_most else -math.inf
         return Value(worst, worst, worst)
@@ -77,7 +81,7 @@ def _without_value(row: Row, gate: Gate) -> Value:
 
 
 def describe_gate(outcome: GateOutcome) -> str:
-    """Return one sentence: which gate, how it came out, and by how much."""
+    """Return one sentence that names the gate, its outcome, and the distance from the limit."""
     gate = GATES[outcome.gate]
     unit = f" {METRICS[gate.metric].unit}".rstrip()
     measured = f"{outcome.value:.3g} [{outcome.low:.3g}, {outcome.high:.3g}]{unit}"

@@ -13,7 +13,15 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal, NamedTuple
 
-from pythia_quant.bench.statistics import BATCHES, Estimate, differences, estimate, of_windows, perplexity, spread
+from pythia_quant.bench.statistics import (
+    BATCHES,
+    Estimate,
+    differences,
+    mean_of_samples,
+    mean_of_windows,
+    perplexity,
+    spread,
+)
 from pythia_quant.records.results import CONFIDENCES, Drift, Lambada, Results, Row, Speed
 
 
@@ -38,7 +46,7 @@ class Metric:
         unit: the unit of the value; empty for a ratio.
         better: whether a lower or a higher value is better; empty if neither is.
         protocol: the protocol that measures it: ``windows``, ``latency``, ``lambada``, or ``size`` for what is counted.
-        of: a function that returns the value of a row; None when it was not measured.
+        value_of: a function that returns the value of a row; None if it was not measured.
     """
 
     key: str
@@ -46,24 +54,24 @@ class Metric:
     unit: str
     better: Literal["lower", "higher", ""]
     protocol: Literal["windows", "latency", "lambada", "size"]
-    of: Callable[[Row, Results], Value | None]
+    value_of: Callable[[Row, Results], Value | None]
 
 
 def bits_per_byte(results: Results, nll: Sequence[float]) -> Value:
     """Return the mean of `nll`, nats a token, as bits a byte of the text."""
-    return _scaled(of_windows(nll), results.text.tokens / results.text.bytes / math.log(2))
+    return _scaled(mean_of_windows(nll), results.text.tokens / results.text.bytes / math.log(2))
 
 
 def reference_perplexity(results: Results) -> Value:
     """Return the reference's perplexity."""
-    return _value(perplexity(of_windows(results.reference_nll)))
+    return _value(perplexity(mean_of_windows(results.reference_nll)))
 
 
 def ppl_drift_percent(drift: Drift, results: Results) -> Estimate:
     """Return the difference of a perplexity from the reference's in percent; infinite if a logit was not finite."""
     if drift.non_finite:
         return Estimate(math.inf, 0.0, BATCHES)
-    log_ratio = of_windows(differences(drift.nll, results.reference_nll))
+    log_ratio = mean_of_windows(differences(drift.nll, results.reference_nll))
     ratio = perplexity(log_ratio)
     if math.isinf(ratio.value):
         return ratio
@@ -133,7 +141,7 @@ def speedup(row: Row, other: Row | None, results: Results) -> Value | None:
     rounds = list(zip(_medians(row, results), _medians(other, results), strict=False))
     if len(rounds) < 2:
         return Value(slow.value / fast.value, slow.low / fast.high, slow.high / fast.low)
-    mean = estimate([math.log(of_other / of_row) for of_row, of_other in rounds])
+    mean = mean_of_samples([math.log(of_other / of_row) for of_row, of_other in rounds])
     return Value(*(math.exp(mean.value + sign * mean.margin) for sign in (0, -1, 1)))
 
 
@@ -154,12 +162,12 @@ def limit_share(row: Row, results: Results) -> Value | None:
 
 def last_word_accuracy(measured: Lambada) -> Estimate:
     """Return the share, 0 to 1, of last words that greedy decoding gives; passages are independent."""
-    return estimate([float(hit) for hit in measured.greedy])
+    return mean_of_samples([float(hit) for hit in measured.greedy])
 
 
 def last_word_perplexity(measured: Lambada) -> Estimate:
     """Return exp of the mean negative log-likelihood of a last word, which may have several tokens."""
-    return perplexity(estimate([-value for value in measured.log_likelihood]))
+    return perplexity(mean_of_samples([-value for value in measured.log_likelihood]))
 
 
 def lambada_accuracy(row: Row, results: Results) -> Value | None:  # noqa: ARG001
@@ -198,7 +206,7 @@ def _spread(samples: Sequence[float]) -> Value:
 
 
 def _mean(values: Sequence[float], scale: float) -> Value | None:
-    return _scaled(of_windows(values), scale) if values else None
+    return _scaled(mean_of_windows(values), scale) if values else None
 
 
 def _kl(drift: Drift | None) -> Value | None:
@@ -233,36 +241,39 @@ def _kl_of_confidence(low: float, row: Row, results: Results) -> Value | None:
 
 
 def _perplexity(row: Row, _: Results) -> Value | None:
-    return _value(perplexity(of_windows(row.as_run.nll))) if row.as_run and row.as_run.nll else None
+    return _value(perplexity(mean_of_windows(row.as_run.nll))) if row.as_run and row.as_run.nll else None
 
 
 def _bits_per_byte(row: Row, results: Results) -> Value | None:
     return bits_per_byte(results, row.as_run.nll) if row.as_run and row.as_run.nll else None
 
 
-def _of_processes(row: Row, samples: Callable[[Speed], list[float]]) -> Value | None:
-    measured = samples(row.speeds[0]) if row.speeds else []
-    return _spread(measured) if measured else None
-
-
-def _loads(speed: Speed) -> list[float]:
+def _load_seconds(speed: Speed) -> list[float]:
     return [process.load_seconds for process in speed.processes]
 
 
-def _first_tokens(speed: Speed) -> list[float]:
+def _first_token_milliseconds(speed: Speed) -> list[float]:
     return [1e3 * p.first_token_seconds for p in speed.processes if p.first_token_seconds is not None]
 
 
-def _peaks(speed: Speed) -> list[float]:
+def _peak_megabytes(speed: Speed) -> list[float]:
     return [(process.peak_rss_bytes - process.start_rss_bytes) / 1e6 for process in speed.processes]
 
 
-def _device_peaks(speed: Speed) -> list[float]:
+def _device_peak_megabytes(speed: Speed) -> list[float]:
     return [process.peak_device_bytes / 1e6 for process in speed.processes if process.peak_device_bytes is not None]
 
 
-PER_PROCESS = {"load": _loads, "first_token": _first_tokens, "memory": _peaks, "device_memory": _device_peaks}
+PER_PROCESS = {
+    "load": _load_seconds, "first_token": _first_token_milliseconds, "memory": _peak_megabytes,
+    "device_memory": _device_peak_megabytes,
+}  # fmt: skip
 """By the key of each metric that has one sample a process: the function that returns the samples, in its unit."""
+
+
+def _per_process(key: str, row: Row, _: Results) -> Value | None:
+    samples = PER_PROCESS[key](row.speeds[0]) if row.speeds else []
+    return _spread(samples) if samples else None
 
 
 def _exactly(counted: float) -> Value:
@@ -325,18 +336,11 @@ METRICS = {
             lambda row, results: speedup(row, fastest_unquantized(results), results),
         ),
         Metric("limit_share", "decode speed, of the memory's limit", "%", "higher", "latency", limit_share),
-        Metric("load", "load time", "s", "lower", "latency", lambda row, _: _of_processes(row, _loads)),
+        Metric("load", "load time", "s", "lower", "latency", partial(_per_process, "load")),
+        Metric("first_token", "time to first token", "ms", "lower", "latency", partial(_per_process, "first_token")),
+        Metric("memory", "peak memory above the libraries'", "MB", "lower", "latency", partial(_per_process, "memory")),
         Metric(
-            "first_token", "time to first token", "ms", "lower", "latency",
-            lambda row, _: _of_processes(row, _first_tokens),
-        ),
-        Metric(
-            "memory", "peak memory above the libraries'", "MB", "lower", "latency",
-            lambda row, _: _of_processes(row, _peaks),
-        ),
-        Metric(
-            "device_memory", "peak memory of the GPU", "MB", "lower", "latency",
-            lambda row, _: _of_processes(row, _device_peaks),
+            "device_memory", "peak memory of the GPU", "MB", "lower", "latency", partial(_per_process, "device_memory"),
         ),
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a row's logits cost: drift as run and of the weights, layer by layer errors. Runs in a process of its own."""
+"""Measure one row's drift, as run and of its weights, and the error of each layer. It runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -21,42 +21,50 @@ from pythia_quant.records.results import Drift, LayerError
 from pythia_quant.runtimes.protocol import Layered, final_states
 
 LAYER_TOKENS = 2048
-"""Errors of single layers are of the first windows, of about so many tokens."""
+"""The errors of single layers are measured on the first windows, which have about so many tokens."""
 
-OfWindow = Callable[[int], Callable[[slice], Tensor]]
-"""Gives, for a window, what gives the logits of some of its positions."""
+WindowLogits = Callable[[int], Callable[[slice], Tensor]]
+"""A function from a window's index to a function from positions of that window to their logits.
+
+The inner function returns [positions, vocabulary]; the window is computed when the outer one is called."""
 
 
-def measure(
+def measure_drift(
     subject: dict[str, Any], source: str, reference: str, scratch: str, threads: int, *, whole: bool
 ) -> dict[str, Any]:
-    """Measure one row.
+    """Measure the drift of one row.
 
     Args:
-        subject: what to run.
+        subject: the row's model, a :class:`~pythia_quant.bench.subject.Subject` as data.
         source: the source's folder.
         reference: the folder of a :class:`~pythia_quant.bench.reference.Reference`.
-        scratch: a folder for hidden states; of a call that was killed, the next goes on with them.
-        threads: for the runtime.
-        whole: whether it fits in memory; if not, it is run layer by layer, or not at all where nothing can.
+        scratch: the path of a folder for hidden states. If a call is killed, the next one continues with them.
+        threads: the number of threads of the runtime.
+        whole: whether the model fits in memory. If not, it is run layer by layer, or not at all if its format cannot
+            do that.
 
     Returns:
         The fields ``runtime``, ``as_run``, ``weights`` and ``layers`` of a :class:`~pythia_quant.records.results.Row`.
+
+    Raises:
+        ArtifactError: the artifact cannot be loaded.
+        BenchmarkError: the model cannot run on its device, or the reference is damaged.
+        SourceError: the source cannot be read.
     """
-    target, expected = Subject.model_validate(subject), Reference(Path(reference))
+    model, expected = Subject.model_validate(subject), Reference(Path(reference))
     torch.set_num_threads(threads)
-    reader = target.open_weights()
-    weights = in_layers(Fp32Layers(reader), expected.ids, Path(scratch) / "weights", "weights") if reader else None
+    reader = model.open_weights()
+    weights = run_in_layers(Fp32Layers(reader), expected.ids, Path(scratch) / "weights", "weights") if reader else None
     description, as_run = "not run", None
     if whole:
-        runtime = target.open_runtime(threads)
-        description, as_run = runtime.description, whole_windows(runtime.logits, expected.ids)
-    elif target.in_layers:
-        layers = target.open_layers(threads)
+        runtime = model.open_runtime(threads)
+        description, as_run = runtime.description, run_whole(runtime.logits, expected.ids)
+    elif model.in_layers:
+        layers = model.open_layers(threads)
         description = layers.description
-        as_run = in_layers(layers, expected.ids, Path(scratch) / "as_run", "as run")
-    compared = {name: of for name, of in (("as_run", as_run), ("weights", weights)) if of}
-    drifts = {name: drift.model_dump() for name, drift in measure_drifts(expected, compared).items()}
+        as_run = run_in_layers(layers, expected.ids, Path(scratch) / "as_run", "as run")
+    logits = {name: each for name, each in (("as_run", as_run), ("weights", weights)) if each}
+    drifts = {name: drift.model_dump() for name, drift in compare_logits(expected, logits).items()}
     errors = layer_errors(open_weights(Path(source)), reader, expected.ids) if reader else []
     return {
         "runtime": description,
@@ -66,48 +74,60 @@ def measure(
     }
 
 
-def measure_drifts(expected: Reference, compared: Mapping[str, OfWindow]) -> dict[str, Drift]:
-    """Return the drift of several sets of logits; the reference's are computed once for all."""
-    tallies = {name: Tally() for name in compared}
+def compare_logits(expected: Reference, logits: Mapping[str, WindowLogits]) -> dict[str, Drift]:
+    """Return the drift of each set of logits, by its name. The reference's logits are computed once for all sets."""
+    tallies = {name: Tally() for name in logits}
     for window in range(len(expected.ids)):
         CALLER.step("window", window, len(expected.ids))
-        parts = expected.compare(window, [of(window) for of in compared.values()])
-        for tally, of_window in zip(tallies.values(), parts, strict=True):
-            tally.add(of_window)
+        comparisons = expected.compare(window, [compute(window) for compute in logits.values()])
+        for tally, comparison in zip(tallies.values(), comparisons, strict=True):
+            tally.add(comparison)
     return {name: tally.drift(expected.confidence) for name, tally in tallies.items()}
 
 
-def whole_windows(logits: Callable[[Tensor], Tensor], ids: Tensor) -> OfWindow:
-    """Take the logits of whole windows from ``(ids [1, tokens]) -> [1, tokens, vocabulary]``."""
+def run_whole(logits: Callable[[Tensor], Tensor], ids: Tensor) -> WindowLogits:
+    """Compute the logits of whole windows with a function from ids, [1, tokens], to [1, tokens, vocabulary].
 
-    def of_window(window: int) -> Callable[[slice], Tensor]:
-        found = logits(ids[window : window + 1])[0]
-        return lambda rows: found[rows]
+    Args:
+        logits: the function.
+        ids: the windows, int64 [windows, tokens].
+    """
 
-    return of_window
+    def run_window(window: int) -> Callable[[slice], Tensor]:
+        computed = logits(ids[window : window + 1])[0]
+        return lambda positions: computed[positions]
+
+    return run_window
 
 
-def in_layers(model: Layered, ids: Tensor, scratch: Path, what: str) -> OfWindow:
-    """Run all windows through a model layer by layer, its states in `scratch`; `what` is said of the progress."""
+def run_in_layers(model: Layered, ids: Tensor, scratch: Path, what: str) -> WindowLogits:
+    """Run all windows through a model layer by layer; its head is applied later, to single windows.
+
+    Args:
+        model: the model in layers.
+        ids: the windows, int64 [windows, tokens].
+        scratch: the folder for hidden states, which is made if it is missing.
+        what: the words that progress names the work by.
+    """
     scratch.mkdir(parents=True, exist_ok=True)
     states = final_states(model, ids, scratch, CALLER, f"{what}, layer")
     head = model.head()
 
-    def of_window(window: int) -> Callable[[slice], Tensor]:
+    def run_window(window: int) -> Callable[[slice], Tensor]:
         hidden = states.read(slice(window, window + 1))[0]
-        return lambda rows: head(hidden[rows])
+        return lambda positions: head(hidden[positions])
 
-    return of_window
+    return run_window
 
 
 @torch.inference_mode()
 def layer_errors(source: WeightReader, weights: WeightReader, ids: Tensor) -> list[LayerError]:
-    """Return what each layer's weights do to the hidden states of the first windows, all in fp32 arithmetic.
+    """Return the error that each layer's quantized weights make in hidden states, all in fp32 arithmetic.
 
     Args:
-        source: the original weights.
-        weights: the quantized ones.
-        ids: int64 [windows, tokens], of which the first are taken.
+        source: the source's weights.
+        weights: the artifact's dequantized weights.
+        ids: the windows, int64 [windows, tokens]; only the first ones, of about :data:`LAYER_TOKENS` tokens, are used.
     """
     ids = ids[: max(1, LAYER_TOKENS // ids.shape[1])]
     original, quantized = Fp32Layers(source), Fp32Layers(weights)
@@ -115,8 +135,8 @@ def layer_errors(source: WeightReader, weights: WeightReader, ids: Tensor) -> li
     errors = []
     for index in range(source.architecture.layers):
         CALLER.step("error of layer", index, source.architecture.layers)
-        right, other = original.stage(index), quantized.stage(index)
-        after, alone, drifted = right(before), other(before), other(drifted)
+        exact, rounded = original.stage(index), quantized.stage(index)
+        after, alone, drifted = exact(before), rounded(before), rounded(drifted)
         errors.append(
             LayerError(alone=_relative(alone - after, after - before), after=_relative(drifted - after, after))
         )
@@ -125,7 +145,7 @@ def layer_errors(source: WeightReader, weights: WeightReader, ids: Tensor) -> li
 
 
 def _relative(error: Tensor, expected: Tensor) -> float:
-    """Return the error's share of what was expected; of nothing expected, 0 without an error, else infinite."""
+    """Return the norm of the error over the norm of the expected states; if that is 0, 0 or infinity."""
     size, reference = _norm(error), _norm(expected)
     return size / reference if reference else math.inf if size else 0.0
 

@@ -1,7 +1,7 @@
-"""The reference: the source's weights in fp32 arithmetic, computed once for a source and a text.
+"""The reference: the logits of the source's weights in fp32 arithmetic, computed once for a source and a text.
 
-The cache keeps the final hidden states, a hundredth of the size of logits. The fp32 head computes exact logits from
-them, a few positions at a time.
+The cache keeps the final hidden states, which have a hundredth of the size of the logits. The logits are computed from
+them again with the fp32 head, a few positions at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from pythia_quant.bench.drift import MOST_LIKELY, Compared, Known, compare, know
+from pythia_quant.bench.drift import MOST_LIKELY, ReferenceSummary, TokenDrift, compare, summarize
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.files import cache_folder
@@ -32,7 +32,7 @@ from pythia_quant.model.weights import WeightReader
 from pythia_quant.runtimes.protocol import States, final_states
 
 VERSION = 1
-"""The version of the files of a reference and of their computation: references of another version are not read."""
+"""The version of a reference's files and of their computation. References of another version are not read."""
 MOST_CACHE_BYTES = 20_000_000_000
 """While all references take more than this, those that were not used for a day are removed, the oldest first."""
 POSITIONS_AT_ONCE = 256
@@ -41,44 +41,48 @@ _DAY = 86_400
 
 
 @dataclass(frozen=True)
-class Positions:
-    """What is kept of the reference's logits at some positions.
+class PositionValues:
+    """The values that a reference stores of its logits at some positions.
 
     Attributes:
-        known: the values that a comparison with other logits needs.
+        summary: the values that a comparison with other logits needs.
         nll: the negative log-likelihood of the next token, fp32 [positions], nats.
     """
 
-    known: Known
+    summary: ReferenceSummary
     nll: Tensor
 
     COLUMNS: ClassVar[int] = 3 + MOST_LIKELY
+    """The columns of :meth:`pack`: normalizer, confidence, nll, and the most likely tokens."""
 
     @classmethod
-    def from_logits(cls, logits: Tensor, targets: Tensor) -> Positions:
-        """Reduce logits, fp32 [positions, vocabulary]; `targets` are the next tokens, int64 [positions]."""
-        known = know(logits)
-        return cls(known, known.normalizer - logits.gather(1, targets[:, None])[:, 0])
+    def from_logits(cls, logits: Tensor, targets: Tensor) -> PositionValues:
+        """Compute the values from logits, fp32 [positions, vocabulary], and the next tokens, int64 [positions]."""
+        summary = summarize(logits)
+        return cls(summary, summary.normalizer - logits.gather(1, targets[:, None])[:, 0])
 
     @classmethod
-    def unpack(cls, packed: Tensor) -> Positions:
-        """Undo :meth:`pack`."""
+    def unpack(cls, packed: Tensor) -> PositionValues:
+        """Return the values that :meth:`pack` has packed."""
         normalizer, confidence, nll = packed[:, :3].unbind(dim=1)
-        return cls(Known(normalizer, packed[:, 3:].long(), confidence), nll)
+        return cls(ReferenceSummary(normalizer, packed[:, 3:].long(), confidence), nll)
 
     def pack(self) -> Tensor:
         """Return all values as one tensor, fp32 [positions, COLUMNS]; fp32 holds token ids exactly."""
-        columns = torch.stack((self.known.normalizer, self.known.confidence, self.nll), dim=1)
-        return torch.cat([columns, self.known.most_likely.float()], dim=1)
+        columns = torch.stack((self.summary.normalizer, self.summary.confidence, self.nll), dim=1)
+        return torch.cat([columns, self.summary.most_likely.float()], dim=1)
 
 
 @dataclass(frozen=True)
 class Reference:
     """The reference of some windows: a folder that several processes can read.
 
-    Its files are ``ids.npy``, the windows, int64 [windows, context]; ``hidden``, the final hidden states,
-    fp32 [windows, context, width]; ``head.npy``, fp32 [vocabulary, width]; and ``known``, packed :class:`Positions`,
-    fp32 [windows, context - 1, 8].
+    Its files are:
+
+    - ``ids.npy``: the windows, int64 [windows, context];
+    - ``hidden``: the final hidden states, fp32 [windows, context, width];
+    - ``head.npy``: the weight of the head, fp32 [vocabulary, width];
+    - ``known``: packed :class:`PositionValues`, fp32 [windows, context - 1, 8].
     """
 
     folder: Path
@@ -90,47 +94,48 @@ class Reference:
 
     @cached_property
     def nll(self) -> list[float]:
-        """The mean negative log-likelihood of each window, nats a token."""
+        """The mean negative log-likelihood of each window, nats a token; the windows are read for it."""
         return [float(self._read(window).nll.mean(dtype=torch.float64)) for window in range(len(self.ids))]
 
     @cached_property
     def confidence(self) -> Tensor:
-        """The probability of the most likely token, fp32 [windows, context - 1]."""
-        return torch.stack([self._read(window).known.confidence.clone() for window in range(len(self.ids))])
+        """The probability of the most likely token at each position, fp32 [windows, context - 1]."""
+        return torch.stack([self._read(window).summary.confidence.clone() for window in range(len(self.ids))])
 
     @cached_property
     def _head(self) -> Tensor:
         return self._load("head").T
 
-    def compare(self, window: int, logits: list[Callable[[slice], Tensor]]) -> list[list[Compared]]:
-        """Compare several sets of logits of one window with the reference's, which are computed only once.
+    def compare(self, window: int, logits: list[Callable[[slice], Tensor]]) -> list[list[TokenDrift]]:
+        """Compare several sets of logits of one window with the reference's, which are computed once for all sets.
 
         Args:
             window: the window's index.
-            logits: for each set a function that returns the logits of some positions, [positions, vocabulary].
+            logits: for each set, a function that returns the logits of some positions, [positions, vocabulary].
 
         Returns:
-            For each set the comparisons of consecutive parts of the window, which has all positions but the last.
+            For each set, the comparisons of the window's consecutive parts. The last position is not compared, because
+            no token follows it.
         """
         targets = self.ids[window, 1:]
         windows, context = self.ids.shape
         states = States(self.folder / "hidden", windows, context, len(self._head), torch.float32)
-        hidden, known = states.read(slice(window, window + 1))[0], self._read(window).known
-        comparisons: list[list[Compared]] = [[] for _ in logits]
+        hidden, summary = states.read(slice(window, window + 1))[0], self._read(window).summary
+        comparisons: list[list[TokenDrift]] = [[] for _ in logits]
         for start in range(0, len(targets), POSITIONS_AT_ONCE):
             rows = slice(start, min(start + POSITIONS_AT_ONCE, len(targets)))
             with exact_products():
                 expected = torch.matmul(hidden[rows], self._head, out=self._buffer.resize_(0))
             for parts, logits_at in zip(comparisons, logits, strict=True):
-                parts.append(compare(expected, known[rows], logits_at(rows), targets[rows]))
+                parts.append(compare(expected, summary[rows], logits_at(rows), targets[rows]))
         return comparisons
 
     @cached_property
     def _buffer(self) -> Tensor:
-        return torch.empty(0)  # one for all products: the first touch of new memory takes longer than a product
+        return torch.empty(0)  # one for all products, because the first touch of new memory takes longer than a product
 
-    def _read(self, window: int) -> Positions:
-        return Positions.unpack(_stored_positions(self.folder, self.ids).read(slice(window, window + 1))[0])
+    def _read(self, window: int) -> PositionValues:
+        return PositionValues.unpack(_positions_file(self.folder, self.ids).read(slice(window, window + 1))[0])
 
     def _load(self, name: str) -> Tensor:
         dtype = np.int64 if name == "ids" else np.float32
@@ -140,19 +145,19 @@ class Reference:
         )
 
 
-def reference(
+def open_reference(
     reader: WeightReader, identity: dict[str, str], ids: Tensor, progress: Progress, folder: Path | None = None
 ) -> Reference:
-    """Return the reference of a source on some windows, from the cache if it is there; otherwise compute and cache it.
+    """Open the reference of a source on some windows. If the cache does not have it, compute it first.
 
-    A computation that was interrupted goes on where it ended. A reference with a file that was cut short, for example
-    by a full disk, is computed again.
+    A computation that was interrupted is continued. A reference with a file that was cut short, for example by a full
+    disk, is computed again.
 
     Args:
         reader: the source's weights.
-        identity: the SHA-256 of each weight file by name; a cached reference is found by these and the windows.
+        identity: the SHA-256 of each weight file by name; with the windows, they are the key in the cache.
         ids: the windows, int64 [windows, context].
-        progress: receives how far the work is.
+        progress: receives how far the computation is.
         folder: the folder that holds all references; by default, one in the cache.
 
     Raises:
@@ -170,7 +175,7 @@ def reference(
                 _check_space(folder, reader, ids)
                 _remove_old(folder)
                 work.mkdir(exist_ok=True)
-                _make(reader, ids, work, progress)
+                _compute(reader, ids, work, progress)
                 work.rename(target)
         os.utime(target)
     except OSError as error:
@@ -180,39 +185,42 @@ def reference(
 
 
 def _is_whole(folder: Path, reader: WeightReader, ids: Tensor) -> bool:
-    """Say whether a reference has all its files in their full sizes, and these windows."""
+    """Return whether a reference is of these windows, and has all its files in their full sizes."""
     windows, context = ids.shape
     shape = reader.architecture
-    sizes = {"hidden": 4 * windows * context * shape.width, "known": 4 * windows * (context - 1) * Positions.COLUMNS}
+    sizes = {
+        "hidden": 4 * windows * context * shape.width,
+        "known": 4 * windows * (context - 1) * PositionValues.COLUMNS,
+    }
     try:
         load_array(folder / "head.npy", np.float32, (shape.vocabulary, shape.width), BenchmarkError, mapped=True)
-        stored = load_array(folder / "ids.npy", np.int64, (windows, context), BenchmarkError)
+        windows_there = load_array(folder / "ids.npy", np.int64, (windows, context), BenchmarkError)
     except BenchmarkError:
         return False
-    return bool((stored == ids.numpy()).all()) and all(
+    return bool((windows_there == ids.numpy()).all()) and all(
         (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items()
     )
 
 
-def _make(reader: WeightReader, ids: Tensor, work: Path, progress: Progress) -> None:
+def _compute(reader: WeightReader, ids: Tensor, work: Path, progress: Progress) -> None:
     model = Fp32Layers(reader)
     hidden = final_states(model, ids, work, progress)
-    head, stored = model.head(), _stored_positions(work, ids)
+    head, values = model.head(), _positions_file(work, ids)
     for window, targets in enumerate(ids[:, 1:]):
         progress.step("window", window, len(ids))
         states = hidden.read(slice(window, window + 1))[0]
         parts = []
         for start in range(0, len(targets), POSITIONS_AT_ONCE):
             rows = slice(start, min(start + POSITIONS_AT_ONCE, len(targets)))
-            parts.append(Positions.from_logits(head(states[rows]), targets[rows]).pack())
-        stored.write(slice(window, window + 1), torch.cat(parts))
+            parts.append(PositionValues.from_logits(head(states[rows]), targets[rows]).pack())
+        values.write(slice(window, window + 1), torch.cat(parts))
     np.save(work / "ids.npy", ids.numpy())
     np.save(work / "head.npy", head_weight(reader).numpy())
     hidden.path.rename(work / "hidden")
 
 
-def _stored_positions(folder: Path, ids: Tensor) -> States:
-    return States(folder / "known", len(ids), ids.shape[1] - 1, Positions.COLUMNS, torch.float32)
+def _positions_file(folder: Path, ids: Tensor) -> States:
+    return States(folder / "known", len(ids), ids.shape[1] - 1, PositionValues.COLUMNS, torch.float32)
 
 
 def _key(reader: WeightReader, identity: dict[str, str], ids: Tensor) -> str:
@@ -238,8 +246,6 @@ def _remove_old(folder: Path) -> None:
     sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in references}
     for path in references:
         if sum(sizes.values()) > MOST_CACHE_BYTES and path.stat().st_mtime < time.time() - _DAY:
-            doomed = path.rename(
-                path.with_suffix(".old")
-            )  # so that an interruption leaves no half reference by its name
-            shutil.rmtree(doomed)
+            # An interruption must not leave half of a reference under its name.
+            shutil.rmtree(path.rename(path.with_suffix(".old")))
             del sizes[path]

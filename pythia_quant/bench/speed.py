@@ -1,4 +1,4 @@
-"""Speed and memory of many rows: rounds, a fresh process for each measurement, and whether something disturbed it."""
+"""Measure the speed and memory of many rows in rounds of fresh processes, and say what disturbed a measurement."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from pythia_quant.bench import latency
-from pythia_quant.bench.conditions import ALLOWED, wait
+from pythia_quant.bench.conditions import ALLOWED_SHARE, wait_until_quiet
+from pythia_quant.bench.speed_plan import PATIENCE, WAITING, rounds_of
 from pythia_quant.bench.statistics import spread
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core import machine, process
@@ -18,56 +19,20 @@ from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.progress import Progress, Steps
 from pythia_quant.formats.table import format_of
 from pythia_quant.model.config import read_config
-from pythia_quant.recipe.measurement import DECODED, LatencySettings
 from pythia_quant.records.protocols import LatencyProtocol
 from pythia_quant.records.results import Samples, Speed, SpeedProcess
 
-PROMPTS = (128, 512, 2048)
-CONTEXTS = (128, 384, 896, 1920)
-"""So far from those of the suite's models that the decoded tokens fit behind them."""
-WARM_UP = 2
-REPETITIONS = 10
-PASSES = 4
 REPEATS = 2
-"""Of a measurement that something else disturbed."""
-PATIENCE = 20.0
-"""Seconds to wait for a quiet machine before the first measurement."""
+"""The most repetitions of a measurement that other programs disturbed."""
 PATIENCE_TO_REPEAT = 5.0
-WAITING = "waiting until nothing else runs"
-"""The name of the step before the first measurement."""
+"""The most seconds to wait for a quiet machine before a repetition."""
 BANDWIDTH_RANGE = 0.15
-"""Of the speeds at which memory was read, largest less smallest over largest: beyond, the machine changed."""
+"""The largest harmless difference of the speeds at which memory was read, relative to the largest of them."""
 DISAGREEMENT = 0.10
-"""How far a process's median may lie outside the 10th to 90th percentile of the others' samples, relative to it."""
+"""The most by which a process's median may lie outside the 10th to 90th percentile of the other processes' samples."""
 
 Measure = Callable[[Subject, Sequence[int], LatencyProtocol, int, int], SpeedProcess]
-"""``(subject, prompt, protocol, threads, weight bytes) -> samples of one fresh process``."""
-
-
-def latency_protocol(settings: LatencySettings, context: int) -> LatencyProtocol:
-    """Return the lengths to measure a model of `context` tokens at: those of the recipe, or by default those that fit.
-
-    A model too short for any of them has one prompt and one context of half its own.
-    """
-    half = max(1, context // 2)
-    prompts = settings.prompts or [tokens for tokens in PROMPTS if tokens <= context] or [half]
-    contexts = settings.contexts or [tokens for tokens in CONTEXTS if tokens + DECODED <= context] or [half]
-    room = min(DECODED, context - max(contexts))
-    warm_up = min(WARM_UP, room - 1)
-    return LatencyProtocol(
-        prompts=sorted(set(prompts)),
-        contexts=sorted(set(contexts)),
-        decoded=room - warm_up,
-        repetitions=REPETITIONS,
-        warm_up=warm_up,
-        passes=PASSES,
-        rounds=settings.rounds,
-    )
-
-
-def step_count(rows: int, rounds: int, sweeps: int = 0) -> int:
-    """Return how many progress steps :func:`measure_speeds` takes; `sweeps` are the thread counts but the first."""
-    return 1 + rows * (rounds + sweeps)
+"""A function from subject, prompt, protocol, threads and bytes of weights to the samples of one fresh process."""
 
 
 def measure_speeds(
@@ -78,41 +43,42 @@ def measure_speeds(
     steps: Steps,
     *,
     measure: Measure | None = None,
-    quiet: Callable[[float], bool] = wait,
+    wait: Callable[[float], bool] = wait_until_quiet,
 ) -> list[list[Speed]]:
     """Measure all rows, round by round.
 
-    Each round begins with another row, so that what changes slowly is shared by all. A measurement during which others
-    took more of the processors than is allowed is repeated once they are gone, and the least disturbed one is kept.
+    Each round begins with another row, so that slow changes of the machine affect all rows alike. If other programs
+    took more than :data:`ALLOWED_SHARE <pythia_quant.bench.conditions.ALLOWED_SHARE>` of the processors, a measurement
+    is repeated when they have ended, and the least disturbed repetition counts.
 
     Args:
-        subjects: the rows; all of them fit in memory.
-        text: token ids to take the prompts from, from the start again where they are fewer than the longest prompt.
+        subjects: the models of the rows, all of which fit in memory.
+        text: token ids; each prompt is their beginning. If a prompt is longer, they are repeated.
         protocol: lengths, repetitions and rounds.
-        threads: the first for all rounds; one round is measured with each of the others, which are different ones.
-        steps: shows progress; :func:`step_count` says how many steps are taken.
-        measure: measures one row; by default :func:`measure_in_fresh_process`.
-        quiet: waits so many seconds at most until nothing else runs, and says whether that came about.
+        threads: different numbers of threads. All rounds have the first; each of the others has one round.
+        steps: shows progress; :func:`pythia_quant.bench.speed_plan.speed_steps` returns the number of steps.
+        measure: the function that measures one row; by default :func:`measure_in_fresh_process`.
+        wait: a function that waits until nothing else runs, at most so many seconds, and returns whether that happened.
 
     Returns:
-        For each row one speed for each of `threads`.
+        For each row, one speed for each of `threads`.
 
     Raises:
         ArtifactError: a row cannot be loaded.
-        BenchmarkError: its process died, or it cannot run on its device.
+        BenchmarkError: the process of a row died, or a row cannot run on its device.
     """
     measure = measure or measure_in_fresh_process
     prompt = list(islice(cycle(text), max(*protocol.prompts, *protocol.contexts)))
     weights = [weight_bytes(subject) for subject in subjects]
     processes: dict[tuple[int, int], list[SpeedProcess]] = {}
     with steps.step(WAITING):
-        quiet(PATIENCE)
+        wait(PATIENCE)
     for number, (what, count) in enumerate(rounds_of(protocol.rounds, threads)):
-        for row in _rotated(len(subjects), number):
+        for row in _rotate(len(subjects), number):
             subject = subjects[row]
             once = partial(measure, subject, prompt, protocol, count, weights[row])
             with steps.step(f"speed of {subject.name}, {what}") as progress:
-                processes.setdefault((row, count), []).append(_least_disturbed(once, quiet, progress))
+                processes.setdefault((row, count), []).append(_least_disturbed(once, wait, progress))
     return [
         [
             Speed(
@@ -128,19 +94,13 @@ def measure_speeds(
     ]
 
 
-def rounds_of(rounds: int, threads: Sequence[int]) -> list[tuple[str, int]]:
-    """Return the name of each round and its number of threads; the rounds themselves have the first number."""
-    named = [(f"round {number + 1} of {rounds}", threads[0]) for number in range(rounds)]
-    return named + [(f"{count} threads", count) for count in threads[1:]]
-
-
 def _least_disturbed(
-    measure: Callable[[], SpeedProcess], quiet: Callable[[float], bool], progress: Progress
+    measure: Callable[[], SpeedProcess], wait: Callable[[float], bool], progress: Progress
 ) -> SpeedProcess:
-    """Measure; repeat it while other programs disturb it, and a quiet machine can be had."""
+    """Measure, and repeat it while other programs disturb it; stop if the machine does not become quiet."""
     process = measure()
     for repeat in range(1, REPEATS + 1):
-        if not _taken(process) or not quiet(PATIENCE_TO_REPEAT):
+        if not _is_disturbed(process) or not wait(PATIENCE_TO_REPEAT):
             break
         progress.step("attempt", repeat, REPEATS + 1)
         process = min(process, measure(), key=lambda each: each.others or 0.0)
@@ -150,11 +110,18 @@ def _least_disturbed(
 def measure_in_fresh_process(
     subject: Subject, prompt: Sequence[int], protocol: LatencyProtocol, threads: int, size: int
 ) -> SpeedProcess:
-    """Call :func:`pythia_quant.bench.latency.measure`; `size` are the weights read for each token, in bytes.
+    """Call :func:`pythia_quant.bench.latency.measure_latency` in a fresh process.
+
+    Args:
+        subject: the model of the row.
+        prompt: token ids, as many as the longest prompt has.
+        protocol: lengths and repetitions.
+        threads: the number of threads of the runtime.
+        size: the bytes of weights that are read for each token.
 
     Raises:
-        ArtifactError: it cannot be loaded.
-        BenchmarkError: its process died, or it cannot run on its device.
+        ArtifactError: the model cannot be loaded.
+        BenchmarkError: the process died, or the model cannot run on its device.
     """
     arguments: dict[str, Any] = {
         "subject": subject.model_dump(mode="json"),
@@ -164,17 +131,17 @@ def measure_in_fresh_process(
         "weight_bytes": size,
     }
     try:
-        measured = process.call(latency.measure, arguments, threads)
+        measured = process.call(latency.measure_latency, arguments, threads)
     except BenchmarkError as error:
         raise BenchmarkError(f"measuring the speed of {subject.name}: {error.what}", hint=error.hint) from error
     return SpeedProcess.model_validate(measured)
 
 
 def weight_bytes(subject: Subject) -> int:
-    """Return the bytes of weights that one decoded token reads: all that are stored but the embeddings.
+    """Return the bytes of weights that are read to decode one token: of all weights but the embeddings.
 
-    Of those only a row is looked up. For a source they have the dtype it is run in; for an artifact they are the
-    tensors of its files, without what lies around them, also where a runtime unpacks them to more.
+    A token reads only one row of the embeddings. A source's weights are counted in the dtype it is run in. An
+    artifact's weights are counted as its files store them, even if the runtime unpacks them to a larger dtype.
 
     Raises:
         ArtifactError: the artifact's files are missing or damaged.
@@ -184,17 +151,17 @@ def weight_bytes(subject: Subject) -> int:
         return format_of(subject.settings).streamed_bytes(subject.folder)
     shape = read_config(subject.folder / "config.json")
     dtype: torch.dtype = getattr(torch, subject.dtype or "")
-    head = shape.vocabulary * shape.width  # reads its matrix, tied or not
+    head = shape.vocabulary * shape.width  # a head reads its whole matrix, even one that is tied to the embeddings
     return (shape.non_embedding_parameters + head) * dtype.itemsize
 
 
 def disturbance(processes: Sequence[SpeedProcess]) -> str:
-    """Say what makes the samples of a row's processes doubtful; empty when nothing was noticed."""
+    """Return, as text, what makes the samples of a row's processes doubtful; empty if nothing does."""
     others = max((process.others or 0.0 for process in processes), default=0.0)
     reads = [process.read_bytes_per_second for process in processes if process.read_bytes_per_second]
     apart, where = _disagreement(processes)
     reasons = []
-    if others > ALLOWED:
+    if others > ALLOWED_SHARE:
         reasons.append(f"other programs took {others:.0%} of the processors")
     if reads and max(reads) - min(reads) > BANDWIDTH_RANGE * max(reads):
         reasons.append(f"memory was read at {min(reads) / 1e9:.3g} to {max(reads) / 1e9:.3g} GB/s")
@@ -204,17 +171,20 @@ def disturbance(processes: Sequence[SpeedProcess]) -> str:
 
 
 def _disagreement(processes: Sequence[SpeedProcess]) -> tuple[float, str]:
-    """Return by how much a process's median lies outside the others' 10th to 90th percentile at most, and where."""
+    """Return how far a process's median lies outside the others' 10th to 90th percentile at most, and at which length.
+
+    The distance is relative to the percentile.
+    """
     parts = [("prefill of {} tokens", process.prefill) for process in processes]
     parts += [("decoding after {} tokens", process.decode) for process in processes]
-    measured: dict[str, list[Samples]] = {}
+    by_length: dict[str, list[Samples]] = {}
     for name, lengths in parts:
         for samples in lengths:
-            measured.setdefault(name.format(samples.tokens), []).append(samples)
+            by_length.setdefault(name.format(samples.tokens), []).append(samples)
     worst = (0.0, "")
-    for where, alike in measured.items():
-        for one in alike:
-            rest = [seconds for other in alike if other is not one for seconds in other.seconds]
+    for where, samples_there in by_length.items():
+        for one in samples_there:
+            rest = [seconds for other in samples_there if other is not one for seconds in other.seconds]
             if rest:
                 low, _, high = spread(rest)
                 middle = spread(one.seconds)[1]
@@ -222,9 +192,9 @@ def _disagreement(processes: Sequence[SpeedProcess]) -> tuple[float, str]:
     return worst
 
 
-def _taken(process: SpeedProcess) -> bool:
-    return (process.others or 0.0) > ALLOWED
+def _is_disturbed(process: SpeedProcess) -> bool:
+    return (process.others or 0.0) > ALLOWED_SHARE
 
 
-def _rotated(rows: int, turn: int) -> list[int]:
+def _rotate(rows: int, turn: int) -> list[int]:
     return [(turn + row) % rows for row in range(rows)]

@@ -1,4 +1,4 @@
-"""Means with their errors: of independent samples, and of windows of one text, whose neighbours are alike."""
+"""Means with standard errors: of independent samples, and of the windows of a text, whose neighbours are alike."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ _STUDENT = (
 _NORMAL = NormalDist().inv_cdf(0.975)
 
 BATCHES = 8
-"""Windows of a text are summed up in so many batches of neighbours. Fewer are longer, and what a batch must outlast is
-a document; but each one fewer widens the interval, the more below ten (Schmeiser, Operations Research 30, 1982). What 8
-of them hold and cost, on the demo's text and on synthetic ones, is in docs/protocols.md."""
+"""The windows of a text are summed up in so many batches of neighbours.
+
+Fewer batches are longer, and a batch has to be longer than a document. But fewer batches widen the interval, below ten
+of them by much (Schmeiser, Operations Research 30, 1982). How often the interval of 8 batches holds the mean, and how
+wide it is, on the demo's text and on synthetic ones, is in docs/protocols.md."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its standard error; `count` is how many independent parts the error was found from."""
+    """A mean with its standard error; `count` is the number of independent parts that the error was computed from."""
 
     value: float
     error: float
@@ -32,25 +34,26 @@ class Estimate:
 
     @property
     def margin(self) -> float:
-        """Half the width of the 95 % interval; Student's t below 30 parts."""
+        """Half the width of the 95 % interval, by Student's t below 30 parts."""
         return self.error * (_STUDENT[self.count - 2] if self.count < 30 else _NORMAL)
 
 
-def estimate(values: Sequence[float]) -> Estimate:
+def mean_of_samples(values: Sequence[float]) -> Estimate:
     """Return the mean of at least two independent samples with its standard error."""
     return Estimate(fmean(values), stdev(values) / math.sqrt(len(values)), len(values))
 
 
-def of_windows(sums: Sequence[float], counts: Sequence[float] | None = None) -> Estimate:
-    """Return a mean over at least two windows of one text, in its order, as an estimate for text of this kind.
+def mean_of_windows(sums: Sequence[float], counts: Sequence[float] | None = None) -> Estimate:
+    """Return the mean over the windows of a text, with its error as an estimate for text of this kind.
 
-    Neighbouring windows are alike, so the error comes from the scatter of :data:`BATCHES` batches of them, of nearly
-    one length; with fewer windows, each is a batch. It is that of a ratio of sums over clusters (Cochran, Sampling
-    Techniques, 6.3), which for batches of one length is the batch-means error.
+    Neighbouring windows are alike, so the error comes from the scatter of :data:`BATCHES` batches of neighbours, which
+    have nearly the same length. If there are fewer windows, each is a batch. The error is that of a ratio of sums over
+    clusters (Cochran, Sampling Techniques, 6.3); for batches of the same length, it is the batch-means error.
 
     Args:
-        sums: a value of each window; where windows count differently, its sum over what counts there.
-        counts: how much each window counts; all alike unless given.
+        sums: a value for each of at least two windows, in the order of the text. If windows have different weights,
+            the value is a sum over what is counted in the window.
+        counts: the number of things that are counted in each window; by default, all windows have the same weight.
     """
     totals = np.asarray(sums, dtype=np.float64)
     shares = np.ones_like(totals) if counts is None else np.asarray(counts, dtype=np.float64)
@@ -62,12 +65,15 @@ def of_windows(sums: Sequence[float], counts: Sequence[float] | None = None) -> 
 
 
 def differences(values: Sequence[float], reference: Sequence[float]) -> list[float]:
-    """Return by how much each sample differs from its pair; what both share cancels."""
+    """Return the difference of each sample from its pair. What affects both alike cancels."""
     return [value - other for value, other in zip(values, reference, strict=True)]
 
 
 def perplexity(nll: Estimate) -> Estimate:
-    """Return exp of a mean negative log-likelihood, its error by the delta method; infinite beyond a float's range."""
+    """Return exp of a mean negative log-likelihood, with its error by the delta method.
+
+    The value is infinite if it exceeds the range of a float.
+    """
     try:
         value = math.exp(nll.value)
     except OverflowError:
@@ -76,7 +82,7 @@ def perplexity(nll: Estimate) -> Estimate:
 
 
 def spread(samples: Sequence[float]) -> tuple[float, float, float]:
-    """Return the 10th percentile, the median and the 90th percentile of raw samples."""
+    """Return the 10th percentile, the median and the 90th percentile of the samples."""
     ordered = sorted(samples)
     last = len(ordered) - 1
     return ordered[round(0.1 * last)], median(ordered), ordered[round(0.9 * last)]

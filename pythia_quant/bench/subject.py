@@ -1,4 +1,4 @@
-"""What a measuring process opens: the source in some dtype, or an artifact."""
+"""The model that a row measures: the source in some dtype, or an artifact; and how a measuring process opens it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from pythia_quant.recipe.recipe import SOURCE_ROWS
 from pythia_quant.recipe.variants import AnyVariant
 from pythia_quant.runtimes.protocol import Layered, Runtime
 
-# ruff: noqa: PLC0415 - a process that measures a runtime imports no other
+# ruff: noqa: PLC0415 - a process that measures a runtime imports no other runtime
 
 SOURCE_DTYPES = dict(zip(("float16", "bfloat16", "float32"), SOURCE_ROWS, strict=True))
-"""The dtypes the source is measured in, and the names of their rows; the first is the baseline."""
+"""The dtypes that the source is measured in, and the names of their rows; the first row is the baseline."""
 
 
 class Subject(BaseModel):
-    """A folder and how to run it; JSON data, so that it can be sent to another process.
+    """The model that a row measures: a folder, and how to run it. It is JSON data, to be sent to another process.
 
     Attributes:
-        name: the row's.
-        folder: the source's or the artifact's.
-        dtype: for a source, the dtype transformers runs it in.
-        settings: for an artifact, its variant's settings.
-        device: ``cpu`` or ``cuda``; an ONNX artifact stays on the CPU whatever is given.
+        name: the name of the row.
+        folder: the folder of the source or of the artifact.
+        dtype: for a source, the dtype in which transformers runs it; None for an artifact.
+        settings: for an artifact, the settings of its variant; None for a source.
+        device: ``cpu`` or ``cuda``. An ONNX artifact is always run on the CPU, and then this is ``cpu``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,12 +41,12 @@ class Subject(BaseModel):
 
     @field_validator("device")
     @classmethod
-    def _where_it_runs(cls, device: str, info: ValidationInfo) -> str:
+    def _device_of_format(cls, device: str, info: ValidationInfo) -> str:
         settings = info.data.get("settings")
         return device if settings is None or FORMATS[settings.format].on_gpu else "cpu"
 
     def import_runtime(self) -> None:
-        """Import all that :meth:`open_runtime` needs."""
+        """Import all modules that :meth:`open_runtime` needs, so that it measures no import."""
         if self.settings is None:
             from pythia_quant.runtimes import transformers  # noqa: F401
         else:
@@ -55,9 +55,12 @@ class Subject(BaseModel):
     def open_runtime(self, threads: int) -> Runtime:
         """Load the model into the runtime that users run it with.
 
+        Args:
+            threads: the number of threads of the runtime.
+
         Raises:
-            ArtifactError: it cannot be loaded.
-            BenchmarkError: it cannot run on the device.
+            ArtifactError: the model cannot be loaded.
+            BenchmarkError: the model cannot run on the device.
         """
         torch.set_num_threads(threads)
         if self.settings is not None:
@@ -72,19 +75,27 @@ class Subject(BaseModel):
         return self.settings is None or format_of(self.settings).in_layers
 
     def open_layers(self, threads: int) -> Layered:
-        """Open the model to run it layer by layer: only one layer's weights are then in memory.
+        """Open the model to run it layer by layer, with the weights of only one layer in memory at a time.
+
+        Args:
+            threads: the number of threads of the runtime.
 
         Raises:
-            ArtifactError: it cannot be loaded.
+            ArtifactError: the artifact cannot be loaded.
+            SourceError: the source is missing or damaged.
         """
         if self.settings is not None:
             return format_of(self.settings).open_layers(self.folder, threads)
-        from pythia_quant.runtimes.transformers_layers import open_source
+        from pythia_quant.runtimes.transformers_layers import open_source_layers
 
-        return open_source(self.folder, self._torch_dtype())
+        return open_source_layers(self.folder, self._torch_dtype())
 
     def open_weights(self) -> WeightReader | None:
-        """Open an artifact's dequantized weights; None for a source, whose weights are the reference's."""
+        """Open an artifact's dequantized weights; None for a source, whose weights the reference has, too.
+
+        Raises:
+            ArtifactError: a file of the artifact is missing or damaged.
+        """
         return None if self.settings is None else format_of(self.settings).open_weights(self.folder)
 
     def _torch_dtype(self) -> torch.dtype:

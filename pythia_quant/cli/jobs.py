@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
 from pythia_quant.artifacts.artifact import Artifact, open_artifact
-from pythia_quant.artifacts.convert import artifact_folder, check_space, convert, costs
+from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
-from pythia_quant.bench.benchmark import Options, benchmark, step_count
+from pythia_quant.artifacts.plan import artifact_folder, check_space, costs
 from pythia_quant.bench.durations import conversion_name, conversion_steps, measurement_steps
-from pythia_quant.bench.subject import SOURCE_DTYPES
 from pythia_quant.cli.arguments import missing_of_variants, refuse_missing
 from pythia_quant.core.errors import ArtifactError, without_links
 from pythia_quant.core.machine import memory_available
@@ -25,10 +25,15 @@ from pythia_quant.formats.table import format_of
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO
 from pythia_quant.recipe.overrides import MODEL, override, without_fetched_passages
-from pythia_quant.recipe.recipe import Recipe
+from pythia_quant.recipe.recipe import SOURCE_ROWS, Recipe
 from pythia_quant.records.manifest import SourceRecord
 from pythia_quant.records.results import RESULTS, Results, save_results
 from pythia_quant.texts.lambada import Passages, load_passages
+
+if TYPE_CHECKING:
+    from pythia_quant.bench.benchmark import Options
+
+# ruff: noqa: PLC0415 - an artifact that is there is found without torch, which takes seconds to import
 
 
 @dataclass(frozen=True)
@@ -98,12 +103,14 @@ def run(
     Raises:
         PythiaQuantError: see :func:`convert_all`; no result file is written.
     """
+    from pythia_quant.bench.benchmark import Options, benchmark, benchmark_steps
+
     names, options = list(recipe.variants(only)), options or Options()
     recipe = without_fetched_passages(recipe, names, Notices(console))
-    with Steps(1 + len(names) + step_count(recipe, len(names), options), console, later) as steps:
+    with Steps(1 + len(names) + benchmark_steps(recipe, len(names), options), console, later) as steps:
         passages = _passages(recipe, steps)
         inputs = _inputs(recipe, names, out, steps, console)
-        rows = dict.fromkeys(SOURCE_DTYPES.values()) | recipe.variants(names)
+        rows = dict.fromkeys(SOURCE_ROWS) | recipe.variants(names)
         examples = passages.examples if passages else None
         measuring = measurement_steps(inputs, rows, list(rows), examples, options.threads)
         steps.expect([*_conversions(inputs, names, out, overwrite), *measuring])
@@ -133,13 +140,15 @@ def bench(
     Raises:
         PythiaQuantError: an artifact was altered, or the artifacts have different sources; no result file is written.
     """
+    from pythia_quant.bench.benchmark import Options, benchmark, benchmark_steps
+
     changes, options = changes or Changes(), options or Options()
     artifacts = _open_artifacts(folders, together=out is None)
     first = artifacts[0]
     recipe = _recipe_of(first, changes)
     path = (out or first.folder.parent) / RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Steps(1 + step_count(recipe, len(artifacts), options), console) as steps:
+    with Steps(1 + benchmark_steps(recipe, len(artifacts), options), console) as steps:
         passages, inputs = _passages(recipe, steps), _open(recipe, steps, convert=False)
         if changes.model is None:
             inputs = at_revision(inputs, first.manifest.source, console)
@@ -228,6 +237,7 @@ def _inputs(recipe: Recipe, names: list[str], out: Path, steps: Steps, console: 
         format_of(settings)
     inputs = _open(recipe, steps, only=names)
     for name, settings in _missing(inputs, names, out).items():
+        # Each conversion checks it again; here it is checked for all before the first one takes its time.
         check_space(inputs, settings, artifact_folder(out, inputs.source, name))
         _announce(name, inputs, settings, console)
     return inputs

@@ -57,7 +57,7 @@ def _verify(folder: Path, model: str | None, progress: Progress) -> tuple[str, s
     """Verify an artifact; return a sentence on its integrity, and one on its origin, empty without a source."""
     from pythia_quant.artifacts.artifact import open_artifact, verify_files
     from pythia_quant.artifacts.check import check_again
-    from pythia_quant.artifacts.origin import compare_with, find_local_source, open_named_source
+    from pythia_quant.artifacts.verify import compare_with, find_local_source, open_named_source
 
     artifact = open_artifact(folder)
     progress.step("opening its source", 0, 1)

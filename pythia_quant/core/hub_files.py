@@ -1,4 +1,4 @@
-"""The files of a hub repository: listed by size and hash, fetched one by one."""
+"""Fetch files of a hub's repository one by one, and list its files with their sizes and hashes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from pythia_quant.core.hub_client import api, ask, explained, prepare, status_of
 from pythia_quant.core.progress import SILENT, Progress
 
 _SHA1, _SHA256 = 40, 64
-"""Digits of a hash."""
+"""The hexadecimal digits of a hash."""
 
 _SMALL = 64_000_000
-"""Files up to so many bytes are hashed by :func:`fetch`; larger ones where they are hashed anyway."""
+"""The most bytes of a file that :func:`fetch` hashes. Callers hash larger files for their records."""
 
 
 def fetch(
@@ -37,21 +37,22 @@ def fetch(
     progress: Progress = SILENT,
     size: int | None = None,
 ) -> Path | None:
-    """Download a file unless it is cached, and return its path; None when the repository does not have it.
+    """Return the path of a file in the hub's cache, downloaded if needed; None if the repository does not have it.
 
-    HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the cache folder are honoured by huggingface_hub itself.
+    huggingface_hub itself reads HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the variables of the cache's folder.
 
     Args:
-        repo_id: the repository.
-        file: its path there.
-        revision: branch, tag or commit.
+        repo_id: the repository, ``owner/name``.
+        file: the file's path in the repository.
+        revision: a branch, tag or commit.
         repo_type: ``model`` or ``dataset``.
-        progress: is told how much of it has come.
-        size: in bytes, where it is known; a download of another size is broken off.
+        progress: receives how much of the file is downloaded.
+        size: the size of the file, bytes, if it is known. A download of another size is stopped.
 
     Raises:
-        SourceError: no such repository or revision, no access, no connection and nothing cached, or a damaged download.
-        HubError: the hub's answer is not to be trusted.
+        SourceError: there is no such repository or revision, no access, no connection and no cached file, or the
+            download is damaged.
+        HubError: the hub's answer makes no sense.
     """
     where = f"{'' if repo_type == 'model' else f'{repo_type} '}{repo_id}@{revision}"
     prepare()
@@ -62,73 +63,70 @@ def fetch(
                 repo_id, file, revision=revision, repo_type=repo_type, tqdm_class=_download_bar(file, progress, size)
             )
         )
-    except hub_errors.LocalEntryNotFoundError as error:  # before EntryNotFoundError, of which it is a kind
+    except hub_errors.LocalEntryNotFoundError as error:  # before its base class, EntryNotFoundError
         if huggingface_hub.constants.HF_HUB_OFFLINE and _is_cached(repo_id, revision):
-            return None  # offline, a repository has what its cached snapshot has
+            return None  # offline, a repository has the files of its cached snapshot
         failure = explained(error, where)
         if status_of(error) is None:
-            failure = SourceError(
-                f"{file} is not in the cache and the hub cannot be reached",
-                where=where,
-                hint="check the connection, HF_ENDPOINT and HF_HUB_OFFLINE",
-            )
+            hint = "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE"
+            failure = SourceError(f"{file} is not in the cache and the hub cannot be reached", where=where, hint=hint)
     except hub_errors.EntryNotFoundError:
         return None
     except hub_errors.HFValidationError:
         failure = SourceError("is neither a folder here nor the name of a hub repository", where=repo_id)
     except PythiaQuantError:
         raise
-    except Exception as error:  # the client stumbles over answers that are not what it takes them for
+    except Exception as error:  # the client raises many kinds on answers that it does not expect
         failure = explained(error, where)
     else:
-        own_file(path.parents[file.count("/")], file, SourceError)  # the client trusts whatever the cache links to
+        own_file(path.parents[file.count("/")], file, SourceError)  # the client trusts every link in the cache
         if COMMIT.fullmatch(revision) and commit_of(path) != revision:
             raise SourceError(f"the hub gave {file} of another commit, {commit_of(path)}", where=where)
         if path.stat().st_size <= _SMALL:
             check_download(path)
         return path
-    # Not from the error: its addresses may be presigned.
+    # Without the client's error as its cause, because that may contain presigned addresses.
     raise SourceError(failure.what, where=failure.where, hint=failure.hint)
 
 
 def file_names(repo_id: str, commit: str) -> frozenset[str] | None:
-    """Return the names of all files that a model's repository has at a commit; None when the hub cannot be asked.
+    """Return the names of all files of a model's repository at a commit; None if the hub cannot be asked.
 
-    Asked once: huggingface_hub keeps the list beside the files. Of the call that makes it do so, config.json is the
-    smallest that it can be asked for.
+    The hub is asked once for each commit, because huggingface_hub caches the list. It does so only in a call that
+    downloads files; config.json is a small one.
     """
     prepare()
     try:
         try:
-            found = huggingface_hub.get_cached_repo_tree(repo_id, revision=commit)
+            files = huggingface_hub.get_cached_repo_tree(repo_id, revision=commit)
         except hub_errors.CachedRepoTreeNotFoundError:
             huggingface_hub.snapshot_download(repo_id, revision=commit, allow_patterns="config.json")
-            found = huggingface_hub.get_cached_repo_tree(repo_id, revision=commit)
-    except Exception:  # a hub may answer anything: then each file is asked for, and what is wrong is said there
+            files = huggingface_hub.get_cached_repo_tree(repo_id, revision=commit)
+    except Exception:  # a hub may answer anything; callers then fetch each file, which raises a clear error
         return None
-    return frozenset(file.path for file in found)
+    return frozenset(file.path for file in files)
 
 
 def _download_bar(file: str, progress: Progress, size: int | None) -> type[tqdm]:
-    """Return a progress bar that draws nothing and takes its steps to `progress` instead.
+    """Return a class of progress bars that report to `progress` and draw nothing.
 
-    It breaks off a download of another size than expected, or of more than was announced: that need not end.
+    A bar stops a download of another size than `size`, or of more bytes than were announced, which might never end.
     """
 
     class Bar(tqdm):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options | {"disable": True})  # type: ignore[no-untyped-call]
-            self._size, self._come = options.get("total") or 0, options.get("initial") or 0
+            self._size, self._bytes = options.get("total") or 0, options.get("initial") or 0
             self._most = (self._size or MOST_BYTES) if size is None else size
             if size is not None and self._size not in (0, size):
                 raise _wrong_size(file, f"has {self._size:,} bytes on the hub, {size:,} are expected")
 
         def update(self, n: float | None = 1) -> None:
-            self._come += n or 0
-            if self._come > self._most:
+            self._bytes += n or 0
+            if self._bytes > self._most:
                 raise _wrong_size(file, f"more than {self._most:,} bytes came")
-            come = f"{self._come / 1e6:,.0f} of {self._size / 1e6:,.0f} MB"
-            progress.step(f"downloading {file}: {come}", 0, 1)
+            amount = f"{self._bytes / 1e6:,.0f} of {self._size / 1e6:,.0f} MB"
+            progress.step(f"downloading {file}: {amount}", 0, 1)
 
     return Bar
 
@@ -143,7 +141,11 @@ def _is_cached(repo_id: str, revision: str) -> bool:
 
 
 def commit_of(cached: Path) -> str:
-    """Return the commit under which a downloaded file lies in the cache (…/snapshots/<commit>/<file>)."""
+    """Return the commit of a file in the hub's cache, which is part of its path (…/snapshots/<commit>/<file>).
+
+    Raises:
+        SourceError: the path is not in the hub's cache.
+    """
     snapshot = snapshot_of(cached)
     if snapshot is None:
         raise SourceError("is not in the hub's cache", where=str(cached))
@@ -151,15 +153,15 @@ def commit_of(cached: Path) -> str:
 
 
 def git_hash(content: bytes) -> str:
-    """Return the hash that git gives a file of this content."""
+    """Return the hexadecimal SHA-1 that git computes for a file of this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def forget(cached: Path) -> None:
-    """Remove a downloaded file from the hub's cache, which would give it again.
+    """Remove a file from the hub's cache, so that the next call downloads it again.
 
     Raises:
-        SourceError: it is not there, but somewhere that the cache links to.
+        SourceError: the cache has a link to a file elsewhere.
     """
     snapshot = snapshot_of(cached)
     if snapshot and own_file(snapshot, cached.relative_to(snapshot).as_posix(), SourceError):
@@ -167,54 +169,61 @@ def forget(cached: Path) -> None:
 
 
 def check_download(cached: Path, digest: str | None = None) -> None:
-    """Compare a cached file with the hash under which it lies in the cache: the client itself checks only the size.
+    """Compare a cached file with the hash that the hub announced. The client itself checks only the size.
 
     Args:
-        cached: large files lie there under their SHA-256, others under the hash that git gives them.
-        digest: its SHA-256, where it is known.
+        cached: the path of the file in the cache. It is a link to a file whose name is the hash: the SHA-256 of a large
+            file, git's hash of another.
+        digest: the SHA-256 of the content, if it is known.
 
     Raises:
-        SourceError: the content is not what the hub announced. The file is removed from the cache.
+        SourceError: the content has another hash. The file is then removed from the cache.
     """
     path = cached.resolve()
     announced = path.name
     if len(announced) == _SHA256:
-        found = digest or sha256_if_changed(path)
+        computed = digest or sha256_if_changed(path)
     elif len(announced) == _SHA1 and digest is None:
-        found = git_hash(path.read_bytes())
+        computed = git_hash(path.read_bytes())
     else:
         return
-    if found != announced:
+    if computed != announced:
         forget(cached)
         raise SourceError(
-            f"its content has the hash {found[:12]}…, the hub announced {announced[:12]}…",
+            f"its content has the hash {computed[:12]}…, the hub announced {announced[:12]}…",
             where=cached.name,
             hint="the download is damaged and was removed: run again",
         )
 
 
-_MOST_FILES = 1_000_000  # a listing in pages need not end
+_MOST_FILES = 1_000_000  # a list in pages might never end
 
 
 @dataclass(frozen=True)
 class Content:
-    """The intended content of a file in a repository: a local file, or bytes."""
+    """The content that a file of a repository will have.
+
+    Attributes:
+        data: the path of a local file, or the bytes.
+        bytes: the size.
+        sha256: the hexadecimal SHA-256.
+    """
 
     data: Path | bytes
     bytes: int
     sha256: str
 
     @classmethod
-    def of(cls, data: builtins.bytes) -> Content:
-        """Return bytes as content."""
+    def from_bytes(cls, data: builtins.bytes) -> Content:
+        """Return content that consists of bytes in memory."""
         return cls(data, len(data), hashlib.sha256(data).hexdigest())
 
     @cached_property
     def git(self) -> str:
-        """The hash that git gives it.
+        """The hash that git computes for a file of this content.
 
         Raises:
-            HubError: the file is no longer what it was when its SHA-256 was taken.
+            HubError: the local file has changed since its SHA-256 was computed.
         """
         data = self.data if isinstance(self.data, bytes) else self.data.read_bytes()
         if hashlib.sha256(data).hexdigest() != self.sha256:
@@ -227,9 +236,9 @@ class RemoteFile:
     """One file of a repository.
 
     Attributes:
-        bytes: its size.
-        git: the git hash of a small file; of a large one, that of the pointer to it, which says nothing of its content.
-        sha256: of a large file's content; None for a small one.
+        bytes: the size of the file.
+        git: git's hash of a small file. For a large file, it is the hash of git's pointer to the file.
+        sha256: the SHA-256 of a large file; None for a small one.
     """
 
     bytes: int
@@ -237,14 +246,14 @@ class RemoteFile:
     sha256: str | None
 
     def holds(self, content: Content) -> bool:
-        """Say whether its size and hash are those of `content`."""
+        """Return whether the file has the size and the hash of `content`."""
         same = self.sha256 == content.sha256 if self.sha256 else self.git == content.git
         return self.bytes == content.bytes and same
 
 
 @dataclass(frozen=True)
 class Tree:
-    """The files of a repository at a commit."""
+    """The files of a repository at a commit, by their paths."""
 
     commit: str
     files: dict[str, RemoteFile]
@@ -254,21 +263,25 @@ def read_tree(repo_id: str, revision: str = "main") -> Tree:
     """Return the files of a model repository at a revision.
 
     Raises:
-        NoRepositoryError, NoRevisionError: there is none.
-        HubError: the hub cannot be asked.
+        NoRepositoryError: the repository does not exist.
+        NoRevisionError: the revision does not exist.
+        HubError: the hub cannot be asked, or its answer makes no sense.
     """
     commit = head(repo_id, revision)
     return Tree(commit, files_at(repo_id, commit, f"{repo_id}@{revision}"))
 
 
 def files_at(repo_id: str, commit: str, where: str) -> dict[str, RemoteFile]:
-    """Return the files of a model repository at a commit, in one request; for what is raised see :func:`read_tree`."""
+    """Return the files of a model repository at a commit, by path. One request asks for all of them.
 
-    def listed() -> dict[str, RemoteFile]:
+    `where` names the repository in errors, which are those of :func:`read_tree`.
+    """
+
+    def list_files() -> dict[str, RemoteFile]:
         items = api().list_repo_tree(repo_id, revision=commit, recursive=True)
         return {text(item.path): _remote(item) for item in islice(items, _MOST_FILES) if isinstance(item, RepoFile)}
 
-    return ask(listed, where)
+    return ask(list_files, where)
 
 
 def _remote(item: RepoFile) -> RemoteFile:
@@ -277,7 +290,7 @@ def _remote(item: RepoFile) -> RemoteFile:
 
 
 def head(repo_id: str, revision: str = "main") -> str:
-    """Return the commit at a revision; see :func:`read_tree` for what is raised."""
+    """Return the commit of a model repository's revision; for the errors see :func:`read_tree`."""
 
     def read_commit() -> str | None:
         sha = api().repo_info(repo_id, revision=revision).sha

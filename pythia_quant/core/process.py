@@ -1,4 +1,4 @@
-"""Call one of our functions in a fresh process: nothing it loads or leaves touches the caller or the next call."""
+"""Call one of our functions in a fresh process, so that what it imports and allocates does not affect the caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 from pythia_quant.core import errors
 from pythia_quant.core.files import replace_file, temporary_folder
@@ -25,67 +25,80 @@ _INTERVAL, _REPORTED = 0.05, 0.5  # seconds
 
 
 class Worker:
-    """A fresh process that runs functions one after the other; what they import, they share.
+    """A fresh process that runs one function after another. The functions share what they import.
 
-    It ends with this one, however that ends.
+    The process ends when the calling process ends, even if that is killed.
 
     Args:
-        threads: how many threads numeric libraries may use there; as many as there are processors unless given.
+        threads: the number of threads that numeric libraries may use; by default, one for each processor.
     """
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads, self._calls = threads or cores(), 0
         self._child: subprocess.Popen[bytes] | None = None
-        self._opened = ExitStack()
+        self._resources = ExitStack()
 
     def __enter__(self) -> Worker:
-        self._folder = self._opened.enter_context(temporary_folder())
+        self._folder = self._resources.enter_context(temporary_folder())
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with self._opened:
+        with self._resources:
             if self._child:
                 self._child.kill()
                 self._child.wait()
                 if self._child.stdin:
                     self._child.stdin.close()
 
+    def prepare(self, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        """Start a function there, as :meth:`call` does, and do not wait for it: a later call begins after it.
+
+        If it raises, that process ends, and the next call begins another one or says how it ended.
+        """
+        self._send(function, arguments, answer=None)
+
     def call(self, function: Callable[..., Any], arguments: dict[str, Any], progress: Progress = SILENT) -> Any:
-        """Run a function of a module there and return what it returns; a process that has died is replaced.
+        """Run a function in the process and return its result. If the process has died before, start another one.
 
         Args:
-            function: at the top level of a module, whose keyword arguments and result are JSON data; large arrays
-                travel as files.
-            arguments: its keyword arguments.
-            progress: is told, twice a second, the last step that the function gave to :data:`CALLER`.
+            function: a function at the top level of a module. Its arguments and its result are JSON data; large arrays
+                must be in files.
+            arguments: the keyword arguments.
+            progress: receives, twice a second, the last step that the function has reported to :data:`CALLER`.
 
         Raises:
-            PythiaQuantError: what the function raised, or that its process died and how.
+            BenchmarkError: the process died; the message says how.
+            PythiaQuantError: the function raised it.
         """
-        child = self._started()
         self._calls += 1
-        name = f"{function.__module__}:{function.__qualname__}"
         answer = self._folder / f"answer-{self._calls}.json"
-        assert child.stdin is not None  # noqa: S101 - it is a pipe
-        request = json.dumps({"function": name, "arguments": arguments, "answer": str(answer)})
-        with suppress(BrokenPipeError):  # it has died already: what it left says how
-            child.stdin.write(f"{request}\n".encode())
-            child.stdin.flush()
+        child = self._send(function, arguments, answer)
         self._wait(child, answer, progress)
         if not answer.exists():
-            raise errors.BenchmarkError(f"{name} {_cause(child.returncode, self._folder / 'messages')}")
+            raise errors.BenchmarkError(f"{_name(function)} {_cause(child.returncode, self._folder / 'messages')}")
         reply = json.loads(answer.read_bytes())
         if "result" in reply:
             return reply["result"]
         kind = getattr(errors, reply["error"])
         raise kind(reply["what"], where=reply["where"], hint=reply["hint"])
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _send(
+        self, function: Callable[..., Any], arguments: dict[str, Any], answer: Path | None
+    ) -> subprocess.Popen[bytes]:
+        child = self._running_child()
+        assert child.stdin is not None  # noqa: S101 - it is a pipe
+        request = {"function": _name(function), "arguments": arguments, "answer": answer and str(answer)}
+        with suppress(BrokenPipeError):  # it has died already: what it left says how
+            child.stdin.write(f"{json.dumps(request)}\n".encode())
+            child.stdin.flush()
+        return child
+
+    def _running_child(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
             environment = os.environ | thread_limits(self._threads, {})
             environment[_PROGRESS] = str(self._folder / "progress.json")
             with (self._folder / "messages").open("wb") as log:
-                # -P: modules of the current folder, which may be a downloaded one, are not imported.
+                # -P, so that no module of the current folder, which may be a downloaded one, is imported.
                 command = [sys.executable, "-P", "-m", "pythia_quant.core.process"]
                 self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
         return self._child
@@ -110,7 +123,7 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], threads: int |
 
 
 class _Caller(Progress):
-    """Tells the process that called this one, if any, how far it is; a function that is called gives no notices."""
+    """Reports steps to the process that has called this one, if there is one. It ignores notices."""
 
     def step(self, what: str, done: int, total: int) -> None:
         if name := os.environ.get(_PROGRESS):
@@ -118,6 +131,7 @@ class _Caller(Progress):
 
 
 CALLER = _Caller()
+"""The progress of a function that runs in a :class:`Worker`; in other processes, it does nothing."""
 
 
 def _cause(status: int, messages: Path) -> str:
@@ -134,20 +148,24 @@ def _serve() -> None:
         request = json.loads(requests.get())
         reply: dict[str, Any]
         try:
-            reply = {"result": _named(request["function"])(**request["arguments"])}
+            reply = {"result": _import_function(request["function"])(**request["arguments"])}
         except errors.PythiaQuantError as error:
             reply = {"error": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
-        replace_file(Path(request["answer"]), json.dumps(reply))
+        if request["answer"]:
+            replace_file(Path(request["answer"]), json.dumps(reply))
 
 
-def _named(name: str) -> Callable[..., Any]:
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def _import_function(name: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
-    found: Callable[..., Any] = getattr(import_module(module), function)
-    return found
+    return cast(Callable[..., Any], getattr(import_module(module), function))
 
 
 def _listen(requests: SimpleQueue[str]) -> None:
-    """Take requests while the calling process lives; when it does not, what still runs here is for nobody."""
+    """Pass requests on while the calling process lives. When it has ended, end this one, whatever it is doing."""
     with os.fdopen(os.dup(0)) as lines:  # not sys.stdin, which Python closes when the other thread has failed
         for line in lines:
             requests.put(line)

@@ -95,7 +95,8 @@ class Steps:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+        if not self._progress.disable:  # before rich 14.3, stop() prints an empty line even where nothing was shown
+            self._progress.stop()
 
     def expect(self, steps: Sequence[ExpectedStep]) -> None:
         """Take the steps that are still to come with what they may take, so that the time left can be estimated."""

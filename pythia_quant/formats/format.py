@@ -114,6 +114,6 @@ class Format(ABC, Generic[S]):
         """Estimate what a conversion takes while it runs; 0 stands for little."""
         return Costs(0, 0)
 
-    def held_bytes(self, settings: S, architecture: Architecture, disk_bytes: int) -> int:  # noqa: ARG002
+    def memory_bytes(self, settings: S, architecture: Architecture, disk_bytes: int) -> int:  # noqa: ARG002
         """Return the bytes that the weights take in the runtime's memory; `disk_bytes` is their size on disk."""
         return disk_bytes

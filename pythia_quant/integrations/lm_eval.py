@@ -1,8 +1,8 @@
 """Our artifacts as a model of EleutherAI's lm-evaluation-harness, for any of its tasks.
 
-lm_eval finds models in a table of its own and has no entry points, so something has to import this module: its command
-line started as ``python -m pythia_quant.integrations.lm_eval run --model pythia-quant --model_args artifact=FOLDER
---tasks lambada_openai``, or ``import pythia_quant.integrations.lm_eval`` before ``lm_eval.simple_evaluate``.
+lm_eval finds models in a table and has no entry points, so this module must be imported to add ours. Start the command
+line as ``python -m pythia_quant.integrations.lm_eval run --model pythia-quant --model_args artifact=FOLDER
+--tasks lambada_openai``, or import this module before you call ``lm_eval.simple_evaluate``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pythia_quant.artifacts.artifact import open_artifact
-from pythia_quant.bench.lambada import Example, judge, predict
+from pythia_quant.bench.lambada_accuracy import judge, predict
 from pythia_quant.core import machine
 from pythia_quant.core.console import print_error
 from pythia_quant.core.errors import ArtifactError, BenchmarkError, PythiaQuantError, SourceError, nearest
@@ -25,9 +25,10 @@ from pythia_quant.model.generation_config import read_model
 from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer, tokenize
 from pythia_quant.runtimes.protocol import Runtime
 from pythia_quant.runtimes.transformers import open_model
+from pythia_quant.texts.lambada import Example
 
 try:
-    import lm_eval.models  # it adds its own models only to an empty table, and ours would make it none  # noqa: F401
+    import lm_eval.models  # first, because lm_eval adds its own models only to an empty table  # noqa: F401
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -39,31 +40,33 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 NAME = "pythia-quant"
-"""What lm_eval's ``--model`` calls this."""
+"""The name of our model for lm_eval's ``--model``."""
 
 _DTYPES = ("bfloat16", "float16", "float32")
-_NEW_TOKENS = 256  # where a task names no number, as lm_eval's own models do
+_NEW_TOKENS = 256  # if a task names no number, as in lm_eval's own models
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _SAMPLING = {"top_k", "top_p"}
-_HOTTEST = 1000
+_HIGHEST_TEMPERATURE = 1000
 
 
 @register_model(NAME)
 class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
-    """An artifact, or a checkpoint it was made from, on the CPU; requests are run one at a time.
+    """An artifact, or an unquantized checkpoint, on the CPU. Requests are run one at a time.
 
     Args:
-        artifact: an artifact's folder.
-        source: instead of it, a checkpoint's folder.
-        dtype: of the source's weights and arithmetic.
-        threads: for the runtime; all processors when left out.
-        seed: of sampling, where a task asks for it.
-        batch_size: taken because lm_eval always gives it; results do not depend on it.
-        max_batch_size: likewise.
-        device: likewise; lm_eval's command line says ``cuda:0`` wherever the user says nothing.
+        artifact: the folder of an artifact.
+        source: the folder of a checkpoint, in place of `artifact`.
+        dtype: the dtype of a checkpoint's weights and arithmetic.
+        threads: the number of threads of the runtime; by default, one for each processor.
+        seed: the seed of sampling, for tasks that sample.
+        batch_size: ignored, because results do not depend on it; lm_eval always passes it.
+        max_batch_size: ignored, like `batch_size`.
+        device: ignored; lm_eval's command line passes ``cuda:0`` if the user names no device.
 
     Raises:
-        PythiaQuantError: not exactly one folder is given, it cannot be opened, or a setting is not handled.
+        ArtifactError: the artifact cannot be opened.
+        BenchmarkError: there is not exactly one folder, or a setting is unknown or has a wrong value.
+        SourceError: the checkpoint cannot be opened.
     """
 
     def __init__(
@@ -80,17 +83,17 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
     ) -> None:
         super().__init__()
         if unknown:
-            known = ("artifact", "source", "dtype", "threads", "seed")
+            settings = ("artifact", "source", "dtype", "threads", "seed")
             name = next(iter(unknown))
-            raise BenchmarkError(f"there is no setting {name!r}", where="--model_args", hint=nearest(name, known))
+            raise BenchmarkError(f"there is no setting {name!r}", where="--model_args", hint=nearest(name, settings))
         if (artifact is None) == (source is None):
             raise BenchmarkError(
                 "give either an artifact or a source", where="--model_args", hint="for example artifact=FOLDER"
             )
-        folder = Path(str(artifact if source is None else source))  # lm_eval makes a number of a name of digits
-        for name, given, least, most in (("threads", threads, 1, 4096), ("seed", seed, 0, 2**63 - 1)):
-            if given is not None and not _is_whole(given, least, most):
-                what = f"{name} is {short(given)}; a whole number from {least} to {most:,} is needed"
+        folder = Path(str(artifact if source is None else source))  # lm_eval turns a name of digits into a number
+        for name, value, least, most in (("threads", threads, 1, 4096), ("seed", seed, 0, 2**63 - 1)):
+            if value is not None and not _is_whole(value, least, most):
+                what = f"{name} is {short(value)}; a whole number from {least} to {most:,} is needed"
                 raise BenchmarkError(what, where="--model_args")
         torch.set_num_threads(threads or machine.cores())
         if artifact is None:
@@ -105,7 +108,7 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
 
     @property
     def description(self) -> str:
-        """What runs the model; see :class:`pythia_quant.runtimes.protocol.Runtime`."""
+        """The library, the kernel and the dtype; see :class:`pythia_quant.runtimes.protocol.Runtime`."""
         return self._runtime.description
 
     @property
@@ -115,7 +118,7 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
 
     @property
     def prefix_token_id(self) -> int:
-        """The token that stands for an empty context: as in lm_eval's own model, what begins a text."""
+        """The token that stands for an empty context: the one that begins a text, as in lm_eval's own models."""
         begin = self._shape.tokens.begin
         return self.eot_token_id if begin is None else begin
 
@@ -135,7 +138,7 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         return ids
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Return the log-likelihood, nats, of whole texts, in lm_eval's windows; each token is predicted once."""
+        """Return the log-likelihoods of whole texts, nats. lm_eval's windows predict each token once."""
         totals = []
         for request in tqdm(requests, desc="texts", disable=disable_tqdm):
             (text,) = request.args
@@ -152,15 +155,15 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Continue contexts up to a stop string, which is not part of the result, or the end of the text.
+        """Continue contexts up to a stop string or the end of the text; the stop string is not part of the result.
 
         Raises:
-            BenchmarkError: a generation setting is not handled, or leaves no room for the context.
+            BenchmarkError: a generation setting is not handled, or the new tokens leave no room for the context.
         """
         texts = []
         for request in tqdm(requests, desc="continuations", disable=disable_tqdm):
             context, settings = request.args
-            text = self._continue(context, **_generation(settings))
+            text = self._continue(context, **_parse_generation(settings))
             texts.append(text)
             self.cache_hook.add_partial("generate_until", (context, settings), text)
         return texts
@@ -174,11 +177,11 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         answers = []
         previous = None
         for texts, context, continuation in tqdm(requests, desc="continuations", disable=disable_tqdm):
-            # Choices of one token, which follow each other, differ in nothing that is fed.
-            fed = (context + continuation[:-1], len(continuation))
-            if fed != previous:
+            # Answers of one token to one question follow each other, and the model reads the same tokens for all.
+            inputs = (context + continuation[:-1], len(continuation))
+            if inputs != previous:
                 predictions = predict(self._runtime, Example(context, continuation), self.max_length)
-                previous = fed
+                previous = inputs
             answer = judge(predictions, continuation)
             answers.append(answer)
             if texts is not None:  # a window of a rolling text is no request
@@ -206,7 +209,7 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
                 break
             if len(added) < count:
                 logits = self._runtime.step(token)
-        for stop in stops:  # in this order, as lm_eval does: of two that overlap, the first cuts the second
+        for stop in stops:  # in lm_eval's order: if two overlap, the first one cuts off the second
             text = text.partition(stop)[0]
         return text
 
@@ -223,25 +226,26 @@ def _dtype(name: str) -> torch.dtype:
     return dtype
 
 
-def _generation(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return stop strings, number of tokens and temperature, 0 for greedy, from a task's generation settings."""
-    known = {"until", "do_sample", "temperature", *_LENGTHS, *_SAMPLING}
-    if unknown := sorted(settings.keys() - known):
-        raise _refused(unknown[0], nearest(unknown[0], known))
+def _parse_generation(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the stop strings, the number of tokens and the temperature that a task's generation settings ask for."""
+    handled = {"until", "do_sample", "temperature", *_LENGTHS, *_SAMPLING}
+    if unknown := sorted(settings.keys() - handled):
+        raise _setting_error(unknown[0], nearest(unknown[0], handled))
     sample = settings.get("do_sample")
     temperature = 0.0 if sample is False else settings.get("temperature", 1.0 if sample else 0.0)
-    if not isinstance(temperature, int | float) or not 0 <= temperature <= _HOTTEST:
-        raise _refused("temperature", f"it is {short(temperature)}; give a number from 0 to {_HOTTEST}")
-    if temperature and (narrowed := sorted(settings.keys() & _SAMPLING)):
-        raise _refused(narrowed[0], "sample with a temperature only, or greedily with do_sample=False")
+    if not isinstance(temperature, int | float) or not 0 <= temperature <= _HIGHEST_TEMPERATURE:
+        hint = f"it is {short(temperature)}; give a number from 0 to {_HIGHEST_TEMPERATURE}"
+        raise _setting_error("temperature", hint)
+    if temperature and (filters := sorted(settings.keys() & _SAMPLING)):
+        raise _setting_error(filters[0], "sample with a temperature only, or greedily with do_sample=False")
     until = settings.get("until") or []
     stops = [until] if isinstance(until, str) else until
     if not isinstance(stops, list | tuple) or not all(isinstance(stop, str) for stop in stops):
-        raise _refused("until", f"it is {short(until)}; give a text, or a list of them")
+        raise _setting_error("until", f"it is {short(until)}; give a text, or a list of them")
     length = next((name for name in _LENGTHS if settings.get(name) is not None), "")
     count = settings[length] if length else _NEW_TOKENS
     if not _is_whole(count, 1, MOST_TOKENS):
-        raise _refused(length, f"it is {short(count)}; give a whole number from 1 to {MOST_TOKENS:,}")
+        raise _setting_error(length, f"it is {short(count)}; give a whole number from 1 to {MOST_TOKENS:,}")
     return {"stops": [stop for stop in stops if stop], "count": count, "temperature": float(temperature)}
 
 
@@ -249,13 +253,13 @@ def _is_whole(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def _refused(name: str, hint: str) -> BenchmarkError:
+def _setting_error(name: str, hint: str) -> BenchmarkError:
     return BenchmarkError(f"the generation setting {name!r} is not handled", where="--gen_kwargs", hint=hint)
 
 
 def main() -> None:
-    """Run lm_eval's command line, with this model in its table."""
-    from lm_eval.__main__ import cli_evaluate  # noqa: PLC0415 - imports much
+    """Run lm_eval's command line with our model in its table."""
+    from lm_eval.__main__ import cli_evaluate  # noqa: PLC0415 - takes long to import
 
     log_printable()
     try:

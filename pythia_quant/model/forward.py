@@ -166,8 +166,9 @@ class Forward:
 
     def layer(self, weights: LayerWeights) -> None:
         """Apply one layer to all windows, a few at a time."""
-        for rows in parts(*self.ids.shape):
-            self.hidden[rows] = layer_forward(self.architecture, weights, self.hidden[rows])
+        with exact_products():
+            for rows in parts(*self.ids.shape):
+                self.hidden[rows] = layer_forward(self.architecture, weights, self.hidden[rows])
 
     def finish(self, gain: Tensor, bias: Tensor) -> Tensor:
         """Apply the final LayerNorm and return the final hidden states, fp32 [windows, tokens, width]."""

@@ -1,4 +1,4 @@
-"""Manifest and results as they are published: nothing of the publisher's folders, and nothing of other variants."""
+"""Manifest, results and recipe as they are published, without the publisher's folders and without other variants."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def public_manifest(manifest: Manifest, base: SourceRecord | None = None) -> Man
     """Return a manifest in which local paths are reduced to their last part.
 
     Args:
-        manifest: the artifact's.
-        base: the hub's record of a source that was a folder, when it is known to hold the same weights.
+        manifest: the artifact's manifest.
+        base: the record of a repository with the source's weights, if the source was a folder.
     """
-    public = _without(manifest, local_paths(manifest))
+    public = _shorten(manifest, local_paths(manifest))
     if base:
         source = {"model": base.model, "revision": base.commit or base.revision}
         public = public.model_copy(update={"source": base, "recipe": public.recipe | {"source": source}})
@@ -34,13 +34,16 @@ def public_manifest(manifest: Manifest, base: SourceRecord | None = None) -> Man
 
 
 def public_results(results: Results, row: Row, manifest: Manifest, public: Manifest) -> Results:
-    """Return the rows that a card shows, the variant's and those of the unquantized source, with the variant's gates.
+    """Return results with only the rows that a card shows, and only the gates of the variant.
+
+    These rows are the variant's and those of the unquantized source. The variant's row refers to the manifest as it is
+    published.
 
     Args:
-        results: as measured.
-        row: the variant's.
-        manifest: the artifact's.
-        public: what is published of it, to whose bytes the row belongs then.
+        results: the results as measured.
+        row: the variant's row.
+        manifest: the artifact's manifest.
+        public: the manifest as it is published.
     """
     digest = hashlib.sha256(serialized(public)).hexdigest()
     rows = [
@@ -49,29 +52,29 @@ def public_results(results: Results, row: Row, manifest: Manifest, public: Manif
         if other is row or not other.quantized
     ]
     gates = [gate for gate in results.gates if gate.variant == row.name]
-    kept = results.model_copy(update={"rows": rows, "gates": gates})
+    of_variant = results.model_copy(update={"rows": rows, "gates": gates})
     measured_on = {results.text.name, results.lambada.file if results.lambada else ""}
     paths = local_paths(manifest) | {name for name in measured_on if _is_local(name)}
-    return _without(kept, paths).model_copy(update={"source": public.source})
+    return _shorten(of_variant, paths).model_copy(update={"source": public.source})
 
 
 def public_recipe(manifest: Manifest) -> str:
-    """Return the recipe of one published variant as YAML, at the source's very commit.
+    """Return the recipe of one published variant as YAML, with the commit of the source.
 
     Raises:
-        RecipeError: this version does not read it.
+        RecipeError: this version cannot read the recipe.
     """
     recipe, variant = manifest.recipe, manifest.variant
     settings = recipe["variants"][variant]
     names = [name for name in (settings.get("codes"), variant) if name]
-    kept = {
+    changes = {
         "variants": {name: recipe["variants"][name] for name in names},
         "gates": {name: limits for name, limits in recipe.get("gates", {}).items() if name == variant},
     }
     if manifest.source.commit:
-        kept["source"] = {"model": manifest.source.model, "revision": manifest.source.commit}
-    # What a setting's value is based on stays with those of the variants that are left out.
-    data = {key: value for key, value in (recipe | kept).items() if key != "basis"}
+        changes["source"] = {"model": manifest.source.model, "revision": manifest.source.commit}
+    # `basis` explains settings of all variants, so it is left out together with the other variants.
+    data = {key: value for key, value in (recipe | changes).items() if key != "basis"}
     try:
         RecipeSettings.model_validate(data)
     except ValidationError as error:
@@ -88,7 +91,7 @@ def public_recipe(manifest: Manifest) -> str:
 
 
 class _Quoting(yaml.SafeDumper):
-    """Writes text of several lines as one, with escapes."""
+    """Writes a text of several lines as one line with escapes."""
 
 
 _Quoting.add_representer(
@@ -98,12 +101,12 @@ _Quoting.add_representer(
 
 
 def serialized(record: Record) -> bytes:
-    """Return a manifest or results as they are written; a manifest in which nothing changed has its old bytes."""
+    """Return a record as the bytes of its file. An unchanged manifest has the bytes that the artifact has."""
     return (record.model_dump_json(indent=2) + "\n").encode()
 
 
 def local_paths(manifest: Manifest) -> set[str]:
-    """Return the absolute paths that a manifest names: a source folder, and texts."""
+    """Return the absolute paths that a manifest has as values: of a source folder, and of texts."""
     recipe = manifest.recipe
     texts = [part["text"] for name in ("calibration", "evaluation") if (part := recipe.get(name))]
     files = [text.get("file") for text in (*texts, recipe.get("tasks", {}).get("lambada") or {})]
@@ -115,14 +118,14 @@ def _is_local(name: str) -> bool:
     return PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
 
 
-def _without(record: R, paths: set[str]) -> R:
-    """Return a record in which each value that is one of `paths` is its last part; names of files are no values."""
+def _shorten(record: R, paths: set[str]) -> R:
+    """Return a record in which each value that is one of `paths` is reduced to its last part. Keys stay."""
 
-    def shortened(value: Any) -> Any:
+    def shorten(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: shortened(inner) for key, inner in value.items()}
+            return {key: shorten(inner) for key, inner in value.items()}
         if isinstance(value, list):
-            return [shortened(inner) for inner in value]
+            return [shorten(inner) for inner in value]
         return PureWindowsPath(value).name or "local" if isinstance(value, str) and value in paths else value
 
-    return type(record).model_validate(shortened(record.model_dump(mode="json"))) if paths else record
+    return type(record).model_validate(shorten(record.model_dump(mode="json"))) if paths else record

@@ -27,7 +27,7 @@ from pythia_quant.publishing.foreign_markdown import (
     split,
 )
 from pythia_quant.publishing.metadata import base_name, front_matter
-from pythia_quant.publishing.storage_words import TITLES, bits, stored, warnings
+from pythia_quant.publishing.storage_words import TITLES, bits, storage, warnings
 from pythia_quant.recipe.variants import parse_variant
 from pythia_quant.records.manifest import Manifest
 from pythia_quant.records.results import RESULTS, Results, Row
@@ -74,7 +74,7 @@ _QLORA = """\
 
 
 def citations(settings: VariantSettings) -> str:
-    """Return BibTeX of the models' paper, and of the method's where layers were quantized by one with a paper."""
+    """Return BibTeX of the paper on Pythia and, if the variant's method has a paper, of that one."""
     method = {"gptq": _GPTQ, "bnb": _QLORA}.get(settings.format, "")
     if settings.takes_codes_of() is not None:
         method = _GPTQ
@@ -98,7 +98,7 @@ _LAMBADA = {"lambada_accuracy": "accuracy", "lambada_perplexity": "perplexity of
 
 
 class Raw(str):
-    """Text that is Markdown already; all else is escaped when it is put into the card."""
+    """Text that is Markdown. Other text is escaped when it is put into the card."""
 
 
 def render_card(
@@ -113,12 +113,12 @@ def render_card(
     """Return the card as Markdown with front matter.
 
     Args:
-        manifest: as published beside the card.
-        results: as published beside it: the variant's row and those of the unquantized source.
-        repo_id: where it is published.
-        revision: the branch there.
-        original: the source's own card, which is quoted; None where there is none.
-        despite_gate: why it is published although a gate failed or is undecided; empty where none did.
+        manifest: the manifest that is published beside the card.
+        results: the results that are published beside it, with the variant's row and those of the unquantized source.
+        repo_id: the repository that it is published in.
+        revision: the branch that it is published on.
+        original: the source's own card, which is quoted; None if the source has none.
+        despite_gate: the reason to publish although a gate failed or is undecided; empty if all gates passed.
     """
     settings = parse_variant(manifest.settings)
     results = _baseline_and_variant_first(results, manifest.variant)
@@ -132,9 +132,10 @@ def render_card(
         front=Raw(front.to_yaml()), title=repo_id.rpartition("/")[2], repo_id=repo_id, revision=revision,
         manifest=manifest, settings=settings, results=results, row=row, format=TITLES[settings.format],
         base=base, base_url=Raw(_commit_url(base, manifest)), demo=manifest.source.model == DEMO,
-        run=_said(row, results, _AS_RUN), weights=_said(row, results, _WEIGHTS), lambada=_said(row, results, _LAMBADA),
+        run=_values_line(row, results, _AS_RUN), weights=_values_line(row, results, _WEIGHTS),
+        lambada=_values_line(row, results, _LAMBADA),
         fp16_bytes=2 * manifest.source.parameters, outside=_share_outside_layers(manifest), bits=bits(settings),
-        stored=stored(settings), warnings=warnings(settings),
+        storage=storage(settings), warnings=warnings(settings),
         drift_table=Raw(markdown_table(results, _measured(_DRIFT, results))),
         speed_table=Raw(markdown_table(results, _measured(_SPEED, results))) if _any_speed(results) else "",
         text_line=text_line(results), reference_line=reference_line(results), latency_line=latency_line(results),
@@ -149,14 +150,14 @@ def render_card(
 
 
 def results_url(repo_id: str, revision: str) -> str:
-    """Return where the samples of a published artifact can be read."""
+    """Return the address of the result file of a published artifact, with its raw samples."""
     return f"{_HUB}/{quote(repo_id)}/blob/{quote(revision, safe='')}/{RESULTS}"
 
 
 def _environment() -> Environment:
     environment = Environment(  # noqa: S701 - Markdown, not HTML: what is not Raw is escaped by finalize
         loader=PackageLoader("pythia_quant.publishing", "."), undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, finalize=_finalized,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, finalize=_escape,
     )  # fmt: skip
     environment.filters |= {
         "code": lambda text: Raw(code(text)),
@@ -169,7 +170,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _finalized(value: object) -> str:
+def _escape(value: object) -> str:
     return value if isinstance(value, Raw) else escape_markdown(plain(str(value)))
 
 
@@ -183,7 +184,7 @@ def _hashes(digests: Mapping[str, str]) -> Raw:
 
 
 def _commands(variant: str, repo_id: str, revision: str) -> str:
-    """Return what makes the artifact again from the recipe that is published with it."""
+    """Return the commands that make the artifact again from the recipe that is published with it."""
     at = f" --revision {shlex.quote(revision)}" if revision != "main" else ""
     return (
         f"hf download {shlex.quote(repo_id)} recipe.yaml{at} --local-dir .\n"
@@ -198,30 +199,30 @@ def _baseline_and_variant_first(results: Results, variant: str) -> Results:
 
 
 def _measured(columns: Mapping[str, str], results: Results) -> dict[str, str]:
-    """Return the columns that some row has a value in."""
+    """Return the columns in which at least one row has a value."""
     rows = results.rows
-    return {key: label for key, label in columns.items() if any(METRICS[key].of(row, results) for row in rows)}
+    return {key: label for key, label in columns.items() if any(METRICS[key].value_of(row, results) for row in rows)}
 
 
 def _any_speed(results: Results) -> bool:
     return any(row.speeds for row in results.rows)
 
 
-def _said(row: Row, results: Results, labels: Mapping[str, str]) -> str:
-    """Return values with interval and unit in one line; those that were not measured are left out."""
-    said = []
+def _values_line(row: Row, results: Results, labels: Mapping[str, str]) -> str:
+    """Return a row's values with intervals and units in one line; values that were not measured are left out."""
+    parts = []
     for key, label in labels.items():
         metric = METRICS[key]
-        value = metric.of(row, results)
+        value = metric.value_of(row, results)
         if value is not None:
             text, interval = format_value(metric, row, value)
             between = f" ± {interval[1:]}" if interval.startswith("±") else f" ({interval})" if interval else ""
-            said.append(f"{label} {text}{between} {metric.unit}".rstrip() if text[-1].isdigit() else f"{label} {text}")
-    return ", ".join(said)
+            parts.append(f"{label} {text}{between} {metric.unit}".rstrip() if text[-1].isdigit() else f"{label} {text}")
+    return ", ".join(parts)
 
 
 def _share_outside_layers(manifest: Manifest) -> float:
-    """Return the share of parameters that are embeddings and head; 0 where the model is none of the suite."""
+    """Return the share of the parameters that embeddings and head have; 0 if the model is not one of the suite."""
     member = suite.find(manifest.source.model)
     if member is None or member.size.parameters != manifest.source.parameters:
         return 0

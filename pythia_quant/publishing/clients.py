@@ -13,21 +13,23 @@ from pythia_quant.core.settings import VariantSettings
 from pythia_quant.recipe.variants import GptqSettings
 
 OURS = "pythia-quant, the runtime that was measured"
+"""The name of our own program in the table."""
 
 
 @dataclass(frozen=True)
 class Client:
-    """One program.
+    """One program that runs artifacts of one format.
 
     Attributes:
-        name: what people call it.
-        format: what it reads.
-        language: of the code.
-        code: what to copy; ``$repo``, ``$ours`` (the same as our own program names it), ``$folder``, ``$file`` and
-            ``$model`` (the graph, and where it is in the folder) are literals of the language; ``$at`` is `at` where a
-            branch must be named, else nothing.
-        at: how the code names a branch, ``$revision``; None where the program has no way to.
-        tested: packages and the versions it was tested with; empty where it was not tested by us.
+        name: the program's name for people.
+        format: the format that it reads.
+        language: the language of the code.
+        code: the code that a user copies. In it, these words stand for literals of the language: ``$repo`` for the
+            repository, ``$ours`` for its name in our own program, ``$folder`` for a folder, ``$file`` for the name of
+            the graph's file, ``$model`` for its path in the folder. ``$at`` stands for `at`, or for nothing on the
+            branch ``main``.
+        at: the code that names a branch, ``$revision``; None if the program cannot name one.
+        tested: the versions of the packages that we tested it with; empty if we did not test it.
     """
 
     name: str
@@ -40,7 +42,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Snippet:
-    """Code that runs one artifact; `tested` says with which versions, and is empty where it was not tested by us."""
+    """Code that runs one artifact. `tested` names the versions that we tested it with; it is empty if we did not."""
 
     name: str
     language: str
@@ -58,7 +60,7 @@ model = AutoModelForCausalLM.from_pretrained($repo$at, dtype="auto")
 inputs = tokenizer("Once upon a time", return_tensors="pt").to(model.device)
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))"""
 
-# Versions 1.24 of ONNX Runtime refuse tensors behind the links of the hub's cache (microsoft/onnxruntime issue 27353).
+# ONNX Runtime 1.24 refuses files of tensors that are links, as in the hub's cache (microsoft/onnxruntime issue 27353).
 _FOLDER = """\
 folder = snapshot_download($repo$at, local_dir=$folder)
 """
@@ -127,9 +129,9 @@ CLIENTS = (
     Client(OURS, "gptq", "sh", _OURS, "", {"transformers": "5.23"}),
     Client(OURS, "onnx", "sh", _OURS, "", {"onnxruntime": "1.31"}),
     Client("vLLM", "gptq", "sh", "vllm serve $repo$at", _SHELL),
-    # Its own GPT-NeoX has no packed_modules_mapping, without which its loader of bitsandbytes files refuses a model.
+    # vLLM's GPT-NeoX has no packed_modules_mapping; without it, vLLM's loader of bitsandbytes files refuses a model.
     Client("vLLM", "bnb", "sh", "vllm serve $repo$at --model-impl transformers", _SHELL),
-    # It has no GPT-NeoX of its own.
+    # SGLang has no GPT-NeoX of its own.
     Client(
         "SGLang", "gptq", "sh",
         "python -m sglang.launch_server --model-path $repo$at --model-impl transformers", _SHELL,
@@ -150,20 +152,20 @@ CLIENTS = (
 
 
 def snippets(settings: VariantSettings, repo_id: str, revision: str = "main", model: str = "") -> Iterator[Snippet]:
-    """Yield code for every program that runs an artifact, those that were tested first.
+    """Yield code for every program that runs an artifact, beginning with the programs that we tested.
 
     Args:
-        settings: the variant's.
-        repo_id: where it is published.
-        revision: the branch there.
-        model: the graph's file, of an ONNX artifact.
+        settings: the variant's settings.
+        repo_id: the repository that it is published in.
+        revision: the branch that it is published on.
+        model: the path of the graph in an ONNX artifact.
     """
     clients = [
         client for client in CLIENTS if _reads(client, settings) and (revision == "main" or client.at is not None)
     ]
     for client in sorted(clients, key=lambda client: not client.tested):
         literal = shlex.quote if client.language == "sh" else json.dumps
-        given = {
+        words = {
             "repo": literal(repo_id),
             "revision": literal(revision),
             "ours": literal(f"hf://{repo_id}" + (f"@{revision}" if revision != "main" else "")),
@@ -171,12 +173,12 @@ def snippets(settings: VariantSettings, repo_id: str, revision: str = "main", mo
             "model": literal(f"/{model}"),
             "file": literal(model.rpartition("/")[2]),
         }
-        at = Template(client.at or "").substitute(given) if revision != "main" else ""
+        at = Template(client.at or "").substitute(words) if revision != "main" else ""
         tested = ", ".join(f"{package} {version}" for package, version in client.tested.items())
-        yield Snippet(client.name, client.language, Template(client.code).substitute(given, at=at), tested)
+        yield Snippet(client.name, client.language, Template(client.code).substitute(words, at=at), tested)
 
 
 def _reads(client: Client, settings: VariantSettings) -> bool:
-    """Say whether a program reads these settings: a quantized head in GPTQ's format only our own runtime finds."""
-    headless = isinstance(settings, GptqSettings) and settings.head == "quantized"
-    return client.format == settings.format and (client.name == OURS or not headless)
+    """Return whether a program runs artifacts of these settings. Only ours finds a quantized head in GPTQ's format."""
+    quantized_head = isinstance(settings, GptqSettings) and settings.head == "quantized"
+    return client.format == settings.format and (client.name == OURS or not quantized_head)

@@ -1,4 +1,4 @@
-"""The front matter of a card: what the hub's search and model page read, as data."""
+"""The front matter of a card, as data: the hub's search and its page of the model read it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from pythia_quant.records.results import Results, Row
 _MEASURED = {
     "perplexity": "perplexity", "ppl_drift": "perplexity_drift", "kl": "kl_divergence", "top1": "top1_agreement",
 }  # fmt: skip
-"""Metrics that the hub is told, and their types there."""
+"""The metrics in the front matter, and the names of their types on the hub."""
 
-# The hub names a library, not a file format (huggingface.js, model-libraries.ts): of those that run ONNX files,
-# transformers.js is the one it knows for this task.
+# The hub asks for a library, not for a file format (huggingface.js, model-libraries.ts). Of the libraries that run ONNX
+# files, it knows only transformers.js for this task.
 _LIBRARIES = {"bnb": "transformers", "gptq": "transformers", "onnx": "transformers.js"}
 
-_OF_FILES = {"pytorch", "safetensors", "tf", "jax", "onnx", "gguf"}
-"""Tags that say what files a repository holds: the original's, not ours."""
+_FILE_TAGS = {"pytorch", "safetensors", "tf", "jax", "onnx", "gguf"}
+"""Tags that say which files a repository has. Those of the source's card are not true of ours."""
 
 _SPLIT = re.compile(r"(?:(?P<config>[^/]+)/)?(?P<split>train|test|validation)-\d+-of-\d+\.parquet")
 
@@ -50,12 +50,12 @@ def front_matter(
     """Return the front matter of a card.
 
     Args:
-        manifest: of the artifact.
-        results: with the variant's row.
-        settings: the variant's.
-        original: what the original's front matter says, see :func:`pythia_quant.publishing.foreign_markdown.metadata`.
-        repo_id: where it is published.
-        results_url: where the samples of the numbers can be read.
+        manifest: the artifact's manifest.
+        results: results with the variant's row.
+        settings: the variant's settings.
+        original: the front matter of the source's card, see :func:`pythia_quant.publishing.foreign_markdown.metadata`.
+        repo_id: the repository that it is published in.
+        results_url: the address of the result file.
     """
     base = base_name(manifest)
     demo = manifest.source.model == DEMO
@@ -63,7 +63,7 @@ def front_matter(
     tags = [TITLES[settings.format].lower(), bits(settings), "gpt_neox", *([] if demo else ["pythia"]), "pythia-quant"]
     if isinstance(settings, BnbSettings):
         tags.append(settings.quant_type)
-    kept = [tag for tag in original.get("tags", []) if tag not in _OF_FILES]
+    source_tags = [tag for tag in original.get("tags", []) if tag not in _FILE_TAGS]
     language = original.get("language", [])
     return ModelCardData(
         base_model=base,
@@ -75,14 +75,14 @@ def front_matter(
         datasets=original.get("datasets"),
         library_name=_LIBRARIES[settings.format],
         pipeline_tag="text-generation",
-        tags=[tag for tag in (*tags, *kept) if tag],
+        tags=[tag for tag in (*tags, *source_tags) if tag],
         model_name=repo_id.rpartition("/")[2] if measured else None,
         eval_results=measured or None,
     )
 
 
 def base_name(manifest: Manifest) -> str | None:
-    """Return the source's repository on the hub; None for one that is on no hub."""
+    """Return the source's repository on the hub; None if the source is on no hub."""
     source = manifest.source
     return source.model if source.commit and is_name(source.model) else None
 
@@ -119,7 +119,7 @@ def _measured(
     key: str, kind: str, row: Row, results: Results, url: str, *, dataset: dict[str, Any], protocol: str
 ) -> Iterator[EvalResult]:
     metric = METRICS[key]
-    value = metric.of(row, results)
+    value = metric.value_of(row, results)
     if value is None or not all(map(math.isfinite, value)):
         return
     arguments = {"unit": metric.unit} if metric.unit else {}
@@ -137,17 +137,17 @@ def _measured(
 
 
 def _dataset(text: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return what is known of a text: its repository, configuration, split and revision where it is from the hub."""
+    """Return the fields of a text: for one from the hub, its repository, configuration, split and revision."""
     dataset = text.get("dataset")
     if not dataset or not is_name(dataset):
         return {"dataset_type": "text", "dataset_name": _line(name)}
-    found = _SPLIT.fullmatch(text.get("file") or "")
+    match = _SPLIT.fullmatch(text.get("file") or "")
     revision = text.get("revision") or ""
     return {
         "dataset_type": dataset,
         "dataset_name": _line(name),
-        "dataset_config": found["config"] if found else None,
-        "dataset_split": found["split"] if found else None,
+        "dataset_config": match["config"] if match else None,
+        "dataset_split": match["split"] if match else None,
         "dataset_revision": revision if _COMMIT.fullmatch(revision) else None,
     }
 
@@ -165,20 +165,20 @@ def _first(original: dict[str, list[str]], key: str) -> str | None:
 
 
 EXAMPLES = 5_153
-"""Of LAMBADA's test set: an accuracy on fewer is not the benchmark's."""
+"""The passages of LAMBADA's test set. An accuracy on fewer passages is not the benchmark's."""
 
 
 def eval_results_yaml(results: Results, variant: str, *, dataset_id: str, task_id: str, source_url: str) -> str | None:
-    """Return a variant's LAMBADA accuracy, or None where it was not measured on the whole test set.
+    """Return a variant's LAMBADA accuracy as YAML; None if it was not measured on the whole test set.
 
     Args:
-        results: what was measured.
-        variant: whose.
-        dataset_id: the benchmark, a dataset on the hub.
-        task_id: the task, by its name in that dataset's ``eval.yaml``.
-        source_url: where the samples can be read.
+        results: results with the variant's row.
+        variant: the name of the variant.
+        dataset_id: the dataset on the hub that is the benchmark.
+        task_id: the id of the task in that dataset's ``eval.yaml``.
+        source_url: the address of the result file.
     """
-    value = METRICS["lambada_accuracy"].of(results.row(variant), results)
+    value = METRICS["lambada_accuracy"].value_of(results.row(variant), results)
     if value is None or results.lambada is None or results.lambada.examples != EXAMPLES:
         return None
     protocol, runtime = results.lambada, plain(results.row(variant).runtime)
@@ -199,7 +199,7 @@ def eval_results_yaml(results: Results, variant: str, *, dataset_id: str, task_i
 
 
 def benchmark_task(eval_yaml: str) -> str | None:
-    """Return the id of the only task in a dataset's ``eval.yaml``; None where there are none, several, or no YAML."""
+    """Return the id of the only task in a dataset's ``eval.yaml``; None if it is no YAML, or has not one task."""
     data = parse_plain(eval_yaml)
     tasks = data.get("tasks") if isinstance(data, dict) else None
     if not isinstance(tasks, list) or len(tasks) != 1 or not isinstance(tasks[0], dict):

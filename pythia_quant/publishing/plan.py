@@ -1,4 +1,4 @@
-"""What publishing would change in a repository, found out by reading only."""
+"""Plan a publication: compare it with its repository, and say what publishing would change. Nothing is written."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.core.hub_client import NoRepositoryError, NoRevisionError, api, ask, check_name
 from pythia_quant.core.hub_files import Content, Tree, fetch, read_tree
 from pythia_quant.publishing.base_model import CARD
-from pythia_quant.publishing.publication import OURS, Publication
+from pythia_quant.publishing.publication import RECORDS, Publication
 from pythia_quant.records.manifest import read_manifest
 
 State = Literal["new", "changed", "same", "not compared"]
-_NOT_OF_A_MODEL = (".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.md")
-"""What a repository may hold before anything of ours is there."""
+_HARMLESS = (".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.md")
+"""The files that a repository may have before we publish to it the first time."""
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One file and what publishing does to it."""
+    """One file of a publication, and how it compares with the repository's."""
 
     path: str
     content: Content
@@ -34,14 +34,14 @@ class Plan:
     """The difference between a publication and what its repository holds.
 
     Attributes:
-        publication: what is to be there.
-        private: make the repository a private one, if it is to be made.
-        create_repo: the repository is not there yet.
-        create_branch: the revision is not there yet; it begins as `main`.
-        head: the commit that the new one follows; None while there is no repository, or when the hub was not asked.
-        files: of the publication.
-        deleted: files of an earlier artifact there that this one does not have.
-        kept: files there that are not ours.
+        publication: the content that the repository will have.
+        private: whether the repository is private, if it has to be created.
+        create_repo: whether the repository has to be created.
+        create_branch: whether the branch has to be created, from `main`.
+        head: the commit that the new one follows; None if there is no repository yet, or if the hub was not asked.
+        files: the files of the publication.
+        deleted: the paths of files that an earlier artifact left in the repository and that this one does not have.
+        kept: the paths of files in the repository that are not ours; they stay.
     """
 
     publication: Publication
@@ -55,26 +55,30 @@ class Plan:
 
     @property
     def uploads(self) -> list[PlannedFile]:
-        """The files that are not there yet as they should be."""
+        """The files that the repository lacks, or has with other content."""
         return [file for file in self.files if file.state != "same"]
 
     @property
     def nothing_to_do(self) -> bool:
-        """Whether the repository holds exactly this."""
+        """Whether the repository already has exactly this content."""
         return not (self.uploads or self.deleted or self.create_branch)
 
     @property
     def where(self) -> str:
-        """Repository and revision."""
+        """The repository and the branch, for messages."""
         return f"{self.publication.target.repo_id}@{self.publication.target.revision}"
 
 
 def make_plan(publication: Publication, *, private: bool = False) -> Plan:
-    """Compare a publication with its repository.
+    """Compare a publication with its repository. If ``HF_HUB_OFFLINE`` is set, the hub is not asked.
+
+    Args:
+        publication: the publication.
+        private: whether the repository must be private.
 
     Raises:
-        HubError: the name is none, the hub cannot be asked, the repository holds something else, or it is public and a
-            private one is wanted.
+        HubError: the repository's name is not valid, the hub cannot be asked, the repository has something else in it,
+            or it is public although `private` is true.
     """
     target = publication.target
     check_name(target.repo_id, "--repo-id")
@@ -83,7 +87,7 @@ def make_plan(publication: Publication, *, private: bool = False) -> Plan:
     try:
         tree, missing = read_tree(target.repo_id, target.revision), False
     except NoRevisionError:
-        tree, missing = read_tree(target.repo_id), True  # a new branch begins as main does
+        tree, missing = read_tree(target.repo_id), True  # the new branch begins at the commit of main
     except NoRepositoryError:
         missing = target.revision != "main"
         return _plan(publication, None, private=private, create_repo=True, create_branch=missing)
@@ -112,7 +116,7 @@ def _plan(
         return "same" if there[path].holds(content) else "changed"
 
     others = [path for path in there if path not in publication.files]
-    former = _former(publication, tree) if tree else set()
+    earlier = _earlier_files(publication, tree) if tree else set()
     return Plan(
         publication,
         private,
@@ -120,20 +124,20 @@ def _plan(
         create_branch,
         tree.commit if tree else None,
         [PlannedFile(path, content, state(path, content)) for path, content in publication.files.items()],
-        [path for path in others if path in former],
-        [path for path in others if path not in former],
+        [path for path in others if path in earlier],
+        [path for path in others if path not in earlier],
     )
 
 
-def _former(publication: Publication, tree: Tree) -> set[str]:
-    """Return the files of the artifact that is in a repository now; refuse one that holds something else."""
+def _earlier_files(publication: Publication, tree: Tree) -> set[str]:
+    """Return the files of the artifact that is in a repository now; refuse a repository with something else in it."""
     repo_id = publication.target.repo_id
     if MANIFEST not in tree.files:
-        foreign = sorted(path for path in tree.files if path not in _NOT_OF_A_MODEL)
+        foreign = sorted(path for path in tree.files if path not in _HARMLESS)
         if foreign:
             named = f"{', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''}"
             raise HubError(f"holds something else: {named}", where=repo_id, hint="choose another --repo-id")
         return set()
     path = fetch(repo_id, MANIFEST, tree.commit)
     listed = set(read_manifest(path, HubError, f"{repo_id}/{MANIFEST}").files) if path else set()
-    return listed | set(OURS)
+    return listed | set(RECORDS)

@@ -1,4 +1,4 @@
-"""What is published of an artifact: its files, the records of what it is and what it cost, and the card."""
+"""Prepare a publication: an artifact's files, its manifest, results and recipe as they are published, and its card."""
 
 from __future__ import annotations
 
@@ -21,19 +21,26 @@ from pythia_quant.records.results import RESULTS, Results, Row, load_results
 
 RECIPE = "recipe.yaml"
 EVAL_RESULTS = ".eval_results/lambada.yaml"
-OURS = (CARD, MANIFEST, RESULTS, RECIPE, EVAL_RESULTS)
-"""What is published beside the files that the manifest lists."""
+RECORDS = (CARD, MANIFEST, RESULTS, RECIPE, EVAL_RESULTS)
+"""The files that are published beside those that the manifest lists."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where an artifact is published; both may hold ``{model}``, ``{revision}`` and ``{variant}``."""
+    """Where an artifact is published.
+
+    Both names may contain ``{model}``, ``{revision}`` and ``{variant}``, which stand for names of the artifact.
+
+    Attributes:
+        repo_id: the repository, ``owner/name``.
+        revision: the branch.
+    """
 
     repo_id: str
     revision: str = "main"
 
-    def of(self, artifact: Artifact) -> Target:
-        """Return the target with the artifact's own names filled in."""
+    def fill_in(self, artifact: Artifact) -> Target:
+        """Return the target with the artifact's names in place of the words in braces."""
         source = artifact.manifest.source
         names = {
             "{model}": Path(source.model).name.replace(":", "-"),
@@ -41,20 +48,20 @@ class Target:
             "{variant}": artifact.manifest.variant,
         }
         repo_id, revision = self.repo_id, self.revision
-        for brace, name in names.items():
-            repo_id, revision = repo_id.replace(brace, name), revision.replace(brace, name)
+        for word, name in names.items():
+            repo_id, revision = repo_id.replace(word, name), revision.replace(word, name)
         return Target(repo_id, revision)
 
 
 @dataclass(frozen=True)
 class Publication:
-    """The content of a repository to be.
+    """The content that a repository will have.
 
     Attributes:
-        artifact: what is published.
-        target: where, without braces.
-        files: what each is to hold, by path in the repository.
-        despite: the gates that did not pass, as sentences; empty when all passed.
+        artifact: the artifact that is published.
+        target: the repository and the branch, with all names filled in.
+        files: the content of each file, by its path in the repository.
+        despite: a sentence for each gate that did not pass.
     """
 
     artifact: Artifact
@@ -64,7 +71,7 @@ class Publication:
 
     @property
     def card(self) -> str:
-        """The card, Markdown with YAML front matter."""
+        """The model card: Markdown with YAML front matter."""
         return bytes(self.files[CARD].data).decode()
 
 
@@ -76,25 +83,30 @@ def prepare_publication(
     base: str | None = None,
     despite_gate: str = "",
 ) -> Publication:
-    """Check an artifact and render what is published of it. The hub is asked for the source's card only.
+    """Check an artifact, and render all that is published of it. Nothing is uploaded.
+
+    The hub is asked for the source's card, for the repository that `base` names, and for the definition of a benchmark.
 
     Args:
-        folder: the artifact's.
-        target: where it is to go.
-        results: the result file; the latest beside the artifact that has it unless given.
-        base: see :func:`~pythia_quant.publishing.base_model.base_model`.
-        despite_gate: why it is published though a gate did not pass.
+        folder: the folder of the artifact.
+        target: where to publish it.
+        results: the result file; by default, the latest one beside the artifact that has a row for it.
+        base: the repository with the source's weights; see :func:`~pythia_quant.publishing.base_model.base_model`.
+        despite_gate: the reason to publish although a gate did not pass.
 
     Raises:
-        ArtifactError: it does not verify, or its recipe cannot be read.
-        HubError: it has no result for exactly these bytes, a gate did not pass, or the source is not known.
+        ArtifactError: a file is not as the manifest says.
+        BenchmarkError: the result file cannot be read.
+        HubError: there is no result for exactly these bytes, a gate did not pass and no reason is given, `base` is
+            missing or wrong, or the hub cannot be asked.
+        RecipeError: this version cannot read the artifact's recipe.
     """
     artifact = open_artifact(folder)
     verify_files(artifact)
-    artifact.recipe()  # which is published, too
+    artifact.recipe()  # raises if the recipe, which is published, too, cannot be read
     measured, row = find_result(artifact, results)
     despite = _check_gates(measured, row, despite_gate)
-    target = target.of(artifact)
+    target = target.fill_in(artifact)
     manifest = public_manifest(artifact.manifest, base_model(artifact.manifest, base))
     public = public_results(measured, row, artifact.manifest, manifest)
     card = render_card(
@@ -105,47 +117,51 @@ def prepare_publication(
         original=original_card(manifest.source),
         despite_gate=despite_gate if despite else "",
     )
-    written = {
+    records = {
         CARD: card.encode(),
         MANIFEST: serialized(manifest),
         RESULTS: serialized(public),
         RECIPE: public_recipe(manifest).encode(),
     }
     if benchmark := _eval_results(public, row.name, target):
-        written[EVAL_RESULTS] = benchmark.encode()
+        records[EVAL_RESULTS] = benchmark.encode()
     files = {name: Content(folder / name, file.bytes, file.sha256) for name, file in manifest.files.items()}
-    files |= {name: Content.of(data) for name, data in written.items()}
+    files |= {name: Content.from_bytes(data) for name, data in records.items()}
     return Publication(artifact, target, files, despite)
 
 
-def find_result(artifact: Artifact, given: Path | None = None) -> tuple[Results, Row]:
-    """Return the latest results that have a row for exactly these bytes, and the row.
+def find_result(artifact: Artifact, file: Path | None = None) -> tuple[Results, Row]:
+    """Return the latest results that have a row for exactly the bytes of an artifact, and that row.
+
+    Args:
+        artifact: the artifact.
+        file: the result file; by default, all result files beside the artifact are read.
 
     Raises:
-        HubError: there are none.
-        BenchmarkError: the file that was given cannot be read.
+        BenchmarkError: `file` cannot be read.
+        HubError: no result has such a row.
     """
     digest = sha256(artifact.folder / MANIFEST)
-    found = []
-    for path in [given] if given else sorted(artifact.folder.parent.glob(f"{Path(RESULTS).stem}*.json")):
+    matches = []
+    for path in [file] if file else sorted(artifact.folder.parent.glob(f"{Path(RESULTS).stem}*.json")):
         try:
             results = load_results(path)
         except BenchmarkError:
-            if given:
+            if file:
                 raise
             continue
-        found += [(results, row) for row in results.rows if row.manifest_sha256 == digest]
-    if not found:
+        matches += [(results, row) for row in results.rows if row.manifest_sha256 == digest]
+    if not matches:
         raise HubError(
-            f"there is no result for exactly these bytes {f'in {given}' if given else 'beside it'}",
+            f"there is no result for exactly these bytes {f'in {file}' if file else 'beside it'}",
             where=str(artifact.folder),
             hint=f"measure it: pythia-quant bench {artifact.folder}",
         )
-    return max(found, key=lambda pair: pair[0].created)
+    return max(matches, key=lambda pair: pair[0].created)
 
 
 def _check_gates(results: Results, row: Row, despite_gate: str) -> list[str]:
-    """Return the gates that did not pass, as sentences; refuse when no reason is given."""
+    """Return a sentence for each gate that did not pass; refuse if there is one and no reason is given."""
     missed = [describe_gate(gate) for gate in results.gates if gate.variant == row.name and gate.outcome != "passed"]
     if missed and not despite_gate.strip():
         raise HubError(
@@ -157,7 +173,7 @@ def _check_gates(results: Results, row: Row, despite_gate: str) -> list[str]:
 
 
 def _eval_results(results: Results, variant: str, target: Target) -> str | None:
-    """Return the hub's own form of LAMBADA's accuracy, where the hub knows the dataset as a benchmark."""
+    """Return LAMBADA's accuracy as the hub reads it; None if the hub does not list the dataset as a benchmark."""
     dataset, _, file = (results.lambada.file if results.lambada else "").partition(" ")
     if not file or dataset.count("/") != 1 or constants.HF_HUB_OFFLINE:
         return None
@@ -170,14 +186,14 @@ def _eval_results(results: Results, variant: str, target: Target) -> str | None:
 
 
 def check_distinct(publications: list[Publication]) -> None:
-    """Refuse artifacts that would be published over one another.
+    """Refuse artifacts that would be published to the same repository and branch.
 
     Raises:
-        HubError: naming two of them.
+        HubError: two of them would; the message names them.
     """
-    taken: dict[Target, Publication] = {}
+    by_target: dict[Target, Publication] = {}
     for publication in publications:
-        other = taken.setdefault(publication.target, publication)
+        other = by_target.setdefault(publication.target, publication)
         if other is not publication:
             raise HubError(
                 f"{other.artifact.folder} and {publication.artifact.folder} would both be there",

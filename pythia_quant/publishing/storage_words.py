@@ -1,24 +1,25 @@
-"""What an artifact of a variant holds, in words: how layers, embeddings and head are stored."""
+"""Words on how an artifact of a variant stores its layers, embeddings and head."""
 
 from __future__ import annotations
 
 from functools import singledispatch
 
 from pythia_quant.core.settings import VariantSettings
+from pythia_quant.model.architecture import DENSE
 from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 from pythia_quant.recipe.variants import BnbSettings, GptqSettings
 
 TITLES = {"bnb": "bitsandbytes", "gptq": "GPTQ", "onnx": "ONNX"}
-"""Formats as people call them."""
+"""The names of formats for people."""
 
 
 @singledispatch
-def stored(settings: VariantSettings) -> dict[str, str]:
-    """Return how the layers, the embeddings and the head of a variant are stored."""
+def storage(settings: VariantSettings) -> dict[str, str]:
+    """Return words on how the ``layers``, the ``embeddings`` and the ``head`` of a variant are stored."""
     raise TypeError(type(settings))
 
 
-@stored.register
+@storage.register
 def _(settings: BnbSettings) -> dict[str, str]:
     twice = ", their scales quantized too" if settings.double_quant else ""
     return {
@@ -28,7 +29,7 @@ def _(settings: BnbSettings) -> dict[str, str]:
     }
 
 
-@stored.register
+@storage.register
 def _(settings: GptqSettings) -> dict[str, str]:
     groups = "one group a row" if settings.group_size == "row" else f"groups of {settings.group_size}"
     layers = f"{settings.bits} bits in {groups}, {'symmetric' if settings.symmetric else 'asymmetric'}"
@@ -39,37 +40,37 @@ def _(settings: GptqSettings) -> dict[str, str]:
     }
 
 
-@stored.register
+@storage.register
 def _(settings: OnnxSettings) -> dict[str, str]:
-    layers = _choice(settings.of_linear(0, "attention.dense"))
+    layers = _choice(settings.linear_choice(0, DENSE))
     if settings.codes:
         layers += f", the very integers of the variant {settings.codes}"
     elif settings.tensors:
         layers += ", single tensors otherwise: see the recipe"
     return {
         "layers": layers,
-        "embeddings": _choice(settings.of_embeddings()),
-        "head": _choice(settings.of_head()),
+        "embeddings": _choice(settings.embeddings_choice()),
+        "head": _choice(settings.head_choice()),
     }
 
 
 def bits(settings: VariantSettings) -> str:
-    """Return the bits of a layer weight's code as a tag, such as ``4-bit``; empty where layers are not quantized."""
+    """Return a tag with the bits of a layer weight's code, such as ``4-bit``; empty if layers are not quantized."""
     if isinstance(settings, OnnxSettings):
-        choice = settings.of_linear(0, "attention.dense")
+        choice = settings.linear_choice(0, DENSE)
         return "" if choice.weights == "fp32" else f"{choice.bits}-bit"
     return f"{settings.bits}-bit" if isinstance(settings, GptqSettings) else "4-bit"
 
 
 def warnings(settings: VariantSettings) -> list[str]:
-    """Return what someone who runs an artifact of these settings should know."""
-    found = settings.caveats()
+    """Return sentences that a person who runs an artifact of these settings should know."""
+    sentences = settings.caveats()
     if isinstance(settings, OnnxSettings) and "int8-channel" in (settings.weights, settings.head):
-        found.append(
+        sentences.append(
             "x86 CPUs without VNNI (Haswell to Skylake-SP, Zen to Zen 3) cut off sums of int8 in channels unless "
             "session.x64quantprecision is set to 1; pythia-quant sets it where it is needed, other programs do not"
         )
-    return found
+    return sentences
 
 
 def _choice(choice: Choice) -> str:
@@ -78,9 +79,9 @@ def _choice(choice: Choice) -> str:
     if not choice.in_blocks:
         return f"int{choice.bits} with a scale for each output channel; activations uint8 with a scale for each token"
     weights = f"{choice.weights} in blocks of {choice.block_size}"
-    met = {
+    activations = {
         "fp32": "",
         "int8": "; activations int8 with a scale for each token and block",
         "int8x2": "; activations int8 in two terms",
     }[choice.activations]
-    return weights + met
+    return weights + activations

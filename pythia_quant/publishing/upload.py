@@ -24,13 +24,18 @@ from pythia_quant.publishing.plan import Plan
 
 
 def uploads(files: Sequence[tuple[str, Content]], progress: Progress) -> list[CommitOperationAdd]:
-    """Return files by their paths in the repository; reading them reports progress in MB of all."""
+    """Return the operations that add files to a commit; progress receives the MB of all files that have been read.
+
+    Args:
+        files: the path of each file in the repository, and its content.
+        progress: receives how far the upload is.
+    """
     upload = _Upload(sum(content.bytes for _, content in files), progress)
     return [_addition(path, content, upload) for path, content in files]
 
 
 class _Upload:
-    """Counts how much of all files has been read, by several threads."""
+    """Counts the bytes that several threads have read of all files."""
 
     def __init__(self, total_bytes: int, progress: Progress) -> None:
         self._megabytes, self._progress = max(1, total_bytes // 1_000_000), progress
@@ -38,7 +43,7 @@ class _Upload:
         self._lock = Lock()
 
     def read_to(self, path: str, position: int) -> None:
-        """Take up to which byte a file has been read."""
+        """Record that a file has been read up to a byte."""
         with self._lock:
             self._positions[path] = position
             done = min(sum(self._positions.values()) // 1_000_000, self._megabytes - 1)
@@ -48,7 +53,7 @@ class _Upload:
 def _addition(path: str, content: Content, upload: _Upload) -> CommitOperationAdd:
     addition = _Addition(path_in_repo=path, path_or_fileobj=content.data)
     addition.upload = upload
-    addition.upload_info.sha256 = bytes.fromhex(content.sha256)  # known, and so the file is not read for it again
+    addition.upload_info.sha256 = bytes.fromhex(content.sha256)  # else the client would read the file to hash it
     return addition
 
 
@@ -70,7 +75,7 @@ class _Reader(io.BufferedReader):
     upload: _Upload
 
     def read(self, size: int | None = -1) -> bytes:
-        if interrupted.is_set():  # else the main thread, interrupted, would wait until all is sent
+        if interrupted.is_set():  # else Ctrl-C would wait in the main thread until everything is sent
             raise InterruptedError
         content = super().read(size)
         self.upload.read_to(self.path, self.tell())
@@ -78,17 +83,17 @@ class _Reader(io.BufferedReader):
 
 
 _BUSY, _OVERTAKEN = (409, 423), 412
-"""Statuses of a commit: the hub is at work on another one; the branch has moved on."""
+"""Statuses of a refused commit: the hub is busy with another commit; the branch has a newer commit."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """Where an artifact is now.
+    """Where an artifact has been published.
 
     Attributes:
-        url: of the commit.
-        commit: that holds it.
-        uploaded: files that were sent; none when it was there already.
+        url: the address of the commit.
+        commit: the commit that has the artifact.
+        uploaded: the number of files that were sent; 0 if the repository already had them.
     """
 
     url: str
@@ -97,10 +102,14 @@ class Published:
 
 
 def publish(plan: Plan, progress: Progress = SILENT) -> Published:
-    """Make the repository hold what is planned, and check that it does.
+    """Upload the files of a plan in one commit, and check the commit.
+
+    Args:
+        plan: the plan.
+        progress: receives how far the upload is.
 
     Raises:
-        HubError: what went wrong. The revision is then as it was before, unless the message says otherwise.
+        HubError: something failed. The branch is then as it was before, unless the message says otherwise.
     """
     repo_id, revision = plan.publication.target.repo_id, plan.publication.target.revision
     if plan.nothing_to_do and plan.head:
@@ -142,27 +151,27 @@ def _check_card(plan: Plan) -> None:
             return " ".join(redacted(str(error)).split())[:300] or "no reason given"
         return ""
 
-    said = ask(refusal, plan.where)
-    if not said:
+    reason = ask(refusal, plan.where)
+    if not reason:
         return
-    raise HubError(f"the hub does not accept the card: {said}", where=plan.where, hint="this is a defect: report it")
+    raise HubError(f"the hub does not accept the card: {reason}", where=plan.where, hint="this is a defect: report it")
 
 
 def _create(plan: Plan) -> str:
     """Create the repository and return its first commit."""
     repo_id = plan.publication.target.repo_id
-    # exist_ok: a repetition after a lost answer finds what the first call made.
+    # exist_ok, because the call is repeated if its answer is lost, although the hub has created the repository.
     ask(lambda: api().create_repo(repo_id, private=plan.private or None, exist_ok=True), repo_id)
     return head(repo_id)
 
 
 def _send(call: Callable[[], None], where: str) -> None:
-    """Upload; huggingface_hub repeats each request itself."""
+    """Upload once, because huggingface_hub itself repeats each request that fails."""
     try:
         call()
     except PythiaQuantError:
         raise
-    except Exception as error:  # the client stumbles over answers that are not what it takes them for
+    except Exception as error:  # the client raises many kinds on answers that it does not expect
         failure = explained(error, where)
     else:
         return
@@ -170,7 +179,7 @@ def _send(call: Callable[[], None], where: str) -> None:
 
 
 def _commit(plan: Plan, parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> str:
-    """Commit, and return the commit. What went unheard is looked for before it is repeated."""
+    """Make the commit and return its hash. After a lost answer, look for the commit before making it again."""
     repo_id, revision = plan.publication.target.repo_id, plan.publication.target.revision
     title = f"Publish {plan.publication.artifact.manifest.variant}"
 
@@ -184,7 +193,7 @@ def _commit(plan: Plan, parent: str, operations: list[CommitOperationAdd | Commi
         latest = ask(lambda: head(repo_id, revision), plan.where)
         if latest == parent:
             return None
-        if _missing(plan, latest):
+        if _differences(plan, latest):
             raise HubError(
                 f"somebody else committed meanwhile ({latest[:12]}), and what is there now is not this",
                 where=plan.where,
@@ -195,30 +204,30 @@ def _commit(plan: Plan, parent: str, operations: list[CommitOperationAdd | Commi
     return ask(commit, plan.where, busy=_BUSY, unheard=landed)
 
 
-def _missing(plan: Plan, commit: str) -> list[str]:
-    """Return what differs between a commit and the plan, as sentences."""
+def _differences(plan: Plan, commit: str) -> list[str]:
+    """Return a sentence for each difference between a commit and the plan."""
     there = read_tree(plan.publication.target.repo_id, commit).files
-    said = [
+    differences = [
         f"{file.path} is missing" if file.path not in there else f"{file.path} has other content"
         for file in plan.files
         if file.path not in there or not there[file.path].holds(file.content)
     ]
-    return said + [f"{path} is still there" for path in plan.deleted if path in there]
+    return differences + [f"{path} is still there" for path in plan.deleted if path in there]
 
 
 def _check(plan: Plan, commit: str) -> None:
-    """Compare sizes and hashes of every file that the hub now has with those of the artifact."""
-    said = _missing(plan, commit)
-    if said:
+    """Compare the size and the hash of every file that the hub has now with those of the plan."""
+    differences = _differences(plan, commit)
+    if differences:
         raise HubError(
-            f"the hub holds something else than was sent: {'; '.join(said)}",
+            f"the hub holds something else than was sent: {'; '.join(differences)}",
             where=f"{plan.where}, commit {commit[:12]}",
             hint="run again to mend it",
         )
 
 
 def _remove_branch(repo_id: str, revision: str, parent: str) -> None:
-    """Remove a branch that was made for a commit which failed, unless somebody used it; a failure leaves it."""
+    """Remove a branch that was created for a commit that failed, unless it has another commit. Errors are ignored."""
     with suppress(HubError, *FAILURES):
         if head(repo_id, revision) == parent:
             api().delete_branch(repo_id, branch=revision)

@@ -47,10 +47,10 @@ class Blocks:
     def dequantize(self, rows: slice | Tensor = slice(None)) -> Tensor:
         """Return some rows dequantized, fp32 [rows, columns], computed as the kernels compute them."""
         codes, scales = self.codes[rows], self.scales[rows]
-        steps = codes.view(*scales.shape, -1).float()
+        steps = codes.view(*scales.shape, -1)
         if self.zeros is not None:
-            steps -= self.zeros[rows].unsqueeze(2)
-        return steps.mul_(scales.unsqueeze(2)).view(codes.shape)
+            steps = steps.float() - self.zeros[rows].unsqueeze(2)
+        return torch.mul(steps, scales.unsqueeze(2)).view(codes.shape)  # int8 becomes fp32 as it is multiplied
 
     def arranged(self, arrange: Callable[[Tensor], Tensor]) -> Blocks:
         """Return the matrix with its rows in another order; `arrange` brings the rows of a tensor into it."""
@@ -106,14 +106,23 @@ def _signed(stored: Tensor, bits: int) -> Tensor:
 
 
 def from_quantized(quantized: Quantized) -> Blocks:
-    """Make blocks of the unchanged integers of another format; its groups, which must be neighbours, are the blocks."""
+    """Return the same integers as blocks. Each group of the quantized weight becomes a block.
+
+    Args:
+        quantized: a weight, [out, in], whose groups consist of neighbouring inputs and have the size of a block.
+    """
     middle = 2 ** (quantized.bits - 1)
     codes, zeros = ((numbers - middle).view(torch.int8) for numbers in (quantized.codes, quantized.zeros))
     return Blocks(quantized.bits, codes, quantized.scales.float(), zeros if zeros.any() else None)
 
 
 def merge(parts: Sequence[Blocks], dim: int) -> Blocks:
-    """Join matrices of equal bits and block size: below each other (`dim` 0) or side by side (`dim` 1)."""
+    """Join matrices of the same bits and block size.
+
+    Args:
+        parts: the matrices, [rows, columns].
+        dim: 0 to put them below each other, 1 to put them side by side.
+    """
     zeros = None
     if any(part.zeros is not None for part in parts):
         all_zeros = (

@@ -167,21 +167,3 @@ def bounds(groups: Tensor) -> list[tuple[int, int]]:
     """Return the first input of each group and the one after its last; `groups` is int32 [in], of neighbours."""
     ends = torch.unique_consecutive(groups, return_counts=True)[1].cumsum(0).tolist()
     return list(zip([0, *ends[:-1]], ends, strict=True))
-
-
-def round_to_nearest(weight: Tensor, bits: int, group_size: int, *, symmetric: bool = True) -> Quantized:
-    """Round a weight, fp32 [out, in], to the nearest values; in each row, `group_size` neighbouring inputs have a grid.
-
-    Raises:
-        QuantizationError: the group size does not divide the inputs, or a scale exceeds fp16.
-    """
-    groups = consecutive_groups(weight.shape[1], group_size)
-    grouped = weight.unflatten(1, (-1, group_size))
-    grid = fit(grouped, bits, dim=-1, symmetric=symmetric)
-    return Quantized(
-        bits=bits,
-        codes=grid.encode(grouped).flatten(1),
-        scales=grid.scale.squeeze(-1).half(),
-        zeros=grid.zero.squeeze(-1).byte(),
-        groups=groups,
-    )

@@ -87,15 +87,15 @@ class OnnxSettings(VariantSettings):
     head: Weights = "int8"
     tensors: dict[str, TensorSettings] = Field(default_factory=dict)
 
-    def of_linear(self, layer: int, name: str) -> Choice:
+    def linear_choice(self, layer: int, name: str) -> Choice:
         """Return the choice for a linear layer, such as ``attention.dense``, of a layer."""
         return self._choice(self.weights, self.activations, name, f"layers.{layer}.{name}")
 
-    def of_head(self) -> Choice:
+    def head_choice(self) -> Choice:
         """Return the choice for the head."""
         return self._choice(self.head, "int8x2" if self.activations == "int8" else "fp32", "head")
 
-    def of_embeddings(self) -> Choice:
+    def embeddings_choice(self) -> Choice:
         """Return the choice for the embedding matrix; its rows are looked up, so no activations multiply it."""
         return self._choice(self.embeddings, "fp32", "embeddings")
 
@@ -104,9 +104,9 @@ class OnnxSettings(VariantSettings):
 
     def code_bits(self, name: str) -> int:
         if name in (EMBEDDING, HEAD):
-            return (self.of_embeddings() if name == EMBEDDING else self.of_head()).bits
+            return (self.embeddings_choice() if name == EMBEDDING else self.head_choice()).bits
         layer, linear = _parse(name.removeprefix("gpt_neox.").removesuffix(".weight"))
-        return self.of_linear(layer or 0, linear).bits
+        return self.linear_choice(layer or 0, linear).bits
 
     def quantizes(self) -> bool:
         """Return whether any tensor is stored as integers."""
@@ -114,8 +114,8 @@ class OnnxSettings(VariantSettings):
         return kinds != {"fp32"}
 
     def stored_bits(self) -> tuple[float, float]:
-        linear = sum(share * self.of_linear(0, name).stored_bits for name, share in _IN_LAYERS.items())
-        return linear, (self.of_embeddings().stored_bits + self.of_head().stored_bits) / 2
+        linear = sum(share * self.linear_choice(0, name).stored_bits for name, share in _IN_LAYERS.items())
+        return linear, (self.embeddings_choice().stored_bits + self.head_choice().stored_bits) / 2
 
     def fits(self, width: int, mlp_width: int, layers: int) -> Misfit | None:
         for pattern in self.tensors:
@@ -159,7 +159,7 @@ class OnnxSettings(VariantSettings):
                 "int8 needs integer weights or head; with fp32 weights say activations: fp32", "activations"
             )
         if self.activations == "fp32" and any(
-            choice.in_channels for choice in (self.of_head(), *(self.of_linear(0, name) for name in _IN_LAYERS))
+            choice.in_channels for choice in (self.head_choice(), *(self.linear_choice(0, name) for name in _IN_LAYERS))
         ):
             raise _conflict("weights with a scale per channel are multiplied by int8 activations", "activations")
         return self

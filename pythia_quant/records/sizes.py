@@ -22,7 +22,7 @@ def of_weight_files(sizes: Mapping[str, int]) -> int:
     return sum(size for name, size in sizes.items() if name.endswith(WEIGHT_FILES))
 
 
-def of_checkpoint(architecture: Architecture, dtype: str) -> int:
+def checkpoint_bytes(architecture: Architecture, dtype: str) -> int:
     """Return the bytes of a source as one safetensors file in a dtype, whatever its own files are.
 
     Those may be in another dtype, or hold masks and an optimizer's state. A tied matrix is stored once. The header is

@@ -114,7 +114,7 @@ def sort_rows(results: Results, key: str) -> Results:
     sign = -1 if metric.better == "higher" else 1
 
     def rank(row: Row) -> tuple[bool, float]:
-        value = metric.of(row, results)
+        value = metric.value_of(row, results)
         missing = value is None or math.isnan(value.value)
         return missing, 0.0 if value is None or missing else sign * value.value
 
@@ -199,7 +199,7 @@ def _cell(key: str, row: Row, results: Results) -> FormattedValue:
     if key == GATES:
         return FormattedValue(gate_word(row, results), "")
     metric = METRICS[key]
-    value = metric.of(row, results)
+    value = metric.value_of(row, results)
     if value is None and key.endswith("_weights"):
         return FormattedValue("0", "")  # the row has the reference's own weights
     return format_plus_minus(metric, row, value)

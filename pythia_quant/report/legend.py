@@ -64,7 +64,7 @@ def particulars(results: Results) -> list[Entry]:
     floor = fp16_floor(results)
     fp16 = next((row for row in results.rows if row.name == "torch-fp16"), None)
     if floor is not None and fp16 is not None:
-        kl = format_value(METRICS["kl"], fp16, METRICS["kl"].of(fp16, results)).text
+        kl = format_value(METRICS["kl"], fp16, METRICS["kl"].value_of(fp16, results)).text
         entries.append(Entry("fp16 floor", f"KL {kl} mnat; at or below it a variant is no worse than fp16"))
     elif fp16 is not None and fp16.as_run is not None:
         faults = f"not finite at {fp16.as_run.non_finite:,} positions"

@@ -124,7 +124,7 @@ def _groups(files: Sequence[ResultFile]) -> dict[str, dict[str, str]]:
     """Return :data:`COLUMNS` without the columns that have no value."""
 
     def has_value(key: str) -> bool:
-        return any(METRICS[key].of(row, file.results) for file in files for row in file.results.rows)
+        return any(METRICS[key].value_of(row, file.results) for file in files for row in file.results.rows)
 
     groups = {name: {key: label for key, label in group.items() if has_value(key)} for name, group in COLUMNS.items()}
     return {name: group for name, group in groups.items() if group}
@@ -155,7 +155,7 @@ def _worst_first(results: Results) -> list[GateOutcome]:
 
 
 def _cell(metric: Metric, row: Row, results: Results) -> _Cell:
-    value = metric.of(row, results)
+    value = metric.value_of(row, results)
     text, interval = format_value(metric, row, value)
     sortable = value is not None and not math.isnan(value.value)
     return _Cell(text, interval, repr(value.value) if value is not None and sortable else "")

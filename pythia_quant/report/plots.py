@@ -121,7 +121,9 @@ def _points(contents: Sequence[Results], metric: Metric) -> list[_Point]:
         _Point(row, index, cost, kl)
         for index, results in enumerate(contents)
         for row in results.rows
-        if (kl := METRICS["kl"].of(row, results)) and (cost := metric.of(row, results)) and math.isfinite(kl.value)
+        if (kl := METRICS["kl"].value_of(row, results))
+        and (cost := metric.value_of(row, results))
+        and math.isfinite(kl.value)
     ]
 
 
@@ -174,7 +176,7 @@ def _set_scales(axes: Axes, contents: Sequence[Results], points: Sequence[_Point
 
 
 def _fp16_kl(results: Results) -> Value | None:
-    return METRICS["kl"].of(results.row("torch-fp16"), results)
+    return METRICS["kl"].value_of(results.row("torch-fp16"), results)
 
 
 def _draw_floor(axes: Axes, results: Results, look: Look) -> list[Line]:

@@ -67,7 +67,7 @@ def _records(file: ResultFile) -> Iterator[dict[str, Any]]:
     results = file.results
     for row in results.rows:
         for metric in METRICS.values():
-            value = metric.of(row, results)
+            value = metric.value_of(row, results)
             if value is None:
                 continue
             yield {
@@ -106,7 +106,7 @@ def rows_json(results: Results, keys: Sequence[str] | None = None) -> str:
     rows = []
     for row in results.rows:
         metrics = METRICS.values() if keys is None else [METRICS[key] for key in keys if key in METRICS]
-        values = {metric.key: (metric.of(row, results), metric.unit) for metric in metrics}
+        values = {metric.key: (metric.value_of(row, results), metric.unit) for metric in metrics}
         shown = {
             key: _without_infinity(value._asdict()) | {"unit": unit} for key, (value, unit) in values.items() if value
         }
@@ -199,7 +199,7 @@ def _row_cells(row: Row, results: Results, columns: Iterable[str]) -> list[str]:
     cells = []
     for key in columns:
         metric = METRICS[key]
-        text, interval = format_value(metric, row, metric.of(row, results))
+        text, interval = format_value(metric, row, metric.value_of(row, results))
         between = "" if interval.startswith("±") else " "
         cells.append(
             f"{text}{between}{interval if interval.startswith('±') or not interval else f'({interval})'}".strip()

@@ -37,7 +37,6 @@ DARK = Theme(
     neutrals=("#e8ebef", "#94a0ae"),
 )  # fmt: skip
 
-THEMES = (LIGHT, DARK)
 
 MARKERS = {
     "o": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",

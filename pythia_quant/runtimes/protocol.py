@@ -1,4 +1,4 @@
-"""One protocol for every way to run a model: logits of many tokens to measure, prefill and step to generate."""
+"""The protocol that every runtime follows: logits of whole windows to measure, prefill and step to generate."""
 
 from __future__ import annotations
 
@@ -17,44 +17,47 @@ from pythia_quant.model.forward import parts
 
 
 class Runtime(Protocol):
-    """A loaded model. Batch size 1 for generation; equal-length rows to measure.
+    """A model in memory that computes logits. It generates one sequence at a time.
 
     Attributes:
-        description: library, kernel and dtype, as printed beside every number measured with it.
+        description: the library, the kernel and the dtype, which tables show beside every number.
     """
 
     description: str
 
     def logits(self, ids: Tensor) -> Tensor:
-        """Return logits for all positions: int64 [rows, tokens] in, fp32 [rows, tokens, vocabulary] out."""
+        """Return the logits of all positions, fp32 [windows, tokens, vocabulary], of ids, int64 [windows, tokens]."""
         ...
 
     def prefill(self, ids: Tensor, capacity: int) -> Tensor:
-        """Start over with a prompt, int64 [tokens].
+        """Begin a new sequence with a prompt.
 
         Args:
-            ids: the prompt.
-            capacity: how many tokens, prompt included, will be fed at most before the next prefill.
+            ids: the prompt, int64 [tokens].
+            capacity: the most tokens that the sequence will have, those of the prompt included.
 
         Returns:
-            fp32 [vocabulary], the logits of the last position.
+            The logits of the last position, fp32 [vocabulary].
+
+        Raises:
+            BenchmarkError: the capacity exceeds the model's context, or the prompt exceeds the capacity.
         """
         ...
 
     def step(self, token: int) -> Tensor:
-        """Feed one more token; return fp32 [vocabulary].
+        """Append one token to the sequence; return the logits of its position, fp32 [vocabulary].
 
         Raises:
-            BenchmarkError: the last prefill's capacity is used up.
+            BenchmarkError: there was no prefill, or the sequence already has as many tokens as its capacity.
         """
         ...
 
 
 def check_capacity(tokens: int, capacity: int) -> None:
-    """Refuse to feed a sequence of `tokens` where `capacity` was asked for: there is no room for its keys and values.
+    """Refuse a sequence of `tokens` if its prefill asked for a smaller `capacity`, the room for keys and values.
 
     Raises:
-        BenchmarkError: it does not fit.
+        BenchmarkError: `tokens` exceeds `capacity`.
     """
     if tokens > capacity:
         raise BenchmarkError(
@@ -72,15 +75,16 @@ def generate(
         runtime: the model.
         prompt: int64 [tokens], at least one.
         count: the most tokens to add.
-        ends: the tokens that end the text; none to always add `count`.
-        temperature: 0 takes the most likely token, above 0 samples from the softmax of logits / temperature.
-        seed: of the sampling.
+        ends: the tokens that end the text; if there are none, `count` tokens are added.
+        temperature: 0 to take the most likely token; above 0 to sample from the softmax of logits / temperature.
+        seed: the seed of the sampling.
 
     Returns:
         The new tokens, without the one that ended the text.
 
     Raises:
-        BenchmarkError: logits are not finite, so that no token is the most likely one.
+        BenchmarkError: logits are not finite, so that no token is the most likely one; or the tokens do not fit the
+            model's context.
     """
     generator = torch.Generator().manual_seed(seed)
     logits = runtime.prefill(prompt, len(prompt) + count)
@@ -88,7 +92,7 @@ def generate(
     while True:
         if not torch.isfinite(logits).all():
             raise BenchmarkError(
-                f"after {len(prompt) + len(added)} tokens logits are not finite: this would be no text",
+                f"after {len(prompt) + len(added)} tokens, logits are not finite: no token can be chosen",
                 where=runtime.description,
                 hint="the weights are damaged, or too large for the dtype they are run in",
             )
@@ -105,17 +109,18 @@ def generate(
 
 
 Stage = Callable[[Tensor], Tensor]
+"""A function that runs one part of a model, and holds the weights of this part."""
 
 
 @runtime_checkable
 class Layered(Protocol):
-    """A model in stages: each is loaded when asked for, and freed when its result is dropped.
+    """A model in stages. A method loads the weights of one stage; they are freed when its result is deleted.
 
     Attributes:
-        description: library, kernel and dtype, as printed beside every number measured with it.
-        width: of the hidden states.
-        dtype: of the hidden states between stages.
-        stages: how many there are between embedding and head.
+        description: the library, the kernel and the dtype, which tables show beside every number.
+        width: the channels of a hidden state.
+        dtype: the dtype of the hidden states between stages.
+        stages: the number of stages between the embedding and the head.
     """
 
     description: str
@@ -124,23 +129,23 @@ class Layered(Protocol):
     stages: int
 
     def embedding(self) -> Stage:
-        """Return what turns token ids, int64 [windows, tokens], into hidden states [windows, tokens, width]."""
+        """Return the stage from token ids, int64 [windows, tokens], to hidden states, [windows, tokens, width]."""
         ...
 
     def stage(self, index: int) -> Stage:
-        """Return what turns hidden states into those after one more stage, [windows, tokens, width]."""
+        """Return the stage from hidden states, [windows, tokens, width], to those after it, of the same shape."""
         ...
 
     def head(self) -> Stage:
-        """Return what turns the last hidden states, [tokens, width], into logits, fp32 [tokens, vocabulary]."""
+        """Return the stage from the last hidden states, [tokens, width], to logits, fp32 [tokens, vocabulary]."""
         ...
 
 
 @dataclass(frozen=True)
 class States:
-    """Hidden states in a file, [windows, tokens, width], read and written by windows.
+    """A file of hidden states, [windows, tokens, width], which is read and written by windows.
 
-    They are read, not mapped: what is mapped counts as this process's memory, and would grow with the text.
+    The file is not mapped: mapped pages would count as memory of this process, which would grow with the text.
     """
 
     path: Path
@@ -150,10 +155,10 @@ class States:
     dtype: torch.dtype
 
     def read(self, rows: slice) -> Tensor:
-        """Return the windows `rows`, [windows, tokens, width].
+        """Read the windows `rows`, [windows, tokens, width].
 
         Raises:
-            BenchmarkError: the file is shorter.
+            BenchmarkError: the file is too short.
         """
         start, stop, _ = rows.indices(self.windows)
         buffer = bytearray((stop - start) * self._window_bytes)
@@ -179,14 +184,20 @@ class States:
 def final_states(model: Layered, ids: Tensor, folder: Path, progress: Progress = SILENT, what: str = "layer") -> States:
     """Run all windows through a model, up to its head.
 
-    A folder that an interrupted call left is gone on with at the stage it had reached.
+    If an interrupted call has left states in the folder, the first stage that is missing is the next to run.
 
     Args:
-        model: in stages.
-        ids: int64 [windows, tokens].
-        folder: to hold the states, of this model and these windows only; twice their size while it runs.
-        progress: told how many stages are done, and of how many.
-        what: what a stage is called in the report.
+        model: the model in stages.
+        ids: the windows, int64 [windows, tokens].
+        folder: a folder for the states of this model and these windows only. At times it holds them twice.
+        progress: receives the number of stages that are done.
+        what: the words that progress names a stage by.
+
+    Returns:
+        The hidden states after the last stage.
+
+    Raises:
+        BenchmarkError: a file of an interrupted call is too short.
     """
 
     windows, tokens = ids.shape
@@ -217,7 +228,7 @@ def final_states(model: Layered, ids: Tensor, folder: Path, progress: Progress =
 
 @torch.inference_mode()
 def logits(model: Layered, ids: Tensor) -> Tensor:
-    """Return the logits of a few windows: int64 [windows, tokens] in, fp32 [windows, tokens, vocabulary] out."""
+    """Return the logits, fp32 [windows, tokens, vocabulary], of a few windows, int64 [windows, tokens]."""
     states = model.embedding()(ids)
     for index in range(model.stages):
         states = model.stage(index)(states)

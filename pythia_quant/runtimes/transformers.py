@@ -1,4 +1,4 @@
-"""GPT-NeoX in transformers: unquantized, with bitsandbytes, or with gptqmodel where it is installed."""
+"""Run GPT-NeoX in transformers: unquantized, with bitsandbytes, or with gptqmodel if that is installed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ transformers.logging.disable_progress_bar()
 
 
 class HfRuntime:
-    """A loaded model; see :class:`pythia_quant.runtimes.protocol.Runtime`.
+    """A model in transformers as a :class:`~pythia_quant.runtimes.protocol.Runtime`.
 
     Args:
-        model: in evaluation mode, on the device it runs on; ids come from the CPU and logits go back there.
-        kernel: what computes the linear layers, and in which dtype.
+        model: the model in evaluation mode, on its device. Ids and logits are tensors on the CPU.
+        kernel: words for the description: the kernel of the linear layers, and its dtype.
     """
 
     def __init__(self, model: GPTNeoXForCausalLM, kernel: str) -> None:
@@ -35,15 +35,15 @@ class HfRuntime:
 
     @torch.inference_mode()
     def logits(self, ids: Tensor) -> Tensor:
-        """Return logits for all positions: int64 [rows, tokens] in, fp32 [rows, tokens, vocabulary] out."""
+        """Return the logits of all positions, fp32 [windows, tokens, vocabulary], of ids, int64 [windows, tokens]."""
         logits: Tensor = self._model(input_ids=ids.to(self._model.device), use_cache=False).logits
         return logits.float().cpu()
 
     def prefill(self, ids: Tensor, capacity: int) -> Tensor:
-        """Start over with a prompt, int64 [tokens]; return the last position's logits, fp32 [vocabulary].
+        """Begin a sequence with a prompt, int64 [tokens]; return the last position's logits, fp32 [vocabulary].
 
         Raises:
-            BenchmarkError: `capacity` exceeds the positions the model has, or the prompt exceeds `capacity`.
+            BenchmarkError: `capacity` exceeds the model's context, or the prompt exceeds `capacity`.
         """
         context = self._model.config.max_position_embeddings
         if not len(ids) <= capacity <= context:
@@ -51,16 +51,16 @@ class HfRuntime:
                 f"a prompt of {len(ids)} tokens and {capacity} in all do not fit the model's {context} positions",
                 hint="shorten the prompt or generate fewer tokens",
             )
-        # The cache that transformers' generate() uses too: the baseline is measured as users run it.
+        # generate() in transformers uses this cache, too: the baseline is measured as users run it.
         self._cache = DynamicCache(config=self._model.config)
         self._length, self._capacity = 0, capacity
         return self._feed(ids)
 
     def step(self, token: int) -> Tensor:
-        """Feed one more token after a prefill; return fp32 [vocabulary].
+        """Append one token to the sequence; return the logits of its position, fp32 [vocabulary].
 
         Raises:
-            BenchmarkError: there was no prefill, or its capacity is used up.
+            BenchmarkError: there was no prefill, or the sequence already has as many tokens as its capacity.
         """
         return self._feed(torch.tensor([token]))
 
@@ -78,18 +78,19 @@ def open_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> HfRunti
     """Load an unquantized checkpoint.
 
     Args:
-        folder: a checkpoint's, with ``config.json``.
-        dtype: of weights and arithmetic.
+        folder: the folder of the checkpoint, with ``config.json``.
+        dtype: the dtype of weights and arithmetic.
         device: ``cpu`` or ``cuda``.
 
     Raises:
-        ArtifactError: it cannot be loaded, or lacks tensors.
-        SourceError: its tensors are not those that its ``config.json`` says.
+        ArtifactError: transformers cannot load the checkpoint, or does not find a tensor.
+        SourceError: the tensors are not those that ``config.json`` asks for.
     """
     weights = open_weights(folder)
-    if not weights.plain or (folder / ADAPTER).exists():  # of a merged adapter: transformers would apply it again
-        return HfRuntime(_built(weights, dtype).to(device), dtype_name(dtype))
-    # Where both exist: the pickle is not opened at all. Where only it exists, weights_only refuses code in it.
+    # Beside the file of an adapter that was merged into the weights, transformers would apply the adapter again.
+    if not weights.plain or (folder / ADAPTER).exists():
+        return HfRuntime(_build_model(weights, dtype).to(device), dtype_name(dtype))
+    # If there are safetensors, a pickle beside them is not opened. If there is only a pickle, code in it is refused.
     safe = next(folder.glob("*.safetensors"), None) is not None
     model: Any = load_pretrained(
         folder, dtype, use_safetensors=safe, weights_only=True, config=_config(weights.architecture)
@@ -98,18 +99,18 @@ def open_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> HfRunti
 
 
 def _config(shape: Architecture) -> GPTNeoXConfig:
-    """Return a checkpoint's configuration without the fields that do not matter: transformers stumbles over some."""
+    """Return a checkpoint's configuration without other fields than ours, because transformers fails on some."""
     return GPTNeoXConfig(
         **shape.config() | {"tie_word_embeddings": shape.tied, "attention_bias": shape.attention_biases}
     )
 
 
-def _built(weights: WeightReader, dtype: torch.dtype) -> Any:
-    """Build the model around tensors that transformers would not find by their stored names."""
+def _build_model(weights: WeightReader, dtype: torch.dtype) -> Any:
+    """Build a model whose tensors transformers would not find, because they have other names in the files."""
     config = GPTNeoXConfig(**weights.architecture.config())
-    with torch.device("meta"):  # no memory and no random values for what is replaced
+    with torch.device("meta"):  # allocates no memory for the tensors, which are replaced below
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype)
-    model.gpt_neox.rotary_emb = type(model.gpt_neox.rotary_emb)(config)  # its frequencies are computed, not stored
+    model.gpt_neox.rotary_emb = type(model.gpt_neox.rotary_emb)(config)  # its frequencies are computed, and in no file
     for name in weights.architecture.tensor_shapes():
         module, _, part = ("lm_head.weight" if name == HEAD else name).rpartition(".")
         tensor = nn.Parameter(weights.read(name).to(dtype), requires_grad=False)
@@ -118,28 +119,33 @@ def _built(weights: WeightReader, dtype: torch.dtype) -> Any:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """Return a dtype without the library it belongs to: ``float16``."""
+    """Return the name of a dtype without the library's, for example ``float16``."""
     return str(dtype).removeprefix("torch.")
 
 
 def load_pretrained(folder: Path, dtype: torch.dtype, **options: Any) -> GPTNeoXForCausalLM:
-    """Load a folder through transformers, from files of that folder only.
+    """Load a folder through transformers, which reads no file outside the folder.
+
+    Args:
+        folder: the folder of a checkpoint or an artifact.
+        dtype: the dtype of unquantized weights and of arithmetic.
+        options: more arguments for transformers' ``from_pretrained``.
 
     Raises:
-        ArtifactError: transformers refuses it, finds no value for a tensor, or would apply an adapter.
+        ArtifactError: transformers refuses the folder, finds no value for a tensor, or would apply an adapter.
     """
     if (folder / ADAPTER).exists():
-        what = f"holds {ADAPTER}, by which transformers loads another model where peft is installed"
+        what = f"holds {ADAPTER}: if peft is installed, transformers loads another model because of it"
         raise ArtifactError(what, where=str(folder), hint="it is no file of an artifact: move it elsewhere")
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, attn_implementation="sdpa", output_loading_info=True, **options
         )
-    except Exception as error:  # whatever it stumbles over
+    except Exception as error:  # transformers raises many kinds
         raise ArtifactError(f"transformers cannot load it ({error})"[:500], where=str(folder)) from error
     model: GPTNeoXForCausalLM
     model, info = loaded
-    # transformers only warns, and gives what is missing random values.
+    # transformers only warns of missing tensors, and fills them with random values.
     missing = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
     if missing:
         raise ArtifactError(f"transformers finds no {missing[0]} ({len(missing)} such tensors)", where=str(folder))

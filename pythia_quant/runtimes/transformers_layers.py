@@ -1,4 +1,4 @@
-"""Models in transformers' own layers, one layer in memory at a time: sources in any dtype, and GPTQ artifacts."""
+"""Run models in transformers' layers with one layer in memory at a time: sources in any dtype, and GPTQ artifacts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pythia_quant.runtimes.protocol import Stage
 
 
 class TorchLayers:
-    """An unquantized checkpoint; see :class:`pythia_quant.runtimes.protocol.Layered`.
+    """An unquantized checkpoint in stages; see :class:`pythia_quant.runtimes.protocol.Layered`.
 
     Args:
-        reader: its weights.
-        dtype: of weights, arithmetic and hidden states.
+        reader: the weights of the checkpoint.
+        dtype: the dtype of weights, arithmetic and hidden states.
     """
 
     def __init__(self, reader: WeightReader, dtype: torch.dtype) -> None:
@@ -36,17 +36,17 @@ class TorchLayers:
         self._rotary = GPTNeoXRotaryEmbedding(self._config)
 
     def embedding(self) -> Stage:
-        """Look up in the dtype of the arithmetic."""
+        """Load the embeddings; the stage returns hidden states in the dtype of the arithmetic."""
         table = self.reader.read(EMBEDDING)
         return lambda ids: F.embedding(ids, table).to(self.dtype)
 
     def stage(self, index: int) -> Stage:
-        """Load a layer or, after the last, the final norm."""
+        """Load a layer; the stage after the last layer is the final norm."""
         if index == self.stages - 1:
             norm = nn.LayerNorm(self.width, eps=self.reader.architecture.norm_epsilon, device="meta")
             self._load(norm, FINAL_NORM)
             return norm
-        with torch.device("meta"):  # no memory and no random values for what is replaced
+        with torch.device("meta"):  # allocates no memory for the tensors, which are replaced below
             layer = GPTNeoXLayer(self._config, index)
         self._load(layer, layer_name(index))
         layer.eval()
@@ -59,7 +59,7 @@ class TorchLayers:
         return run
 
     def head(self) -> Stage:
-        """Multiply in the dtype of the arithmetic."""
+        """Load the head; the stage multiplies in the dtype of the arithmetic and returns fp32."""
         weight = self.reader.read(HEAD).to(self.dtype)
         return lambda hidden: F.linear(hidden, weight).float()
 
@@ -69,14 +69,18 @@ class TorchLayers:
 
 
 def layers_description(kernel: str) -> str:
-    """Return how the layers are computed, for the records of a measurement."""
+    """Return the description of layers in transformers; `kernel` names that of the linear layers and its dtype."""
     return f"transformers {transformers.__version__}, torch {torch.__version__}, {kernel}, sdpa, layer by layer"
 
 
-def open_source(folder: Path, dtype: torch.dtype) -> TorchLayers:
+def open_source_layers(folder: Path, dtype: torch.dtype) -> TorchLayers:
     """Open an unquantized checkpoint to run it layer by layer.
 
+    Args:
+        folder: the folder of the checkpoint.
+        dtype: the dtype of weights, arithmetic and hidden states.
+
     Raises:
-        SourceError: it is not there, or damaged.
+        SourceError: a file is missing or damaged.
     """
     return TorchLayers(open_weights(folder), dtype)

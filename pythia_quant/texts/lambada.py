@@ -1,19 +1,54 @@
-"""LAMBADA's passages, from a local file or from a file in a hub's dataset repository."""
+"""LAMBADA's passages, from a local file or a hub's dataset, each split into its context and its last word."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from tokenizers import Tokenizer
 
 from pythia_quant.core.errors import CorpusError
 from pythia_quant.core.file_hashes import sha256_if_changed
 from pythia_quant.core.foreign_files import parse_json
 from pythia_quant.core.hub_files import fetch
 from pythia_quant.core.progress import SILENT, Progress
+from pythia_quant.model.tokenizer import tokenize
 from pythia_quant.recipe.measurement import LambadaSettings
 from pythia_quant.texts.load import read_utf8
 
 _HINT = 'a line is {"text": "…"}, as in data/lambada_test.jsonl of the dataset EleutherAI/lambada_openai'
+
+
+class Example(NamedTuple):
+    """A passage as tokens.
+
+    Attributes:
+        context: the tokens of all that precedes the last word.
+        word: the tokens of the last word and of the space before it.
+    """
+
+    context: list[int]
+    word: list[int]
+
+
+def split_passage(tokenizer: Tokenizer, text: str, end_of_text: int) -> Example:
+    """Tokenize a passage and split it before its last word, which is what follows its last space.
+
+    The split is that of the task ``lambada_openai`` of EleutherAI's lm-evaluation-harness.
+
+    Args:
+        tokenizer: the model's; no special tokens are added.
+        text: the passage.
+        end_of_text: the token that stands for an empty context.
+    """
+    before, _, word = text.rpartition(" ")
+    tokens: list[int] = tokenize(tokenizer, f"{before} {word}").ids
+    # White space before the last space belongs to the last word, because a token may hold both.
+    size = len(tokenize(tokenizer, before.rstrip()).ids)
+    if size == 0 and tokens[:1] != [end_of_text]:
+        return Example([end_of_text], tokens)
+    return Example(tokens[: size or 1], tokens[size or 1 :])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pythia_quant.bench.drift import Compared, Tally, by_confidence, histogram, quantile
+from pythia_quant.bench.drift import Tally, TokenDrift, by_confidence, histogram, quantile
 from pythia_quant.records.results import CONFIDENCES
 
 GENERATOR = np.random.default_rng(0)
@@ -13,7 +13,7 @@ def test_windows_are_means_and_quantiles_are_over_all_tokens() -> None:
     tally, confidence = Tally(), torch.rand(40, 300, generator=torch.Generator().manual_seed(0))
     for window in torch.from_numpy(KL).float():
         halves = [
-            Compared(nll=half + 3, kl=half, top1=(half < 1e-3).float(), top5=half * 0 + 0.5)
+            TokenDrift(nll=half + 3, kl=half, top1=(half < 1e-3).float(), top5=half * 0 + 0.5)
             for half in window.split(150)
         ]
         tally.add(halves)
@@ -31,7 +31,7 @@ def test_one_value_that_is_not_finite_leaves_no_numbers_but_its_count() -> None:
     tally = Tally()
     for _ in range(2):
         values = torch.tensor([0.1, float("nan"), float("inf")])
-        tally.add([Compared(nll=values, kl=values, top1=values, top5=values)])
+        tally.add([TokenDrift(nll=values, kl=values, top1=values, top5=values)])
     drift = tally.drift(torch.ones(2, 3))
     assert (drift.non_finite, drift.nll, drift.kl, drift.kl_quantiles) == (4, [], [], [])
 

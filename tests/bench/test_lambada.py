@@ -10,16 +10,10 @@ from tiny import TINY, byte_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
-from pythia_quant.bench.lambada import (
-    Example,
-    encode_passage,
-    judge,
-    measure_lambada,
-    predict,
-)
+from pythia_quant.bench.lambada_accuracy import judge, predict, score_passages
 from pythia_quant.bench.metrics import last_word_accuracy, last_word_perplexity
 from pythia_quant.core.errors import BenchmarkError, CorpusError
-from pythia_quant.texts.lambada import read_passages
+from pythia_quant.texts.lambada import Example, read_passages, split_passage
 
 BYTES = byte_tokenizer()
 SPACE, OTHERS = "Ġ", TINY.vocabulary - 1
@@ -70,7 +64,7 @@ def ids(text: str) -> list[int]:
 
 def test_a_case_computed_by_hand() -> None:
     heard = Heard()
-    measured = measure_lambada(Parrot(), BYTES, ["the cat", "the cap"], TINY, heard)
+    measured = score_passages(Parrot(), BYTES, ["the cat", "the cap"], TINY, heard)
     hit, miss = 4 * math.log(0.5), 3 * math.log(0.5) + math.log(0.5 / OTHERS)
     assert measured.log_likelihood == pytest.approx([hit, miss], rel=1e-6)
     assert measured.greedy == [True, False]
@@ -84,18 +78,18 @@ def test_a_case_computed_by_hand() -> None:
 
 
 def test_the_last_word_has_the_space_before_it() -> None:
-    assert encode_passage(BYTES, "in the end", 0) == Example(ids("in the"), ids(" end"))
+    assert split_passage(BYTES, "in the end", 0) == Example(ids("in the"), ids(" end"))
 
 
 def test_white_space_before_the_last_space_belongs_to_the_word() -> None:
-    assert encode_passage(BYTES, "the \n  end", 0) == Example(ids("the"), ids(" \n  end"))
-    assert encode_passage(BYTES, "saw the \n\nend", 0) == Example(ids("saw the"), ids(" \n\nend"))
+    assert split_passage(BYTES, "the \n  end", 0) == Example(ids("the"), ids(" \n  end"))
+    assert split_passage(BYTES, "saw the \n\nend", 0) == Example(ids("saw the"), ids(" \n\nend"))
 
 
 def test_the_end_of_text_stands_for_an_empty_context() -> None:
-    assert encode_passage(BYTES, "end", 7) == Example([7], ids(" end"))
-    assert encode_passage(BYTES, " end", 7) == Example([7], ids(" end"))
-    assert encode_passage(BYTES, "end", ids(" ")[0]) == Example(ids(" "), ids("end"))
+    assert split_passage(BYTES, "end", 7) == Example([7], ids(" end"))
+    assert split_passage(BYTES, " end", 7) == Example([7], ids(" end"))
+    assert split_passage(BYTES, "end", ids(" ")[0]) == Example(ids(" "), ids("end"))
 
 
 def test_too_long_a_context_loses_its_start() -> None:
@@ -109,7 +103,7 @@ def test_too_long_a_context_loses_its_start() -> None:
 
 def test_a_word_of_one_token_is_predicted_from_the_last_position() -> None:
     tokenizer, runtime = words("cat"), Parrot()
-    example = encode_passage(tokenizer, "the cat", 0)
+    example = split_passage(tokenizer, "the cat", 0)
     assert len(example.word) == 1
     whole = runtime.logits(torch.tensor([example.context]))[0, -1:].log_softmax(-1)
     assert torch.equal(predict(runtime, example, TINY.context), whole)

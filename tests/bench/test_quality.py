@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import GPTNeoXForCausalLM
 
 from pythia_quant.bench import reference as references
-from pythia_quant.bench.quality import in_layers, layer_errors, measure, measure_drifts, whole_windows
-from pythia_quant.bench.reference import Reference, reference
+from pythia_quant.bench.quality import compare_logits, layer_errors, measure_drift, run_in_layers, run_whole
+from pythia_quant.bench.reference import Reference, open_reference
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.progress import SILENT
@@ -28,7 +28,7 @@ IDS = torch.randint(TINY.vocabulary, (4, TINY.context), generator=torch.Generato
 
 
 def made(checkpoint: Path, folder: Path) -> Reference:
-    return reference(open_weights(checkpoint), {"model.safetensors": "hash"}, IDS, SILENT, folder)
+    return open_reference(open_weights(checkpoint), {"model.safetensors": "hash"}, IDS, SILENT, folder)
 
 
 def test_perplexity_equals_twelve_lines_of_transformers(checkpoint: Path, tmp_path: Path) -> None:
@@ -46,11 +46,11 @@ def test_perplexity_equals_twelve_lines_of_transformers(checkpoint: Path, tmp_pa
 
 def test_drift_equals_transformers_on_both_sides(checkpoint: Path, tmp_path: Path) -> None:
     other = write_checkpoint(tmp_path / "other", weights=random_weights(TINY, seed=1))
-    found = measure_drifts(
+    found = compare_logits(
         made(checkpoint, tmp_path / "kept"),
         {
-            "self": in_layers(Fp32Layers(open_weights(checkpoint)), IDS, tmp_path / "a", ""),
-            "other": whole_windows(open_model(other, torch.float32).logits, IDS),
+            "self": run_in_layers(Fp32Layers(open_weights(checkpoint)), IDS, tmp_path / "a", ""),
+            "other": run_whole(open_model(other, torch.float32).logits, IDS),
         },
     )
     assert max(found["self"].kl) < 1e-10
@@ -70,7 +70,7 @@ def test_what_is_kept_is_found_by_content(checkpoint: Path, tmp_path: Path) -> N
     heard = Heard()
 
     def make(hashes: str, ids: Tensor) -> Reference:
-        return reference(open_weights(checkpoint), {"model.safetensors": hashes}, ids, heard, tmp_path)
+        return open_reference(open_weights(checkpoint), {"model.safetensors": hashes}, ids, heard, tmp_path)
 
     first = make("one", IDS)
     computed = len(heard.steps)
@@ -85,10 +85,10 @@ def test_references_not_used_for_a_day_make_room(
 ) -> None:
     old, recent = made(checkpoint, tmp_path), None
     os.utime(old.folder, (1e9, 1e9))
-    recent = reference(open_weights(checkpoint), {"a": "b"}, IDS, SILENT, tmp_path)
+    recent = open_reference(open_weights(checkpoint), {"a": "b"}, IDS, SILENT, tmp_path)
     assert old.folder.exists()
     monkeypatch.setattr(references, "MOST_CACHE_BYTES", 1)
-    reference(open_weights(checkpoint), {"c": "d"}, IDS, SILENT, tmp_path)
+    open_reference(open_weights(checkpoint), {"c": "d"}, IDS, SILENT, tmp_path)
     assert (old.folder.exists(), recent.folder.exists()) == (False, True)
 
 
@@ -132,7 +132,7 @@ def test_a_source_run_layer_by_layer_gives_what_it_gives_whole(
 ) -> None:
     whole = open_model(checkpoint, dtype)
     layers = TorchLayers(open_weights(checkpoint), dtype)
-    of = in_layers(layers, IDS, tmp_path / "states", "")
+    of = run_in_layers(layers, IDS, tmp_path / "states", "")
     for window in range(len(IDS)):
         expected = whole.logits(IDS[window : window + 1])[0]
         torch.testing.assert_close(
@@ -167,7 +167,7 @@ def test_a_row_is_measured_whole_layer_by_layer_or_not_at_all(checkpoint: Path, 
 
     def row(whole: bool) -> dict[str, object]:
         scratch = str(tmp_path / f"scratch-{whole}")
-        return measure(subject, str(checkpoint), str(kept.folder), scratch, 2, whole=whole)
+        return measure_drift(subject, str(checkpoint), str(kept.folder), scratch, 2, whole=whole)
 
     one, other = row(whole=True), row(whole=False)
     assert "layer by layer" in str(other["runtime"])
@@ -180,10 +180,10 @@ def test_a_row_is_measured_whole_layer_by_layer_or_not_at_all(checkpoint: Path, 
 def test_memory_does_not_grow_with_the_text(checkpoint: Path, tmp_path: Path) -> None:
     script = (
         "import sys, torch; from pathlib import Path; from pythia_quant.bench.latency import peak_rss;"
-        "from pythia_quant.bench.reference import reference; from pythia_quant.model.source import open_weights;"
+        "from pythia_quant.bench.reference import open_reference; from pythia_quant.model.source import open_weights;"
         "from pythia_quant.core.progress import SILENT; torch.set_num_threads(1);"
         "ids = torch.randint(272, (int(sys.argv[3]), 32), generator=torch.Generator().manual_seed(1));"
-        "reference(open_weights(Path(sys.argv[1])), {}, ids, SILENT, Path(sys.argv[2])); print(peak_rss())"
+        "open_reference(open_weights(Path(sys.argv[1])), {}, ids, SILENT, Path(sys.argv[2])); print(peak_rss())"
     )
 
     def peak(windows: int) -> int:

@@ -18,7 +18,8 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from tiny import write_checkpoint
 
-from pythia_quant.bench.speed import disturbance, latency_protocol, measure_speeds, step_count, weight_bytes
+from pythia_quant.bench.speed import disturbance, measure_speeds, weight_bytes
+from pythia_quant.bench.speed_plan import latency_protocol, speed_steps
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.progress import Step, Steps
@@ -90,11 +91,11 @@ class Bench:
 
     def run(self, folder: Path, rows: int, threads: list[int], rounds: int = 2) -> tuple[Any, list[str]]:
         subjects = [Subject(name=name, folder=folder, dtype="float16") for name in "abc"[:rows]]
-        steps = Recorded(step_count(rows, rounds, len(threads) - 1))
+        steps = Recorded(speed_steps(rows, rounds, len(threads) - 1))
         with steps:
             protocol = PROTOCOL.model_copy(update={"rounds": rounds})
-            speeds = measure_speeds(subjects, range(7), protocol, threads, steps, measure=self.measure, quiet=self.wait)
-        assert len(steps.names) == step_count(rows, rounds, len(threads) - 1)
+            speeds = measure_speeds(subjects, range(7), protocol, threads, steps, measure=self.measure, wait=self.wait)
+        assert len(steps.names) == speed_steps(rows, rounds, len(threads) - 1)
         return speeds, steps.names
 
 

@@ -18,13 +18,13 @@ from tokenizers import Tokenizer
 
 import pythia_quant
 from pythia_quant import convert, load_inputs, load_recipe
-from pythia_quant.bench.lambada import encode_passage, measure_lambada
+from pythia_quant.bench.lambada_accuracy import score_passages
 from pythia_quant.bench.metrics import last_word_accuracy, last_word_perplexity
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.formats.onnx.runtime import open_runtime
 from pythia_quant.model.config import read_config
 from pythia_quant.runtimes.transformers import open_model
-from pythia_quant.texts.lambada import read_passages
+from pythia_quant.texts.lambada import read_passages, split_passage
 
 MODEL = Path(pythia_quant.__file__).parent / "model" / "demo"
 TASK = "lambada_of_the_test"
@@ -110,13 +110,11 @@ def requests(*arguments: Any) -> list[Any]:
 def test_lambada_is_what_lm_eval_measures(rows: Path, theirs: Any, ours: Any) -> None:
     metrics, answers = evaluate(rows, model=theirs)
     tokenizer, passages = Tokenizer.from_file(str(MODEL / "tokenizer.json")), read_passages(rows)
-    examples = [encode_passage(tokenizer, passage, 0) for passage in passages]
+    examples = [split_passage(tokenizer, passage, 0) for passage in passages]
     assert {1, 2} <= {len(example.word) for example in examples}
     assert max(len(example.context) for example in examples) > CONTEXT
 
-    measured = measure_lambada(
-        open_model(MODEL, torch.float32), tokenizer, passages, read_config(MODEL / "config.json")
-    )
+    measured = score_passages(open_model(MODEL, torch.float32), tokenizer, passages, read_config(MODEL / "config.json"))
     assert measured.log_likelihood == pytest.approx([likelihood for likelihood, _ in answers], rel=1e-4, abs=1e-4)
     assert measured.greedy == [greedy for _, greedy in answers]
     assert 0 < last_word_accuracy(measured).value < 1
@@ -132,7 +130,7 @@ def test_an_artifact_runs_by_name(rows: Path, artifact: Path) -> None:
     import pythia_quant.integrations.lm_eval  # noqa: F401  # which tells lm_eval the name
 
     metrics, answers = evaluate(rows, model="pythia-quant", model_args=f"artifact={artifact},threads=2")
-    measured = measure_lambada(open_runtime(artifact, 2), byte_tokenizer(), read_passages(rows), TINY)
+    measured = score_passages(open_runtime(artifact, 2), byte_tokenizer(), read_passages(rows), TINY)
     assert answers == list(zip(measured.log_likelihood, measured.greedy, strict=True))
     assert metrics["acc,none"] == last_word_accuracy(measured).value
     assert metrics["perplexity,none"] == pytest.approx(last_word_perplexity(measured).value, rel=1e-12)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from rounding import round_to_nearest
 from torch import Tensor
 
 from pythia_quant.core.errors import QuantizationError
-from pythia_quant.quantizers import gptq, grid
+from pythia_quant.quantizers import gptq
 from pythia_quant.quantizers.calibration import Moments
 from pythia_quant.quantizers.gptq import Options
 
@@ -119,7 +120,7 @@ def test_a_diagonal_hessian_gives_round_to_nearest(order: gptq.ActivationOrder, 
         hessian = torch.diag(torch.linspace(2, 1, 128))
     options = Options(bits=bits, group_size=32, symmetric=symmetric, activation_order=order)
     solution = gptq.quantize(weight, hessian, options)
-    rounded = grid.round_to_nearest(weight, bits, 32, symmetric=symmetric)
+    rounded = round_to_nearest(weight, bits, 32, symmetric=symmetric)
     assert torch.equal(solution.quantized.codes, rounded.codes)
     assert torch.equal(solution.quantized.scales, rounded.scales)
     assert torch.equal(solution.quantized.zeros, rounded.zeros)
@@ -189,7 +190,7 @@ def test_the_errors_are_those_of_the_outputs() -> None:
     wanted, got = inputs @ weight.T, inputs @ solution.quantized.dequantize().T
     torch.testing.assert_close(solution.error, (wanted - got).square().sum(0), rtol=1e-3, atol=0)
     torch.testing.assert_close(solution.outputs, wanted.square().sum(0), rtol=1e-3, atol=0)
-    rounded = inputs @ grid.round_to_nearest(weight, 4, 32).dequantize().T
+    rounded = inputs @ round_to_nearest(weight, 4, 32).dequantize().T
     torch.testing.assert_close(solution.rounding_error, (wanted - rounded).square().sum(0), rtol=1e-3, atol=0)
 
 
@@ -242,7 +243,7 @@ def test_dead_inputs_are_rounded_and_leave_the_others_alone(order: gptq.Activati
     weight[:, 1] = 1.0  # its group's largest in every row: one scale, whatever the updates
     options = Options(activation_order=order)
     quantized = gptq.quantize(weight, hessian, options).quantized
-    assert torch.equal(quantized.codes[:, dead], grid.round_to_nearest(weight, 4, 128).codes[:, dead])
+    assert torch.equal(quantized.codes[:, dead], round_to_nearest(weight, 4, 128).codes[:, dead])
     changed = weight.clone()
     changed[:, dead] = 0
     assert torch.equal(gptq.quantize(changed, hessian, options).quantized.codes[:, ~dead], quantized.codes[:, ~dead])
@@ -251,7 +252,7 @@ def test_dead_inputs_are_rounded_and_leave_the_others_alone(order: gptq.Activati
 def test_inputs_that_are_all_zero_give_round_to_nearest() -> None:
     weight, _ = random_case(6)
     solution = gptq.quantize(weight, torch.zeros(128, 128), Options(group_size=32))
-    assert torch.equal(solution.quantized.codes, grid.round_to_nearest(weight, 4, 32).codes)
+    assert torch.equal(solution.quantized.codes, round_to_nearest(weight, 4, 32).codes)
     assert not solution.error.any()
 
 

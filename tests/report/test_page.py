@@ -101,7 +101,7 @@ def test_every_value_of_every_row_is_on_the_page(runs: list[Results], source: st
         lines = {line[0].split("  ")[0].strip(): line[1:] for line in tables[1 + 2 * number]}
         for metric in METRICS.values():
             for one, cell in zip(run.rows, lines[metric.label], strict=True):
-                text, interval = format_value(metric, one, metric.of(one, run))
+                text, interval = format_value(metric, one, metric.value_of(one, run))
                 assert cell.split() == f"{text} {interval}".split(), (metric.key, one.name)
 
 
@@ -111,7 +111,7 @@ def test_rows_of_all_files_are_in_one_table_each_with_protocol_and_machine(runs:
     measured = [(run, one) for run in runs for one in run.rows]
     for line, (run, one) in zip(lines, measured, strict=True):
         assert one.name in line[0]
-        assert format_value(METRICS["kl"], one, METRICS["kl"].of(one, run)).text == line[2].split()[0]
+        assert format_value(METRICS["kl"], one, METRICS["kl"].value_of(one, run)).text == line[2].split()[0]
         assert "windows v2" in line[-2]
         assert run.machine.cpu in line[-1]
     assert "B · pythia-160m @ step3000" in lines[-1][0]

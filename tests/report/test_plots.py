@@ -21,7 +21,9 @@ from pythia_quant.report.inline import inline_svg
 from pythia_quant.report.labels import LONGEST_NAME, MOST_NAMES, shorten_name, spread_out
 from pythia_quant.report.plots import pareto_front
 from pythia_quant.report.style import plot_settings, recolor_svg, render_figure, tick_label
-from pythia_quant.report.theme import DARK, LIGHT, THEMES, Look, Theme, row_styles
+from pythia_quant.report.theme import DARK, LIGHT, Look, Theme, row_styles
+
+THEMES = (LIGHT, DARK)
 
 SVG = "{http://www.w3.org/2000/svg}"
 coordinate = st.integers(0, 6).map(float)

@@ -32,7 +32,7 @@ def test_csv_holds_every_value_with_what_it_belongs_to() -> None:
         (one.name, key): value
         for one in run.rows
         for key, metric in METRICS.items()
-        if (value := metric.of(one, run)) is not None
+        if (value := metric.value_of(one, run)) is not None
     }
     assert found.keys() == measured.keys()
     for key, value in measured.items():
@@ -57,7 +57,7 @@ def test_json_holds_the_same_as_csv_and_has_no_infinity() -> None:
     ]
     (drift,) = (one for one in found if (one["row"], one["metric"]) == ("variant", "ppl_drift"))
     assert drift["value"] == "Infinity"
-    assert found[0]["value"] == METRICS["ppl_drift"].of(run.rows[0], run).value  # type: ignore[union-attr]
+    assert found[0]["value"] == METRICS["ppl_drift"].value_of(run.rows[0], run).value  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t=", "\r=", " ="])
@@ -80,7 +80,9 @@ def test_markdown_is_a_table_with_units_intervals_protocol_and_machine() -> None
     assert "decode, ms/token ↓" in table[0]
     (line,) = (line for line in table if line.startswith("| gptq-int4"))
     for key in ("kl", "decode"):
-        text_of, interval = format_value(METRICS[key], run.row("gptq-int4"), METRICS[key].of(run.row("gptq-int4"), run))
+        text_of, interval = format_value(
+            METRICS[key], run.row("gptq-int4"), METRICS[key].value_of(run.row("gptq-int4"), run)
+        )
         assert text_of in line
         assert interval in line
     assert "**torch-fp16** (baseline)" in text

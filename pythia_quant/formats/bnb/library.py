@@ -30,6 +30,16 @@ def bitsandbytes() -> Any:
         modules.update(before)
 
 
+def multiplies_in_bf16(device: str) -> bool:
+    """Say whether bitsandbytes rounds the factors of products to bf16, whatever the compute dtype.
+
+    It does so on CPUs with AVX512-BF16 where no gradient is recorded, as its fused product has no other dtype.
+    """
+    # Older versions neither have the function nor round.
+    supported = getattr(bitsandbytes().functional, "has_avx512bf16", None)
+    return device == "cpu" and supported is not None and bool(supported())
+
+
 def quantization_config(settings: BnbSettings) -> dict[str, Any]:
     """Return what stands in config.json for an artifact of these settings."""
     return {

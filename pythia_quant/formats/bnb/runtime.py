@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import GPTNeoXConfig
 
-from pythia_quant.formats.bnb.library import bitsandbytes, quantization_config
+from pythia_quant.formats.bnb.library import bitsandbytes, multiplies_in_bf16, quantization_config
 from pythia_quant.formats.bnb.reader import read
 from pythia_quant.formats.tensor_files import check_all_finite
 from pythia_quant.runtimes.transformers import HfRuntime, dtype_name, load_pretrained
@@ -36,4 +36,5 @@ def open_bnb(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
     config = GPTNeoXConfig(**fields | {"dtype": settings.compute_dtype, "torch_dtype": settings.compute_dtype})
     # Without a device_map transformers takes a GPU where there is one.
     model = load_pretrained(folder, dtype, use_safetensors=True, config=config, device_map={"": device})
-    return HfRuntime(model, f"{kernel}, {dtype_name(dtype)}")
+    products = ", products in bfloat16" if dtype != torch.bfloat16 and multiplies_in_bf16(device) else ""
+    return HfRuntime(model, f"{kernel}, {dtype_name(dtype)}{products}")

@@ -1,4 +1,4 @@
-"""What a killed conversion goes on from: the layers already solved, and the calibration windows before the next."""
+"""The state of a conversion on disk, from which the next call continues: solved layers, and windows before the next."""
 
 from __future__ import annotations
 
@@ -21,30 +21,34 @@ _REACHED = "reached.json"
 
 
 class WorkFolder:
-    """Holds a conversion's state after its last solved layer.
+    """The folder with the state of a conversion after its last solved layer.
 
-    A layer counts as solved when the file that says so is renamed into place; all else may be half-written. Beside it
-    are, for each solved layer, ``layer-N.safetensors`` and ``layer-N.json``, and for the next the folder ``before-N``.
+    It holds ``layer-N.safetensors`` and ``layer-N.json`` for each solved layer, the folder ``before-N`` for the next
+    layer, and ``reached.json`` with the number of solved layers. Only the layers that ``reached.json`` counts are
+    complete; it is replaced at once.
 
     Args:
-        folder: made when it is not there.
+        folder: the path; the folder is made if it is missing.
+
+    Attributes:
+        solved_layers: the number of solved layers; None before the windows before the first layer are written.
 
     Raises:
-        QuantizationError: here and where it is read, what the folder holds is damaged.
+        QuantizationError: a file is damaged; the methods that read files raise it, too.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         reached = folder / _REACHED
-        self.solved: int | None = None
+        self.solved_layers: int | None = None
         if reached.exists():
-            self.solved = read_json(reached, QuantizationError, AGAIN)
-            if type(self.solved) is not int or self.solved < 0:
+            self.solved_layers = read_json(reached, QuantizationError, AGAIN)
+            if type(self.solved_layers) is not int or self.solved_layers < 0:
                 raise QuantizationError("is no number of layers", where=str(reached), hint=AGAIN)
 
-    def fresh(self, index: int) -> Path:
-        """Return an empty folder for the windows before a layer."""
+    def make_before(self, index: int) -> Path:
+        """Make an empty folder for the windows before a layer, and return it."""
         folder = self.before(index)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -55,22 +59,22 @@ class WorkFolder:
         return self._folder / f"before-{index}"
 
     def reach(self, index: int) -> None:
-        """Record that all layers before `index`, and the windows before it, are written."""
+        """Record that all layers before `index` are written, and so are the windows before it."""
         replace_file(self._folder / _REACHED, json.dumps(index))
-        self.solved = index
+        self.solved_layers = index
         shutil.rmtree(self.before(index - 1), ignore_errors=True)
 
     def save_layer(self, index: int, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
-        """Keep a solved layer's stored tensors, under their full names, and what the manifest will say of it."""
+        """Write a solved layer: its tensors under their names in the artifact, and its notes for the manifest."""
         save_file(tensors, self._layer(index, "safetensors"))
         self._layer(index, "json").write_text(json.dumps(notes))
 
     def notes(self, index: int) -> dict[str, Any]:
-        """Return what :meth:`save_layer` was given."""
+        """Read the notes of a solved layer."""
         return read_object(self._layer(index, "json"), QuantizationError, AGAIN)
 
     def tensors(self, index: int) -> Iterator[tuple[str, Tensor]]:
-        """Give a solved layer's tensors one at a time."""
+        """Read the tensors of a solved layer one at a time, each with its name in the artifact."""
         path = self._layer(index, "safetensors")
         try:
             with safe_open(path, framework="pt") as opened:

@@ -1,4 +1,4 @@
-"""The GPTQ format, for the table of formats."""
+"""The entry of GPTQ in the table of formats."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from pythia_quant.formats.job import Job, Written
     from pythia_quant.runtimes.protocol import Layered, Runtime
 
-# ruff: noqa: PLC0415 - a recipe is read without torch: what needs it is imported when it is needed
+# ruff: noqa: PLC0415 - a recipe is read without torch, so modules that import it are imported when they are needed
 
 
 class GptqFormat(Format[GptqSettings]):
-    """Version 1 of auto-gptq's layout, which transformers, vLLM, SGLang and gptqmodel read."""
+    """The GPTQ format: version 1 of auto-gptq's layout, which transformers, vLLM, SGLang and gptqmodel read."""
 
     equalizes = True
     in_layers = True
@@ -48,14 +48,16 @@ class GptqFormat(Format[GptqSettings]):
         return open_runtime
 
     def open_layers(self, folder: Path, threads: int) -> Layered:
-        from pythia_quant.formats.gptq.runtime import open_gptq
+        from pythia_quant.formats.gptq.runtime import open_layers
 
-        return open_gptq(folder, threads)
+        return open_layers(folder, threads)
 
     def costs(self, architecture: Architecture, calibration_tokens: int) -> Costs:
         from pythia_quant.formats.gptq.writer import costs
 
         return costs(architecture, calibration_tokens)
 
-    def held_bytes(self, settings: GptqSettings, architecture: Architecture, disk_bytes: int) -> int:
-        return 4 * architecture.parameters if settings.bits == 8 else disk_bytes  # no kernel: dequantized
+    def memory_bytes(self, settings: GptqSettings, architecture: Architecture, disk_bytes: int) -> int:
+        return (
+            4 * architecture.parameters if settings.bits == 8 else disk_bytes
+        )  # the kernel takes no 8 bits, so they are dequantized to fp32

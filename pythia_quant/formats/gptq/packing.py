@@ -1,7 +1,7 @@
-"""The tensors of GPTQ version 1 for one linear layer, as auto-gptq defined them and every reader expects them.
+"""Pack one linear layer into the tensors of GPTQ version 1, as auto-gptq defined them, and unpack them.
 
-Numbers of `bits` bits follow each other in a stream of 32-bit words, the first in the lowest bits of the first word;
-of 3 bits, some begin in one word and end in the next. Zero points are stored less 1; readers add it after unpacking.
+Numbers follow each other in a stream of 32-bit words; the first number is in the lowest bits of the first word. Some
+numbers of 3 bits begin in one word and end in the next. The tensors hold each zero point less 1, and readers add the 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 
 def pack(quantized: Quantized) -> dict[str, Tensor]:
-    """Return the stored tensors by the suffix of their name.
+    """Pack a weight, [out, in]; return its tensors by the suffix of their name.
 
     Returns:
         ``qweight`` int32 [in * bits / 32, out], ``qzeros`` int32 [groups, out * bits / 32], ``scales`` fp16
@@ -34,7 +34,7 @@ def pack(quantized: Quantized) -> dict[str, Tensor]:
 
 
 def unpack(parts: dict[str, Tensor], bits: int) -> Quantized:
-    """Return what :func:`pack` was given."""
+    """Return the weight that :func:`pack` has packed into tensors of `bits` bits."""
     return Quantized(
         bits=bits,
         codes=_from_words(parts["qweight"], bits).T.contiguous(),
@@ -45,7 +45,7 @@ def unpack(parts: dict[str, Tensor], bits: int) -> Quantized:
 
 
 def packed_layout(shape: tuple[int, ...], bits: int, group_size: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Return shape and dtype of each stored tensor of a weight, `shape` being [out, in]."""
+    """Return the shape and the dtype of each tensor of a weight of `shape`, [out, in]."""
     out, width = shape
     groups = width // group_size
     return {
@@ -79,13 +79,13 @@ def _from_words(words: Tensor, bits: int) -> Tensor:
         word, shift = divmod(i * bits, 32)
         number = runs[:, word] >> shift
         if shift + bits > 32:
-            # The shift of a negative word fills with ones above: they must not cover what the next word adds.
+            # The shift of a negative word fills its upper bits with ones, which the bits of the next word must replace.
             number = number & (2 ** (32 - shift) - 1) | runs[:, word + 1] << (32 - shift)
         numbers[:, i] = number & (2**bits - 1)
     return numbers.flatten(0, 1)
 
 
 def _period(bits: int) -> tuple[int, int]:
-    """Return after how many numbers a word begins with the first bit of one again, and after how many words."""
+    """Return after how many numbers, and after how many words, a number begins at the first bit of a word again."""
     length = math.lcm(32, bits)
     return length // bits, length // 32

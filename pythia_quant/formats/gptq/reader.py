@@ -1,4 +1,4 @@
-"""Read a GPTQ artifact back: the integers, or the fp32 weights they stand for."""
+"""Read a GPTQ artifact: its integers, or the fp32 weights that they stand for."""
 
 from __future__ import annotations
 
@@ -24,24 +24,27 @@ from pythia_quant.model.architecture import HEAD, LINEARS, Architecture
 from pythia_quant.quantizers.grid import Quantized
 
 QUANTIZE_CONFIG = "quantize_config.json"
-"""What auto-gptq reads instead of config.json."""
+"""The name of the file that auto-gptq reads in place of config.json."""
 
 
 class GptqWeights:
-    """An artifact's tensors, read on demand. Opening checks every name, shape and dtype.
+    """An artifact's tensors, which are read one at a time. Opening checks every name, shape and dtype.
 
     Args:
         folder: the artifact.
-        architecture: of the model.
-        bits: of a code.
-        group_size: inputs that share a scale; -1 for all of a row.
-        head: whether the head is in integers too.
+        architecture: the shape of the model.
+        bits: the bits of a code.
+        group_size: the number of inputs that share a scale; -1 for all inputs of a row.
+        head: whether the head is quantized, too.
+
+    Raises:
+        ArtifactError: a tensor is missing, or has another shape or dtype than its place in the model requires.
     """
 
     def __init__(self, folder: Path, architecture: Architecture, bits: int, group_size: int, *, head: bool) -> None:
         self.architecture = architecture
         self._folder, self._bits, self._head = folder, bits, head
-        self._stored = list_tensors(folder)
+        self._entries = list_tensors(folder)
         expected: dict[str, tuple[str, tuple[int, ...]]] = {}
         for name, shape in architecture.tensor_shapes().items():
             if self.is_quantized(name):
@@ -53,18 +56,22 @@ class GptqWeights:
                     expected[f"{_prefix(name)}.{part}"] = _DTYPE_NAMES[dtype], packed
             else:
                 expected[name] = "F16", shape
-        check_tensors(self._stored, expected, folder)
+        check_tensors(self._entries, expected, folder)
 
     def read(self, name: str) -> Tensor:
-        """Return a checkpoint's tensor by its name there, dequantized, fp32.
+        """Return a tensor, dequantized to fp32, by its name in a checkpoint.
 
         Raises:
-            ArtifactError: its stored values are not finite, or its groups not of the same size.
+            ArtifactError: a value is not finite, or the groups are not of the same size.
         """
         return self.quantized(name).dequantize() if self.is_quantized(name) else self._load(name).float()
 
     def quantized(self, name: str) -> Quantized:
-        """Return the integers of a linear layer's weight, by its name in a checkpoint; raises like :meth:`read`."""
+        """Return the integers of a linear layer's weight by its name in a checkpoint.
+
+        Raises:
+            ArtifactError: see :meth:`read`.
+        """
         prefix = _prefix(name)
         parts = {part: self._load(f"{prefix}.{part}") for part in PARTS}
         groups, count = parts["g_idx"], len(parts["scales"])
@@ -75,17 +82,17 @@ class GptqWeights:
         return unpack(parts, self._bits)
 
     def is_quantized(self, name: str) -> bool:
-        """Say whether a checkpoint's tensor is stored as integers."""
+        """Return whether the artifact stores a tensor of a checkpoint, by its name there, as integers."""
         return name.endswith(_QUANTIZED) or (self._head and name == HEAD)
 
     def _load(self, name: str) -> Tensor:
-        with safe_open(self._stored[name].file, framework="pt") as opened:
+        with safe_open(self._entries[name].file, framework="pt") as opened:
             tensor: Tensor = opened.get_tensor(name)
-        check_finite(name, tensor, self._stored[name].file)
+        check_finite(name, tensor, self._entries[name].file)
         return tensor
 
     def _where(self, name: str) -> str:
-        return str(self._stored[name].file)
+        return str(self._entries[name].file)
 
 
 _QUANTIZED = tuple(f"{linear}.weight" for linear in LINEARS)
@@ -96,8 +103,8 @@ def read(folder: Path) -> GptqWeights:
     """Open an artifact's weights.
 
     Raises:
-        ArtifactError: a file is missing or damaged, a tensor is not what ``config.json`` says, or that names a layout
-            other than GPTQ version 1.
+        ArtifactError: a file is missing or damaged, a tensor is not as ``config.json`` says, or ``config.json`` names
+            another layout than GPTQ version 1.
         SourceError: ``config.json`` is not that of a GPT-NeoX.
     """
     architecture, _, fields = read_artifact_config(folder)
@@ -110,19 +117,19 @@ def read(folder: Path) -> GptqWeights:
     return GptqWeights(folder, architecture, fields["bits"], fields["group_size"], head=fields["lm_head"])
 
 
-def for_auto_gptq(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return what :data:`QUANTIZE_CONFIG` says where ``config.json`` says `fields` under ``quantization_config``.
+def auto_gptq_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of :data:`QUANTIZE_CONFIG` for the `quantization_config` of a ``config.json``.
 
-    Without the name of the file, auto-gptq would look for ``gptq_model-4bit-128g.safetensors``.
+    It names the file of the weights, because auto-gptq otherwise looks for ``gptq_model-4bit-128g.safetensors``.
     """
-    kept = {key: value for key, value in fields.items() if key != "modules_in_block_to_quantize"}
-    return kept | {"model_file_base_name": "model"}
+    shared = {key: value for key, value in fields.items() if key != "modules_in_block_to_quantize"}
+    return shared | {"model_file_base_name": "model"}
 
 
 def _check_copy(fields: dict[str, Any], folder: Path) -> None:
-    """Refuse a file for auto-gptq that has it read the weights otherwise than config.json does, or read others."""
+    """Refuse a :data:`QUANTIZE_CONFIG` that contradicts config.json: auto-gptq would then read other weights."""
     path = own_file(folder, QUANTIZE_CONFIG, ArtifactError)
-    if path is not None and read_object(path, ArtifactError, AGAIN) != for_auto_gptq(fields):
+    if path is not None and read_object(path, ArtifactError, AGAIN) != auto_gptq_fields(fields):
         raise ArtifactError("does not say what config.json says", where=str(path), hint=AGAIN)
 
 

@@ -1,10 +1,11 @@
-"""GPTQ artifacts on the CPU with torch's int4 kernel, or with gptqmodel where that is installed."""
+"""Run GPTQ artifacts on the CPU with torch's int4 kernel, or with gptqmodel if that is installed."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -24,52 +25,57 @@ from pythia_quant.runtimes.transformers_layers import TorchLayers, layers_descri
 
 
 def open_runtime(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
-    """Load a GPTQ artifact; with gptqmodel and optimum installed, through them and transformers.
+    """Load a GPTQ artifact. If gptqmodel and optimum are installed, they and transformers run it.
 
     Args:
         folder: the artifact.
-        threads: for the whole process, as torch counts them.
-        device: ``cpu``, or ``cuda``, where only gptqmodel runs.
+        threads: the number of torch's threads in this process.
+        device: ``cpu`` or ``cuda``; on ``cuda`` only gptqmodel runs.
 
     Raises:
         ArtifactError: a file or tensor is missing or damaged.
-        BenchmarkError: it cannot run on `device`.
+        BenchmarkError: the artifact cannot run on `device`.
     """
     torch.set_num_threads(threads)
     weights = read(folder)
     if find_spec("gptqmodel") and find_spec("optimum") and not weights.is_quantized(HEAD):
-        return open_gptq_reference(folder, device)
+        return open_with_gptqmodel(folder, device)
     if device != "cpu":
-        # Dequantized it would run there, with the speed and memory of an unquantized model.
+        # Dequantized, it would run there, but with the speed and memory of an unquantized model.
         raise BenchmarkError(
             "on a GPU only gptqmodel runs GPTQ artifacts, and none with a quantized head",
             where=str(folder),
             hint="pip install 'pythia-quant[gptq]', or measure it on the CPU",
         )
-    model = build(weights)
+    model = build_model(weights)
     dequantized = sum(isinstance(module, DequantizedLinear) for module in model.modules())
-    return HfRuntime(model, describe(weights, dequantized))
+    return HfRuntime(model, kernel_description(weights, dequantized))
 
 
-def describe(weights: GptqWeights, dequantized: int) -> str:
-    """Return kernel and dtypes, as printed beside every number; `dequantized` layers are not in the kernel."""
+def kernel_description(weights: GptqWeights, dequantized: int) -> str:
+    """Return the kernel and the dtypes, which tables show beside every number.
+
+    Args:
+        weights: the artifact's weights.
+        dequantized: the number of linear layers that the kernel does not take.
+    """
     exceptions = f" ({dequantized} layers dequantized)" if dequantized else ""
     head = "" if weights.is_quantized(HEAD) else ", head float16"
     return f"torch int4 kernel in bfloat16{exceptions}{head}, the rest float32"
 
 
 @torch.no_grad()
-def build(weights: GptqWeights) -> GPTNeoXForCausalLM:
-    """Build the model around an artifact's integers; in memory it is about as large as on disk.
+def build_model(weights: GptqWeights) -> GPTNeoXForCausalLM:
+    """Build a model with an artifact's integers as its weights; it takes about as much memory as the artifact on disk.
 
-    Residual stream, norms and attention are fp32, which costs next to nothing where weights are what takes time.
+    The residual stream, norms and attention are in fp32. This costs little, because most time goes into the weights.
     """
     config = GPTNeoXConfig(**weights.architecture.config())
-    # No memory and no random values for what is replaced below; the reader has checked that all of it is there.
+    # This allocates no memory for the tensors. All are replaced below; the reader has checked that none is missing.
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
     neox = model.gpt_neox
-    neox.rotary_emb = type(neox.rotary_emb)(config)  # its frequencies are computed, not stored
+    neox.rotary_emb = type(neox.rotary_emb)(config)  # its frequencies are computed, and in no file
     neox.embed_in = HalfEmbedding(weights.read(EMBEDDING))
     for index in range(config.num_hidden_layers):
         layer = layer_name(index)
@@ -85,15 +91,19 @@ def build(weights: GptqWeights) -> GPTNeoXForCausalLM:
     else:
         model.lm_head = HalfHead(weights.read(HEAD))
     model.eval()
-    built: GPTNeoXForCausalLM = model
-    return built
+    return cast(GPTNeoXForCausalLM, model)
 
 
 _KERNEL_GROUPS = (256, 128, 64, 32)
 
 
 def linear_layer(quantized: Quantized, bias: Tensor) -> nn.Module:
-    """Return a linear layer: in the int4 kernel where that takes the weight, else dequantized."""
+    """Return a linear layer that uses the int4 kernel if the kernel takes the weight, and is dequantized if not.
+
+    Args:
+        quantized: the weight, [out, in].
+        bias: fp32 [out].
+    """
     kernel_group = kernel_group_size(quantized)
     if kernel_group is None:
         return DequantizedLinear(quantized, bias)
@@ -101,9 +111,10 @@ def linear_layer(quantized: Quantized, bias: Tensor) -> nn.Module:
 
 
 def kernel_group_size(quantized: Quantized) -> int | None:
-    """Return in what groups torch's int4 CPU kernel computes a weight, as torch 2.13 checks it; None when it does not.
+    """Return the size of the groups in which torch's int4 CPU kernel computes a weight; None if it does not take it.
 
-    Codes of 2 and 3 bits are numbers of 4, and a longer group is several with the same scale.
+    The conditions are those of torch 2.13. Codes of 2 and 3 bits fit into 4 bits. A group of the weight may be several
+    groups of the kernel, with the same scale.
     """
     out, width = quantized.codes.shape
     size = width // quantized.scales.shape[1]
@@ -115,15 +126,16 @@ def kernel_group_size(quantized: Quantized) -> int | None:
 class Int4Linear(nn.Module):
     """A linear layer in torch's int4 CPU kernel (``aten::_weight_int4pack_mm_for_cpu``).
 
-    A weight there is ``(code - 8) * scale + offset``. The kernel also takes fp32 and fp16, exactly but 50 to 400 times
-    slower. In bf16 it sums in fp32 and rounds the result: 0.0016 relative (root mean square), which is bf16's rounding.
-    One row costs a quarter of a bf16 product, 16 rows as much, 512 rows twice as much.
+    In the kernel, a weight is ``(code - 8) * scale + offset``. The kernel also takes inputs in fp32 and fp16, and is
+    then exact, but 50 to 400 times slower. With inputs in bf16, it sums in fp32 and rounds the result to bf16, with a
+    relative error of 0.0016 (root mean square). Compared with a bf16 product, it takes a quarter of the time for one
+    row, the same for 16 rows, and twice the time for 512 rows.
 
     Args:
-        quantized: a weight that the kernel takes. Where its groups are not neighbours, as an activation order can leave
-            them, inputs are put in the order of the groups first.
+        quantized: a weight that the kernel takes. If the inputs of a group are not neighbours, which an activation
+            order can cause, inputs are first brought into the order of the groups.
         bias: fp32 [out].
-        group_size: the kernel's.
+        group_size: the size of the kernel's groups.
     """
 
     bias: Tensor
@@ -137,7 +149,9 @@ class Int4Linear(nn.Module):
         order = torch.argsort(quantized.groups, stable=True)
         neighbours = torch.equal(order, torch.arange(len(order)))
         self.register_buffer("order", None if neighbours else order)
-        middle = 2 ** (quantized.bits - 1)  # fewer bits are moved to the middle of four, where offsets are small
+        middle = 2 ** (
+            quantized.bits - 1
+        )  # codes of fewer bits are moved to the middle of 0 to 15, where offsets are small
         codes = quantized.codes[:, order].int() + (8 - middle)
         repeats = codes.shape[1] // quantized.scales.shape[1] // group_size
         scales = quantized.scales.float().repeat_interleave(repeats, dim=1)
@@ -156,7 +170,7 @@ class Int4Linear(nn.Module):
 
 
 class DequantizedLinear(nn.Module):
-    """A linear layer in fp32, of what the codes stand for: exact, and eight times the memory."""
+    """A linear layer with its weight dequantized to fp32: exact, and of eight times the memory of 4-bit codes."""
 
     weight: Tensor
     bias: Tensor
@@ -172,7 +186,7 @@ class DequantizedLinear(nn.Module):
 
 
 class HalfEmbedding(nn.Module):
-    """An embedding matrix kept in the fp16 it is stored in, looked up as fp32."""
+    """An embedding matrix that stays in fp16, as in the artifact, and returns fp32."""
 
     weight: Tensor
 
@@ -185,10 +199,10 @@ class HalfEmbedding(nn.Module):
 
 
 class HalfHead(nn.Module):
-    """The head in the fp16 it is stored in: for one token as fast as bf16, and its logits keep three more bits.
+    """A head that stays in fp16, as in the artifact. For one token it is as fast as bf16, with three more exact bits.
 
-    That is where most of an all-bf16 model's loss is: on a 14m model the KL divergence from the same weights in fp32 is
-    1.1e-4 with a bf16 head, 2.7e-5 with this one.
+    Most of the loss of a model in bf16 is in its head: in the 14m shape, the KL divergence from the same weights in
+    fp32 is 1.1e-4 with a bf16 head and 2.7e-5 with this one.
     """
 
     weight: Tensor
@@ -201,7 +215,7 @@ class HalfHead(nn.Module):
         rounded = hidden.half()
         if rounded.numel() == rounded.shape[-1]:
             return F.linear(rounded, self.weight)
-        # CPUs have no fast fp16 product of matrices; this one rounds where the other does.
+        # CPUs have no fast fp16 product of matrices. This one rounds at the same places as the one above.
         return F.linear(rounded.float(), self.weight.float()).half()
 
 
@@ -211,7 +225,7 @@ def _load_norm(model: GPTNeoXForCausalLM, name: str, weights: GptqWeights) -> No
 
 
 class GptqLayers(TorchLayers):
-    """A GPTQ artifact, with the linear layers that :mod:`pythia_quant.formats.gptq.runtime` runs whole models in."""
+    """A GPTQ artifact in stages, with the same linear layers as a whole model has; see :func:`linear_layer`."""
 
     def __init__(self, weights: GptqWeights) -> None:
         super().__init__(weights, torch.float32)
@@ -220,10 +234,10 @@ class GptqLayers(TorchLayers):
         names += [HEAD] if weights.is_quantized(HEAD) else []
         in_kernel = {name: kernel_group_size(weights.quantized(name)) is not None for name in set(names)}
         dequantized = sum(not in_kernel[name] for name in names)
-        self.description = layers_description(describe(weights, dequantized))
+        self.description = layers_description(kernel_description(weights, dequantized))
 
     def head(self) -> Stage:
-        """Multiply in integers, or in the fp16 that is stored."""
+        """Load the head, quantized or in fp16, as the artifact stores it."""
         if self._weights.is_quantized(HEAD):
             return linear_layer(self._weights.quantized(HEAD), torch.zeros(self.reader.architecture.vocabulary))
         head = HalfHead(self.reader.read(HEAD))
@@ -241,7 +255,7 @@ class GptqLayers(TorchLayers):
             super()._load(module, prefix)
 
 
-def open_gptq(folder: Path, threads: int) -> GptqLayers:
+def open_layers(folder: Path, threads: int) -> GptqLayers:
     """Open a GPTQ artifact to run it layer by layer.
 
     Raises:
@@ -251,15 +265,15 @@ def open_gptq(folder: Path, threads: int) -> GptqLayers:
     return GptqLayers(read(folder))
 
 
-def open_gptq_reference(folder: Path, device: str = "cpu") -> HfRuntime:
-    """Load a GPTQ artifact as others read it: transformers, optimum and gptqmodel, all installed, in fp16.
+def open_with_gptqmodel(folder: Path, device: str = "cpu") -> HfRuntime:
+    """Load a GPTQ artifact in fp16 with transformers, optimum and gptqmodel, all of which must be installed.
 
     Args:
         folder: the artifact.
         device: ``cpu`` or ``cuda``.
 
     Raises:
-        ArtifactError: it cannot be loaded, lacks tensors, or holds some that are not finite.
+        ArtifactError: the artifact cannot be loaded, lacks tensors, or has values that are not finite.
     """
     check_all_finite(folder)
     model = load_pretrained(folder, torch.float16, use_safetensors=True, device_map={"": device})

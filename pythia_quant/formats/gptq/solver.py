@@ -1,8 +1,8 @@
-"""Solve one layer: integers for its four linear layers, and biases that make up for what the integers leave.
+"""Solve one layer: find integers for its four linear layers, and biases that correct the mean error of the integers.
 
-Linear layers that read the same normalized input are solved as one matrix, their rows below each other; those whose
-results are added at once, with their columns side by side: each makes up for errors of the other. Which they are,
-:class:`pythia_quant.model.architecture.Update` says.
+Linear layers that read the same normalized input are solved as one matrix, with their rows below each other. Linear
+layers whose results are added at once are solved with their columns side by side, so that each corrects errors of the
+other. :class:`pythia_quant.model.architecture.Update` says which linear layers these are.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from pythia_quant.quantizers.calibration import Calibration, Moments, device
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.recipe.variants import GptqSettings
 
-_HEAD_ROWS = 8192
+_HEAD_ROWS = 8192  # of the head, solved at a time
 
 
 @dataclass(frozen=True)
 class SolvedLayer:
-    """A layer as it is stored, or what is solved of it.
+    """The tensors of a layer as the artifact stores them. While the layer is being solved, some are missing.
 
     Attributes:
-        integers: of its linear layers, by their names within the layer.
-        kept: fp16 gains and biases, by their names within the layer.
-        notes: of each linear layer, its error for the manifest.
+        integers: the weight of each linear layer, by the linear layer's name within the layer.
+        floats: gains and biases, fp16, by their names within the layer.
+        notes: the manifest's note on each linear layer, by its name within the layer.
     """
 
     integers: dict[str, Quantized]
-    kept: dict[str, Tensor]
+    floats: dict[str, Tensor]
     notes: dict[str, dict[str, Any]]
 
     def weights(self) -> dict[str, Tensor]:
-        """Return what a reader will get, fp32."""
+        """Return the fp32 tensors that a reader of the artifact will get, by their names within the layer."""
         dequantized = {f"{name}.weight": quantized.dequantize() for name, quantized in self.integers.items()}
-        return dequantized | {name: tensor.float() for name, tensor in self.kept.items()}
+        return dequantized | {name: tensor.float() for name, tensor in self.floats.items()}
 
     def __or__(self, other: SolvedLayer) -> SolvedLayer:
-        """Return both."""
-        return SolvedLayer(self.integers | other.integers, self.kept | other.kept, self.notes | other.notes)
+        """Return the tensors and notes of both."""
+        return SolvedLayer(self.integers | other.integers, self.floats | other.floats, self.notes | other.notes)
 
 
-def options(settings: GptqSettings) -> gptq.Options:
-    """Return the settings that concern the numerics."""
+def gptq_options(settings: GptqSettings) -> gptq.Options:
+    """Return the options of the quantizer for a variant's settings."""
     return gptq.Options(
         bits=settings.bits,
         group_size=0 if settings.group_size == "row" else settings.group_size,
@@ -68,13 +68,13 @@ def options(settings: GptqSettings) -> gptq.Options:
 def solve_layer(
     settings: GptqSettings, architecture: Architecture, before: Path, following: Path, layer: LayerWeights, where: str
 ) -> SolvedLayer:
-    """Solve a layer and take the calibration windows through it.
+    """Solve a layer, and run the calibration windows through it.
 
     Args:
-        settings: how.
-        architecture: the model's shape.
-        before: holds the windows before the layer.
-        following: an empty folder for those after it.
+        settings: the variant's settings.
+        architecture: the shape of the model.
+        before: the folder of the windows before the layer.
+        following: an empty folder for the windows after the layer.
         layer: the layer's fp32 tensors, equalized.
         where: the layer's name, for errors.
 
@@ -87,9 +87,9 @@ def solve_layer(
     for update, (start, end) in zip(architecture.updates, pairwise((before, *between, following)), strict=True):
         end.mkdir(exist_ok=True)
         windows = Calibration(architecture, start, end)
-        solved |= solver.inner(update, windows, solver.stored(solved))
-        solved |= solver.outer(update, windows, solver.stored(solved))
-        windows.advance(update, solver.stored(solved))
+        solved |= solver.inner(update, windows, solver.current_layer(solved))
+        solved |= solver.outer(update, windows, solver.current_layer(solved))
+        windows.advance(update, solver.current_layer(solved))
     for folder in between:
         shutil.rmtree(folder)
     return solved
@@ -97,11 +97,11 @@ def solve_layer(
 
 @dataclass(frozen=True)
 class _Solver:
-    """Solves some linear layers of a layer at a time.
+    """Solves a layer, some of its linear layers at a time.
 
     Attributes:
-        settings: how.
-        layer: the layer's fp32 tensors, equalized, where they are computed with.
+        settings: the variant's settings.
+        layer: the layer's fp32 tensors, equalized, on the device that computes.
         where: the layer's name, for errors.
     """
 
@@ -110,63 +110,68 @@ class _Solver:
     where: str
 
     def norms(self) -> SolvedLayer:
-        """Return the norms as they are stored."""
+        """Return the gains and biases of the norms as the artifact stores them."""
         gains = {name: tensor for name, tensor in self.layer.items() if "layernorm" in name}
         return SolvedLayer({}, self._in_fp16(gains), {})
 
-    def stored(self, solved: SolvedLayer) -> dict[str, Tensor]:
-        """Return the layer with what is solved as it will be read, and the rest as it was."""
+    def current_layer(self, solved: SolvedLayer) -> dict[str, Tensor]:
+        """Return the layer with the solved tensors as a reader will get them, and the others as they were."""
         return {**self.layer, **_on_device(solved.weights())}
 
-    def inner(self, update: Update, windows: Calibration, stored: LayerWeights) -> SolvedLayer:
+    def inner(self, update: Update, windows: Calibration, current: LayerWeights) -> SolvedLayer:
         """Solve an update's inner linear layers, their rows below each other.
 
         Args:
-            update: which.
-            windows: before the update.
-            stored: the layer, with what is solved before as it will be read.
+            update: the update.
+            windows: the windows before the update.
+            current: the result of :meth:`current_layer` for all that is solved so far.
         """
         norm = NORM_OF[update.inner[0]]
-        moments = windows.normalized(norm, self.layer, stored, centered=self._centered)
+        moments = windows.normalized(norm, self.layer, current, centered=self._centered)
         weights = self._weights(update.inner)
         weight = torch.cat(list(weights.values()))
-        solution = self._solve(weight, moments, weight @ moments.cross() if self._makes_up else None, update.inner)
-        shift = self._shift(solution, weight, moments, weight @ moments.mean_error if self._makes_up else None)
+        solution = self._solve(
+            weight, moments, weight @ moments.cross() if self._corrects_earlier else None, update.inner
+        )
+        shift = self._shift(solution, weight, moments, weight @ moments.mean_error if self._corrects_earlier else None)
         integers, biases, notes = {}, {}, {}
         start = 0
         for name, part in weights.items():
             rows = slice(start, start + len(part))
             integers[name] = solution.quantized.rows(rows).cpu()
-            notes[name] = note([solution], rows)
+            notes[name] = error_note([solution], rows)
             biases[f"{name}.bias"] = self.layer[f"{name}.bias"] + shift[rows]
             start = rows.stop
         return SolvedLayer(integers, self._in_fp16(biases), notes)
 
-    def outer(self, update: Update, windows: Calibration, stored: LayerWeights) -> SolvedLayer:
+    def outer(self, update: Update, windows: Calibration, current: LayerWeights) -> SolvedLayer:
         """Solve an update's outer linear layers, their columns side by side; for the arguments see :meth:`inner`."""
-        moments = windows.outer(update, self.layer, stored, centered=self._centered)
+        moments = windows.outer(update, self.layer, current, centered=self._centered)
         weights = self._weights(update.outer)
         widths = tuple(part.shape[1] for part in weights.values())
         weight = torch.cat(list(weights.values()), dim=1)
-        solution = self._solve(weight, moments, moments.cross() if self._makes_up else None, update.outer, widths)
-        shift = self._shift(solution, weight, moments, moments.mean_error if self._makes_up else None)
+        solution = self._solve(
+            weight, moments, moments.cross() if self._corrects_earlier else None, update.outer, widths
+        )
+        shift = self._shift(solution, weight, moments, moments.mean_error if self._corrects_earlier else None)
         integers, biases, notes = {}, {}, {}
         start = 0
         for name, width in zip(weights, widths, strict=True):
             integers[name] = solution.quantized.columns(slice(start, start + width)).cpu()
-            notes[name] = note([solution], slice(None))
-            # The first bias takes the shift of all: equalizing has added the other biases to it.
+            notes[name] = error_note([solution], slice(None))
+            # The whole shift is added to the first bias, because equalizing has added the other biases to it.
             biases[f"{name}.bias"] = self.layer[f"{name}.bias"] + (0 if start else shift)
             start += width
         return SolvedLayer(integers, self._in_fp16(biases), notes)
 
     @property
     def _centered(self) -> bool:
+        """Whether biases correct the mean error."""
         return self.settings.correction != "none"
 
     @property
-    def _makes_up(self) -> bool:
-        """Whether to make up for the errors of the layers before."""
+    def _corrects_earlier(self) -> bool:
+        """Whether a layer also corrects the errors of the layers before it."""
         return self.settings.correction == "full"
 
     def _weights(self, names: tuple[str, ...]) -> dict[str, Tensor]:
@@ -181,11 +186,11 @@ class _Solver:
         parts: tuple[int, ...] = (),
     ) -> gptq.Solution:
         where = f"{self.where}.{' and '.join(names)}"
-        check_finite(moments, where)
-        return located(where, weight, moments.hessian(), options(self.settings), cross, parts)
+        check_inputs(moments, where)
+        return quantize_at(where, weight, moments.hessian(), gptq_options(self.settings), cross, parts)
 
     def _shift(self, solution: gptq.Solution, weight: Tensor, moments: Moments, errors: Tensor | None) -> Tensor:
-        """Return what the bias must change by for outputs that are right on average, fp32 [out]."""
+        """Return the change of the bias with which the mean of the outputs is exact, fp32 [out]."""
         if not self._centered:
             return torch.zeros(len(weight), device=weight.device)
         shift = (weight - solution.quantized.dequantize()) @ moments.mean
@@ -200,43 +205,43 @@ def _on_device(weights: LayerWeights) -> dict[str, Tensor]:
 
 
 def solve_head(
-    settings: GptqSettings, calibration: Calibration, weight: Tensor, norm: LayerWeights, stored: LayerWeights
+    settings: GptqSettings, calibration: Calibration, weight: Tensor, norm: LayerWeights, stored_norm: LayerWeights
 ) -> tuple[Quantized, dict[str, Any]]:
-    """Quantize the head against the final hidden states, some rows at a time.
+    """Quantize the head for the final hidden states, some rows at a time.
 
     Args:
-        settings: how.
+        settings: the variant's settings.
         calibration: the windows after the last layer.
-        weight: fp32 [vocabulary, width].
-        norm: the final norm, named ``final_layer_norm``, fp32.
-        stored: the same as it is stored.
+        weight: the head, fp32 [vocabulary, width].
+        norm: the gain and the bias of the final norm, fp32, under the name ``final_layer_norm``.
+        stored_norm: the same tensors as a reader of the artifact will get them.
 
     Returns:
         The integers, and the note for the manifest.
 
     Raises:
-        QuantizationError: as :func:`solve_layer`.
+        QuantizationError: inputs are not finite, no damping helps, or a scale does not fit fp16.
     """
-    moments = calibration.normalized("final_layer_norm", norm, stored, centered=False)  # the head has no bias
-    check_finite(moments, "embed_out")
+    moments = calibration.normalized("final_layer_norm", norm, stored_norm, centered=False)  # the head has no bias
+    check_inputs(moments, "embed_out")
     hessian, cross = moments.hessian(), moments.cross()
     solutions: list[gptq.Solution] = []
     for rows in weight.split(_HEAD_ROWS):
         part = rows.to(calibration.device)
         errors = part @ cross if settings.correction == "full" else None
-        solutions.append(located("embed_out", part, hessian, options(settings), errors, ()))
-    found = [solution.quantized.cpu() for solution in solutions]
+        solutions.append(quantize_at("embed_out", part, hessian, gptq_options(settings), errors, ()))
+    parts = [solution.quantized.cpu() for solution in solutions]
     integers = Quantized(
         settings.bits,
-        codes=torch.cat([each.codes for each in found]),
-        scales=torch.cat([each.scales for each in found]),
-        zeros=torch.cat([each.zeros for each in found]),
-        groups=found[0].groups,
+        codes=torch.cat([each.codes for each in parts]),
+        scales=torch.cat([each.scales for each in parts]),
+        zeros=torch.cat([each.zeros for each in parts]),
+        groups=parts[0].groups,
     )
-    return integers, note(solutions, slice(None))
+    return integers, error_note(solutions, slice(None))
 
 
-def located(
+def quantize_at(
     where: str,
     weight: Tensor,
     hessian: Tensor,
@@ -244,7 +249,7 @@ def located(
     cross: Tensor | None,
     parts: tuple[int, ...],
 ) -> gptq.Solution:
-    """Quantize a weight; an error names it.
+    """Quantize a weight, and name it in an error; for the other arguments see the function that is called.
 
     Raises:
         QuantizationError: see :func:`pythia_quant.quantizers.gptq.quantize`.
@@ -255,11 +260,11 @@ def located(
         raise QuantizationError(error.what, where=where, hint=error.hint) from error
 
 
-def check_finite(moments: Moments, where: str) -> None:
+def check_inputs(moments: Moments, where: str) -> None:
     """Refuse inputs that are not finite.
 
     Raises:
-        QuantizationError: with the number of tokens.
+        QuantizationError: some are; the message says for how many tokens.
     """
     if moments.bad:
         raise QuantizationError(
@@ -269,9 +274,17 @@ def check_finite(moments: Moments, where: str) -> None:
         )
 
 
-def note(solutions: list[gptq.Solution], rows: slice) -> dict[str, Any]:
-    """Return what the manifest says of some outputs: their squared error over the squared outputs, both summed."""
-    outputs = sum(float(solution.outputs[rows].sum()) for solution in solutions) or 1.0  # all 0: no error either
+def error_note(solutions: list[gptq.Solution], rows: slice) -> dict[str, Any]:
+    """Return the manifest's note on some outputs of a linear layer.
+
+    Errors are sums of squared errors over sums of squared outputs.
+
+    Args:
+        solutions: the solutions of parts of the weight.
+        rows: the outputs, by their index in each solution.
+    """
+    # If all outputs are 0, so are the errors.
+    outputs = sum(float(solution.outputs[rows].sum()) for solution in solutions) or 1.0
     return {
         "relative_error": sum(float(solution.error[rows].sum()) for solution in solutions) / outputs,
         "relative_error_rounding": sum(float(solution.rounding_error[rows].sum()) for solution in solutions) / outputs,

@@ -1,4 +1,4 @@
-"""The files beside an ONNX model that let other programs run the same folder."""
+"""Write config.json and genai_config.json, by which other programs find an ONNX model in its folder and run it."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class _Graph(Nodes):
 
     def embed(self) -> str:
         """Add the lookup of the tokens' embeddings."""
-        choice, name = self._settings.of_embeddings(), nodes.EMBEDDINGS
+        choice, name = self._settings.embeddings_choice(), nodes.EMBEDDINGS
         if choice.weights == "fp32":
             return self.add("Gather", [f"{name}.weight", names.IDS], names.EMBEDDED)
         size = choice.block_size

@@ -112,7 +112,7 @@ def _layouts(settings: OnnxSettings, shape: Architecture, stored: dict[str, Layo
     """Return the layout of each tensor that the writer stores; zero points are optional, and follow `stored`."""
     d = shape.width
     layouts: dict[str, Layout] = {f"{nodes.FINAL_NORM}.{part}": (_FLOAT, (d,)) for part in ("weight", "bias")}
-    layouts |= _embeddings(settings.of_embeddings(), shape)
+    layouts |= _embeddings(settings.embeddings_choice(), shape)
     layouts |= _product(nodes.head(settings, shape), stored)
     for index in range(shape.layers):
         layouts |= dict.fromkeys((nodes.norm_gain(shape, index, norm) for norm in nodes.NORMS), (_FLOAT, (d,)))

@@ -31,8 +31,8 @@ _ROWS = (1, 9)  # a token at a time and many at once, which may have kernels of 
 _COLUMNS, _INPUTS = 32, 64
 
 
-def exact_products(settings: OnnxSettings, path: Path) -> dict[str, str]:
-    """Return the session's configuration entries with which this machine computes exactly. Most machines need none.
+def exact_session_entries(settings: OnnxSettings, path: Path) -> dict[str, str]:
+    """Return the entries of a session's configuration with which this machine computes exactly. Most need none.
 
     Args:
         settings: the artifact's settings.

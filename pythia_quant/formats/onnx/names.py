@@ -21,7 +21,10 @@ def hidden(layer: int) -> str:
 
 
 def seams(layers: int) -> list[str]:
-    """Return what each part of a model computes from what the part before it does: embedding, layers, end."""
+    """Return the names of the tensors at which the graph is cut into parts: the embedding, each layer, and the end.
+
+    Each is the result of one part, and the input of the next one; the last is the logits.
+    """
     return [EMBEDDED, *map(hidden, range(layers)), LOGITS]
 
 

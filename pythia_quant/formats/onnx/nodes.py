@@ -53,7 +53,7 @@ def inner(settings: OnnxSettings, architecture: Architecture, layer: int) -> lis
     d, m = architecture.width, architecture.mlp_width
     rows = {MIXED: 3 * d, EXPAND: m}
     single = [
-        Product(f"{names.within(layer)}.{name}", (name,), settings.of_linear(layer, name), count, d, bias=True)
+        Product(f"{names.within(layer)}.{name}", (name,), settings.linear_choice(layer, name), count, d, bias=True)
         for name, count in rows.items()
     ]
     if not _mergeable(architecture, single):
@@ -71,7 +71,7 @@ def outer(settings: OnnxSettings, architecture: Architecture, layer: int) -> lis
     biased = {DENSE} if architecture.parallel_residual else {DENSE, CONTRACT}
     single = [
         Product(
-            f"{names.within(layer)}.{name}", (name,), settings.of_linear(layer, name), d, count, bias=name in biased
+            f"{names.within(layer)}.{name}", (name,), settings.linear_choice(layer, name), d, count, bias=name in biased
         )
         for name, count in columns.items()
     ]
@@ -82,7 +82,7 @@ def outer(settings: OnnxSettings, architecture: Architecture, layer: int) -> lis
 
 def head(settings: OnnxSettings, architecture: Architecture) -> Product:
     """Return the head's product."""
-    return Product(HEAD, (HEAD,), settings.of_head(), architecture.vocabulary, architecture.width, bias=False)
+    return Product(HEAD, (HEAD,), settings.head_choice(), architecture.vocabulary, architecture.width, bias=False)
 
 
 def norm_gain(architecture: Architecture, layer: int, norm: str) -> str:
@@ -138,13 +138,13 @@ class Nodes:
         return name
 
     def product(self, product: Product, inputs: str, offset: float | None = None) -> str:
-        """Add a product of inputs with weights that :mod:`pythia_quant.formats.onnx.writer` stored.
+        """Add the nodes that multiply inputs by stored weights; return the result's name, fp32 [batch, tokens, rows].
 
         Args:
             product: the product.
             inputs: the name of the inputs, fp32 [batch, tokens, columns].
-            offset: a number that makes the inputs 0 or more if it is added. Rounding per token then has one bit more.
-                None if the inputs may have any sign.
+            offset: a number such that inputs plus this number are never negative. Their codes then need no sign, and
+                have one bit more. None if the inputs may have any sign.
         """
         name, choice = product.name, product.choice
         result = f"{name}.result"

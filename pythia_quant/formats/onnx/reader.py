@@ -63,7 +63,7 @@ class _Weights:
             case ["gpt_neox", "final_layer_norm", part]:
                 return self._array(f"{nodes.FINAL_NORM}.{part}")
         if name == checkpoint.EMBEDDING:
-            return self._embeddings(self._settings.of_embeddings())
+            return self._embeddings(self._settings.embeddings_choice())
         return self._weight(nodes.head(self._settings, self.architecture), slice(None), slice(None))
 
     def _embeddings(self, choice: Choice) -> Tensor:
@@ -84,12 +84,12 @@ class _Weights:
         product = next(product for product in (*inner, *outer) if linear in product.members)
         rows, columns = self._place(product, linear)
         if part == "bias":
-            if linear == "mlp.dense_4h_to_h" and self.architecture.parallel_residual:
+            if linear == checkpoint.CONTRACT and self.architecture.parallel_residual:
                 return torch.zeros(product.rows)  # the bias of attention.dense includes it
             stored = self._array(f"{product.name}.bias")[rows]
         else:
             stored = self._weight(product, rows, columns)
-        return rotary.interleave(stored, self.architecture) if linear == "attention.query_key_value" else stored
+        return rotary.interleave(stored, self.architecture) if linear == checkpoint.MIXED else stored
 
     def _place(self, product: Product, linear: str) -> tuple[slice, slice]:
         """Return the rows and columns of a merged weight that belong to a linear layer."""
@@ -97,11 +97,11 @@ class _Weights:
         if len(product.members) == 1:
             return everything, everything
         match linear:
-            case "attention.query_key_value":
+            case checkpoint.MIXED:
                 return slice(3 * d), everything
-            case "mlp.dense_h_to_4h":
+            case checkpoint.EXPAND:
                 return slice(3 * d, None), everything
-            case "attention.dense":
+            case checkpoint.DENSE:
                 return everything, slice(d)
         return everything, slice(d, None)
 

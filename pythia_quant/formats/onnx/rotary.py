@@ -33,9 +33,10 @@ def kept_head_size(architecture: Architecture) -> int:
 
 
 def channels_of_head(architecture: Architecture) -> list[int]:
-    """Return the channel at each place of a widened head; the head's size stands for a zero.
+    """Return, for each place in a widened head, the number of the channel that stands there.
 
-    Channels are numbered in the order that :func:`separate` brings them into.
+    Channels are numbered from 0 in the order of :func:`separate`. The number after the last channel, which is the size
+    of the head, stands for a zero.
     """
     size, pairs = architecture.head_size, architecture.rotary_size // 2
     before = min(rotated_pairs(architecture), size - pairs)  # the second half of the pairs

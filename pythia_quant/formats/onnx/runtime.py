@@ -16,9 +16,9 @@ from pythia_quant.core.errors import ArtifactError, BenchmarkError
 from pythia_quant.formats.onnx import names
 from pythia_quant.formats.onnx.data_file import StoredModel
 from pythia_quant.formats.onnx.graph_check import open_model
-from pythia_quant.formats.onnx.kernel_check import exact_products
+from pythia_quant.formats.onnx.kernel_check import exact_session_entries
 from pythia_quant.formats.onnx.rotary import kept_head_size
-from pythia_quant.model.architecture import Architecture
+from pythia_quant.model.architecture import DENSE, Architecture
 from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 from pythia_quant.runtimes.protocol import Stage, check_capacity
 
@@ -60,7 +60,7 @@ def cut(model: ModelProto, begin: str | None, end: str) -> ModelProto:
     return ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=part)
 
 
-def in_layers(model: ModelProto, layers: int) -> Sequence[ModelProto]:
+def cut_into_layers(model: ModelProto, layers: int) -> Sequence[ModelProto]:
     """Cut a model of this program into its embedding, each of its layers, and its end."""
     seams = names.seams(layers)
     return [cut(model, begin, end) for begin, end in zip([None, *seams[:-1]], seams, strict=True)]
@@ -84,7 +84,7 @@ def open_runtime(folder: Path, threads: int) -> OnnxRuntime:
     stored, architecture = open_model(folder)  # names the file and the byte where data are missing, and runs no other
     stored.check_finite()
     session = open_session(stored.proto, stored, threads)
-    return OnnxRuntime(session, architecture, describe(stored.settings))
+    return OnnxRuntime(session, architecture, runtime_description(stored.settings))
 
 
 def open_session(part: ModelProto, stored: StoredModel, threads: int) -> ort.InferenceSession:
@@ -101,7 +101,7 @@ def open_session(part: ModelProto, stored: StoredModel, threads: int) -> ort.Inf
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3  # errors: it would warn that num_logits_to_keep may be overridden, which is meant
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    for key, value in exact_products(stored.settings, path).items():
+    for key, value in exact_session_entries(stored.settings, path).items():
         options.add_session_config_entry(key, value)
     os.environ.setdefault(_NO_TILED_ATTENTION, "1")
     try:
@@ -201,13 +201,17 @@ class _Sequence:
         self._length = total
 
 
-def describe(settings: OnnxSettings) -> str:
+def runtime_description(settings: OnnxSettings) -> str:
     """Return the library, kernels and dtypes, which tables show beside every number."""
     return f"onnxruntime {ort.__version__} CPU, {_kinds(settings)}"
 
 
 def _kinds(settings: OnnxSettings) -> str:
-    layers, head, embeddings = settings.of_linear(0, "attention.dense"), settings.of_head(), settings.of_embeddings()
+    layers, head, embeddings = (
+        settings.linear_choice(0, DENSE),
+        settings.head_choice(),
+        settings.embeddings_choice(),
+    )
     if not settings.quantizes():
         return "fp32"
     parts = [f"layers {_multiplied(layers)}", f"head {_multiplied(head)}", f"embeddings {_stored(embeddings)}"]
@@ -239,9 +243,9 @@ class OnnxLayers:
         self._stored, self._shape = open_model(folder)
         self._stored.check_finite()
         self._threads = threads
-        self.description = f"{describe(self._stored.settings)}, layer by layer"
+        self.description = f"{runtime_description(self._stored.settings)}, layer by layer"
         self.dtype, self.width, self.stages = torch.float32, self._shape.width, self._shape.layers
-        self._pieces = in_layers(self._stored.proto, self._shape.layers)
+        self._pieces = cut_into_layers(self._stored.proto, self._shape.layers)
 
     def embedding(self) -> Stage:
         """Load the first piece."""

@@ -16,7 +16,7 @@ from pythia_quant.formats.onnx.client_configs import write_configs
 from pythia_quant.formats.onnx.data_file import ExternalWriter, model_path
 from pythia_quant.formats.onnx.nodes import NORMS, OFFSETS, Product
 from pythia_quant.model import architecture as checkpoint
-from pythia_quant.model.architecture import CONTRACT, LINEARS, Architecture, layer_name
+from pythia_quant.model.architecture import CONTRACT, LINEARS, MIXED, Architecture, layer_name
 from pythia_quant.model.equalize import equalize
 from pythia_quant.model.forward import Forward, layer_tensor_names, read_layer
 from pythia_quant.model.weights import WeightReader
@@ -32,7 +32,8 @@ Layer = dict[str, Tensor]
 Weigh = Callable[[str, Choice], Stored]
 """A function that returns a linear layer's weight, [out, in], as it will be stored.
 
-It also puts the weight that a reader will get into the layer."""
+It also replaces the weight in the layer by the one that a reader will get. The rounded weight takes the memory of the
+source's, so that no third one of this size is needed."""
 
 
 @torch.no_grad()
@@ -56,7 +57,7 @@ def write(job: Job[OnnxSettings]) -> Written:
     forward = Forward(shape, job.probe)
     with ExternalWriter(path) as data:
         job.progress.step("embeddings", 0, 1)
-        table = _embeddings(data, source.read(checkpoint.EMBEDDING), settings.of_embeddings())
+        table = _embeddings(data, source.read(checkpoint.EMBEDDING), settings.embeddings_choice())
         forward.hidden = _rows(table, job.probe.flatten()).view(*job.probe.shape, -1)
         del table
         for index in range(shape.layers):
@@ -132,7 +133,7 @@ def _require_equalized(shape: Architecture, layer: Layer, name: str) -> None:
 def _layer(
     data: ExternalWriter, settings: OnnxSettings, shape: Architecture, index: int, layer: Layer, weigh: Weigh
 ) -> None:
-    """Store a layer; afterwards its tensors are those that a reader will get."""
+    """Store a layer. `weigh` changes `layer`: at the end, its tensors are those that a reader will get."""
 
     def stored(name: str, choice: Choice) -> Stored:
         return _in_order(weigh(name, choice), name, shape)
@@ -148,7 +149,8 @@ def _layer(
         if product.bias:
             data.add(f"{product.name}.bias", layer[f"{product.members[0]}.bias"])
         if product.members == (CONTRACT,) and product.choice.in_channels and (offset := OFFSETS[shape.activation]):
-            # The codes stand for the activations plus the offset.
+            # The codes stand for the activations plus the offset, whose product is subtracted here. It is that of the
+            # stored weight, which `weigh` has put into the layer a few lines above.
             data.add(f"{product.name}.shift", -offset * layer[f"{CONTRACT}.weight"].sum(1))
 
 
@@ -173,7 +175,7 @@ def _quantize(weight: Tensor, choice: Choice, into: Tensor | None = None) -> Sto
 
 def _in_order(stored: Stored, name: str, shape: Architecture) -> Stored:
     """Return a linear layer with its rows in the order of the ONNX model."""
-    if name != "attention.query_key_value":
+    if name != MIXED:
         return stored
     if isinstance(stored, Tensor):
         return rotary.separate(stored, shape)

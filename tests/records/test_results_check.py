@@ -17,7 +17,7 @@ from pythia_quant.report.files import read_files
 from pythia_quant.report.tables import render_table
 from pythia_quant.report.terminal import ResultsTable, changes_data, changes_table
 
-VERSION_1 = Path(__file__).parent / "data" / "results-1.json"
+VERSION_1 = Path(__file__).parents[1] / "data" / "results-1.json"
 
 
 def small() -> dict[str, Any]:

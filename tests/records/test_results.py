@@ -15,7 +15,7 @@ from pythia_quant.report.files import read_files
 from pythia_quant.report.tables import render_table
 from pythia_quant.report.terminal import ResultsTable
 
-VERSION_1 = Path(__file__).parent / "data" / "results-1.json"
+VERSION_1 = Path(__file__).parents[1] / "data" / "results-1.json"
 
 
 def test_a_file_of_version_1_loads_and_gives_the_values_it_gave() -> None:
@@ -25,12 +25,12 @@ def test_a_file_of_version_1_loads_and_gives_the_values_it_gave() -> None:
     assert "avx512_vnni" in after.machine.instruction_sets
     row = after.row("onnx-int8")
     speed = next(row for row in before["rows"] if row["name"] == "onnx-int8")["speed"]
-    decode = METRICS["decode"].of(row, after)
+    decode = METRICS["decode"].value_of(row, after)
     assert decode is not None
     assert decode.value == 1e3 * sorted(speed["decode_seconds"])[5]
     assert "protocol windows v1" in outdated(after)
     assert "Sizes were counted by version 1" in outdated_sizes(after)
-    assert METRICS["kl_median"].of(row, after) is None
+    assert METRICS["kl_median"].value_of(row, after) is None
 
 
 def test_a_file_of_version_3_has_sizes_of_version_1(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_it_goes_on_at_the_layer_it_had_reached(tmp_path: Path) -> None:
         stopped, _ = job("stopped", work, stop)
         with pytest.raises(Stop):
             write(stopped)
-    assert WorkFolder(work).solved == 2
+    assert WorkFolder(work).solved_layers == 2
     resumed, heard = job("stopped", work)
     again = write(resumed)
     assert [done for _, done, _ in heard.steps] == [0]  # the head only

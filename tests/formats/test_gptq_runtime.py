@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from gptq_models import PROBE, SHAPE, convert, source, tokens
+from rounding import round_to_nearest
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.gptq.reader import read
-from pythia_quant.formats.gptq.runtime import Int4Linear, build, linear_layer, open_gptq_reference, open_runtime
-from pythia_quant.quantizers import grid
+from pythia_quant.formats.gptq.runtime import Int4Linear, build_model, linear_layer, open_runtime, open_with_gptqmodel
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.runtimes.protocol import generate
 from pythia_quant.runtimes.transformers import HfRuntime
@@ -34,7 +34,7 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 
 def own_runtime(folder: Path) -> HfRuntime:
-    return HfRuntime(build(read(folder)), "int4")
+    return HfRuntime(build_model(read(folder)), "int4")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_prefill_and_steps_give_the_logits_of_the_whole_sequence(tmp_path: Path)
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_one_linear_layer(bits: int, group_size: int, rows: int, shuffled: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    quantized = grid.round_to_nearest(torch.randn(48, 512, generator=generator), bits, group_size)
+    quantized = round_to_nearest(torch.randn(48, 512, generator=generator), bits, group_size)
     zeros = torch.randint(1, 2**bits, quantized.zeros.shape, dtype=torch.uint8, generator=generator)
     groups = quantized.groups
     if shuffled:  # what an activation order leaves
@@ -94,7 +94,7 @@ def test_one_linear_layer(bits: int, group_size: int, rows: int, shuffled: bool)
 
 def test_nothing_is_left_without_memory_or_unquantized(tmp_path: Path) -> None:
     convert(source(tmp_path / "source"), tmp_path / "artifact")
-    model = build(read(tmp_path / "artifact"))
+    model = build_model(read(tmp_path / "artifact"))
     held = [*model.parameters(), *model.buffers()]
     assert not any(tensor.is_meta for tensor in held)
     stored = (tmp_path / "artifact" / "model.safetensors").stat().st_size
@@ -112,7 +112,7 @@ def test_it_generates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("out", "group_size", "bits"), [(24, 32, 4), (16, 16, 4), (16, 32, 8)])
 def test_what_the_kernel_does_not_take_is_dequantized(out: int, group_size: int, bits: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    quantized = grid.round_to_nearest(torch.randn(out, 64, generator=generator), bits, group_size)
+    quantized = round_to_nearest(torch.randn(out, 64, generator=generator), bits, group_size)
     bias, inputs = torch.randn(out, generator=generator), torch.randn(3, 64, generator=generator)
     layer = linear_layer(quantized, bias)
     assert not isinstance(layer, Int4Linear)
@@ -126,7 +126,7 @@ def test_gptqmodel_is_not_given_weights_that_are_not_finite(tmp_path: Path) -> N
     tensors["gpt_neox.layers.1.attention.dense.scales"][0, 3] = torch.inf
     save_file(tensors, path)
     with pytest.raises(ArtifactError, match=r"attention\.dense\.scales holds values that are not finite"):
-        open_gptq_reference(tmp_path / "artifact")
+        open_with_gptqmodel(tmp_path / "artifact")
 
 
 @needs_gptqmodel
@@ -144,6 +144,6 @@ def test_gptqmodel_is_not_given_weights_that_are_not_finite(tmp_path: Path) -> N
 )
 def test_gptqmodel_gives_the_same_logits(tmp_path: Path, settings: dict[str, Any]) -> None:
     written = convert(source(tmp_path / "source"), tmp_path / "artifact", **settings)
-    runtime = open_gptq_reference(tmp_path / "artifact")
+    runtime = open_with_gptqmodel(tmp_path / "artifact")
     assert "gptqmodel" in runtime.description
     assert relative_error(runtime.logits(PROBE), written.logits) < KERNEL_TOLERANCE

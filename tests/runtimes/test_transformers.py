@@ -111,7 +111,7 @@ def test_no_text_is_made_of_logits_that_are_not_finite(tmp_path: Path) -> None:
     tensors["gpt_neox.layers.0.mlp.dense_4h_to_h.weight"].fill_(60000)
     source(tmp_path, tensors)
     runtime = open_model(tmp_path, torch.float16)
-    with pytest.raises(BenchmarkError, match="after 3 tokens logits are not finite"):
+    with pytest.raises(BenchmarkError, match="after 3 tokens, logits are not finite"):
         generate(runtime, torch.tensor([1, 2, 3]), count=4, ends=())
 
 

@@ -45,7 +45,7 @@ def test_a_source_counts_as_the_file_that_safetensors_writes_of_it(shape: Archit
         del weights[HEAD]
     if not shape.attention_biases:
         weights = {name: tensor for name, tensor in weights.items() if not name.endswith(ATTENTION_BIASES)}
-    found = sizes.of_checkpoint(shape, dtype)
+    found = sizes.checkpoint_bytes(shape, dtype)
     assert found == as_one_file(weights, dtype)
     header = found - DTYPES[dtype].itemsize * shape.parameters
     assert 0 < header < 150 * len(weights)
@@ -74,8 +74,8 @@ def test_a_source_counts_the_same_however_it_is_stored(tmp_path: Path, write_wei
         (folder / "model.safetensors").unlink()
         write_weights(folder, random_weights(TINY))
     source = open_source(str(folder))
-    assert sizes.of_checkpoint(source.architecture, "float16") == whole
-    assert sizes.of_checkpoint(source.architecture, "float32") == as_one_file(random_weights(TINY), "float32")
+    assert sizes.checkpoint_bytes(source.architecture, "float16") == whole
+    assert sizes.checkpoint_bytes(source.architecture, "float32") == as_one_file(random_weights(TINY), "float32")
 
 
 def test_the_order_of_variants_is_that_of_their_files_not_of_their_tensors(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_conversions_that_are_asked_to_end_say_so_and_leave_nothing(tmp_path: Pa
         assert not [path for path in left if path.is_file() or path.name.startswith((".", "pythia-quant-"))]
 
 
-PARENT = "import test_signals; from pythia_quant.core import process; process.call(test_signals.linger, {})"
+PARENT = "import test_interrupt_signals as t; from pythia_quant.core import process; process.call(t.linger, {})"
 
 
 def linger() -> None:
@@ -52,7 +52,10 @@ def linger() -> None:
 
 
 def test_a_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "TMPDIR": str(tmp_path)}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2])),
+        "TMPDIR": str(tmp_path),
+    }
     parent = subprocess.Popen([sys.executable, "-c", PARENT], env=environment)
     wait_for(lambda: parent.poll() is not None or psutil.Process(parent.pid).children())
     (worker,) = psutil.Process(parent.pid).children()

@@ -1,4 +1,7 @@
-"""Compare an artifact's weights with a source's, and decide whether rounding alone can explain the difference."""
+"""Verify an artifact against its source: compare tokenizers and weights, and decide whether rounding explains a change.
+
+:func:`pythia_quant.artifacts.artifact.verify_files` compares the artifact's files with its manifest.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,16 @@ from pythia_quant.model.weights import WeightReader
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on what rounding can do: a weight matrix w is rounded to q, and its bias b may be corrected to c.
+    """The largest differences from the source that rounding can explain.
+
+    Rounding replaces a weight matrix w by q; correcting mean errors replaces its bias b by c.
 
     Attributes:
-        gain: the least and the largest <q, w> / <w, w>.
-        error: the largest ‖q - w‖ / ‖w‖ of a matrix.
-        row_error: the largest ‖q - w‖ / ‖w‖ of a row.
-        bias: the largest ‖c - b‖ / ‖w'‖, where w' is w with its columns multiplied by the gains of the normalization
-            that the layer reads.
+        gain: the least and the largest value of <q, w> / <w, w>.
+        error: the largest value of ‖q - w‖ / ‖w‖ for a matrix.
+        row_error: the largest value of ‖q - w‖ / ‖w‖ for a row of a matrix.
+        bias: the largest value of ‖c - b‖ / ‖w'‖. Here w' is w with each column multiplied by the gain that the
+            normalization before the layer has for that input.
     """
 
     gain: tuple[float, float]
@@ -238,7 +243,7 @@ def open_named_source(artifact: Artifact, model: str) -> Original:
 
 
 def compare_with(artifact: Artifact, source: Original, progress: Progress = SILENT) -> Closeness:
-    """Compare an artifact's tokenizer and weights with a source's; see :func:`pythia_quant.artifacts.origin.compare`.
+    """Compare an artifact's tokenizer and weights with a source's; see :func:`pythia_quant.artifacts.verify.compare`.
 
     Raises:
         ArtifactError: the tokenizer or weights are not the source's, or cannot be read.

@@ -22,7 +22,8 @@ import torch
 from transformers import AutoModelForCausalLM
 torch.set_num_threads(int(sys.argv[2]))
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
-print(model(torch.arange(1, 25).reshape(1, 24)).logits.double().flatten().tolist())
+with torch.no_grad():
+    print(model(torch.arange(1, 25).reshape(1, 24)).logits.double().flatten().tolist())
 """
 """In a process of its own: transformers reads where the hub is and where its cache is once, as it is imported."""
 PULL = """

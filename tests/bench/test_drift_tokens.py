@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pythia_quant.bench.drift import Compared, compare, know, most_likely
+from pythia_quant.bench.drift import TokenDrift, compare, most_likely, summarize
 
 GENERATOR = torch.Generator().manual_seed(0)
 TARGETS = torch.randint(1280, (40,), generator=GENERATOR)
 P = 2 * torch.randn(40, 1280, generator=GENERATOR)
 
 
-def measured(logits: Tensor, reference: Tensor = P) -> Compared:
-    return compare(reference, know(reference), logits, TARGETS)
+def measured(logits: Tensor, reference: Tensor = P) -> TokenDrift:
+    return compare(reference, summarize(reference), logits, TARGETS)
 
 
 @pytest.mark.parametrize("distance", [1e-4, 3e-3, 0.1, 3.0, 60.0])

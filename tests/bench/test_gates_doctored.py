@@ -12,8 +12,8 @@ from pythia_quant.artifacts.artifact import open_artifact
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.bench.gates import describe_gate, evaluate_gates
-from pythia_quant.bench.quality import measure
-from pythia_quant.bench.reference import Reference, reference
+from pythia_quant.bench.quality import measure_drift
+from pythia_quant.bench.reference import Reference, open_reference
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core.progress import SILENT
 from pythia_quant.recipe.overrides import override
@@ -36,13 +36,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 @pytest.fixture(scope="module")
 def kept(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     ids = torch.from_numpy(inputs.evaluation)[:20]
-    return reference(inputs.source.weights, inputs.source.sha256, ids, SILENT, tmp_path_factory.mktemp("kept"))
+    return open_reference(inputs.source.weights, inputs.source.sha256, ids, SILENT, tmp_path_factory.mktemp("kept"))
 
 
 def measured(inputs: Inputs, kept: Reference, folder: Path, scratch: Path) -> tuple[Row, list[GateOutcome]]:
     artifact = open_artifact(folder)
     subject = Subject(name=VARIANT, folder=folder, settings=artifact.manifest.settings).model_dump(mode="json")
-    found = measure(subject, str(inputs.source.folder), str(kept.folder), str(scratch), 2, whole=True)
+    found = measure_drift(subject, str(inputs.source.folder), str(kept.folder), str(scratch), 2, whole=True)
     row = Row.model_validate(found | {"name": VARIANT, "quantized": True, "bits_per_weight": 8.6, "disk_bytes": 1})
     whole = results(row).model_copy(
         update={"reference_nll": kept.nll, "protocol": Protocol(context=512, windows=len(kept.ids))}

@@ -33,7 +33,7 @@ def test_the_front_matter_is_read_back_as_it_was_meant(variant: str) -> None:
     assert [tag for tag in data.tags if tag.endswith("-bit")] == ([bits] if bits else [])
     values = {result.metric_type: result for result in data.eval_results}
     assert values.keys() == {"perplexity", "perplexity_drift", "kl_divergence", "top1_agreement", "accuracy"}
-    drift = METRICS["ppl_drift"].of(run.row(variant), run)
+    drift = METRICS["ppl_drift"].value_of(run.row(variant), run)
     assert drift
     written = values["perplexity_drift"]
     assert written.metric_value == pytest.approx(drift.value, rel=1e-5)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from pythia_quant.bench.conditions import ALLOWED, Others, busy_seconds, wait
+from pythia_quant.bench.conditions import ALLOWED_SHARE, OtherPrograms, busy_seconds, wait_until_quiet
 
 pytestmark = pytest.mark.xdist_group("time")
 _SPIN = "while True: pass"
@@ -18,7 +18,7 @@ _PROCESSORS = psutil.cpu_count() or 1
 
 
 def test_a_process_counts_as_another_until_it_has_ended_as_a_child_of_this_one() -> None:
-    others = Others()
+    others = OtherPrograms()
     began = time.perf_counter()
     child = subprocess.Popen([sys.executable, "-c", _SPIN])
     try:
@@ -35,7 +35,7 @@ def test_a_process_counts_as_another_until_it_has_ended_as_a_child_of_this_one()
 
 
 def test_own_work_is_not_that_of_others() -> None:
-    others = Others()
+    others = OtherPrograms()
     began = time.process_time()
     before = time.perf_counter()
     while time.process_time() - began < 0.5:
@@ -62,9 +62,9 @@ def test_waiting_ends_after_the_time_given_when_it_never_gets_quiet() -> None:
     spinning = [subprocess.Popen([sys.executable, "-c", _SPIN]) for _ in range(_PROCESSORS)]
     try:
         time.sleep(0.2)
-        assert not wait(0.5)
+        assert not wait_until_quiet(0.5)
     finally:
         for child in spinning:
             child.kill()
             child.wait()
-    assert 0 < ALLOWED < 1
+    assert 0 < ALLOWED_SHARE < 1

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from tiny import TINY, random_weights, write_checkpoint
 
 from pythia_quant.artifacts.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, WHOLE_MODEL_BYTES, check_again, check_artifact
-from pythia_quant.artifacts.convert import check_space, convert, costs
+from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
+from pythia_quant.artifacts.plan import check_space, costs
 from pythia_quant.cli.jobs import convert_all
 from pythia_quant.core.errors import ArtifactError, CorpusError
 from pythia_quant.recipe.recipe import load_recipe

@@ -144,7 +144,8 @@ def test_a_file_in_the_way_and_a_name_too_long(tmp_path: Path) -> None:
         pass
     with pytest.raises(StorageError, match="its name is too long"), scratch_folder(tmp_path / ("x" * 300)):
         pass
-    with pytest.raises(StorageError, match="cannot be written"), scratch_folder(Path("/proc/x")):
+    refused = "cannot be written|none can be made there"  # by filelock's version
+    with pytest.raises(StorageError, match=refused), scratch_folder(Path("/proc/x")):
         pass
 
 

@@ -16,7 +16,7 @@ from onnx_models import FP32, SHAPE, convert, source, tokens
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.onnx.data_file import StoredModel, find_model
 from pythia_quant.formats.onnx.reader import read
-from pythia_quant.formats.onnx.runtime import in_layers, open_layers, open_runtime
+from pythia_quant.formats.onnx.runtime import cut_into_layers, open_layers, open_runtime
 from pythia_quant.model.forward import final_hidden_states, head_weight
 from pythia_quant.runtimes.protocol import Layered, logits
 
@@ -33,7 +33,7 @@ def test_same_logits(tmp_path: Path, settings: dict[str, Any]) -> None:
 def test_each_piece_holds_its_own_layer_only(tmp_path: Path) -> None:
     convert(source(tmp_path / "source"), tmp_path / "artifact")
     model = StoredModel(find_model(tmp_path / "artifact")).proto
-    pieces = in_layers(model, SHAPE.layers)
+    pieces = cut_into_layers(model, SHAPE.layers)
     assert len(pieces) == SHAPE.layers + 2
     held = [
         {t.name for t in piece.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL} for piece in pieces

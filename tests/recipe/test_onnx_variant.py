@@ -15,10 +15,10 @@ def settings(**keys: Any) -> OnnxSettings:
 
 
 def test_the_head_is_multiplied_in_two_terms_unless_told_otherwise() -> None:
-    assert settings().of_head() == Choice("int8", 64, "int8x2")
-    assert settings(activations="fp32").of_head() == Choice("int8", 64, "fp32")
-    assert settings(tensors={"head": {"activations": "int8"}}).of_head() == Choice("int8", 64, "int8")
-    assert settings(head="int8-channel").of_head() == Choice("int8-channel", 0, "int8")
+    assert settings().head_choice() == Choice("int8", 64, "int8x2")
+    assert settings(activations="fp32").head_choice() == Choice("int8", 64, "fp32")
+    assert settings(tensors={"head": {"activations": "int8"}}).head_choice() == Choice("int8", 64, "int8")
+    assert settings(head="int8-channel").head_choice() == Choice("int8-channel", 0, "int8")
 
 
 def test_the_nearest_exception_wins_key_by_key() -> None:
@@ -28,9 +28,9 @@ def test_the_nearest_exception_wins_key_by_key() -> None:
             "layers.3.attention.dense": {"activations": "fp32"},
         }
     )
-    assert chosen.of_linear(2, "attention.dense") == Choice("int4", 32, "int8")
-    assert chosen.of_linear(3, "attention.dense") == Choice("int4", 32, "fp32")
-    assert chosen.of_linear(3, "mlp.dense_h_to_4h") == Choice("int8", 64, "int8")
+    assert chosen.linear_choice(2, "attention.dense") == Choice("int4", 32, "int8")
+    assert chosen.linear_choice(3, "attention.dense") == Choice("int4", 32, "fp32")
+    assert chosen.linear_choice(3, "mlp.dense_h_to_4h") == Choice("int8", 64, "int8")
 
 
 def test_stored_bits_count_scales() -> None:

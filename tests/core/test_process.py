@@ -31,7 +31,7 @@ def fail() -> None:
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, Path(__file__).parents[:2])))
 
 
 def test_a_result_comes_back() -> None:
@@ -50,6 +50,20 @@ def linger() -> None:
 
     process.CALLER.step("lingering", 3, 4)
     time.sleep(1.5)
+
+
+def test_a_call_begins_after_what_was_prepared() -> None:
+    with process.Worker() as worker:
+        worker.prepare(prepare, {"content": "set"})
+        assert worker.call(prepared, {}) == "set"
+
+
+def prepare(content: str) -> None:
+    os.environ["PREPARED"] = content
+
+
+def prepared() -> str:
+    return os.environ["PREPARED"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pythia_quant.bench.statistics import Estimate, of_windows, perplexity
+from pythia_quant.bench.statistics import Estimate, mean_of_windows, perplexity
 from pythia_quant.texts.windows import spread_windows
 
 Series = NDArray[np.float64]
@@ -72,7 +72,7 @@ def stretches(series: Series) -> list[Series]:
 
 
 def sampled(text: Series, count: int) -> Estimate:
-    return of_windows(spread_windows(text, 1, count)[:, 0].tolist())
+    return mean_of_windows(spread_windows(text, 1, count)[:, 0].tolist())
 
 
 def coverage(found: Iterable[Estimate], means: Iterable[float]) -> float:
@@ -86,7 +86,7 @@ def test_spread_windows_cover_what_was_measured_on_the_whole_text(
 ) -> None:
     series, shown = measured
     texts = draw(series)
-    means = [shown(of_windows(each.tolist())).value for each in texts]
+    means = [shown(mean_of_windows(each.tolist())).value for each in texts]
     found = {count: coverage([shown(sampled(each, count)) for each in texts], means) for count in counts}
     assert min(found.values()) >= 0.92, found
 
@@ -119,4 +119,4 @@ def test_spread_windows_cover_a_text_of_documents(count: int) -> None:
 
 @pytest.mark.parametrize("texts", [correlated(0.4, 120), correlated(0.7, WINDOWS), of_documents(WINDOWS)])
 def test_all_windows_of_a_text_cover_the_mean_of_text_of_this_kind(texts: Series) -> None:
-    assert coverage([of_windows(text.tolist()) for text in texts], np.zeros(DRAWS)) >= 0.92
+    assert coverage([mean_of_windows(text.tolist()) for text in texts], np.zeros(DRAWS)) >= 0.92

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rounding import round_to_nearest
 
 from pythia_quant.core.errors import QuantizationError
-from pythia_quant.quantizers import grid
 from pythia_quant.quantizers.grid import Quantized, consecutive_groups, fit
 
 
@@ -64,7 +64,7 @@ def test_values_of_one_sign_leave_a_code_for_zero(value: float, zero: int) -> No
 
 
 def test_rows_and_columns_are_parts_of_the_matrix() -> None:
-    whole = grid.round_to_nearest(torch.randn(6, 96, generator=torch.Generator().manual_seed(2)), bits=4, group_size=32)
+    whole = round_to_nearest(torch.randn(6, 96, generator=torch.Generator().manual_seed(2)), bits=4, group_size=32)
     dense = whole.dequantize()
     assert torch.equal(whole.rows(slice(2, 5)).dequantize(), dense[2:5])
     part = whole.columns(slice(32, 96))
@@ -78,7 +78,7 @@ def test_rows_and_columns_are_parts_of_the_matrix() -> None:
 
 
 def test_hand_computed_row() -> None:
-    quantized = grid.round_to_nearest(torch.tensor([[-7.5, -1.0, 0.0, 7.5]]), bits=4, group_size=4)
+    quantized = round_to_nearest(torch.tensor([[-7.5, -1.0, 0.0, 7.5]]), bits=4, group_size=4)
     assert float(quantized.scales) == 1.0  # 2 * 7.5 / 15
     assert quantized.zeros.tolist() == [[8]]
     assert quantized.codes.tolist() == [[0, 7, 8, 15]]  # -7.5 rounds to -8; 7.5 to 8, which only 7 stands in for
@@ -87,7 +87,7 @@ def test_hand_computed_row() -> None:
 
 def test_each_group_has_its_own_scale() -> None:
     weight = torch.cat([torch.full((2, 32), 0.15), torch.full((2, 32), 15.0)], dim=1)
-    quantized = grid.round_to_nearest(weight, bits=4, group_size=32)
+    quantized = round_to_nearest(weight, bits=4, group_size=32)
     assert quantized.groups.tolist() == [0] * 32 + [1] * 32
     torch.testing.assert_close(quantized.scales[:, 1].float(), torch.full((2,), 2.0))
     torch.testing.assert_close(quantized.scales[:, 0].float(), torch.full((2,), 0.02), rtol=1e-3, atol=0)
@@ -95,22 +95,22 @@ def test_each_group_has_its_own_scale() -> None:
 
 def test_codes_are_chosen_for_the_scale_that_is_stored() -> None:
     weight = torch.randn(64, 128, generator=torch.Generator().manual_seed(1))
-    quantized = grid.round_to_nearest(weight, bits=8, group_size=128)
+    quantized = round_to_nearest(weight, bits=8, group_size=128)
     exact = quantized.scales.double()
     assert torch.equal(quantized.codes, ((weight.double() / exact).round() + 128).clamp(0, 255).byte())
 
 
 def test_zeros_come_back_as_zeros() -> None:
-    quantized = grid.round_to_nearest(torch.zeros(2, 32), bits=4, group_size=32)
+    quantized = round_to_nearest(torch.zeros(2, 32), bits=4, group_size=32)
     assert torch.equal(quantized.dequantize(), torch.zeros(2, 32))
     assert torch.isfinite(quantized.scales).all()
 
 
 def test_a_scale_beyond_fp16_is_refused() -> None:
     with pytest.raises(QuantizationError, match=r"needs the scale 1\.333e\+05, which fp16 cannot hold"):
-        grid.round_to_nearest(torch.full((1, 32), 1e6), bits=4, group_size=32)
+        round_to_nearest(torch.full((1, 32), 1e6), bits=4, group_size=32)
 
 
 def test_a_group_size_that_does_not_divide_is_refused() -> None:
     with pytest.raises(QuantizationError, match="48 does not divide the width 64"):
-        grid.round_to_nearest(torch.zeros(1, 64), bits=4, group_size=48)
+        round_to_nearest(torch.zeros(1, 64), bits=4, group_size=48)

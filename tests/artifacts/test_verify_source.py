@@ -14,7 +14,7 @@ from tiny import TINY, random_weights
 from torch import Tensor
 
 from pythia_quant.artifacts.artifact import Artifact, hash_files, open_artifact, verify_files
-from pythia_quant.artifacts.origin import Closeness, compare, compare_with, find_local_source, open_named_source
+from pythia_quant.artifacts.verify import Closeness, compare, compare_with, find_local_source, open_named_source
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.model.architecture import Architecture

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from pythia_quant.core import machine
-from pythia_quant.formats.onnx.kernel_check import exact_products, overflows, saturates
+from pythia_quant.formats.onnx.kernel_check import exact_session_entries, overflows, saturates
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 
 Array = npt.NDArray[Any]
@@ -61,7 +61,7 @@ def test_one_wrong_sum_is_enough() -> None:
 def test_this_machine_multiplies_exactly_as_it_is() -> None:
     if saturates():
         pytest.skip(f"this CPU's kernels add products in 16 bits: {machine.cpu()}")
-    assert exact_products(settings(weights="int8-channel"), Path("model.onnx")) == {}
+    assert exact_session_entries(settings(weights="int8-channel"), Path("model.onnx")) == {}
 
 
 def test_with_vnni_nothing_is_cut_off() -> None:
@@ -71,26 +71,26 @@ def test_with_vnni_nothing_is_cut_off() -> None:
 
 
 def test_the_option_that_is_given_makes_products_exact() -> None:
-    given = exact_products(settings(head="int8-channel"), Path("model.onnx"))
+    given = exact_session_entries(settings(head="int8-channel"), Path("model.onnx"))
     assert not saturates(tuple(given.items()))
 
 
 @pytest.mark.parametrize("given", [{}, {"weights": "int7-channel"}, {"weights": "int4", "block_size": 32}])
 def test_what_cannot_overflow_is_left_as_it_is(given: dict[str, Any]) -> None:
-    assert exact_products(settings(**given), Path("model.onnx")) == {}
+    assert exact_session_entries(settings(**given), Path("model.onnx")) == {}
 
 
 # Run where CPUID is intercepted, so that ONNX Runtime takes the kernels of another CPU.
 PROBE = """
 from pathlib import Path
 from pythia_quant.recipe.onnx_variant import OnnxSettings
-from pythia_quant.formats.onnx.kernel_check import exact_products, saturates
+from pythia_quant.formats.onnx.kernel_check import exact_session_entries, saturates
 
 assert saturates()
-given = exact_products(OnnxSettings(format="onnx", weights="int8-channel"), Path("model.onnx"))
+given = exact_session_entries(OnnxSettings(format="onnx", weights="int8-channel"), Path("model.onnx"))
 assert given
 assert not saturates(tuple(given.items()))
-assert not exact_products(OnnxSettings(format="onnx", weights="int7-channel"), Path("model.onnx"))
+assert not exact_session_entries(OnnxSettings(format="onnx", weights="int7-channel"), Path("model.onnx"))
 """
 
 

@@ -1,0 +1,94 @@
+"""What a conversion will do, and whether there is room for it, known before anything heavy is imported."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pythia_quant.artifacts.inputs import Inputs
+from pythia_quant.core.errors import ArtifactError, without_links
+from pythia_quant.core.settings import VariantSettings
+from pythia_quant.formats.format import Costs, Format
+from pythia_quant.formats.table import format_of
+from pythia_quant.model.source import Source
+from pythia_quant.texts.windows import Tokens
+
+PROBE_TOKENS = 64
+"""The most tokens of a window that the check runs."""
+_PROBE_WINDOWS = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a conversion needs.
+
+    Attributes:
+        inputs: the recipe with its source and texts.
+        variant: the variant's name in the recipe.
+        settings: the variant's settings.
+        format: the variant's format.
+        target: the target folder.
+    """
+
+    inputs: Inputs
+    variant: str
+    settings: VariantSettings
+    format: Format[Any]
+    target: Path
+
+    @property
+    def probe(self) -> Tokens:
+        """The tokens that the check runs, int64 [windows, tokens]."""
+        return self.inputs.evaluation[:_PROBE_WINDOWS, :PROBE_TOKENS].copy()
+
+
+def plan_conversion(inputs: Inputs, variant: str, out: Path) -> Plan:
+    """Plan the conversion of one variant of a recipe; `out` is the folder that holds all artifacts."""
+    settings = inputs.recipe.variants([variant])[variant]
+    return Plan(inputs, variant, settings, format_of(settings), artifact_folder(out, inputs.source, variant))
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuse a conversion without its calibration text, or without room on the disk.
+
+    Raises:
+        ArtifactError: what is missing.
+    """
+    if plan.inputs.calibration_record is None and plan.inputs.recipe.calibrates([plan.variant]):
+        hint = f"load_inputs(recipe, only=[{plan.variant!r}])"
+        raise ArtifactError("needs calibration text, and the inputs were loaded without", where=plan.variant, hint=hint)
+    check_space(plan.inputs, plan.settings, plan.target)
+
+
+def artifact_folder(out: Path, source: Source, variant: str) -> Path:
+    """Return where a variant's artifact belongs: ``out/<source>/<revision>/<variant>``."""
+    return out / source.slug / source.revision.replace("/", "--") / variant
+
+
+def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None:
+    """Refuse a conversion that needs more disk than is free.
+
+    Raises:
+        ArtifactError: the disk is too small; the message has the bytes needed and the bytes free.
+    """
+    architecture = inputs.source.architecture
+    body = architecture.non_embedding_parameters
+    linear, rest = settings.stored_bits()
+    outside = 2 * architecture.vocabulary * architecture.width  # an artifact has head and embeddings, even tied ones
+    needed = int((body * linear + outside * rest) / 8 * 1.05) + 10_000_000
+    needed += costs(inputs, settings).disk
+    existing = next(folder for folder in without_links(target).parents if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise ArtifactError(
+            f"needs about {needed / 1e6:,.0f} MB of disk, {free / 1e6:,.0f} MB are free",
+            where=str(target),
+            hint="free some, or choose another --out",
+        )
+
+
+def costs(inputs: Inputs, settings: VariantSettings) -> Costs:
+    """Estimate the memory, and the disk beside the artifact, that a conversion takes while it runs, in bytes."""
+    return format_of(settings).costs(inputs.source.architecture, inputs.calibration.size)
