@@ -10,7 +10,7 @@ from mutations import COUNT, byte_mutations, distortions, json_mutations, outcom
 from safetensors.torch import save
 from tiny import write_checkpoint
 
-from pythia_quant.bench.benchmark import as_record
+from pythia_quant.bench.measurements import as_record
 from pythia_quant.bench.reference import open_reference
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import BenchmarkError, PythiaQuantError, QuantizationError

@@ -79,6 +79,23 @@ def open_artifact(folder: Path) -> Artifact:
     return Artifact(folder, manifest, settings)
 
 
+def artifacts_below(folder: Path) -> list[Path]:
+    """Return the folders of all artifacts in a folder and below it, sorted; hidden folders are left out.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    folders = sorted(
+        path.parent
+        for path in folder.rglob(MANIFEST)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not folders:
+        what = "there is no artifact in it or below it" if folder.is_dir() else "there is no such folder"
+        raise ArtifactError(what, where=str(folder), hint="`pythia-quant convert` makes artifacts")
+    return folders
+
+
 def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     return printable(f"{'.'.join(map(str, first['loc']))} {first['msg']}")[:300]

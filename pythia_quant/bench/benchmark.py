@@ -6,15 +6,13 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
 from rich.console import Console
 
 from pythia_quant.artifacts.artifact import Artifact, verify_files
@@ -24,6 +22,7 @@ from pythia_quant.bench.conditions import machine_record
 from pythia_quant.bench.durations import REFERENCE, measurement_steps
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.bench.lambada_accuracy import measure_lambada
+from pythia_quant.bench.measurements import Measurements, as_record
 from pythia_quant.bench.reference import Reference, open_reference
 from pythia_quant.bench.speed import measure_speeds
 from pythia_quant.bench.speed_plan import latency_protocol, speed_steps
@@ -31,13 +30,11 @@ from pythia_quant.bench.subject import SOURCE_DTYPES, Subject
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import BenchmarkError, PythiaQuantError
 from pythia_quant.core.file_hashes import sha256_if_changed
-from pythia_quant.core.files import replace_file, work_folder
-from pythia_quant.core.foreign_files import MANIFEST, read_object
+from pythia_quant.core.files import work_folder
+from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.core.progress import Steps
-from pythia_quant.core.text import short
 from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records import sizes
-from pythia_quant.records.manifest import Record
 from pythia_quant.records.protocols import LambadaProtocol, LatencyProtocol, Protocol
 from pythia_quant.records.results import Lambada, Results, Row, Speed
 from pythia_quant.texts.lambada import Passages
@@ -52,14 +49,13 @@ class Options:
         memory: the bytes that one measurement may take, by default those that are free. A row that needs more is run
             layer by layer.
         device: ``cpu`` or ``cuda``; ONNX artifacts always run on the CPU.
+        again: measure drift and LAMBADA of the source also if the cache has them from an earlier call.
     """
 
     threads: list[int] = field(default_factory=lambda: [machine.cores()])
     memory: int | None = None
     device: Literal["cpu", "cuda"] = "cpu"
-
-
-R = TypeVar("R", bound=Record)
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +143,8 @@ def benchmark(
                 inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), progress
             )
         with process.Worker(options.threads[0]) as worker:
-            measurements = _Measurements(worker, work, steps, options.threads[0])
+            key = None if options.again else _source_key(inputs, passages, options)
+            measurements = Measurements(worker, work, steps, options.threads[0], key)
             rows = [_measure_drift(row, inputs, expected, measurements) for row in planned]
             lambada, scores = _measure_lambada(planned, inputs, passages, measurements) if passages else (None, {})
         latency, speeds = _measure_speeds(planned, inputs, steps, options)
@@ -179,7 +176,7 @@ def _plan_rows(inputs: Inputs, artifacts: list[Artifact], options: Options) -> l
     return rows
 
 
-def _measure_drift(row: _PlannedRow, inputs: Inputs, expected: Reference, measurements: _Measurements) -> Row:
+def _measure_drift(row: _PlannedRow, inputs: Inputs, expected: Reference, measurements: Measurements) -> Row:
     """Measure a row's drift, and return the row without LAMBADA and speeds."""
     scratch = measurements.work / row.subject.name
     arguments = {
@@ -188,19 +185,21 @@ def _measure_drift(row: _PlannedRow, inputs: Inputs, expected: Reference, measur
         "scratch": str(scratch),
         "whole": row.whole,
     }
-    measurement = measurements.make("drift", quality.measure_drift, row.subject, arguments)
+    measurement = measurements.make("drift", quality.measure_drift, row.subject, arguments, whole=row.whole)
     shutil.rmtree(scratch, ignore_errors=True)  # hidden states, which take gigabytes for a long text
     return _row(row, inputs, measurement, measurements.work)
 
 
 def _measure_lambada(
-    planned: list[_PlannedRow], inputs: Inputs, passages: Passages, measurements: _Measurements
+    planned: list[_PlannedRow], inputs: Inputs, passages: Passages, measurements: Measurements
 ) -> tuple[LambadaProtocol, dict[str, Lambada]]:
     """Measure LAMBADA with all rows that fit in memory whole; return the protocol, and the scores by the row's name."""
     arguments = {"file": str(passages.path), "examples": passages.examples, "source": str(inputs.source.folder)}
     scores = {
         row.subject.name: as_record(
-            Lambada, measurements.make("LAMBADA", measure_lambada, row.subject, arguments), measurements.work
+            Lambada,
+            measurements.make("LAMBADA", measure_lambada, row.subject, arguments, whole=True),
+            measurements.work,
         )
         for row in planned
         if row.whole
@@ -225,32 +224,6 @@ def _measure_speeds(
     return latency, {subject.name: speed for subject, speed in zip(subjects, speeds, strict=True)}
 
 
-@dataclass(frozen=True)
-class _Measurements:
-    """Makes the measurements of single rows in the worker, and reads those that an interrupted call has made."""
-
-    worker: process.Worker
-    work: Path
-    steps: Steps
-    threads: int
-
-    def make(
-        self, what: str, task: Callable[..., dict[str, Any]], subject: Subject, arguments: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Return the measurement `what` of a row, which `task` makes with `arguments`, `subject` and `threads`."""
-        path = self.work / f"{subject.name}.{what}.json"
-        arguments = arguments | {"subject": subject.model_dump(mode="json"), "threads": self.threads}
-        with self.steps.step(f"{what} of {subject.name}") as progress:
-            if not path.exists():
-                try:
-                    measurement = self.worker.call(task, arguments, progress)
-                except BenchmarkError as error:
-                    message = f"measuring {what} of {subject.name}: {error.what}"
-                    raise BenchmarkError(message, where=error.where, hint=error.hint) from error
-                replace_file(path, json.dumps(measurement))
-        return read_object(path, BenchmarkError, "remove the file; it is then measured again")
-
-
 def _row(planned: _PlannedRow, inputs: Inputs, measurement: dict[str, Any], work: Path) -> Row:
     if planned.artifact is None:
         digest, quantized = None, False
@@ -266,27 +239,6 @@ def _row(planned: _PlannedRow, inputs: Inputs, measurement: dict[str, Any], work
         "notes": planned.notes(),
     }
     return as_record(Row, measurement | facts, work)
-
-
-def as_record(kind: type[R], measurement: dict[str, Any], work: Path) -> R:
-    """Make a record of a measurement, which may be that of an interrupted call.
-
-    Args:
-        kind: the class of the record.
-        measurement: the fields of the record, as JSON data.
-        work: the folder of measurements, for the message.
-
-    Raises:
-        BenchmarkError: the measurement is damaged.
-    """
-    try:
-        return kind.model_validate(measurement)
-    except ValidationError as error:
-        key = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
-        hint = "remove the folder; everything is then measured again"
-        raise BenchmarkError(
-            f"a measurement of an earlier call cannot be read: {short(key)}", where=str(work), hint=hint
-        ) from error
 
 
 def _results(inputs: Inputs, expected: Reference, rows: list[Row], options: Options) -> Results:
@@ -321,17 +273,26 @@ def _results(inputs: Inputs, expected: Reference, rows: list[Row], options: Opti
 
 def _fingerprint(inputs: Inputs, planned: list[_PlannedRow], passages: Passages | None, options: Options) -> str:
     """Return a hash of all that the measurements depend on. A call with the same hash continues an interrupted one."""
-    parts = {
-        "source": inputs.source.sha256,
-        "evaluation": hashlib.sha256(inputs.evaluation.tobytes()).hexdigest(),
-        "rows": [
-            [row.subject.name, not row.whole, row.artifact and _sha256(row.artifact.folder / MANIFEST)]
-            for row in planned
-        ],
-        "options": [options.threads[0], options.device],
-        "lambada": passages and [passages.sha256, passages.examples],
-        "machine": [machine.cpu(), machine.library_versions(), machine.tool_version()],
-    }
+    rows = [
+        [row.subject.name, not row.whole, row.artifact and _sha256(row.artifact.folder / MANIFEST)] for row in planned
+    ]
+    return _digest({"rows": rows, "source": _source_key(inputs, passages, options)})
+
+
+def _source_key(inputs: Inputs, passages: Passages | None, options: Options) -> str:
+    """Return a hash of all that measurements of the source depend on, beside its dtype and how it is run."""
+    return _digest(
+        {
+            "source": [inputs.source.sha256, inputs.source.architecture.config()],
+            "evaluation": hashlib.sha256(inputs.evaluation.tobytes()).hexdigest(),
+            "options": [options.threads[0], options.device],
+            "lambada": passages and [passages.sha256, passages.examples],
+            "machine": [machine.cpu(), machine.accelerator(), machine.library_versions(), machine.tool_version()],
+        }
+    )
+
+
+def _digest(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -29,17 +32,44 @@ from pythia_quant.cli.options import (
     show_progress,
 )
 from pythia_quant.core.console import example, out_console, output_width, progress_console
+from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.core.text import printable_json
 from pythia_quant.recipe.recipe import load_recipe
+from pythia_quant.records.results import Results
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
 commands = typer.Typer()
 
+_Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="RECIPE",
+        help="Take evaluation, tasks, latency and gates from it, not from the artifacts.",
+    ),
+]
+_SourceModel = Annotated[
+    str | None, typer.Option("--model", metavar="ID|FOLDER", help="Where the source is now, if elsewhere.")
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        parser=parse_out,
+        help="Folder for results.json. [default: the artifacts'; of those from a hub, the current one]",
+    ),
+]
+_Again = Annotated[
+    bool,
+    typer.Option("--again", help="Measure the source's drift again, also if the cache has it."),
+]
+
 
 @commands.command(
     epilog=example(
-        "pythia-quant bench artifacts/demo/builtin/*/",
+        "pythia-quant bench artifacts",
         "pythia-quant bench artifacts/demo/builtin/onnx-int8 --threads 1 --threads 2 --recipe mine.yaml",
     )
 )
@@ -49,34 +79,20 @@ def bench(
     lambada: LambadaFile = None,
     no_lambada: NoLambada = False,
     context: Context = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="RECIPE",
-            help="Take evaluation, tasks, latency and gates from it, not from the artifacts.",
-        ),
-    ] = None,
+    recipe: _Recipe = None,
     threads: Threads = None,
     memory: Memory = None,
     device: Device = DeviceName.CPU,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="ID|FOLDER", help="Where the source is now, if elsewhere.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="DIR",
-            parser=parse_out,
-            help="Folder for results.json. [default: the artifacts'; of those from a hub, the current one]",
-        ),
-    ] = None,
+    model: _SourceModel = None,
+    out: _Out = None,
+    again: _Again = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Measure artifacts against their source. results.json is written beside them; an earlier one is kept.
+
+    Of a folder that is no artifact, every artifact below it is measured, and those that stand together have one table.
 
     Exits with 3 when a gate failed, with 4 when one is undecided.
     """
@@ -84,7 +100,7 @@ def bench(
     if out is not None:
         check_out(out)
     other, task = load_recipe(recipe) if recipe else None, passages(lambada, no_lambada)
-    options = measuring_options(threads, memory, device)
+    options = replace(measuring_options(threads, memory, device), again=again)
     from pythia_quant.cli.jobs import Changes
     from pythia_quant.cli.jobs import bench as bench_artifacts
     from pythia_quant.report.terminal import print_results
@@ -92,10 +108,37 @@ def bench(
     changes = Changes(other, model, text, task, context)
     if out is None and any(map(is_from_a_hub, artifacts)):
         out = Path()
-    outcome = bench_artifacts(local_folders(artifacts), progress_console, changes, options, out)
+    groups = _groups(local_folders(artifacts), together=out is not None)
+    results = []
+    for number, folders in enumerate(groups):
+        outcome = bench_artifacts(folders, progress_console, changes, options, out, len(groups) - number - 1)
+        results.append(outcome.results)
+        if not as_json:
+            print_results(outcome.results, out_console, width=output_width(), explain=number == 0)
+            out_console.print(f"\nWritten to {outcome.path}", markup=False, soft_wrap=True)
     if as_json:
-        print(printable_json(outcome.results.model_dump_json(indent=1)))
-    else:
-        print_results(outcome.results, out_console, width=output_width())
-        out_console.print(f"\nWritten to {outcome.path}", markup=False, soft_wrap=True)
-    exit_by_gates(outcome.results)
+        _print_json(results)
+    exit_by_gates(*results)
+
+
+def _print_json(results: list[Results]) -> None:
+    """Print the results, or a list of them if there are several."""
+    data = [one.model_dump(mode="json") for one in results]
+    print(printable_json(json.dumps(data if len(data) > 1 else data[0], indent=1)))
+
+
+def _groups(folders: list[Path], *, together: bool) -> list[list[Path]]:
+    """Return the folders of the artifacts to measure, those of one table together.
+
+    Args:
+        folders: artifacts, and folders with artifacts below them.
+        together: whether all have one table. Otherwise, unless every artifact is named, each folder in which artifacts
+            stand has one.
+    """
+    from pythia_quant.artifacts.artifact import artifacts_below
+
+    parts = [[folder] if (folder / MANIFEST).exists() else artifacts_below(folder) for folder in folders]
+    every = list(dict.fromkeys(folder for part in parts for folder in part))
+    if together or every == folders:
+        return [every]
+    return [list(group) for _, group in groupby(sorted(every), key=lambda folder: folder.parent)]

@@ -127,6 +127,7 @@ def bench(
     changes: Changes | None = None,
     options: Options | None = None,
     out: Path | None = None,
+    later: int = 0,
 ) -> Outcome:
     """Measure artifacts of one source by the recipe in the first one's manifest.
 
@@ -136,6 +137,7 @@ def bench(
         changes: changes to that recipe.
         options: how to measure.
         out: the folder for the result file; by default the one that the artifacts' folders are in.
+        later: how many calls of this kind follow in the same command, see :class:`~pythia_quant.core.progress.Steps`.
 
     Raises:
         PythiaQuantError: an artifact was altered, or the artifacts have different sources; no result file is written.
@@ -148,7 +150,7 @@ def bench(
     recipe = _recipe_of(first, changes)
     path = (out or first.folder.parent) / RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Steps(1 + benchmark_steps(recipe, len(artifacts), options), console) as steps:
+    with Steps(1 + benchmark_steps(recipe, len(artifacts), options), console, later) as steps:
         passages, inputs = _passages(recipe, steps), _open(recipe, steps, convert=False)
         if changes.model is None:
             inputs = at_revision(inputs, first.manifest.source, console)

@@ -14,7 +14,6 @@ from rich.table import Table
 
 from pythia_quant.core.console import example, out_console, progress_console
 from pythia_quant.core.errors import HubError
-from pythia_quant.core.foreign_files import MANIFEST
 
 if TYPE_CHECKING:
     from pythia_quant.publishing.plan import Plan
@@ -143,14 +142,9 @@ def _folders(artifact: Path | None, everything: Path | None) -> list[Path]:
     if artifact is not None:
         return [artifact]
     assert everything is not None  # noqa: S101 - one of the two is given
-    folders = sorted(
-        path.parent
-        for path in everything.rglob(MANIFEST)
-        if not any(part.startswith(".") for part in path.relative_to(everything).parts)
-    )
-    if not folders:
-        raise HubError("there is no artifact below it", where=str(everything), hint="convert leaves them")
-    return folders
+    from pythia_quant.artifacts.artifact import artifacts_below
+
+    return artifacts_below(everything)
 
 
 def show_plan(plan: Plan, console: Console) -> None:

@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 from passages import write_passages
 from program import refuse, run, succeed
+from shared import linked
 
+from pythia_quant.core.files import Cache
 from pythia_quant.records.results import load_results
 
 
@@ -44,6 +47,32 @@ def test_bench_measures_again_and_prints_json(finished: Path) -> None:
     assert "it was not run: nothing runs it layer by layer" in rows["bnb-nf4"]["notes"][0]
     shutil.copy(before, finished / "another-text.json")
     assert "on another text" in refuse("compare", earlier, finished / "another-text.json")
+
+
+def test_a_folder_stands_for_all_artifacts_below_it_and_the_source_is_not_measured_again(
+    finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for revision in ("local", "step1"):
+        linked(finished / "out/tiny/local/onnx-int8", out / "tiny" / revision / "onnx-int8")
+    recipe = finished / "without-speed.yaml"
+    recipe.write_text((finished / "tiny.yaml").read_text().replace("rounds: 1", "rounds: 0"))
+    environment = os.environ | {"PYTHIA_QUANT_CACHE": str(tmp_path / "cache")}
+
+    def rows(*more: str) -> list[dict[str, str]]:
+        printed = succeed("bench", out, "--recipe", recipe, "--json", *more, environment=environment)
+        return [{row["name"]: row["runtime"] for row in results["rows"]} for results in json.loads(printed)]
+
+    measured = rows()
+    assert [list(one) for one in measured] == 2 * [["torch-fp16", "torch-bf16", "torch-fp32", "onnx-int8"]]
+    assert {path.parent.name for path in out.rglob("results.json")} == {"local", "step1"}
+    cache, folder = Cache("measurements", 10**9), tmp_path / "cache" / "measurements"
+    with mock.patch.dict(os.environ, environment):
+        for path in folder.iterdir():
+            measurement = json.loads(cache.read(path.name) or "")
+            cache.write(path.name, json.dumps(measurement | {"runtime": "that of the cache"}).encode())
+    assert [set(list(one.values())[:3]) for one in rows()] == 2 * [{"that of the cache"}]
+    assert rows("--again") == measured
 
 
 def test_an_interrupted_benchmark_goes_on(finished: Path) -> None:
