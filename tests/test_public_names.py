@@ -25,10 +25,10 @@ FUNCTIONS = {
     "only: list[str] | None = None) -> Inputs",
     "load_recipe": "(name: str | Path) -> Recipe",
     "load_results": "(path: Path) -> Results",
-    "make_plan": "(publication: Publication, *, private: bool = False) -> Plan",
+    "make_plan": "(publication: Publication, *, private: bool = False, without_hub: bool = False) -> Plan",
     "open_artifact": "(folder: Path) -> Artifact",
     "prepare_publication": "(folder: Path, target: Target, *, results: Path | None = None, base: str | None = None, "
-    "despite_gate: str = '') -> Publication",
+    "despite_gate: str = '', together: Sequence[Artifact] = (), without_hub: bool = False) -> Publication",
     "publish": "(plan: Plan, progress: Progress = SILENT) -> Published",
     "pull": "(artifact: str, progress: Progress = SILENT) -> Path",
 }
@@ -39,7 +39,7 @@ RECORDS = {
     "cpu notes check files",
     "Options": "threads memory device",
     "Plan": "publication private create_repo create_branch head files deleted kept",
-    "Publication": "artifact target files despite",
+    "Publication": "artifact target files despite unknown",
     "Published": "url commit uploaded",
     "Recipe": "name path settings lines options",
     "Results": "schema_version tool created source text protocol latency lambada size_version machine reference_nll "

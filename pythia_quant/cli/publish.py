@@ -23,6 +23,38 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+RepoId = Annotated[
+    str,
+    typer.Option("--repo-id", metavar="OWNER/NAME", help="Repository; {model}, {revision}, {variant} are filled in."),
+]
+Branch = Annotated[
+    str, typer.Option("--revision", help="Branch, which is made if it is missing; the same words are filled in.")
+]
+Everything = Annotated[
+    Path | None, typer.Option("--all", metavar="DIR", help="Publish every artifact below this folder.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing; works without a network.")]
+CardOut = Annotated[
+    Path | None,
+    typer.Option("--card-out", metavar="FILE", help="Write the card to this file and publish nothing."),
+]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(
+        "--base-model",
+        metavar="OWNER/NAME[@REVISION]",
+        help="Repository that the source folder is a copy of, which hashes prove; or 'none'.",
+    ),
+]
+ResultFile = Annotated[
+    Path | None,
+    typer.Option("--results", metavar="FILE", help="Result file. [default: the latest beside the artifact]"),
+]
+DespiteGate = Annotated[
+    str,
+    typer.Option("--despite-gate", metavar="REASON", help="Publish though a gate did not pass; shown on the card."),
+]
+
 
 @commands.command(
     epilog=example(
@@ -32,66 +64,65 @@ commands = typer.Typer()
 )
 def publish(
     artifact: Annotated[Path | None, typer.Argument(help="Folder that convert has left.", show_default=False)] = None,
-    repo_id: Annotated[
-        str,
-        typer.Option(
-            "--repo-id", metavar="OWNER/NAME", help="Repository; {model}, {revision}, {variant} are filled in."
-        ),
-    ] = "",
-    revision: Annotated[
-        str, typer.Option("--revision", help="Branch, which is made if it is missing; the same words are filled in.")
-    ] = "main",
-    everything: Annotated[
-        Path | None, typer.Option("--all", metavar="DIR", help="Publish every artifact below this folder.")
-    ] = None,
+    repo_id: RepoId = "",
+    revision: Branch = "main",
+    everything: Everything = None,
     private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")] = False,
+    dry_run: DryRun = False,
+    card_out: CardOut = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    base_model: Annotated[
-        str | None,
-        typer.Option(
-            "--base-model",
-            metavar="OWNER/NAME[@REVISION]",
-            help="Repository that the source folder is a copy of, which hashes prove; or 'none'.",
-        ),
-    ] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option("--results", metavar="FILE", help="Result file. [default: the latest beside the artifact]"),
-    ] = None,
-    despite_gate: Annotated[
-        str,
-        typer.Option("--despite-gate", metavar="REASON", help="Publish though a gate did not pass; shown on the card."),
-    ] = "",
+    base_model: BaseModel = None,
+    results: ResultFile = None,
+    despite_gate: DespiteGate = "",
 ) -> None:
     """Put an artifact, its measurement and a card made from it on the Hugging Face hub, in one commit.
 
     An artifact is refused if it does not verify, has no result for exactly these bytes, or missed a gate. Files that
     the repository has already are not sent again.
     """
+    from pythia_quant.artifacts.artifact import open_artifact
     from pythia_quant.publishing.publication import Target, prepare_publication
 
     folders = _folders(artifact, everything)
-    _check_options(repo_id, asks=not (yes or dry_run))
+    only_look = dry_run or card_out is not None
+    _check_options(repo_id, card_out, len(folders), asks=not (yes or only_look))
     target = Target(repo_id, revision)
+    artifacts = [open_artifact(folder) for folder in folders]
 
     def prepare(folder: Path) -> Publication:
-        return prepare_publication(folder, target, results=results, base=base_model, despite_gate=despite_gate)
+        return prepare_publication(
+            folder, target, results=results, base=base_model, despite_gate=despite_gate, together=artifacts,
+            without_hub=only_look,
+        )  # fmt: skip
 
-    plans = _plans(folders, prepare, private=private)
-    if len(plans) == 1 and not yes:
-        print(plans[0].publication.card)
-    for plan in plans:
-        show_plan(plan, out_console)
-    if dry_run:
-        out_console.print("Nothing was changed: --dry-run.")
+    plans = _plans(folders, prepare, private=private, without_hub=only_look)
+    _show(plans, card_out, with_card=len(plans) == 1 and not yes)
+    if only_look:
+        out_console.print("Nothing was published.")
         return
     if not yes and not all(plan.nothing_to_do for plan in plans):
         typer.confirm("Publish this?", abort=True)
     _upload(plans, private=private)
 
 
-def _check_options(repo_id: str, *, asks: bool) -> None:
+def _show(plans: list[Plan], card_out: Path | None, *, with_card: bool) -> None:
+    """Print plans. The card of a single plan is printed, too, or written to a file."""
+    from pythia_quant.core.files import replace_file, target_lock
+
+    if card_out is not None:
+        with target_lock(card_out):
+            replace_file(card_out, plans[0].publication.card)
+    elif with_card:
+        print(plans[0].publication.card)
+    for plan in plans:
+        show_plan(plan, out_console)
+    if card_out is not None:
+        out_console.print(f"The card is in {escape(str(card_out))}.", soft_wrap=True)
+
+
+def _check_options(repo_id: str, card_out: Path | None, artifacts: int, *, asks: bool) -> None:
+    if card_out is not None and artifacts > 1:
+        raise HubError("takes one artifact", where="--card-out", hint="leave out --all, and name one")
     if not repo_id:
         raise HubError("is not given", where="--repo-id", hint="give one such as me/pythia-160m-gptq-int4")
     if asks and not sys.stdin.isatty():
@@ -99,7 +130,9 @@ def _check_options(repo_id: str, *, asks: bool) -> None:
         raise HubError("there is no terminal to ask on", where="publish", hint=hint)
 
 
-def _plans(folders: list[Path], prepare: Callable[[Path], Publication], *, private: bool) -> list[Plan]:
+def _plans(
+    folders: list[Path], prepare: Callable[[Path], Publication], *, private: bool, without_hub: bool
+) -> list[Plan]:
     """Check all artifacts, then compare each with its repository."""
     from pythia_quant.core.progress import Steps
     from pythia_quant.publishing.plan import make_plan
@@ -113,7 +146,7 @@ def _plans(folders: list[Path], prepare: Callable[[Path], Publication], *, priva
         check_distinct(publications)
         for publication in publications:
             with steps.step(f"comparing with {publication.target.repo_id}"):
-                plans.append(make_plan(publication, private=private))
+                plans.append(make_plan(publication, private=private, without_hub=without_hub))
     return plans
 
 
@@ -153,7 +186,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         *(["new repository"] if plan.create_repo else []),
         *(["private"] if plan.private else []),
         *(["new branch"] if plan.create_branch else []),
-        *(["HF_HUB_OFFLINE is set"] if plan.head is None and not plan.create_repo else []),
+        *([_why_not_compared()] if plan.head is None and not plan.create_repo else []),
         *(["nothing to upload"] if plan.nothing_to_do else []),
     ]
     title = plan.where + (f" ({', '.join(notes)})" if notes else "")
@@ -168,5 +201,17 @@ def show_plan(plan: Plan, console: Console) -> None:
     for path in plan.kept:
         table.add_row(escape(path), "", "stays: not ours")
     console.print(table)
+    _show_unknown(plan.publication, console)
     for sentence in plan.publication.despite:
         console.print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
+
+
+def _why_not_compared() -> str:
+    from huggingface_hub import constants
+
+    return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+
+
+def _show_unknown(publication: Publication, console: Console) -> None:
+    for sentence in publication.unknown:
+        console.print(f"[yellow]not looked up:[/] {escape(sentence)}", soft_wrap=True)

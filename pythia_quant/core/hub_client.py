@@ -47,6 +47,10 @@ class NoRevisionError(HubError):
     """The repository has no such branch, tag or commit."""
 
 
+class NoAnswerError(HubError):
+    """The hub cannot be asked: it cannot be reached, is silent, or must not be asked."""
+
+
 class UnreachableError(hub_errors.OfflineModeIsEnabled):
     """The hub cannot be reached at all.
 
@@ -223,7 +227,8 @@ def explained(error: BaseException, where: str) -> HubError:
         where: the repository and the subject of the call, for the message.
 
     Returns:
-        A :class:`NoRepositoryError` or :class:`NoRevisionError` if the hub gives that reason.
+        A :class:`NoRepositoryError` or :class:`NoRevisionError` if the hub gives that reason, and a
+        :class:`NoAnswerError` if the hub did not answer.
     """
     kind, what, hint = _words(error)
     return kind(what, where=where, hint=hint)
@@ -233,7 +238,7 @@ def _words(error: BaseException) -> tuple[type[HubError], str, str]:
     causes = list(_chain(error))
     if any(isinstance(cause, UnreachableError) for cause in causes):
         host = httpx2.URL(constants.ENDPOINT).host
-        return HubError, f"the hub cannot be reached: there is no {host}, or it does not answer", _CONNECTION
+        return NoAnswerError, f"the hub cannot be reached: there is no {host}, or it does not answer", _CONNECTION
     for kind, words in _CAUSES.items():
         if isinstance(error, kind):
             return words
@@ -242,7 +247,7 @@ def _words(error: BaseException) -> tuple[type[HubError], str, str]:
         if not isinstance(error, (*FAILURES, RuntimeError)) or isinstance(error, RecursionError):
             what = f"the hub answered something that cannot be understood ({type(error).__name__})"
             return HubError, what, "check HF_ENDPOINT; pythia-quant --debug … shows the calls"
-        return HubError, *_words_without_answer(error, causes)
+        return _words_without_answer(error, causes)
     what, hint = _STATUS.get(status, (f"the hub refused ({status})", "pythia-quant --debug … shows the calls"))
     if status >= 500:
         what, hint = f"the hub has an error of its own ({status})", "run again later"
@@ -253,25 +258,25 @@ def _words(error: BaseException) -> tuple[type[HubError], str, str]:
     return HubError, f"{what}: {answer}" if answer else what, hint
 
 
-def _words_without_answer(error: BaseException, causes: list[BaseException]) -> tuple[str, str]:
+def _words_without_answer(error: BaseException, causes: list[BaseException]) -> tuple[type[HubError], str, str]:
     if not any(isinstance(cause, httpx2.HTTPError) for cause in causes):
         for cause in causes:
             if isinstance(cause, Exception) and (system_error := refusal(cause, constants.HF_HUB_CACHE)):
-                return f"{system_error.where}: {system_error.what}", system_error.hint
+                return HubError, f"{system_error.where}: {system_error.what}", system_error.hint
     if any(isinstance(cause, httpx2.TimeoutException) for cause in causes):
-        return f"the hub was silent for {timeout():g} s", f"run again; {TIMEOUT_VARIABLE} allows more"
+        return NoAnswerError, f"the hub was silent for {timeout():g} s", f"run again; {TIMEOUT_VARIABLE} allows more"
     if not constants.HF_HUB_DISABLE_XET and not passing(error):
         what = f"Xet, which HF_HUB_DISABLE_XET=0 asks for, failed ({type(error).__name__})"
-        return what, "leave that variable out: plain uploads are the way we tested"
+        return HubError, what, "leave that variable out: plain uploads are the way we tested"
     what = f"the hub cannot be reached ({type(error).__name__})"
-    return what, _CONNECTION
+    return NoAnswerError, what, _CONNECTION
 
 
 _CONNECTION = "check the connection and HF_ENDPOINT"
 
 _CAUSES: dict[type[Exception], tuple[type[HubError], str, str]] = {
     hub_errors.OfflineModeIsEnabled: (
-        HubError, "the hub is needed and HF_HUB_OFFLINE is set", "unset it and run again",
+        NoAnswerError, "the hub is needed and HF_HUB_OFFLINE is set", "unset it and run again",
     ),
     hub_errors.LocalTokenNotFoundError: (
         HubError, "the hub needs a token", "log in with: hf auth login, or set HF_TOKEN",

@@ -19,8 +19,13 @@ from pythia_quant.core.errors import HubError, PythiaQuantError, SourceError
 from pythia_quant.core.file_hashes import sha256_if_changed
 from pythia_quant.core.foreign_files import COMMIT, MOST_BYTES, own_file, snapshot_of
 from pythia_quant.core.hub_answers import byte_count, commit_id, git_id, sha256_digest, text
-from pythia_quant.core.hub_client import api, ask, explained, prepare, status_of
+from pythia_quant.core.hub_client import NoAnswerError, api, ask, explained, prepare, status_of
 from pythia_quant.core.progress import SILENT, Progress
+
+
+class NotCachedError(SourceError):
+    """A file is not in the hub's cache, and the hub cannot be asked for it."""
+
 
 _SHA1, _SHA256 = 40, 64
 """The hexadecimal digits of a hash."""
@@ -50,8 +55,8 @@ def fetch(
         size: the size of the file, bytes, if it is known. A download of another size is stopped.
 
     Raises:
-        SourceError: there is no such repository or revision, no access, no connection and no cached file, or the
-            download is damaged.
+        NotCachedError: the file is not in the cache, and the hub cannot be reached or must not be asked.
+        SourceError: there is no such repository or revision, no access, or the download is damaged.
         HubError: the hub's answer makes no sense.
     """
     where = f"{'' if repo_type == 'model' else f'{repo_type} '}{repo_id}@{revision}"
@@ -69,7 +74,8 @@ def fetch(
         failure = explained(error, where)
         if status_of(error) is None:
             hint = "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE"
-            failure = SourceError(f"{file} is not in the cache and the hub cannot be reached", where=where, hint=hint)
+            what = f"{file} is not in the cache and the hub cannot be reached"
+            failure = NotCachedError(what, where=where, hint=hint)
     except hub_errors.EntryNotFoundError:
         return None
     except hub_errors.HFValidationError:
@@ -86,7 +92,8 @@ def fetch(
             check_download(path)
         return path
     # Without the client's error as its cause, because that may contain presigned addresses.
-    raise SourceError(failure.what, where=failure.where, hint=failure.hint)
+    kind = NotCachedError if isinstance(failure, NotCachedError | NoAnswerError) else SourceError
+    raise kind(failure.what, where=failure.where, hint=failure.hint)
 
 
 def file_names(repo_id: str, commit: str) -> frozenset[str] | None:

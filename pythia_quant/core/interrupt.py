@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -46,6 +47,8 @@ def interrupt_own_code() -> None:
 
     if hasattr(signal, "setitimer"):  # not on Windows
         signal.signal(signal.SIGALRM, handle)
+        # An alarm that is still set when Python puts the signals' own actions back would end the process.
+        atexit.register(signal.signal, signal.SIGALRM, signal.SIG_IGN)
         for number in _END_SIGNALS:
             # nohup makes us ignore SIGHUP: that stays. A shell makes background programs ignore SIGINT: there only a
             # program can send it, and it is handled.

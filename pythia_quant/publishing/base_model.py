@@ -7,7 +7,7 @@ from huggingface_hub import constants
 from pythia_quant.core.errors import HubError
 from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.hub_client import check_name
-from pythia_quant.core.hub_files import RemoteFile, Tree, fetch, read_tree
+from pythia_quant.core.hub_files import NotCachedError, RemoteFile, Tree, fetch, read_tree
 from pythia_quant.model.source_name import DEMO
 from pythia_quant.records.manifest import Manifest, SourceRecord
 
@@ -76,12 +76,12 @@ def original_card(source: SourceRecord) -> str | None:
         The card as Markdown; None if the source is on no hub, or has no card.
 
     Raises:
-        HubError: the hub must not be asked, and the cache does not have the card.
-        SourceError: the hub cannot be asked.
+        NotCachedError: the cache does not have the card, and the hub cannot be reached or must not be asked.
+        SourceError: the hub refuses.
     """
     if source.commit is None:
         return None
     path = fetch(source.model, CARD, source.commit) or fetch(source.model, CARD, "main")
     if path is None and constants.HF_HUB_OFFLINE:  # the repository may have a card
-        raise HubError(f"{CARD} is not in the cache", where=source.model, hint="unset HF_HUB_OFFLINE")
+        raise NotCachedError(f"{CARD} is not in the cache", where=source.model, hint="unset HF_HUB_OFFLINE")
     return path.read_text(encoding="utf-8", errors="replace") if path else None

@@ -1,9 +1,10 @@
-"""The model card: what an artifact is, what it cost, how to run it, and what to cite."""
+"""The model card: what an artifact is, how to run it, how good it is; then where it comes from, and what to cite."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,7 +15,7 @@ from pythia_quant.core.settings import VariantSettings
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO
 from pythia_quant.publishing.anonymize import public_recipe
-from pythia_quant.publishing.clients import snippets
+from pythia_quant.publishing.clients import OURS, snippets
 from pythia_quant.publishing.foreign_markdown import (
     PARTS,
     Original,
@@ -27,7 +28,9 @@ from pythia_quant.publishing.foreign_markdown import (
     split,
 )
 from pythia_quant.publishing.metadata import base_name, front_matter
+from pythia_quant.publishing.project import Project, this_project
 from pythia_quant.publishing.storage_words import TITLES, bits, storage, warnings
+from pythia_quant.recipe.recipe import SOURCE_ROWS
 from pythia_quant.recipe.variants import parse_variant
 from pythia_quant.records.manifest import Manifest
 from pythia_quant.records.results import RESULTS, Results, Row
@@ -97,8 +100,27 @@ _WEIGHTS = {"kl_weights": "KL divergence", "ppl_drift_weights": "perplexity drif
 _LAMBADA = {"lambada_accuracy": "accuracy", "lambada_perplexity": "perplexity of the last word"}
 
 
+_REFERENCE = SOURCE_ROWS[-1]
+"""The row of the source in fp32, which drift is measured against."""
+
+
 class Raw(str):
     """Text that is Markdown. Other text is escaped when it is put into the card."""
+
+
+@dataclass(frozen=True)
+class Sister:
+    """Another variant of the same source, which is published together with the card's.
+
+    Attributes:
+        repo_id: the repository that it is published in.
+        revision: the branch that it is published on.
+        manifest: its manifest.
+    """
+
+    repo_id: str
+    revision: str
+    manifest: Manifest
 
 
 def render_card(
@@ -109,6 +131,9 @@ def render_card(
     revision: str = "main",
     original: str | None,
     despite_gate: str = "",
+    sample: str = "",
+    sisters: Sequence[Sister] = (),
+    project: Project | None = None,
 ) -> str:
     """Return the card as Markdown with front matter.
 
@@ -119,15 +144,20 @@ def render_card(
         revision: the branch that it is published on.
         original: the source's own card, which is quoted; None if the source has none.
         despite_gate: the reason to publish although a gate failed or is undecided; empty if all gates passed.
+        sample: the text that our runtime printed for the card's first command; empty if it was not run.
+        sisters: the other variants that are published together with this one.
+        project: this project; by default, the installed package.
     """
     settings = parse_variant(manifest.settings)
-    results = _baseline_and_variant_first(results, manifest.variant)
+    project = project or this_project()
+    results = _concerning(results, manifest.variant)
     row = results.row(manifest.variant)
     before = split(original) if original is not None else Original("", "")
     url = results_url(repo_id, revision)
     front = front_matter(manifest, results, settings, metadata(before.front), repo_id=repo_id, results_url=url)
     base = base_name(manifest)
     graph = next((name for name in manifest.files if name.endswith(".onnx")), "")
+    programs = list(snippets(settings, repo_id, revision, graph, project))
     return _environment().get_template("card.md.jinja").render(
         front=Raw(front.to_yaml()), title=repo_id.rpartition("/")[2], repo_id=repo_id, revision=revision,
         manifest=manifest, settings=settings, results=results, row=row, format=TITLES[settings.format],
@@ -141,7 +171,10 @@ def render_card(
         text_line=text_line(results), reference_line=reference_line(results), latency_line=latency_line(results),
         size_line=size_line(results), machine_line=machine_line(results), percentiles=PERCENTILES,
         remarks=remarks(results), describe_gate=describe_gate, despite_gate=despite_gate,
-        snippets=list(snippets(settings, repo_id, revision, graph)), recipe=public_recipe(manifest),
+        project=project, ours=next(one for one in programs if one.name == OURS), sample=sample,
+        memory=_memory_line(row),
+        others=[one for one in programs if one.name != OURS], sisters=[_sister_line(one) for one in sisters],
+        recipe=public_recipe(manifest),
         file_hashes=_hashes({name: file.sha256 for name, file in manifest.files.items()}),
         versions=", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
         commands=_commands(manifest.variant, repo_id, revision), citations=citations(settings),
@@ -164,6 +197,7 @@ def _environment() -> Environment:
         "fenced": _fenced,
         "quoted": lambda text: Raw(quoted(text)),
         "hashes": _hashes,
+        "raw": Raw,
         "count": lambda number: f"{number:,}",
         "mb": lambda count: f"{count / 1e6:,.1f} MB",
     }
@@ -192,10 +226,35 @@ def _commands(variant: str, repo_id: str, revision: str) -> str:
     )
 
 
-def _baseline_and_variant_first(results: Results, variant: str) -> Results:
-    first = [results.baseline, variant]
-    order = sorted(results.rows, key=lambda row: first.index(row.name) if row.name in first else len(first))
-    return results.model_copy(update={"rows": order})
+def _concerning(results: Results, variant: str) -> Results:
+    """Return results with the rows of the baseline, the variant and the reference, in this order, and no others."""
+    names = dict.fromkeys([results.baseline, variant, _REFERENCE])
+    rows = [row for name in names for row in results.rows if row.name == name]
+    return results.model_copy(update={"rows": rows})
+
+
+def _memory_line(row: Row) -> str:
+    """Return how much memory the processes of a measurement took at most; empty if none was run."""
+    if not row.speeds:
+        return ""
+    processes = row.speeds[0].processes
+    peak = max(process.peak_rss_bytes for process in processes)
+    model = max(process.peak_rss_bytes - process.start_rss_bytes for process in processes)
+    device = max((process.peak_device_bytes or 0 for process in processes), default=0)
+    on_device = f", and {device / 1e6:,.0f} MB of the accelerator's" if device else ""
+    return f"{peak / 1e6:,.0f} MB, of which the model and its run take {model / 1e6:,.0f} MB{on_device}"
+
+
+def _sister_line(sister: Sister) -> Raw:
+    """Return one item of the list of variants."""
+    manifest, at_branch = sister.manifest, sister.revision != "main"
+    settings = parse_variant(manifest.settings)
+    url = f"{_HUB}/{quote(sister.repo_id)}" + (f"/tree/{quote(sister.revision, safe='')}" if at_branch else "")
+    words = ", ".join(
+        filter(None, (TITLES[settings.format], bits(settings), f"{manifest.bytes_on_disk / 1e6:,.1f} MB"))
+    )
+    name = f"{sister.repo_id}@{sister.revision}" if at_branch else sister.repo_id
+    return Raw(f"[{_escape(name)}]({url}) ({code(manifest.variant)}): {words}")
 
 
 def _measured(columns: Mapping[str, str], results: Results) -> dict[str, str]:

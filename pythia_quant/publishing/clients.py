@@ -10,10 +10,15 @@ from string import Template
 from typing import Literal
 
 from pythia_quant.core.settings import VariantSettings
+from pythia_quant.formats.table import FORMATS
+from pythia_quant.publishing.project import Project, this_project
 from pythia_quant.recipe.variants import GptqSettings
 
 OURS = "pythia-quant, the runtime that was measured"
 """The name of our own program in the table."""
+
+PROMPT, NEW_TOKENS = "Once upon a time", 40
+"""The text that the code on a card continues, and by how many tokens."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Client:
             the graph's file, ``$model`` for its path in the folder. ``$at`` stands for `at`, or for nothing on the
             branch ``main``.
         at: the code that names a branch, ``$revision``; None if the program cannot name one.
+        install: the command that installs what the code needs. It is empty for our own program, whose command depends
+            on where the project is, and for a program that no package manager installs.
         tested: the versions of the packages that we tested it with; empty if we did not test it.
     """
 
@@ -37,20 +44,30 @@ class Client:
     language: Literal["sh", "python", "js"]
     code: str
     at: str | None
+    install: str
     tested: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Snippet:
-    """Code that runs one artifact. `tested` names the versions that we tested it with; it is empty if we did not."""
+    """Code that runs one artifact.
+
+    Attributes:
+        name: the program's name for people.
+        install: the shell command that installs the program; empty if there is none.
+        language: the language of the code.
+        code: the code that a user copies.
+        tested: the versions that we tested it with; empty if we did not.
+    """
 
     name: str
+    install: str
     language: str
     code: str
     tested: str
 
 
-_OURS = "pythia-quant generate $ours --prompt 'Once upon a time' --max-new-tokens 40"
+_OURS = f"pythia-quant generate $ours --prompt '{PROMPT}' --max-new-tokens {NEW_TOKENS}"
 
 _TRANSFORMERS = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -117,53 +134,72 @@ _PYTHON, _JS, _SHELL = ", revision=$revision", ", { revision: $revision }", " --
 
 CLIENTS = (
     Client(
-        "transformers", "bnb", "python", f"# pip install transformers bitsandbytes accelerate\n{_TRANSFORMERS}",
-        _PYTHON, {"transformers": "5.23", "bitsandbytes": "0.50"},
+        "transformers", "bnb", "python", _TRANSFORMERS, _PYTHON, "pip install transformers bitsandbytes accelerate",
+        {"transformers": "5.23", "bitsandbytes": "0.50"},
     ),
     Client(
-        "transformers", "gptq", "python",
-        f"# pip install transformers optimum gptqmodel: it needs all three\n{_TRANSFORMERS}",
-        _PYTHON, {"transformers": "5.23", "optimum": "2.3", "gptqmodel": "7.6"},
+        "transformers", "gptq", "python", _TRANSFORMERS, _PYTHON, "pip install transformers optimum gptqmodel",
+        {"transformers": "5.23", "optimum": "2.3", "gptqmodel": "7.6"},
     ),
-    Client(OURS, "bnb", "sh", _OURS, "", {"transformers": "5.23", "bitsandbytes": "0.50"}),
-    Client(OURS, "gptq", "sh", _OURS, "", {"transformers": "5.23"}),
-    Client(OURS, "onnx", "sh", _OURS, "", {"onnxruntime": "1.31"}),
-    Client("vLLM", "gptq", "sh", "vllm serve $repo$at", _SHELL),
+    Client(OURS, "bnb", "sh", _OURS, "", "", {"transformers": "5.23", "bitsandbytes": "0.50"}),
+    Client(OURS, "gptq", "sh", _OURS, "", "", {"transformers": "5.23"}),
+    Client(OURS, "onnx", "sh", _OURS, "", "", {"onnxruntime": "1.31"}),
+    Client("vLLM", "gptq", "sh", "vllm serve $repo$at", _SHELL, "pip install vllm"),
     # vLLM's GPT-NeoX has no packed_modules_mapping; without it, vLLM's loader of bitsandbytes files refuses a model.
-    Client("vLLM", "bnb", "sh", "vllm serve $repo$at --model-impl transformers", _SHELL),
+    Client(
+        "vLLM", "bnb", "sh", "vllm serve $repo$at --model-impl transformers", _SHELL, "pip install vllm bitsandbytes",
+    ),
     # SGLang has no GPT-NeoX of its own.
     Client(
         "SGLang", "gptq", "sh",
-        "python -m sglang.launch_server --model-path $repo$at --model-impl transformers", _SHELL,
+        "python -m sglang.launch_server --model-path $repo$at --model-impl transformers", _SHELL, "pip install sglang",
     ),
     Client(
         "SGLang", "bnb", "sh",
         "python -m sglang.launch_server --model-path $repo$at --model-impl transformers \\\n"
-        "    --load-format bitsandbytes --quantization bitsandbytes", _SHELL,
+        "    --load-format bitsandbytes --quantization bitsandbytes",
+        _SHELL, "pip install sglang bitsandbytes",
     ),
     Client(
         "Docker Model Runner, with its vLLM engine (Linux, NVIDIA)", "gptq", "sh", "docker model run hf.co/$repo", None,
+        "",
     ),
-    Client("onnxruntime", "onnx", "python", _ONNXRUNTIME, _PYTHON, {"onnxruntime": "1.31"}),
-    Client("onnxruntime-genai", "onnx", "python", _GENAI, _PYTHON, {"onnxruntime-genai": "0.18.0"}),
-    Client("transformers.js", "onnx", "js", _TRANSFORMERS_JS, _JS, {"transformers.js": "4.3.1"}),
-    Client("optimum", "onnx", "python", _OPTIMUM, _PYTHON, {"optimum-onnx": "0.1.0", "transformers": "4.57.6"}),
+    Client(
+        "onnxruntime", "onnx", "python", _ONNXRUNTIME, _PYTHON, "pip install onnxruntime tokenizers huggingface_hub",
+        {"onnxruntime": "1.31"},
+    ),
+    Client(
+        "onnxruntime-genai", "onnx", "python", _GENAI, _PYTHON, "pip install onnxruntime-genai huggingface_hub",
+        {"onnxruntime-genai": "0.18.0"},
+    ),
+    Client(
+        "transformers.js", "onnx", "js", _TRANSFORMERS_JS, _JS, "npm install @huggingface/transformers",
+        {"transformers.js": "4.3.1"},
+    ),
+    Client(
+        "optimum", "onnx", "python", _OPTIMUM, _PYTHON, "pip install optimum-onnx onnxruntime",
+        {"optimum-onnx": "0.1.0", "transformers": "4.57.6"},
+    ),
 )  # fmt: skip
 
 
-def snippets(settings: VariantSettings, repo_id: str, revision: str = "main", model: str = "") -> Iterator[Snippet]:
-    """Yield code for every program that runs an artifact, beginning with the programs that we tested.
+def snippets(
+    settings: VariantSettings, repo_id: str, revision: str = "main", model: str = "", project: Project | None = None
+) -> Iterator[Snippet]:
+    """Yield code for every program that runs an artifact: ours first, then the others that we tested.
 
     Args:
         settings: the variant's settings.
         repo_id: the repository that it is published in.
         revision: the branch that it is published on.
         model: the path of the graph in an ONNX artifact.
+        project: this project; by default, the installed package.
     """
     clients = [
         client for client in CLIENTS if _reads(client, settings) and (revision == "main" or client.at is not None)
     ]
-    for client in sorted(clients, key=lambda client: not client.tested):
+    ours = (project or this_project()).install(FORMATS[settings.format].extra)
+    for client in sorted(clients, key=lambda client: (client.name != OURS, not client.tested)):
         literal = shlex.quote if client.language == "sh" else json.dumps
         words = {
             "repo": literal(repo_id),
@@ -174,8 +210,13 @@ def snippets(settings: VariantSettings, repo_id: str, revision: str = "main", mo
             "file": literal(model.rpartition("/")[2]),
         }
         at = Template(client.at or "").substitute(words) if revision != "main" else ""
-        tested = ", ".join(f"{package} {version}" for package, version in client.tested.items())
-        yield Snippet(client.name, client.language, Template(client.code).substitute(words, at=at), tested)
+        yield Snippet(
+            client.name,
+            ours if client.name == OURS else client.install,
+            client.language,
+            Template(client.code).substitute(words, at=at),
+            ", ".join(f"{package} {version}" for package, version in client.tested.items()),
+        )
 
 
 def _reads(client: Client, settings: VariantSettings) -> bool:

@@ -64,14 +64,14 @@ def front_matter(
     if isinstance(settings, BnbSettings):
         tags.append(settings.quant_type)
     source_tags = [tag for tag in original.get("tags", []) if tag not in _FILE_TAGS]
-    language = original.get("language", [])
+    language = original.get("language", ["en"])  # the Pile, on which Pythia was trained, is English
     return ModelCardData(
         base_model=base,
         base_model_relation="quantized" if base else None,
         license="apache-2.0" if demo else _first(original, "license"),
         license_name=_first(original, "license_name"),
         license_link=_first(original, "license_link"),
-        language=language[0] if len(language) == 1 else language or None,
+        language=language[0] if len(language) == 1 else language,
         datasets=original.get("datasets"),
         library_name=_LIBRARIES[settings.format],
         pipeline_tag="text-generation",

@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 from pythia_quant.core.errors import HubError
 from pythia_quant.core.foreign_files import MANIFEST
-from pythia_quant.core.hub_client import NoRepositoryError, NoRevisionError, api, ask, check_name
+from pythia_quant.core.hub_client import NoAnswerError, NoRepositoryError, NoRevisionError, api, ask, check_name
 from pythia_quant.core.hub_files import Content, Tree, fetch, read_tree
 from pythia_quant.publishing.base_model import CARD
 from pythia_quant.publishing.publication import RECORDS, Publication
@@ -69,12 +69,13 @@ class Plan:
         return f"{self.publication.target.repo_id}@{self.publication.target.revision}"
 
 
-def make_plan(publication: Publication, *, private: bool = False) -> Plan:
+def make_plan(publication: Publication, *, private: bool = False, without_hub: bool = False) -> Plan:
     """Compare a publication with its repository. If ``HF_HUB_OFFLINE`` is set, the hub is not asked.
 
     Args:
         publication: the publication.
         private: whether the repository must be private.
+        without_hub: whether to compare nothing if the hub cannot be asked.
 
     Raises:
         HubError: the repository's name is not valid, the hub cannot be asked, the repository has something else in it,
@@ -88,6 +89,10 @@ def make_plan(publication: Publication, *, private: bool = False) -> Plan:
         tree, missing = read_tree(target.repo_id, target.revision), False
     except NoRevisionError:
         tree, missing = read_tree(target.repo_id), True  # the new branch begins at the commit of main
+    except NoAnswerError:
+        if not without_hub:
+            raise
+        return _plan(publication, None, private=private)
     except NoRepositoryError:
         missing = target.revision != "main"
         return _plan(publication, None, private=private, create_repo=True, create_branch=missing)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from huggingface_hub import constants
 
@@ -12,12 +14,17 @@ from pythia_quant.bench.gates import describe_gate
 from pythia_quant.core.errors import BenchmarkError, HubError
 from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.foreign_files import MANIFEST
-from pythia_quant.core.hub_files import Content, fetch
+from pythia_quant.core.hub_client import NoAnswerError
+from pythia_quant.core.hub_files import Content, NotCachedError, fetch
 from pythia_quant.publishing.anonymize import public_manifest, public_recipe, public_results, serialized
 from pythia_quant.publishing.base_model import CARD, base_model, original_card
-from pythia_quant.publishing.card import render_card, results_url
+from pythia_quant.publishing.card import Sister, render_card, results_url
 from pythia_quant.publishing.metadata import benchmark_task, eval_results_yaml
+from pythia_quant.publishing.sample import sample_output
+from pythia_quant.records.manifest import Manifest
 from pythia_quant.records.results import RESULTS, Results, Row, load_results
+
+T = TypeVar("T")
 
 RECIPE = "recipe.yaml"
 EVAL_RESULTS = ".eval_results/lambada.yaml"
@@ -62,12 +69,14 @@ class Publication:
         target: the repository and the branch, with all names filled in.
         files: the content of each file, by its path in the repository.
         despite: a sentence for each gate that did not pass.
+        unknown: a sentence for each thing that the hub was to be asked for and could not be asked; it is left out.
     """
 
     artifact: Artifact
     target: Target
     files: dict[str, Content]
     despite: list[str]
+    unknown: list[str] = field(default_factory=list)
 
     @property
     def card(self) -> str:
@@ -82,6 +91,8 @@ def prepare_publication(
     results: Path | None = None,
     base: str | None = None,
     despite_gate: str = "",
+    together: Sequence[Artifact] = (),
+    without_hub: bool = False,
 ) -> Publication:
     """Check an artifact, and render all that is published of it. Nothing is uploaded.
 
@@ -93,6 +104,9 @@ def prepare_publication(
         results: the result file; by default, the latest one beside the artifact that has a row for it.
         base: the repository with the source's weights; see :func:`~pythia_quant.publishing.base_model.base_model`.
         despite_gate: the reason to publish although a gate did not pass.
+        together: the artifacts that are published at the same time. The card names those of the same source.
+        without_hub: whether to leave out what a hub that cannot be asked would say. Such a publication is only to be
+            looked at.
 
     Raises:
         ArtifactError: a file is not as the manifest says.
@@ -106,28 +120,70 @@ def prepare_publication(
     artifact.recipe()  # raises if the recipe, which is published, too, cannot be read
     measured, row = find_result(artifact, results)
     despite = _check_gates(measured, row, despite_gate)
-    target = target.fill_in(artifact)
-    manifest = public_manifest(artifact.manifest, base_model(artifact.manifest, base))
+    asked, target = target, target.fill_in(artifact)
+    hub = _Hub(required=not without_hub)
+    base_record = hub.ask(f"whether {base} has the source's weights", lambda: base_model(artifact.manifest, base))
+    manifest = public_manifest(artifact.manifest, base_record)
     public = public_results(measured, row, artifact.manifest, manifest)
     card = render_card(
         manifest,
         public,
         repo_id=target.repo_id,
         revision=target.revision,
-        original=original_card(manifest.source),
+        original=hub.ask(
+            f"the card of {manifest.source.model}, with its license and its limitations",
+            lambda: original_card(manifest.source),
+        ),
         despite_gate=despite_gate if despite else "",
+        sample=sample_output(artifact),
+        sisters=_sisters(artifact, together, asked),
     )
+    files = _files(artifact.folder, manifest, public, card)
+    benchmark = hub.ask("whether LAMBADA's dataset is a benchmark", lambda: _eval_results(public, row.name, target))
+    if benchmark:
+        files[EVAL_RESULTS] = Content.from_bytes(benchmark.encode())
+    return Publication(artifact, target, files, despite, hub.unknown)
+
+
+def _files(folder: Path, manifest: Manifest, results: Results, card: str) -> dict[str, Content]:
+    """Return the artifact's files, and the records that are published beside them."""
     records = {
         CARD: card.encode(),
         MANIFEST: serialized(manifest),
-        RESULTS: serialized(public),
+        RESULTS: serialized(results),
         RECIPE: public_recipe(manifest).encode(),
     }
-    if benchmark := _eval_results(public, row.name, target):
-        records[EVAL_RESULTS] = benchmark.encode()
     files = {name: Content(folder / name, file.bytes, file.sha256) for name, file in manifest.files.items()}
-    files |= {name: Content.from_bytes(data) for name, data in records.items()}
-    return Publication(artifact, target, files, despite)
+    return files | {name: Content.from_bytes(data) for name, data in records.items()}
+
+
+class _Hub:
+    """Asks the hub; if it is not required, notes what could not be asked and goes on."""
+
+    def __init__(self, *, required: bool) -> None:
+        self._required = required
+        self.unknown: list[str] = []
+
+    def ask(self, what: str, call: Callable[[], T | None]) -> T | None:
+        try:
+            return call()
+        except (NoAnswerError, NotCachedError) as error:
+            if self._required:
+                raise
+            self.unknown.append(f"{what}: {error.what}")
+            return None
+
+
+def _sisters(artifact: Artifact, together: Sequence[Artifact], target: Target) -> list[Sister]:
+    """Return the other artifacts of the same source and revision, as they will be published."""
+    source = artifact.manifest.source
+    sisters = []
+    for other in together:
+        same = (other.manifest.source.sha256, other.manifest.source.revision) == (source.sha256, source.revision)
+        if same and other.manifest.variant != artifact.manifest.variant:
+            place = target.fill_in(other)
+            sisters.append(Sister(place.repo_id, place.revision, other.manifest))
+    return sisters
 
 
 def find_result(artifact: Artifact, file: Path | None = None) -> tuple[Results, Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from card_inputs import results
@@ -72,3 +73,10 @@ def outline(text: str) -> list[tuple[str, int]]:
 
 def section(text: str, heading: str) -> str:
     return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def only_our_html(found: list[Token]) -> bool:
+    """Return whether all HTML is that of parts that unfold: each is opened once and closed once, in turn."""
+    html = [token.content.strip() for token in found if token.type.startswith("html")]
+    opened = [re.fullmatch(r"<details>\n<summary>[A-Za-z ]+</summary>", content) for content in html[::2]]
+    return all(opened) and html[1::2] == ["</details>"] * len(opened)

@@ -7,14 +7,20 @@ import pytest
 import yaml
 from card_inputs import COMMIT, DEMO, FOLDER, HUB, manifest, results
 from huggingface_hub import ModelCard
-from rendered_card import card, front, outline, section, tokens
+from rendered_card import card, front, only_our_html, outline, section, tokens
 
 from pythia_quant.bench.metrics import METRICS
 from pythia_quant.core.text import printable
 from pythia_quant.publishing.anonymize import public_recipe
+from pythia_quant.publishing.card import Sister
+from pythia_quant.publishing.project import Project, source_address
 from pythia_quant.records.manifest import FileRecord
 from pythia_quant.records.results import Drift
 
+HEADINGS = (
+    "How to run it", "How good it is", "Other programs", "What is stored", "Uses and limitations",
+    "Where it comes from", "Citation", "Original model description",
+)  # fmt: skip
 VARIANTS = ("bnb-nf4", "gptq-int4", "onnx-int8", "onnx-int8-dynamic", "onnx-int4", "onnx-fp32")
 
 
@@ -75,16 +81,18 @@ def test_a_source_that_is_on_no_hub_is_no_base_model(source: Any, said: str) -> 
     assert data.license == ("apache-2.0" if source is DEMO else None)
     assert ("pythia" in data.tags) == (source is FOLDER)
     assert said in text
+    assert data.language == "en"
     assert "without a commit" in section(text, "Where it comes from")
     assert ("give yours with `--model`" in text) == (source is FOLDER)
-    assert "The source has none." in section(text, "Original model description")
+    headings = [heading for heading in HEADINGS if f"\n## {heading}\n" in text]
+    assert headings == [one for one in HEADINGS if one not in ("Uses and limitations", "Original model description")]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_is_stored_and_how_it_was_made_is_said(variant: str) -> None:
     of = manifest(variant)
     text = card(of)
-    size, origin = section(text, "Size"), section(text, "Where it comes from")
+    size, origin = section(text, "What is stored"), section(text, "Where it comes from")
     assert "86,581,000 bytes on disk in the files that hold weights" in size
     assert "9.84 bits a weight over all 70,426,624 parameters" in size
     assert "Weights on disk: **86.6 MB**, 61 % of the fp16 weights' 140.9 MB" in text
@@ -121,8 +129,8 @@ def test_numbers_are_those_of_the_results() -> None:
     as_run = results(of).row("gptq-int4").as_run
     assert as_run
     text = card(of, results(of, as_run=as_run.model_copy(update={"kl": ([0.0123] * 5 + [0.0125] * 5) * 4})))
-    assert "KL divergence 12.40 ± 0.09 mnat" in text.split("## What it cost")[0]
-    rows = re.findall(r"^\| (.*?) \|(.*)\|$", section(text, "What it cost"), re.MULTILINE)
+    assert "KL divergence 12.40 ± 0.09 mnat" in text.split("## How good it is")[0]
+    rows = re.findall(r"^\| (.*?) \|(.*)\|$", section(text, "How good it is"), re.MULTILINE)
     drift = [name for name, cells in rows if "12.40±0.09" in cells or "10.00" in cells]
     assert drift == ["**torch-fp16** (baseline)", "gptq-int4", "torch-fp32"]
     assert [label for label in ("prefill", "decode") if label in text] == ["prefill", "decode"]
@@ -133,10 +141,10 @@ def test_numbers_are_those_of_the_results() -> None:
 def test_gates_are_named_with_their_outcome(gate: str, reason: str) -> None:
     of = manifest()
     text = card(of, results(of, gate), despite_gate=reason)
-    assert ("max\\_ppl\\_drift" in section(text, "What it cost")) == bool(gate)
-    assert ("No gates were set" in text) == (not gate)
+    assert ("max\\_ppl\\_drift" in section(text, "How good it is")) == bool(gate)
+    assert ("Gate " in text) == bool(gate)
     assert not gate or f"of gptq-int4 {gate}: " in text
-    lead = text.split("## What it cost")[0]
+    lead = text.split("## How good it is")[0]
     assert ("**Published despite its gates.** The reason given: good enough" in lead) == bool(reason)
     assert (f"of gptq-int4 {gate}: " in lead) == (bool(reason) and gate in ("failed", "undecided"))
 
@@ -157,11 +165,11 @@ def test_what_was_not_measured_is_not_made_up(case: str, lambada: bool) -> None:
     of = manifest()
     run = results(of, "failed", lambada=lambada, **UNMEASURED[case])
     text = card(of, run)
-    lead = text.split("## What it cost")[0]
+    lead = text.split("## How good it is")[0]
     values = "\n".join(line for line in ModelCard(text).text.splitlines() if not line.startswith("- Gate"))
     assert not re.search(r"\b(None|nan|inf|Undefined)\b", values)
-    assert ("It was not run; of its weights alone" in lead) == (case == "not run")
-    assert ("Its drift was not measured" in lead) == (case == "not measured")
+    assert ("it was not run; of its weights alone" in lead) == (case == "not run")
+    assert ("its drift was not measured" in lead) == (case == "not measured")
     assert ("perplexity drift not finite" in lead) == (case in ("not finite", "neither finite"))
     assert ("logits were not finite at 7 positions" in text) == (case in ("not finite", "neither finite"))
     measured = {result.metric_type for result in front(text).eval_results or []}
@@ -222,8 +230,9 @@ def test_names_are_data(name: str) -> None:
     })  # fmt: skip
     text = card(hostile, run, original=None, despite_gate=name)
     found = tokens(text)
-    assert not [token for token in found if token.type.startswith("html")]
-    assert {str(token.attrs["href"]) for token in found if token.type == "link_open"} == {"results.json", "recipe.yaml"}
+    assert only_our_html(found)
+    links = {str(token.attrs["href"]) for token in found if token.type == "link_open"}
+    assert links == {"#other-programs", "results.json", "recipe.yaml"}
     assert not [token for token in found if token.type == "image"]
     assert printable(text) == text
     assert "49" not in section(text, "Where it comes from")
@@ -236,3 +245,72 @@ def test_a_hostile_name_is_no_base_model() -> None:
     for name in HOSTILE:
         of = manifest(source=HUB.model_copy(update={"model": name}))
         assert front(card(of)).base_model is None
+
+
+URL = "https://git.example/us/pythia-quant"
+
+
+def test_what_it_is_how_to_run_it_and_how_good_it_is_come_first() -> None:
+    text = card(manifest(), project=Project("pythia-quant", URL), sample="Once upon a time\n```\n<b>")
+    assert [name for name in re.findall(r"^## (.*)$", ModelCard(text).text, re.MULTILINE) if name in HEADINGS] == [
+        *HEADINGS
+    ]
+    assert f"by [pythia-quant]({URL})" in text.split("\n## ")[0]
+    run = section(text, "How to run it")
+    assert run.startswith(
+        f"\n```sh\npip install 'pythia-quant @ git+{URL}'\n"
+        "pythia-quant generate hf://me/quantized --prompt 'Once upon a time' --max-new-tokens 40\n```\n"
+    )
+    assert "````text\nOnce upon a time\n```\n<b>\n````" in run
+    assert "It printed" not in card(manifest())
+    here = card(manifest("onnx-int8"), project=Project("pythia-quant", ""))
+    assert "pip install '.[onnx]'  # in a checkout of pythia-quant\n" in section(here, "How to run it")
+    assert "by pythia-quant (variant `onnx-int8`)" in here
+
+
+def test_a_card_has_only_the_rows_that_concern_its_artifact() -> None:
+    of = manifest("onnx-int8")
+    run = results(of)
+    other = run.rows[0].model_copy(update={"name": "torch-bf16", "notes": ["a note on bf16"]})
+    unquantized = run.rows[0].model_copy(update={"name": "onnx-fp32"})
+    text = card(of, run.model_copy(update={"rows": [other, unquantized, *run.rows]}))
+    rows = re.findall(r"^\| \**([a-z][\w-]+)\**(?: \(baseline\))? \|", section(text, "How good it is"), re.MULTILINE)
+    assert rows == ["torch-fp16", "onnx-int8", "torch-fp32"] * 2
+    assert "bf16" not in section(text, "How good it is")
+
+
+def test_memory_is_what_was_measured() -> None:
+    of = manifest()
+    run = results(of)
+    speed = run.row("gptq-int4").speeds[0]
+    process = speed.processes[0].model_copy(update={"start_rss_bytes": 300_000_000, "peak_rss_bytes": 450_000_000})
+    speeds = [speed.model_copy(update={"processes": [speed.processes[0], process]})]
+    lead = card(of, results(of, speeds=speeds)).split("\n## ")[0]
+    assert "Memory when it was measured: 450 MB, of which the model and its run take 150 MB." in lead
+    assert "Memory when" not in card(of, results(of, speeds=[]))
+
+
+def test_variants_that_are_published_together_name_each_other() -> None:
+    sisters = [
+        Sister("me/tiny-onnx", "main", manifest("onnx-int8")), Sister("me/a_b", "step 1/2", manifest("bnb-nf4")),
+    ]  # fmt: skip
+    text = section(card(manifest(), sisters=sisters), "Other variants")
+    assert "- [me/tiny-onnx](https://huggingface.co/me/tiny-onnx) (`onnx-int8`): ONNX, 8-bit, 86.6 MB\n" in text
+    assert "[me/a\\_b@step 1/2](https://huggingface.co/me/a_b/tree/step%201%2F2) (`bnb-nf4`): bitsandbytes" in text
+    assert "Other variants" not in card(manifest())
+
+
+@pytest.mark.parametrize(
+    ("urls", "address"),
+    [
+        (["Models, https://a.example", f"Source, {URL}"], URL),
+        ([f"source,{URL}"], URL),
+        (["Models, https://a.example"], ""),
+        (["Source, http://plain.example"], ""),
+        (["Source, https://x.example/'; rm -rf ~"], ""),
+        (["Source, https://x.example/)[y"], ""),
+        ([], ""),
+    ],
+)
+def test_the_address_of_this_project_is_that_of_the_package(urls: list[str], address: str) -> None:
+    assert source_address(urls) == address

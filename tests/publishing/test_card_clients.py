@@ -47,10 +47,28 @@ def code(settings: VariantSettings, name: str, repo: str = "me/repo", revision: 
 
 
 def test_every_format_names_the_programs_that_read_it() -> None:
-    assert names(SETTINGS["bnb"]) == ["transformers", "pythia-quant", "vLLM", "SGLang"]
-    assert names(SETTINGS["gptq"]) == ["transformers", "pythia-quant", "vLLM", "SGLang", "Docker Model Runner"]
+    assert names(SETTINGS["bnb"]) == ["pythia-quant", "transformers", "vLLM", "SGLang"]
+    assert names(SETTINGS["gptq"]) == ["pythia-quant", "transformers", "vLLM", "SGLang", "Docker Model Runner"]
     assert names(SETTINGS["onnx"]) == ["pythia-quant", "onnxruntime", "onnxruntime-genai", "transformers.js", "optimum"]
     assert names(GptqSettings(format="gptq", head="quantized")) == ["pythia-quant"]
+
+
+PACKAGES = {
+    "transformers": "transformers ", "onnxruntime": "onnxruntime tokenizers huggingface_hub",
+    "onnxruntime-genai": "onnxruntime-genai huggingface_hub", "optimum": "optimum-onnx onnxruntime",
+}  # fmt: skip
+"""What the code of each program imports; others are dependencies of these."""
+
+
+def test_what_a_program_needs_is_installed_first() -> None:
+    for settings in SETTINGS.values():
+        for snippet in snippets(settings, "me/repo", "main", GRAPH):
+            if "Docker" in snippet.name:
+                assert not snippet.install
+                continue
+            assert snippet.install.startswith("npm install " if snippet.language == "js" else "pip install ")
+            if snippet.language == "python":
+                assert f"pip install {PACKAGES[snippet.name]}" in snippet.install
 
 
 def test_a_branch_is_named_or_the_program_is_left_out() -> None:

@@ -4,14 +4,21 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_user import SOURCE, Client
 from loopback import Hub, User
+from program import succeed
+from tiny import TINY, write_checkpoint, write_recipe
 
+from pythia_quant.artifacts.convert import convert
+from pythia_quant.artifacts.inputs import load_inputs
 from pythia_quant.core.file_hashes import sha256
+from pythia_quant.publishing.sample import sample_output
+from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.records.results import load_results, save_results
 
 ONNX = ("publish", "--repo-id", "me/tiny-onnx", "--yes")
@@ -76,6 +83,40 @@ def test_offline_a_plan_needs_no_hub_and_publishing_says_so(client: Client, hub:
     assert hub.requests == []
 
 
+def test_a_dry_run_without_a_network_says_what_it_could_not_look_up(
+    client: Client, hub: Hub, artifacts: Path, tmp_path: Path
+) -> None:
+    command = ("publish", artifacts / "onnx-int8", "--repo-id", "me/tiny-onnx")
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    planned = client.succeed(*command, "--dry-run", **nobody)
+    assert "(the hub cannot be reached)" in planned
+    assert planned.count("not compared") == 11
+    assert f"not looked up: the card of {SOURCE}, with its license and its limitations: " in planned
+    assert "\n## How good it is\n" in planned
+    assert "hub cannot be reached" in client.refuse(*command, "--yes", **nobody)
+    rename_source(artifacts, "/tmp/no/folder")
+    planned = client.succeed(*command, "--dry-run", "--base-model", SOURCE, **nobody)
+    assert f"not looked up: whether {SOURCE} has the source's weights: " in planned
+    assert hub.requests == []
+
+
+def test_the_card_is_written_to_a_file_and_nothing_is_published(
+    client: Client, hub: Hub, artifacts: Path, tmp_path: Path
+) -> None:
+    command = ("publish", artifacts / "onnx-int8", "--repo-id", "me/tiny-onnx", "--card-out", tmp_path / "new" / "a.md")
+    printed = client.succeed(*command)
+    assert printed.endswith("a.md.\nNothing was published.\n")
+    assert "base_model" not in printed, "the card is in the file"
+    card = (tmp_path / "new" / "a.md").read_text()
+    assert hub.writes == []
+    client.succeed(*ONNX, artifacts / "onnx-int8")
+    assert hub.files("me/tiny-onnx")["README.md"].decode() == card
+    message = client.refuse("publish", "--all", artifacts, "--repo-id", "me/{variant}", "--card-out", tmp_path / "b.md")
+    assert "--card-out: takes one artifact" in message
+    assert "is a folder" in client.refuse(*command[:-1], tmp_path)
+    assert not (tmp_path / "b.md").exists()
+
+
 def test_a_plan_for_a_new_branch_leaves_main_alone(client: Client, hub: Hub, artifacts: Path) -> None:
     client.succeed(*ONNX, artifacts / "onnx-int8")
     before = hub.head("me/tiny-onnx")
@@ -122,6 +163,10 @@ def test_all_artifacts_below_a_folder_go_where_the_pattern_says(client: Client, 
     printed = client.succeed(*everything, "me/{model}-{variant}")
     assert printed.count("read back and compared") == 3
     assert {"me/tiny-bnb-nf4", "me/tiny-gptq-int4", "me/tiny-onnx-int8"} < set(hub.repos)
+    card = hub.files("me/tiny-onnx-int8")["README.md"].decode().partition("## Other variants")[2]
+    assert "(https://huggingface.co/me/tiny-bnb-nf4)" in card
+    assert "(https://huggingface.co/me/tiny-gptq-int4)" in card
+    assert "me/tiny-onnx-int8)" not in card.partition("\n## ")[0]
 
 
 def test_a_branch_made_after_main_has_nothing_of_it(client: Client, hub: Hub, artifacts: Path) -> None:
@@ -219,3 +264,15 @@ def test_without_a_terminal_nothing_is_published_unasked(client: Client, hub: Hu
     message = client.refuse("publish", artifacts / "onnx-int8", "--repo-id", "me/tiny-onnx")
     assert "add --yes" in message
     assert hub.writes == []
+
+
+def test_a_sample_is_what_the_first_command_of_the_card_prints(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    write_checkpoint(tmp_path / "tiny", replace(TINY, context=64))
+    artifact = convert(load_inputs(load_recipe(recipe), only=["onnx-fp32"]), "onnx-fp32", tmp_path / "out")
+    printed = succeed("generate", artifact.folder, "--prompt", "Once upon a time", "--max-new-tokens", "40")
+    lines = printed.removesuffix("\n").split("\n")
+    assert sample_output(artifact).split("\n") == lines[:6] + ["…"] * (len(lines) > 6)
+    assert sample_output(artifact).startswith("Once upon a time")
+    (artifact.folder / "tokenizer.json").unlink()
+    assert sample_output(artifact) == ""
