@@ -79,17 +79,22 @@ def open_artifact(folder: Path) -> Artifact:
     return Artifact(folder, manifest, settings)
 
 
-def artifacts_below(folder: Path) -> list[Path]:
-    """Return the folders of all artifacts in a folder and below it, sorted; hidden folders are left out.
-
-    Raises:
-        ArtifactError: there is none.
-    """
-    folders = sorted(
+def artifact_folders(folder: Path) -> list[Path]:
+    """Return the folders below a folder, or the folder itself, that have a manifest; hidden ones are left out."""
+    return sorted(
         path.parent
         for path in folder.rglob(MANIFEST)
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+
+
+def artifacts_below(folder: Path) -> list[Path]:
+    """Return :func:`artifact_folders` of a folder.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    folders = artifact_folders(folder)
     if not folders:
         what = "there is no artifact in it or below it" if folder.is_dir() else "there is no such folder"
         raise ArtifactError(what, where=str(folder), hint="`pythia-quant convert` makes artifacts")

@@ -14,9 +14,11 @@ import typer
 
 from pythia_quant.cli import (
     bench,
+    cache,
     compare,
     convert,
     generate,
+    ls,
     publish,
     recipes,
     report,
@@ -43,7 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
-for part in (run, convert, bench, show, report, compare, verify, generate, publish, source, recipes, suite):
+for part in (run, convert, bench, show, report, compare, verify, generate, ls, publish, source, recipes, suite, cache):
     app.add_typer(part.commands)
 SIGNALLED = 128
 """Plus the number of the signal that ended a program, its exit code, as in shells: 130 for Ctrl-C."""

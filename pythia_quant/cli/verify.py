@@ -58,12 +58,13 @@ def _verify(folder: Path, model: str | None, progress: Progress) -> tuple[str, s
     from pythia_quant.artifacts.artifact import open_artifact, verify_files
     from pythia_quant.artifacts.check import check_again
     from pythia_quant.artifacts.verify import compare_with, find_local_source, open_named_source
+    from pythia_quant.core.file_hashes import sha256_anew
 
     artifact = open_artifact(folder)
     progress.step("opening its source", 0, 1)
     source = find_local_source(artifact) if model is None else open_named_source(artifact, model)
     progress.step("hashing its files", 0, 1)
-    verify_files(artifact)
+    verify_files(artifact, sha256_anew)
     progress.step("running it", 0, 1)
     record = check_again(artifact)
     integrity = (

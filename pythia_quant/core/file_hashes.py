@@ -31,21 +31,30 @@ def sha256_if_changed(path: Path) -> str:
     and the time of its status are the same; programs cannot set the latter. This saves work, but does not detect damage
     on a disk: code that verifies files calls :func:`sha256`.
     """
+    return known_sha256(path) or sha256_anew(path)
+
+
+def sha256_anew(path: Path) -> str:
+    """Read a file and return its hex SHA-256, which is cached."""
+    status, started = path.stat(), time.time_ns()
+    digest = sha256(path)
+    settled = started - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS
+    if status.st_size >= _LEAST_BYTES and settled and _state(path.stat()) == _state(status):
+        _CACHE.write(_key(status), json.dumps({"state": _state(status), "sha256": digest}).encode())
+    return digest
+
+
+def known_sha256(path: Path) -> str | None:
+    """Return the hex SHA-256 of a file without reading a large one; None if it has changed since it was hashed."""
     status = path.stat()
     if status.st_size < _LEAST_BYTES:
         return sha256(path)
-    key = hashlib.sha256(f"{status.st_dev} {status.st_ino}".encode()).hexdigest()[:32]
-    state = _state(status)
-    if entry := _CACHE.read(key):
-        recorded = json.loads(entry)
-        if recorded["state"] == state:
-            return str(recorded["sha256"])
-    started = time.time_ns()
-    digest = sha256(path)
-    settled = started - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS
-    if settled and _state(path.stat()) == state:
-        _CACHE.write(key, json.dumps({"state": state, "sha256": digest}).encode())
-    return digest
+    recorded = json.loads(_CACHE.read(_key(status)) or b"{}")
+    return str(recorded["sha256"]) if recorded.get("state") == _state(status) else None
+
+
+def _key(status: os.stat_result) -> str:
+    return hashlib.sha256(f"{status.st_dev} {status.st_ino}".encode()).hexdigest()[:32]
 
 
 def _state(status: os.stat_result) -> list[int]:

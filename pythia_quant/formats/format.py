@@ -37,12 +37,14 @@ class Format(ABC, Generic[S]):
 
     Attributes:
         needs: the names of packages that must be installed, which are those of their modules.
+        extra: the extra of this package that installs them; empty if its own dependencies are enough.
         equalizes: whether layers are equalized before they are rounded, see :mod:`pythia_quant.model.equalize`.
         on_gpu: whether the runtime can run on a GPU; one that cannot runs on the CPU, whatever device a user names.
         in_layers: whether :meth:`open_layers` can run a model that is larger than memory.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
     equalizes: ClassVar[bool] = False
     on_gpu: ClassVar[bool] = True
     in_layers: ClassVar[bool] = False

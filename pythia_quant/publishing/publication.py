@@ -10,8 +10,9 @@ from typing import TypeVar
 from huggingface_hub import constants
 
 from pythia_quant.artifacts.artifact import Artifact, open_artifact, verify_files
+from pythia_quant.artifacts.listing import newest_result
 from pythia_quant.bench.gates import describe_gate
-from pythia_quant.core.errors import BenchmarkError, HubError
+from pythia_quant.core.errors import HubError
 from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.core.hub_client import NoAnswerError
@@ -197,23 +198,18 @@ def find_result(artifact: Artifact, file: Path | None = None) -> tuple[Results, 
         BenchmarkError: `file` cannot be read.
         HubError: no result has such a row.
     """
-    digest = sha256(artifact.folder / MANIFEST)
-    matches = []
-    for path in [file] if file else sorted(artifact.folder.parent.glob(f"{Path(RESULTS).stem}*.json")):
-        try:
-            results = load_results(path)
-        except BenchmarkError:
-            if file:
-                raise
-            continue
-        matches += [(results, row) for row in results.rows if row.manifest_sha256 == digest]
-    if not matches:
+    if file is None:
+        match = newest_result(artifact)
+    else:
+        results, digest = load_results(file), sha256(artifact.folder / MANIFEST)
+        match = next(((results, row) for row in results.rows if row.manifest_sha256 == digest), None)
+    if match is None:
         raise HubError(
             f"there is no result for exactly these bytes {f'in {file}' if file else 'beside it'}",
             where=str(artifact.folder),
             hint=f"measure it: pythia-quant bench {artifact.folder}",
         )
-    return max(matches, key=lambda pair: pair[0].created)
+    return match
 
 
 def _check_gates(results: Results, row: Row, despite_gate: str) -> list[str]:
