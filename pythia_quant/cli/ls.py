@@ -103,7 +103,7 @@ def _table(entries: list[_Entry], folder: Path) -> Table:
         source = entry.model if entry.commit else entry.model.rpartition("/")[2]
         place = os.path.relpath(entry.folder, folder)
         table.add_row(
-            escape(place if place != "." else entry.folder), escape(source + revision),
+            escape(place if place != "." else Path(entry.folder).name), escape(source + revision),
             f"{entry.bytes_on_disk / 1e6:,.1f}", f"{entry.bits_per_weight:.2f}", *_drift_cells(entry), entry.files,
         )  # fmt: skip
     return table

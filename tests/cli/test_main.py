@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from program import refuse, run, succeed
+from program import refuse, succeed
 
 COMMANDS = [
     "run",
@@ -80,9 +80,3 @@ def test_warnings_of_libraries_are_not_shown_and_output_that_cannot_be_written_i
         done = subprocess.run([sys.executable, "-c", WARNING], stdout=read_only, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(b"error: standard output: is not open for this")
-
-
-def test_a_mistyped_command_is_answered_with_the_right_one() -> None:
-    done = run("convrt", "demo")
-    assert done.returncode == 2
-    assert "Did you mean 'convert'?" in done.stderr

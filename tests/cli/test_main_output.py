@@ -1,4 +1,4 @@
-"""How the program ends when what it prints cannot be written, and when it fails by a fault of its own."""
+"""How the program ends when a command is mistyped, when it cannot write its output, and by a fault of its own."""
 
 import os
 import subprocess
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import measured
 import pytest
+from program import run
 
 from pythia_quant.records.results import save_results
 
@@ -80,3 +81,9 @@ def test_output_that_cannot_be_written_is_one_message_or_none(tmp_path: Path) ->
     assert asking.startswith("  this is a defect of ours: please report it with the command and what follows (")
     assert "Traceback" in rest[0]
     assert "abcdefGHIJ" not in said[defect][1]
+
+
+def test_a_mistyped_command_is_answered_with_the_right_one() -> None:
+    done = run("convrt", "demo")
+    assert done.returncode == 2
+    assert "Did you mean 'convert'?" in done.stderr
