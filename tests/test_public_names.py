@@ -37,7 +37,7 @@ RECORDS = {
     "Inputs": "recipe source evaluation evaluation_text calibration calibration_record",
     "Manifest": "schema_version tool created variant settings recipe_name recipe_id recipe source calibration versions "
     "cpu notes check files",
-    "Options": "threads memory device",
+    "Options": "threads memory device again",
     "Plan": "publication private create_repo create_branch head files deleted kept",
     "Publication": "artifact target files despite unknown",
     "Published": "url commit uploaded",
