@@ -194,8 +194,13 @@ def _draw_floor(axes: Axes, results: Results, look: Look) -> list[Line]:
 
 
 def _draw_front(axes: Axes, points: Sequence[_Point], bottom: float, look: Look) -> list[Line]:
-    """Draw the Pareto front as stairs and return their lines: the front beats all rows right of and above it."""
+    """Draw the Pareto front as stairs and return their lines: the front beats all rows right of and above it.
+
+    Nothing is drawn if no row has both values, as of a file without speed.
+    """
     best = [points[index] for index in pareto_front([(point.cost.value, point.kl.value) for point in points])]
+    if not best:
+        return []
     corners = [(point.cost.value, max(point.kl.value, bottom)) for point in best]
     axes.step(*zip(*corners, strict=True), where="post", color=look.theme.muted, linewidth=1.2, zorder=1.5)
     return [
