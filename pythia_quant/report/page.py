@@ -28,11 +28,11 @@ MARKER = "pythia-quant report"
 """The generator that the page names: a report may replace a folder with such a page."""
 
 COLUMNS = {
-    "Drift as run": {"ppl_drift": "ppl drift", "kl": "KL", "kl_p99": "KL,\u00a0p99", "top1": "top-1"},
+    "Drift as run": {"ppl_drift": "ppl drift", "kl": "KL", "kl_p99": "KL,\u00a0p99", "top1": "top\u20111"},
     "Quality": {"perplexity": "perplexity", "lambada_accuracy": "LAMBADA"},
-    "Size": {"bits_per_weight": "a weight", "disk": "disk"},
+    "Size": {"bits_per_weight": "a\u00a0weight", "disk": "disk"},
     "Speed and memory": {
-        "prefill": "prefill", "decode": "decode", "speedup_baseline": "× baseline", "memory": "peak memory",
+        "prefill": "prefill", "decode": "decode", "speedup_baseline": "×\u00a0baseline", "memory": "peak memory",
     },
 }  # fmt: skip
 """The columns of the table of all rows, and their headings there; columns without a value are left out."""
