@@ -20,7 +20,7 @@ from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.bench import conditions, quality
 from pythia_quant.bench.conditions import machine_record
 from pythia_quant.bench.durations import REFERENCE, measurement_steps
-from pythia_quant.bench.gates import evaluate_gates
+from pythia_quant.bench.gates import apply_gates
 from pythia_quant.bench.lambada_accuracy import measure_lambada
 from pythia_quant.bench.measurements import Measurements, as_record
 from pythia_quant.bench.reference import Reference, open_reference
@@ -152,7 +152,7 @@ def benchmark(
         row.model_copy(update={"lambada": scores.get(row.name), "speeds": speeds.get(row.name, [])}) for row in rows
     ]
     results = _results(inputs, expected, rows, options).model_copy(update={"latency": latency, "lambada": lambada})
-    return results.model_copy(update={"gates": evaluate_gates(results, inputs.recipe.settings.gates)})
+    return apply_gates(results, inputs.recipe.settings.gates)
 
 
 def _plan_rows(inputs: Inputs, artifacts: list[Artifact], options: Options) -> list[_PlannedRow]:

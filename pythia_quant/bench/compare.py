@@ -63,14 +63,21 @@ class Comparison:
         return [change for change in self.changes if change.verdict == "worse"]
 
 
-def compare_results(before: Results, after: Results) -> Comparison:
+def compare_results(
+    before: Results, after: Results, names: tuple[str, str] = ("the first result", "the second result")
+) -> Comparison:
     """Compare every value of every row that both results have.
+
+    Args:
+        before: the earlier result.
+        after: the later result.
+        names: what notes and errors call the two.
 
     Raises:
         BenchmarkError: they were measured on different texts, or by different protocols.
     """
-    _check_comparable(before, after)
-    notes, left_out = _notes(before, after)
+    _check_comparable(before, after, " and ".join(names))
+    notes, left_out = _notes(before, after, names)
     after_rows = {row.name: row for row in after.rows}
     changes = [
         change
@@ -83,12 +90,13 @@ def compare_results(before: Results, after: Results) -> Comparison:
     return Comparison(changes, notes)
 
 
-def _check_comparable(before: Results, after: Results) -> None:
+def _check_comparable(before: Results, after: Results, where: str) -> None:
     versions = before.protocol.version, after.protocol.version
     if versions[0] != versions[1]:
         raise BenchmarkError(
             f"drift was measured by versions {versions[0]} and {versions[1]} of the protocol windows, which take "
             "other windows of the text",
+            where=where,
             hint="measure the older one again: bench takes its artifacts",
         )
     for what, first, second in (
@@ -100,11 +108,12 @@ def _check_comparable(before: Results, after: Results) -> None:
                 f"the results were measured on another {what}: {first[:64]} and {second[:64]}"
                 if what == "text"
                 else f"the results were measured by another {what}: {first} and {second}",
+                where=where,
                 hint="measure both alike: bench takes --recipe and --text",
             )
 
 
-def _notes(before: Results, after: Results) -> tuple[list[str], set[str]]:
+def _notes(before: Results, after: Results, called: tuple[str, str]) -> tuple[list[str], set[str]]:
     """Return sentences on what differs apart from the values, and the protocols whose values cannot be compared."""
     warnings = [warning(results) for warning in (outdated, outdated_sizes) for results in (before, after)]
     notes, left_out = [note for note in dict.fromkeys(warnings) if note], set()
@@ -121,8 +130,8 @@ def _notes(before: Results, after: Results) -> tuple[list[str], set[str]]:
         notes.append("LAMBADA was measured on different files: it is not compared.")
         left_out.add("lambada")
     names = [{row.name for row in results.rows} for results in (before, after)]
-    for ordinal, only in (("first", names[0] - names[1]), ("second", names[1] - names[0])):
-        notes += [f"Only the {ordinal} result has {name}." for name in sorted(only)]
+    for result, only in zip(called, (names[0] - names[1], names[1] - names[0]), strict=True):
+        notes += [f"Only {result} has {name}." for name in sorted(only)]
     for results in (before, after):
         notes += [f"{row.name}: {speed.disturbed}." for row in results.rows for speed in row.speeds if speed.disturbed]
     return notes, left_out

@@ -30,11 +30,27 @@ GATES = {
 """The gates by the names that recipes use. A limit has the unit of its metric."""
 
 
+def apply_gates(results: Results, gates: dict[str, GateSettings]) -> Results:
+    """Return results with the outcomes of the gates; a note of the row names each gate that has no outcome.
+
+    Args:
+        results: the measurements.
+        gates: the limits of each variant, by its name.
+    """
+    rows = []
+    for row in results.rows:
+        absent = [name for name, _ in _limits(row, gates) if not _to_be_measured(name, results)]
+        note = f"no gate {' or '.join(absent)}: the recipe asks for no speed (latency.rounds is 0)"
+        rows.append(row.model_copy(update={"notes": [*row.notes, note]}) if absent else row)
+    return results.model_copy(update={"rows": rows, "gates": evaluate_gates(results, gates)})
+
+
 def evaluate_gates(results: Results, gates: dict[str, GateSettings]) -> list[GateOutcome]:
     """Decide every gate of every variant that was measured.
 
     A gate is undecided if the limit lies within the value's interval, or if there is no value. `windows_needed` is the
-    number of windows with which the interval would end at the limit, if the value stayed the same.
+    number of windows with which the interval would end at the limit, if the value stayed the same. A gate on speed has
+    no outcome if no speed was to be measured.
 
     Args:
         results: the measurements.
@@ -43,9 +59,17 @@ def evaluate_gates(results: Results, gates: dict[str, GateSettings]) -> list[Gat
     return [
         _decide(row, name, limit, results)
         for row in results.rows
-        if row.name in gates
-        for name, limit in gates[row.name].model_dump(exclude_none=True).items()
+        for name, limit in _limits(row, gates)
+        if _to_be_measured(name, results)
     ]
+
+
+def _limits(row: Row, gates: dict[str, GateSettings]) -> list[tuple[str, float]]:
+    return list(gates[row.name].model_dump(exclude_none=True).items()) if row.name in gates else []
+
+
+def _to_be_measured(name: str, results: Results) -> bool:
+    return METRICS[GATES[name].metric].protocol != "latency" or results.latency is not None
 
 
 def _decide(row: Row, name: str, limit: float, results: Results) -> GateOutcome:

@@ -1,4 +1,4 @@
-"""pythia-quant compare: what changed between two results."""
+"""pythia-quant compare: what changed between results."""
 
 from __future__ import annotations
 
@@ -19,25 +19,37 @@ WORSE = 3
 """Exit code of a comparison in which something became worse."""
 
 
-@commands.command(epilog=example("pythia-quant compare last-week.json artifacts/demo/builtin/results.json"))
+@commands.command(
+    epilog=example(
+        "pythia-quant compare last-week.json artifacts/demo/builtin/results.json",
+        "pythia-quant compare before.json laptop.json server.json --json",
+    )
+)
 def compare(
-    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A result file that bench has written.")],
-    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another one, on the same text.")],
+    before: Annotated[
+        Path, typer.Argument(metavar="BEFORE", help="A result file that bench has written, or its folder.")
+    ],
+    after: Annotated[
+        list[Path], typer.Argument(metavar="AFTER...", help="Others, on the same text; each is compared with BEFORE.")
+    ],
     everything: Annotated[bool, typer.Option("--all", help="Show what did not change, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what changed between two results beyond error, for two versions or two machines.
+    """Say what changed between results beyond error, for two versions or two machines.
 
     Exits with 3 when something became worse. Results on different texts or by different protocols are refused.
     """
     from pythia_quant.bench.compare import compare_results
-    from pythia_quant.records.results import load_results
+    from pythia_quant.report.files import read_files
     from pythia_quant.report.terminal import changes_data, changes_table
 
-    comparison = compare_results(load_results(before), load_results(after))
+    first, *others = read_files([before, *after])
+    comparisons = [(other, compare_results(first.results, other.results, (first.name, other.name))) for other in others]
     if as_json:
-        print(json.dumps(changes_data(comparison), indent=1))
-    else:
+        data = [{"before": first.name, "after": other.name} | changes_data(each) for other, each in comparisons]
+        print(json.dumps(data if len(data) > 1 else data[0], indent=1))
+    for other, comparison in () if as_json else comparisons:
+        out_console.print(f"before: {first.name}, after: {other.name}", markup=False, highlight=False, soft_wrap=True)
         out_console.print(changes_table(comparison, everything=everything))
-    if comparison.worse:
+    if any(comparison.worse for _, comparison in comparisons):
         raise typer.Exit(WORSE)

@@ -107,7 +107,7 @@ def kl_histograms(results: Results, look: Look) -> Figure | None:
         axes.set_ylim(-0.15, len(rows) + 0.25)
         axes.set_yticks(range(len(rows)), [shorten_name(row.name) for row in reversed(rows)])
         for tick, row in zip(axes.get_yticklabels(), reversed(rows), strict=True):
-            tick.set(color=look.color(row.name), va="bottom")
+            tick.set(color=look.color(row.name), va="bottom", gid=look.id_of(row.name))
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("a token's KL divergence from fp32, mnat")
@@ -115,20 +115,20 @@ def kl_histograms(results: Results, look: Look) -> Figure | None:
 
 
 def _ridge(axes: Axes, place: int, row: Row, heights: list[float], look: Look) -> None:
-    color = look.color(row.name)
+    color, row_id = look.color(row.name), look.id_of(row.name)
     edges = [_edge(index) for index in range(len(heights) + 1)]
     filled = [index for index, height in enumerate(heights) if height]
     outline = [place + 1.05 * height for height in heights][filled[0] : filled[-1] + 1]
     edges = edges[filled[0] : filled[-1] + 2]
-    axes.stairs(outline, edges, baseline=place, fill=True, color=color, alpha=0.2, linewidth=0)
-    axes.stairs(outline, edges, baseline=place, color=color, linewidth=1.1)
+    axes.stairs(outline, edges, baseline=place, fill=True, color=color, alpha=0.2, linewidth=0, gid=row_id)
+    axes.stairs(outline, edges, baseline=place, color=color, linewidth=1.1, gid=row_id)
     assert row.as_run is not None  # noqa: S101 - it has a histogram
     for quantile in row.as_run.kl_quantiles:
         across = 1e3 * quantile.value
         if quantile.share == 0.5:
-            axes.plot([across] * 2, [place, place + 0.45], color=color, linewidth=2, zorder=3)
+            axes.plot([across] * 2, [place, place + 0.45], color=color, linewidth=2, zorder=3, gid=row_id)
         elif quantile.share == 0.99:
-            axes.plot(across, place + 0.1, ".", color=color, markersize=6, zorder=3)
+            axes.plot(across, place + 0.1, ".", color=color, markersize=6, zorder=3, gid=row_id)
 
 
 def _shares(row: Row) -> list[float]:
@@ -158,7 +158,7 @@ def _curves(results: Results, look: Look, curve: Callable[[Row], _Curve], x_labe
             where = [place for place, _ in points]
             _draw_line(axes, where, [values[1] for _, values in points], name, look)
             low, high = [values[0] for _, values in points], [values[2] for _, values in points]
-            axes.fill_between(where, low, high, color=look.color(name), alpha=0.16, linewidth=0)
+            axes.fill_between(where, low, high, color=look.color(name), alpha=0.16, linewidth=0, gid=look.id_of(name))
         _name_lines(axes, [Name(name, points[-1][0], points[-1][1][1], "") for name, points in curves.items()], look)
         return figure
 
@@ -199,11 +199,15 @@ def _draw_line(axes: Axes, x_values: Sequence[float], y_values: Sequence[float],
         x_values, y_values, color=color, linewidth=1.5, marker=style.marker,
         markersize=4.5 if len(x_values) < 13 else 3.2,
         markeredgewidth=1, markerfacecolor=color if style.filled else look.theme.paper,
-        linestyle=(0, style.dashes) if style.dashes else "-",
+        linestyle=(0, style.dashes) if style.dashes else "-", gid=look.id_of(name),
     )  # fmt: skip
 
 
 def _name_lines(axes: Axes, names: Sequence[Name], look: Look) -> None:
-    labels = [Name(shorten_name(n.text), n.x, n.y, look.color(n.text)) for n in names if n.y > 0 and math.isfinite(n.y)]
+    labels = [
+        Name(shorten_name(name.text), name.x, name.y, look.color(name.text), look.id_of(name.text))
+        for name in names
+        if name.y > 0 and math.isfinite(name.y)
+    ]
     if len(names) <= MOST_NAMES:
         name_ends(axes, labels, look.theme)

@@ -42,13 +42,13 @@ def overview_plots(contents: Sequence[Results], look: Look) -> list[tuple[str, s
     if by_size:
         caption = (
             f"{letters} {_BARS}. Points on the lower edge drift less than is worth drawing. Each row is compared with "
-            "its own model's fp32 reference. Left and down is better."
+            f"its own model's fp32 reference. Left and down is better.{_fronts(contents, 'bits_per_weight')}"
         )
         overview.append(("drift-size", "Drift against size", by_size, caption))
     if by_decode:
         caption = (
-            f"{letters} {_BARS}; {_DECODE_BARS}. Each staircase is one file's Pareto front. Times of two machines, or "
-            "of models of two sizes, say nothing about the variants: compare along a front. Left and down is better."
+            f"{letters} {_BARS}; {_DECODE_BARS}. Times of two machines, or of models of two sizes, say nothing about "
+            f"the variants: compare within one file. Left and down is better.{_fronts(contents, 'decode')}"
         )
         overview.append(("drift-decode", "Drift against decode time", by_decode, caption))
     return overview
@@ -58,16 +58,26 @@ def _drift_by_size_caption(results: Results) -> str:
     return (
         f"KL divergence of next-token predictions from the fp32 reference, mean over {_windows(results)}, as run. "
         f"{_BARS}; most are smaller than their marker. Solid shapes are quantized, hollow ones are not. Left and down "
-        f"is better; at or below the fp16 floor a variant is no worse than fp16.{_undrawn_rows(results)}"
+        f"is better; at or below the fp16 floor a variant is no worse than fp16.{_front(results, 'bits_per_weight')}"
+        f"{_undrawn_rows(results)}"
     )
 
 
 def _drift_by_decode_caption(results: Results) -> str:
     return (
-        f"The same divergence against the median time of a decoded token{_threads(results)}. {_BARS}; {_DECODE_BARS}. "
-        "The staircase is the Pareto front: what lies right of it or above it is beaten by a row on it in both."
-        f"{_undrawn_rows(results)}{_disturbed_rows(results)}"
+        f"The same divergence against the median time of a decoded token{_threads(results)}. {_BARS}; {_DECODE_BARS}."
+        f"{_front(results, 'decode')}{_undrawn_rows(results)}{_disturbed_rows(results)}"
     )
+
+
+def _front(results: Results, key: str) -> str:
+    if not plots.draws_front([results], key):
+        return ""
+    return " The staircase is the Pareto front: what lies right of it or above it is beaten by a row on it in both."
+
+
+def _fronts(contents: Sequence[Results], key: str) -> str:
+    return " Each staircase is one file's Pareto front." if plots.draws_front(contents, key) else ""
 
 
 def _decode_caption(results: Results) -> str:
@@ -163,3 +173,6 @@ PLOTS = (
     ),
 )  # fmt: skip
 """All plots of one result file, in their order on the page."""
+
+FIRST_TITLES = ("Drift against size", "Drift against decode time")
+"""The titles of the plots above the table of all rows."""

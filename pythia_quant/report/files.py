@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.file_hashes import sha256
@@ -22,6 +23,7 @@ class ResultFile:
         letter: stands for the file in plots of several files.
         model: the model's short name, with the revision where it is not the usual one.
         label: the same, with machine and text where the label would otherwise not be unique.
+        name: the file's name, with as many of its folders as tell it from the others.
         path: of the file.
         sha256: of the file.
         results: its content.
@@ -30,6 +32,7 @@ class ResultFile:
     letter: str
     model: str
     label: str
+    name: str
     path: Path
     sha256: str
     results: Results
@@ -51,10 +54,11 @@ def read_files(paths: Sequence[Path]) -> list[ResultFile]:
         raise BenchmarkError("no result file was given", hint="give a results.json that run or bench has left")
     paths = [path / RESULTS if path.is_dir() else path for path in paths]
     contents = [load_results(path) for path in paths]
-    labels = short_labels(contents)
+    names = file_names(paths)
+    labels = short_labels(contents, names)
     return [
-        ResultFile(letter(index), _model(results), label, path, sha256(path), results)
-        for index, (label, path, results) in enumerate(zip(labels, paths, contents, strict=True))
+        ResultFile(letter(index), _model(results), label, name, path, sha256(path), results)
+        for index, (label, name, path, results) in enumerate(zip(labels, names, paths, contents, strict=True))
     ]
 
 
@@ -76,22 +80,45 @@ def find_results(path: Path) -> Path:
     return max(below, key=lambda one: one.stat().st_mtime)
 
 
+def file_names(paths: Sequence[Path]) -> list[str]:
+    """Return for each file as many of the last parts of its path as tell it from the others.
+
+    A results.json is called by its folder. A file that is given twice has the same name twice.
+    """
+    parts = [path.parts[:-1] if path.name == RESULTS and path.parts[:-1] else path.parts for path in map(_whole, paths)]
+    shown = [1] * len(parts)
+    for _ in range(max(map(len, parts), default=0)):
+        ends = [each[-count:] for each, count in zip(parts, shown, strict=True)]
+        alike = {
+            end for end in ends if len({each for each, other in zip(parts, ends, strict=True) if other == end}) > 1
+        }
+        shown = [count + (end in alike) for count, end in zip(shown, ends, strict=True)]
+    return [str(PurePath(*each[-count:])) for each, count in zip(parts, shown, strict=True)]
+
+
+def _whole(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links to other names
+
+
 def letter(index: int) -> str:
     """Return A to Z, then AA, AB and so on, as spreadsheets name their columns."""
     before, last = divmod(index, 26)
     return (letter(before - 1) if before else "") + chr(ord("A") + last)
 
 
-def short_labels(contents: Sequence[Results]) -> list[str]:
+def short_labels(contents: Sequence[Results], names: Sequence[str]) -> list[str]:
     """Return a unique label for each file.
 
-    A label has the model, the machine when there are several, and the text, then a number, where that is needed.
+    A label has the model, the machine when there are several, and the text, the file's name of `names`, then a number,
+    where that is needed.
     """
     several_machines = len({_machine(results.machine) for results in contents}) > 1
     labels = [_model(results) for results in contents]
     if several_machines:
         labels = [f"{label} · {_machine(results.machine)}" for label, results in zip(labels, contents, strict=True)]
-    labels = _make_distinct(labels, [results.text.name for results in contents])
+    if len({results.text.name for results in contents}) > 1:
+        labels = _make_distinct(labels, [results.text.name for results in contents])
+    labels = _make_distinct(labels, names)
     return _make_distinct(labels, [str(number) for number in range(1, len(labels) + 1)])
 
 
@@ -106,7 +133,7 @@ def _machine(machine: Machine) -> str:
     return f"{name}, {machine.cores} cores"
 
 
-def _make_distinct(labels: list[str], additions: list[str]) -> list[str]:
+def _make_distinct(labels: list[str], additions: Sequence[str]) -> list[str]:
     """Append its addition to each label that occurs more than once."""
     count = Counter(labels)
     return [

@@ -5,6 +5,8 @@ Content-Security-Policy blocks.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -22,16 +24,29 @@ _COLORS = {color: f"var(--{slot})" for slot, color in slots(LIGHT).items()} | {
 }  # fmt: skip
 
 
-def inline_svg(content: bytes, name: str, description: str) -> Markup:
-    """Return the SVG element of a plot drawn in the light theme; its ids begin with `name`, unique on the page.
+class Mark(NamedTuple):
+    """What the page knows of a row that a plot draws: the key of the row there, and the text of a tooltip."""
 
-    Only elements and attributes that plots need are copy, whatever else matplotlib may write.
+    key: str
+    text: str
+
+
+def inline_svg(content: bytes, name: str, description: str, marks: Mapping[str, Mark] | None = None) -> Markup:
+    """Return the SVG element of a plot drawn in the light theme.
+
+    Only elements and attributes that plots need are copied, whatever else matplotlib may write.
+
+    Args:
+        content: the SVG that matplotlib wrote.
+        name: the beginning of all ids; unique on the page.
+        description: what a screen reader says of the plot.
+        marks: the marks of the rows, by the ids of their elements in `content`.
     """
     source = ElementTree.fromstring(content)  # noqa: S314 - this program has just written it
     ids = {old: f"{name}-{index}" for index, old in enumerate(_ids(source))}
     root = ElementTree.Element("svg", {"viewBox": source.get("viewBox", ""), "role": "img", "aria-label": description})
     for child in source:
-        _copy(child, root, ids)
+        _copy(child, root, ids, marks or {})
     # The serializer escapes text and attributes; HTML reads the rest as XML does.
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704
 
@@ -43,7 +58,9 @@ def _ids(source: ElementTree.Element) -> list[str]:
     return sorted({first or second for first, second in matches})
 
 
-def _copy(element: ElementTree.Element, parent: ElementTree.Element, ids: dict[str, str]) -> None:
+def _copy(
+    element: ElementTree.Element, parent: ElementTree.Element, ids: Mapping[str, str], marks: Mapping[str, Mark]
+) -> None:
     tag = str(element.tag).removeprefix(_SVG)
     if tag not in _ELEMENTS:
         return
@@ -58,15 +75,20 @@ def _copy(element: ElementTree.Element, parent: ElementTree.Element, ids: dict[s
         attributes["clip-path"] = f"url(#{ids[attributes['clip-path'][5:-1]]})"
     if link := element.get(_LINK):
         attributes["href"] = f"#{ids[link[1:]]}"
-    if (identity := element.get("id")) in ids:
-        attributes["id"] = ids[str(identity)]
+    identity = element.get("id", "")
+    if identity in ids:
+        attributes["id"] = ids[identity]
+    if identity in marks:
+        attributes["data-row"] = marks[identity].key
     if tag == "g" and not attributes:
         copy = parent  # a group without attributes adds nothing
     else:
         copy = ElementTree.SubElement(parent, tag, attributes)
         copy.text = element.text if tag in ("text", "tspan") else None
+    if identity in marks:
+        ElementTree.SubElement(copy, "title").text = marks[identity].text
     for child in element:
-        _copy(child, copy, ids)
+        _copy(child, copy, ids, marks)
 
 
 def _presentation(style: str) -> dict[str, str]:

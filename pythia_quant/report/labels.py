@@ -28,12 +28,13 @@ _FAR = 14
 
 @dataclass(frozen=True)
 class Name:
-    """A text that names the point at `x`, `y` of the data."""
+    """A text that names the point at `x`, `y` of the data; `id` is that of the row in the SVG."""
 
     text: str
     x: float
     y: float
     color: str
+    id: str | None = None
 
 
 Line = tuple[float, float, float, float]
@@ -125,7 +126,7 @@ def name_ends(axes: Axes, names: Sequence[Name], theme: Theme) -> None:
         axes.annotate(
             name.text, _display(axes, name.x, name.y), xytext=(frame.right + 14, height), xycoords="figure points",
             textcoords="figure points", va="center", fontsize=_SIZE, color=name.color, annotation_clip=False,
-            arrowprops={
+            gid=name.id, arrowprops={
                 "arrowstyle": "-", "color": theme.muted, "lw": 0.5, "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5),
             },
         )  # fmt: skip
@@ -197,7 +198,7 @@ def _nearest_point(box: _Box, spot: tuple[float, float]) -> tuple[float, float]:
 def _write(axes: Axes, name: Name, spot: tuple[float, float], box: _Box) -> None:
     axes.annotate(
         name.text, spot, xytext=(box.left, (box.bottom + box.top) / 2), xycoords="figure points",
-        textcoords="figure points", va="center", fontsize=_SIZE, color=name.color, annotation_clip=False,
+        textcoords="figure points", va="center", fontsize=_SIZE, color=name.color, annotation_clip=False, gid=name.id,
     )  # fmt: skip
     if _distance(box, spot) > _FAR:
         axes.annotate(

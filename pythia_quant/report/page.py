@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
 
@@ -13,11 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pythia_quant.bench.gates import describe_gate
-from pythia_quant.bench.metrics import METRICS, Metric
+from pythia_quant.bench.metrics import METRICS, Metric, Value
 from pythia_quant.core.text import printable
 from pythia_quant.records.results import GateOutcome, Results, Row
 from pythia_quant.report.facts import facts, latency_line, machine_line, remarks, source_line, text_line
 from pythia_quant.report.files import ResultFile
+from pythia_quant.report.gate_table import gate_table
+from pythia_quant.report.headlines import headlines, rank_values
+from pythia_quant.report.inline import Mark
 from pythia_quant.report.numbers import format_value, missing_characters
 from pythia_quant.report.theme import DARK, LIGHT, MARKERS, Style, Theme, slots
 
@@ -25,11 +28,11 @@ MARKER = "pythia-quant report"
 """The generator that the page names: a report may replace a folder with such a page."""
 
 COLUMNS = {
-    "Drift as run": {"ppl_drift": "ppl drift", "kl": "KL", "kl_p99": "KL, p99", "top1": "top-1"},
+    "Drift as run": {"ppl_drift": "ppl drift", "kl": "KL", "kl_p99": "KL,\u00a0p99", "top1": "top\u20111"},
     "Quality": {"perplexity": "perplexity", "lambada_accuracy": "LAMBADA"},
-    "Size": {"bits_per_weight": "a weight", "disk": "disk"},
+    "Size": {"bits_per_weight": "a\u00a0weight", "disk": "disk"},
     "Speed and memory": {
-        "prefill": "prefill", "decode": "decode", "speedup_baseline": "× baseline", "memory": "peak memory",
+        "prefill": "prefill", "decode": "decode", "speedup_baseline": "×\u00a0baseline", "memory": "peak memory",
     },
 }  # fmt: skip
 """The columns of the table of all rows, and their headings there; columns without a value are left out."""
@@ -39,8 +42,9 @@ _PROTOCOLS = {"windows": "Drift and quality", "lambada": "LAMBADA", "size": "Siz
 
 @dataclass(frozen=True)
 class DrawnPlot:
-    """A plot with its title and caption, for the page."""
+    """A plot with its title and caption, for the page; `first` plots stand above the table of all rows."""
 
+    first: bool
     title: str
     caption: str
     svg: Markup
@@ -58,7 +62,9 @@ class Illustrations:
 class _Cell:
     text: str
     interval: str
-    sort: str
+    tooltip: str
+    value: str
+    rank: int | None = None
     missing_characters: int = 0
 
 
@@ -68,6 +74,7 @@ class _Line:
 
     file: ResultFile
     row: Row
+    key: str
     cells: list[_Cell]
     gates: list[tuple[str, int]]
     remarked: bool
@@ -91,10 +98,12 @@ def render_page(
     return environment.get_template("page.html.jinja").render(
         marker=MARKER, css=Markup(css), script=Markup(script),  # noqa: S704 - both are files of this package
         css_hash=_hash(css), script_hash=_hash(script), files=files, styles=styles, markers=MARKERS, groups=groups,
-        metrics=[METRICS[key] for columns in groups.values() for key in columns], lines=_lines(files, groups),
+        metrics=[METRICS[key] for columns in groups.values() for key in columns], lines=_lines(files, groups, styles),
         any_gates=any(file.results.gates for file in files), gates_after=len(next(iter(groups.values()))),
-        overview=overview, illustrations=illustrations, describe_gate=describe_gate, facts=facts, remarks=remarks,
-        source_line=source_line, text_line=text_line, latency_line=latency_line, machine_line=machine_line,
+        first_plots=overview or [plot for each in illustrations for plot in each.drawn if plot.first],
+        illustrations=illustrations, headlines=headlines, gate_table=gate_table, row_key=row_key,
+        describe_gate=describe_gate, facts=facts, remarks=remarks, source_line=source_line, text_line=text_line,
+        latency_line=latency_line, machine_line=machine_line,
         details=_details, worst_first=_worst_first, sign={"lower": "↓", "higher": "↑", "": ""},
         icon={"passed": "✓", "failed": "✗", "undecided": "?"},
     )  # fmt: skip
@@ -130,21 +139,60 @@ def _groups(files: Sequence[ResultFile]) -> dict[str, dict[str, str]]:
     return {name: group for name, group in groups.items() if group}
 
 
-def _lines(files: Sequence[ResultFile], groups: Mapping[str, Mapping[str, str]]) -> list[_Line]:
+def row_key(file: ResultFile, name: str, styles: Mapping[str, Style]) -> str:
+    """Return the key that a row's line in the table and all that plots draw of it have in common."""
+    return f"{file.letter}{list(styles).index(name)}"
+
+
+def plot_marks(file: ResultFile, styles: Mapping[str, Style], ids: Callable[[str], str]) -> dict[str, Mark]:
+    """Return the marks of a file's rows in a plot, by the ids that `ids` gives for their names."""
+    return {
+        ids(row.name): Mark(row_key(file, row.name, styles), printable(_summary(row, file.results)))
+        for row in file.results.rows
+    }
+
+
+def _summary(row: Row, results: Results) -> str:
+    """Return a row's name and its main numbers, one a line."""
+    values = [
+        (METRICS[key], METRICS[key].value_of(row, results)) for key in ("kl", "bits_per_weight", "disk", "decode")
+    ]
+    return "\n".join([row.name, *(_describe(metric, row, value) for metric, value in values if value)])
+
+
+def _describe(metric: Metric, row: Row, value: Value | None) -> str:
+    text, interval = format_value(metric, row, value)
+    return f"{metric.label} " + " ".join(part for part in (text, interval, metric.unit) if part)
+
+
+def _lines(
+    files: Sequence[ResultFile], groups: Mapping[str, Mapping[str, str]], styles: Mapping[str, Style]
+) -> list[_Line]:
     """Return the rows of all files; the numbers of a column are aligned over all files."""
     rows = [(file, row) for file in files for row in file.results.rows]
     columns = []
     for metric in (METRICS[key] for group in groups.values() for key in group):
         cells = [_cell(metric, row, file.results) for file, row in rows]
         counts = missing_characters([cell.text for cell in cells])
-        columns.append([replace(cell, missing_characters=count) for count, cell in zip(counts, cells, strict=True)])
-    return [_line(file, row, [column[index] for column in columns]) for index, (file, row) in enumerate(rows)]
+        ranks = rank_values(
+            [metric.value_of(row, file.results) for file, row in rows], higher_is_better=metric.better == "higher"
+        )
+        columns.append(
+            [
+                replace(cell, rank=rank, missing_characters=count)
+                for rank, count, cell in zip(ranks, counts, cells, strict=True)
+            ]
+        )
+    return [
+        _line(file, row, row_key(file, row.name, styles), [column[index] for column in columns])
+        for index, (file, row) in enumerate(rows)
+    ]
 
 
-def _line(file: ResultFile, row: Row, cells: list[_Cell]) -> _Line:
+def _line(file: ResultFile, row: Row, key: str, cells: list[_Cell]) -> _Line:
     outcomes = [gate.outcome for gate in _worst_first(file.results) if gate.variant == row.name]
     return _Line(
-        file, row, cells, [(name, outcomes.count(name)) for name in dict.fromkeys(outcomes)],
+        file, row, key, cells, [(name, outcomes.count(name)) for name in dict.fromkeys(outcomes)],
         remarked=any(name == row.name for name, _ in remarks(file.results)),
         disturbed=any(speed.disturbed for speed in row.speeds[:1]),
     )  # fmt: skip
@@ -157,8 +205,10 @@ def _worst_first(results: Results) -> list[GateOutcome]:
 def _cell(metric: Metric, row: Row, results: Results) -> _Cell:
     value = metric.value_of(row, results)
     text, interval = format_value(metric, row, value)
-    sortable = value is not None and not math.isnan(value.value)
-    return _Cell(text, interval, repr(value.value) if value is not None and sortable else "")
+    tooltip = f"{row.name}\n{_describe(metric, row, value)}"
+    if value is not None and value.low < value.high:
+        tooltip += f"\n{value.value:.6g}, from {value.low:.6g} to {value.high:.6g}"
+    return _Cell(text, interval, tooltip, "" if value is None or math.isnan(value.value) else repr(value.value))
 
 
 def _details(results: Results) -> list[tuple[str, list[tuple[Metric, list[_Cell]]]]]:

@@ -60,7 +60,7 @@ class _Point:
 
 
 def drift_by_size(contents: Sequence[Results], look: Look) -> Figure | None:
-    """Draw KL divergence as run against bits a weight; several result files share one plot."""
+    """Draw KL divergence as run against bits a weight, with each file's Pareto front; several files share one plot."""
     return _one_panel(contents, look, METRICS["bits_per_weight"], _SIZE_LABEL)
 
 
@@ -135,9 +135,8 @@ def _draw_panel(axes: Axes, contents: Sequence[Results], look: Look, metric: Met
     axes.set_xlabel(label)
     axes.set_ylabel("KL divergence from fp32, mnat a token")
     lines: list[Line] = []
-    if metric.key == "decode":
-        for index in range(len(contents)):
-            lines += _draw_front(axes, [point for point in points if point.file == index], bottom, look)
+    for index in range(len(contents)):
+        lines += _draw_front(axes, [point for point in points if point.file == index], bottom, look)
     if len(contents) == 1:
         lines += _draw_floor(axes, contents[0], look)
     names = []
@@ -151,7 +150,8 @@ def _draw_panel(axes: Axes, contents: Sequence[Results], look: Look, metric: Met
             name = letter(point.file)
         else:
             continue
-        names.append(Name(name, point.cost.value, max(point.kl.value, bottom), look.color(point.row.name)))
+        place = point.cost.value, max(point.kl.value, bottom)
+        names.append(Name(name, *place, look.color(point.row.name), look.id_of(point.row.name, point.file)))
     name_points(axes, names, lines)
 
 
@@ -194,9 +194,14 @@ def _draw_floor(axes: Axes, results: Results, look: Look) -> list[Line]:
 
 
 def _draw_front(axes: Axes, points: Sequence[_Point], bottom: float, look: Look) -> list[Line]:
-    """Draw the Pareto front as stairs and return their lines: the front beats all rows right of and above it."""
-    best = [points[index] for index in pareto_front([(point.cost.value, point.kl.value) for point in points])]
-    corners = [(point.cost.value, max(point.kl.value, bottom)) for point in best]
+    """Draw the Pareto front as stairs and return their lines: the front beats all rows right of and above it.
+
+    There are no stairs if the front has fewer than two places, as of a file without speed.
+    """
+    best = _front(points)
+    if len(best) < 2:
+        return []
+    corners = [(cost, max(kl, bottom)) for cost, kl in best]
     axes.step(*zip(*corners, strict=True), where="post", color=look.theme.muted, linewidth=1.2, zorder=1.5)
     return [
         line
@@ -205,17 +210,30 @@ def _draw_front(axes: Axes, points: Sequence[_Point], bottom: float, look: Look)
     ]
 
 
+def _front(points: Sequence[_Point]) -> list[tuple[float, float]]:
+    """Return the places on the Pareto front, each once."""
+    places = [(point.cost.value, point.kl.value) for point in points]
+    return list(dict.fromkeys(places[index] for index in pareto_front(places)))
+
+
+def draws_front(contents: Sequence[Results], key: str) -> bool:
+    """Say whether the plot of drift against the metric called `key` has a Pareto front."""
+    points = _points(contents, METRICS[key])
+    return any(len(_front([point for point in points if point.file == index])) > 1 for index in range(len(contents)))
+
+
 def _draw_point(axes: Axes, point: _Point, bottom: float, look: Look) -> list[Line]:
     """Draw a point with its intervals; return the lines of the intervals."""
     style, color = look.styles[point.row.name], look.color(point.row.name)
+    row_id = look.id_of(point.row.name, point.file)
     (x, left, right), (y, low, high) = point.cost, point.kl
     bars: list[Line] = [(x, max(low, bottom), x, high)] if y >= bottom else []
     if right > left:
         bars.append((left, max(y, bottom), right, max(y, bottom)))
     for start_x, start_y, end_x, end_y in bars:
-        axes.plot([start_x, end_x], [start_y, end_y], color=color, linewidth=1.3, solid_capstyle="butt")
+        axes.plot([start_x, end_x], [start_y, end_y], color=color, linewidth=1.3, solid_capstyle="butt", gid=row_id)
     axes.plot(
         x, max(y, bottom), style.marker, color=color, markersize=6.5, clip_on=False, zorder=3, markeredgewidth=1.4,
-        markerfacecolor=color if style.filled else look.theme.paper,
+        markerfacecolor=color if style.filled else look.theme.paper, gid=row_id,
     )  # fmt: skip
     return bars

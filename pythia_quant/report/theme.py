@@ -12,8 +12,8 @@ from pythia_quant.records.results import Results
 class Theme:
     """Colours of one page background.
 
-    `colors` are for quantized rows: people with any of the common colour deficiencies can distinguish them, and each
-    contrasts with `paper`. `neutrals` are for unquantized rows.
+    `colors` are for quantized rows: people with any of the common colour deficiencies can distinguish them. `neutrals`
+    are for unquantized rows. In both themes a colour has the same hue, and contrast enough with `paper` for text (4.5).
     """
 
     name: str
@@ -27,13 +27,13 @@ class Theme:
 
 LIGHT = Theme(
     "light", paper="#ffffff", ink="#1b2430", muted="#5c6775", grid="#e3e7ec",
-    colors=("#171aad", "#ea6f00", "#7f9d7b", "#bc4fee", "#4b320e", "#007694", "#8b1953", "#716602"),
+    colors=("#212ba9", "#612f05", "#15664a", "#d80680", "#027b9f", "#757708", "#7f42d3", "#602561"),
     neutrals=("#1b2430", "#6b7685"),
 )  # fmt: skip
 
 DARK = Theme(
     "dark", paper="#171b21", ink="#e8ebef", muted="#9aa5b3", grid="#2c333d",
-    colors=("#4f76fe", "#f98e10", "#baf8e1", "#a6739f", "#efda2b", "#0cceff", "#f7203b", "#93af88"),
+    colors=("#5b7afc", "#f1914c", "#5ae0ac", "#ce5f8f", "#0096c2", "#e6ec6f", "#bda7ef", "#fecafd"),
     neutrals=("#e8ebef", "#94a0ae"),
 )  # fmt: skip
 
@@ -73,6 +73,15 @@ class Look:
     def color(self, name: str) -> str:
         """Return the colour of the row called `name`."""
         return slots(self.theme)[self.styles[name].slot]
+
+    def id_of(self, name: str, file: int = 0) -> str:
+        """Return the id of what a figure draws of the row called `name` in the result file with this index."""
+        return row_id(file, list(self.styles).index(name))
+
+
+def row_id(file: int, place: int) -> str:
+    """Return the id of a row by the index of its result file in a figure and its place among the styles of a report."""
+    return f"row-{file}-{place}"
 
 
 def slots(theme: Theme) -> dict[str, str]:

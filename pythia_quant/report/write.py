@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 from pythia_quant.core.errors import BenchmarkError
@@ -14,9 +15,9 @@ from pythia_quant.report.theme import DARK, LIGHT, Look, row_styles
 try:
     from matplotlib.figure import Figure
 
-    from pythia_quant.report.figures import PLOTS, overview_plots
-    from pythia_quant.report.inline import inline_svg
-    from pythia_quant.report.page import MARKER, DrawnPlot, Illustrations, render_page
+    from pythia_quant.report.figures import FIRST_TITLES, PLOTS, overview_plots
+    from pythia_quant.report.inline import Mark, inline_svg
+    from pythia_quant.report.page import MARKER, DrawnPlot, Illustrations, plot_marks, render_page
     from pythia_quant.report.style import recolor_svg, render_figure
 except ImportError as missing:
     raise BenchmarkError(
@@ -62,21 +63,27 @@ def _page(files: Sequence[ResultFile], folder: Path) -> str:
     styles = row_styles(contents)
     look = Look(LIGHT, styles)
 
-    def save_plot(name: str, title: str, caption: str, figure: Figure) -> DrawnPlot:
+    def save_plot(name: str, title: str, caption: str, figure: Figure, shown: Sequence[ResultFile]) -> DrawnPlot:
+        marks: dict[str, Mark] = {}
+        for index, file in enumerate(shown):
+            marks |= plot_marks(file, styles, partial(look.id_of, file=index))
         svg = render_figure(figure, "svg")
         (folder / f"{name}.svg").write_bytes(svg)
         (folder / f"{name}.png").write_bytes(render_figure(figure, "png"))
         (folder / f"{name}-dark.svg").write_bytes(recolor_svg(svg, DARK))
-        return DrawnPlot(title, caption, inline_svg(svg, name, title))
+        return DrawnPlot(title in FIRST_TITLES, title, caption, inline_svg(svg, name, title, marks))
 
     overview_figures = overview_plots(contents, look) if len(files) > 1 else []
-    overview = [save_plot(f"all-{key}", title, caption, figure) for key, title, figure, caption in overview_figures]
+    overview = [
+        save_plot(f"all-{key}", title, caption, figure, files) for key, title, figure, caption in overview_figures
+    ]
     illustrations = []
     for file in files:
         drawn, missing = [], []
         for plot in PLOTS:
             if figure := plot.draw(file.results, look):
-                drawn.append(save_plot(f"{file.slug}-{plot.key}", plot.title, plot.caption(file.results), figure))
+                caption = plot.caption(file.results)
+                drawn.append(save_plot(f"{file.slug}-{plot.key}", plot.title, caption, figure, [file]))
             else:
                 missing.append((plot.title, plot.absent))
         illustrations.append(Illustrations(drawn, missing))

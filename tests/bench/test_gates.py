@@ -6,7 +6,7 @@ import scipy.stats
 import typer
 from measured import results, row
 
-from pythia_quant.bench.gates import describe_gate, evaluate_gates
+from pythia_quant.bench.gates import apply_gates, describe_gate, evaluate_gates
 from pythia_quant.cli.gates import exit_by_gates
 from pythia_quant.recipe.measurement import GateSettings
 from pythia_quant.records.results import Drift, GateOutcome, Row, Samples
@@ -61,6 +61,23 @@ def test_what_was_not_measured_leaves_a_gate_undecided() -> None:
         outcome = decide(silent, **{gate: 1.0})
         assert outcome.outcome == "undecided"
         assert "it was not measured" in describe_gate(outcome)
+
+
+def test_a_gate_on_speed_that_was_not_to_be_measured_has_no_outcome_and_its_row_says_so() -> None:
+    silent = [row(name, 0).model_copy(update={"speeds": []}) for name in ("torch-fp16", "variant", "other")]
+    measured = results(*silent).model_copy(update={"latency": None})
+    gates = {"variant": GateSettings(max_kl=20, min_speedup=1), "other": GateSettings(max_kl=20)}
+    decided = apply_gates(measured, gates)
+    assert [(gate.variant, gate.gate, gate.outcome) for gate in decided.gates] == [
+        ("variant", "max_kl", "passed"), ("other", "max_kl", "passed"),
+    ]  # fmt: skip
+    assert [one.notes for one in decided.rows] == [
+        [], ["no gate min_speedup: the recipe asks for no speed (latency.rounds is 0)"], [],
+    ]  # fmt: skip
+    exit_by_gates(decided)
+    with_speed = apply_gates(results(row("torch-fp16", 0), row("variant", 0)), gates)
+    assert [gate.gate for gate in with_speed.gates] == ["max_kl", "min_speedup"]
+    assert with_speed.row("variant").notes == []
 
 
 @pytest.mark.parametrize(

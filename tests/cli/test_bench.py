@@ -23,11 +23,17 @@ def test_bench_measures_again_and_prints_json(finished: Path) -> None:
     before = parent / "results.json"
     first = load_results(before)
     recipe = finished / "without-speed.yaml"
-    recipe.write_text((finished / "tiny.yaml").read_text().replace("rounds: 1", "rounds: 0"))
+    silent = (finished / "tiny.yaml").read_text().replace("rounds: 1", "rounds: 0")
+    recipe.write_text(silent.replace("min_top1: 10", "min_top1: 10, min_speedup: 1000"))
     printed = succeed("bench", parent / "onnx-fp32", parent / "onnx-int8", "--json", "--recipe", recipe)
     results = json.loads(printed)
     assert [row["name"] for row in results["rows"]][3:] == ["onnx-fp32", "onnx-int8"]
     assert (results["latency"], results["rows"][3]["speeds"]) == (None, [])
+    assert [gate["gate"] for gate in results["gates"]] == ["max_ppl_drift", "min_top1"]
+    assert [row["notes"] for row in results["rows"][3:]] == [
+        [],
+        ["no gate min_speedup: the recipe asks for no speed (latency.rounds is 0)"],
+    ]
     (earlier,) = (path for path in parent.glob("results-*.json"))
     assert load_results(earlier) == first
     assert "0 values" not in succeed("compare", earlier, before)

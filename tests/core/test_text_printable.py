@@ -70,7 +70,7 @@ def test_no_output_holds_a_control_character_of_any_text(hostile: str) -> None:
             "notes": [hostile],
         }
     )
-    file = ResultFile("A", hostile, hostile, Path(hostile.replace("\0", "")), hostile, measured)
+    file = ResultFile("A", hostile, hostile, hostile, Path(hostile.replace("\0", "")), hostile, measured)
     screen = StringIO()
     console = PrintableConsole(file=screen, width=100, force_terminal=False)
     console.print(ResultsTable(measured))

@@ -16,7 +16,7 @@ from browser import Browser, chromium
 from measured import results, row
 
 from pythia_quant.bench.gates import describe_gate
-from pythia_quant.bench.metrics import METRICS
+from pythia_quant.bench.metrics import METRICS, Value
 from pythia_quant.records.results import Results
 from pythia_quant.report.numbers import format_value
 from pythia_quant.report.write import write_report
@@ -98,7 +98,7 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_value_of_every_row_is_on_the_page(runs: list[Results], source: str) -> None:
     tables = Page(source).cells
     for number, run in enumerate(runs):
-        lines = {line[0].split("  ")[0].strip(): line[1:] for line in tables[1 + 2 * number]}
+        lines = {line[0].split("  ")[0].strip(): line[1:] for line in tables[2 + 3 * number]}
         for metric in METRICS.values():
             for one, cell in zip(run.rows, lines[metric.label], strict=True):
                 text, interval = format_value(metric, one, metric.value_of(one, run))
@@ -112,8 +112,12 @@ def test_rows_of_all_files_are_in_one_table_each_with_protocol_and_machine(runs:
     for line, (run, one) in zip(lines, measured, strict=True):
         assert one.name in line[0]
         assert format_value(METRICS["kl"], one, METRICS["kl"].value_of(one, run)).text == line[2].split()[0]
-        assert "windows v2" in line[-2]
-        assert run.machine.cpu in line[-1]
+        assert line[-1].split()[0] == format_value(METRICS["memory"], one, METRICS["memory"].value_of(one, run)).text
+    heads = [line[0] for line in Page(source).cells[0] if len(line) == 1]
+    for head, run in zip(heads, runs, strict=True):
+        assert "windows v2" in head
+        assert "latency v2" in head
+        assert run.machine.cpu in head
     assert "B · pythia-160m @ step3000" in lines[-1][0]
 
 
@@ -217,25 +221,100 @@ CELLS = "[...document.querySelectorAll('#rows tbody tr:not(.group)')].map(r => r
 HEAD = "document.querySelectorAll('#rows thead tr:last-child th')[{}]"
 
 
-def test_a_click_sorts_all_rows_best_first_then_worst_first_then_brings_back(browser: Browser, written: Path) -> None:
+def test_a_click_sorts_all_rows_best_first_then_worst_first_then_brings_back(
+    browser: Browser, runs: list[Results], written: Path
+) -> None:
+    measured = [
+        (METRICS["kl"].value_of(one, run), METRICS["top1"].value_of(one, run)) for run in runs for one in run.rows
+    ]
     browser.open(written, 1280)
     before = browser.run(CELLS.format(2))
-    for column, best in ((2, min), (4, max)):
+    for column, sign, values in ((2, 1, [kl for kl, _ in measured]), (4, -1, [top1 for _, top1 in measured])):
+        intervals = {repr(value.value): value for value in values if value}
         seen = []
         for _ in range(3):
             browser.run(f"{HEAD.format(column)}.querySelector('button').click()")
-            values = browser.run(CELLS.format(column))
-            seen.append((browser.run(f"{HEAD.format(column)}.getAttribute('aria-sort')"), [float(v) for v in values]))
-        (first, rising), (second, falling), (third, _) = seen
+            shown = browser.run(CELLS.format(column))
+            seen.append((browser.run(f"{HEAD.format(column)}.getAttribute('aria-sort')"), shown))
+        (first, best_first), (second, worst_first), (third, _) = seen
         assert {first, second} == {"ascending", "descending"}
         assert third is None
-        assert rising[0] == best(rising)
-        assert rising == falling[::-1] == sorted(rising, reverse=first == "descending")
+        original = [repr(value.value) for value in values if value]
+        assert sorted(best_first) == sorted(original)
+        groups: list[list[str]] = []  # of values within error of their best: they stay in their order
+        for value in sorted(original, key=lambda text: sign * float(text)):
+            if not groups or not meet(intervals[groups[-1][0]], intervals[value]):
+                groups.append([value])
+            else:
+                groups[-1].append(value)
+        groups = [sorted(group, key=original.index) for group in groups]
+        assert 1 < len(groups) < len(original)
+        assert best_first == [value for group in groups for value in group]
+        assert worst_first == [value for group in groups[::-1] for value in group]
         assert browser.run(CELLS.format(2)) == before
     assert browser.complaints == []
 
 
-def test_sorting_hides_the_files_heads_and_keeps_what_was_not_measured_last(
+def meet(one: Value, other: Value) -> bool:
+    return one.low <= other.high and other.low <= one.high
+
+
+def test_a_button_brings_back_the_original_order(browser: Browser, written: Path) -> None:
+    browser.open(written, 1280)
+    before = browser.run(CELLS.format(2))
+    hidden = "document.querySelector('#original-order').hidden"
+    assert browser.run(hidden)
+    browser.run(f"{HEAD.format(2)}.querySelector('button').click()")
+    assert browser.run(CELLS.format(2)) != before
+    assert not browser.run(hidden)
+    browser.run("document.querySelector('#original-order').click()")
+    assert browser.run(CELLS.format(2)) == before
+    assert browser.run(hidden)
+    assert browser.run("document.querySelector('#rows [aria-sort]')") is None
+
+
+def test_a_row_and_what_plots_draw_of_it_are_highlighted_together(browser: Browser, written: Path) -> None:
+    browser.open(written, 1280)
+    over = "document.querySelector('{}').dispatchEvent(new PointerEvent('pointerover', {{bubbles: true}}))"
+    lit = "[...new Set([...document.querySelectorAll('.lit')].map(e => e.dataset.row))]"
+    kinds = "[...new Set([...document.querySelectorAll('.lit')].map(e => e.tagName))].sort()"
+    assert browser.run(lit) == []
+    browser.run(over.format("#rows tr[data-row=B5] td"))
+    assert browser.run(lit) == ["B5"]
+    assert browser.run(kinds) == ["DIV", "TR", "g"]
+    assert browser.run("document.querySelectorAll('.first g.lit').length") >= 2
+    browser.run(over.format("svg g[data-row=A3]"))
+    assert browser.run(lit) == ["A3"]
+    browser.run(over.format("h1"))
+    assert browser.run(lit) == []
+
+
+@pytest.mark.parametrize(("width", "fits"), [(390, False), (1280, True), (1920, True)])
+def test_the_table_fits_a_desktop_screen_and_elsewhere_says_that_it_scrolls(
+    browser: Browser, written: Path, width: int, fits: bool
+) -> None:
+    browser.open(written, width)
+    box = "document.querySelector('.scroll')"
+    assert (browser.run(f"{box}.scrollWidth - {box}.clientWidth") <= 1) == fits
+    assert (browser.run("document.querySelector('.cue').offsetHeight") == 0) == fits
+    assert browser.run("document.querySelector('#rows thead th:last-child .label').textContent") == "peak memory"
+    browser.run("document.querySelector('#rows tbody:last-child tr:last-child').scrollIntoView({block: 'end'})")
+    top = browser.run("document.querySelector('#rows thead').getBoundingClientRect().top")
+    assert 0 <= top < 900 - browser.run("document.querySelector('#rows thead').offsetHeight")
+    browser.run(f"{box}.scrollLeft = 5000; {box}.dispatchEvent(new Event('scroll'))")
+    assert browser.run("document.querySelector('.cue').offsetHeight") == 0
+
+
+def test_points_have_tooltips_with_their_numbers(runs: list[Results], source: str) -> None:
+    for letter, run in zip("AB", runs, strict=True):
+        for place, one in enumerate(run.rows):
+            titles = re.findall(f'<g data-row="{letter}{place}"[^>]*><title>(.*?)</title>', source, re.DOTALL)
+            assert len(titles) > 10
+            text = format_value(METRICS["decode"], one, METRICS["decode"].value_of(one, run)).text
+            assert all(title.startswith(f"{one.name}\n") and f"decode {text} " in title for title in titles)
+
+
+def test_sorting_keeps_the_files_heads_first_and_what_was_not_measured_last(
     browser: Browser, nasty: Path, written: Path
 ) -> None:
     browser.open(written, 1280)
@@ -246,7 +325,9 @@ def test_sorting_hides_the_files_heads_and_keeps_what_was_not_measured_last(
         browser.run(f"{HEAD.format(gates)}.querySelector('button').click()")
         values = browser.run(CELLS.format(gates))
         assert values.index("") == len([value for value in values if value])
-        assert browser.run(shown_heads) == 0
+        assert browser.run(shown_heads) == 2
+        first_two = "[...document.querySelectorAll('#rows tbody tr')].slice(0, 2).every(r => r.matches('.group'))"
+        assert browser.run(first_two)
 
 
 def test_a_column_is_sorted_by_keyboard(browser: Browser, written: Path) -> None:

@@ -1,4 +1,5 @@
 import itertools
+import math
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -130,6 +131,22 @@ def test_a_plot_without_data_is_left_out() -> None:
     assert "variant" in next(plot.caption(nothing) for plot in PLOTS if plot.key == "drift-size")
 
 
+def test_a_front_is_drawn_where_there_is_one_and_explained_only_then(rich: Results) -> None:
+    small = row("variant", 0.02).model_copy(update={"bits_per_weight": 3.0})
+    beaten = results(row("torch-fp16", 0.0001), small)  # of equal divergence and speed, but smaller
+    for plot, draws in zip(PLOTS[:2], (plots.drift_by_size, plots.drift_by_decode), strict=True):
+        for run, fronts in ((rich, 1), (beaten, 0)):
+            figure = draws([run], look(run))
+            assert figure is not None
+            stairs = [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
+            assert len(stairs) == fronts, plot.key
+            assert ("Pareto front" in plot.caption(run)) == bool(fronts)
+    for key, _, figure, caption in overview_plots([rich, rich], look(rich)):
+        assert sum(line.get_drawstyle() == "steps-post" for line in figure.axes[0].lines) == 2, key
+        assert "Each staircase is one file's Pareto front." in caption
+    assert all("Pareto" not in caption for *_, caption in overview_plots([beaten, beaten], look(beaten)))
+
+
 def test_a_dollar_or_a_tag_in_a_name_is_text(tmp_path: Path) -> None:
     name = "$x_y$ \\frac <b>&"
     run = results(row("torch-fp16", 0.0001), row("variant", 0.02).model_copy(update={"name": name}))
@@ -208,10 +225,17 @@ def test_colours_differ_to_everyone_and_stand_out(theme: Theme) -> None:
     for seen in DEFICIENCIES.values():
         for one, other in itertools.combinations(theme.colors, 2):
             assert np.linalg.norm(_oklab(seen @ _linear(one)) - _oklab(seen @ _linear(other))) > 0.09
-    luminance = {color: float(_linear(color) @ [0.2126, 0.7152, 0.0722]) for color in (*theme.colors, theme.paper)}
-    for color in theme.colors:
+    texts = (*theme.colors, *theme.neutrals, theme.ink, theme.muted)
+    luminance = {color: float(_linear(color) @ [0.2126, 0.7152, 0.0722]) for color in (*texts, theme.paper)}
+    for color in texts:
         low, high = sorted([luminance[color], luminance[theme.paper]])
-        assert (high + 0.05) / (low + 0.05) > 2.9
+        assert (high + 0.05) / (low + 0.05) > 4.5
+
+
+def test_a_row_has_one_hue_in_both_themes() -> None:
+    for light, dark in zip(LIGHT.colors, DARK.colors, strict=True):
+        hues = [math.atan2(lab[2], lab[1]) for lab in (_oklab(_linear(color)) for color in (light, dark))]
+        assert abs((hues[0] - hues[1] + math.pi) % (2 * math.pi) - math.pi) < math.radians(5)
 
 
 def test_ticks_are_numbers_as_people_write_them() -> None:

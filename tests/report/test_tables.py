@@ -9,14 +9,14 @@ from measured import results, row
 
 from pythia_quant.bench.metrics import METRICS, Value
 from pythia_quant.records.results import Drift, Results
-from pythia_quant.report.files import ResultFile, letter, read_files, short_labels
+from pythia_quant.report.files import ResultFile, file_names, letter, read_files, short_labels
 from pythia_quant.report.numbers import format_value, missing_characters
 from pythia_quant.report.tables import render_table
 
 
 def files(*contents: Results) -> list[ResultFile]:
     return [
-        ResultFile(letter(index), "m", f"label {index}", Path("results.json"), "0" * 64, content)
+        ResultFile(letter(index), "m", f"label {index}", "results.json", Path("results.json"), "0" * 64, content)
         for index, content in enumerate(contents)
     ]
 
@@ -132,15 +132,34 @@ def test_decimal_points_of_a_column_are_below_each_other() -> None:
 
 def test_labels_are_short_and_tell_the_files_apart() -> None:
     small, large = plausible.results("14m"), plausible.results("410m", plausible.GRAVITON)
-    assert short_labels([small]) == ["pythia-14m"]
-    assert short_labels([small, large]) == [
+    assert short_labels([small], ["one"]) == ["pythia-14m"]
+    assert short_labels([small, large], ["one", "two"]) == [
         "pythia-14m · AMD EPYC 9R14, 2 cores", "pythia-410m · ARM Neoverse-V1, 8 cores",
     ]  # fmt: skip
-    assert short_labels([plausible.results("14m", revision="step3000"), small])[0] == "pythia-14m @ step3000"
+    assert (
+        short_labels([plausible.results("14m", revision="step3000"), small], ["one", "two"])[0]
+        == "pythia-14m @ step3000"
+    )
     other_text = small.model_copy(update={"text": small.text.model_copy(update={"name": "Pile"})})
-    assert short_labels([small, other_text]) == ["pythia-14m · WikiText-2 raw, test split", "pythia-14m · Pile"]
-    assert len(set(short_labels([small, small, small]))) == 3
+    assert short_labels([small, other_text], ["one", "two"]) == [
+        "pythia-14m · WikiText-2 raw, test split", "pythia-14m · Pile",
+    ]  # fmt: skip
+    assert short_labels([small, small], ["one", "two"]) == ["pythia-14m · one", "pythia-14m · two"]
+    assert len(set(short_labels([small, small, small], ["one", "one", "one"]))) == 3
     assert [letter(index) for index in (0, 25, 26, 51, 52)] == ["A", "Z", "AA", "AZ", "BA"]
+
+
+def test_a_file_is_called_by_what_tells_its_path_from_the_others() -> None:
+    def names(*paths: str) -> list[str]:
+        return [name.replace("\\", "/") for name in file_names([Path(path) for path in paths])]
+
+    assert names("a/before.json", "b/after.json") == ["before.json", "after.json"]
+    assert names("a/one.json", "b/one.json") == ["a/one.json", "b/one.json"]
+    assert names("x/demo/results.json", "x/other/results.json") == ["demo", "other"]
+    assert names("a/main/results.json", "b/main/results.json", "b/c.json") == ["a/main", "b/main", "c.json"]
+    assert names("a/one.json", "a/one.json") == ["one.json", "one.json"]
+    assert names("/a/one.json", "one.json")[0] == "a/one.json"
+    assert names() == []
 
 
 def test_a_folder_stands_for_the_results_in_it(tmp_path: Path) -> None:

@@ -94,6 +94,35 @@ def test_rows_that_were_not_run_or_not_finite_are_said_to_be_and_nothing_breaks(
     assert "<figure>" not in page
 
 
+def without_speed(run: Results) -> Results:
+    return with_rows(run, speeds=[]).model_copy(update={"latency": None})
+
+
+def with_rows(run: Results, **values: object) -> Results:
+    return run.model_copy(update={"rows": [one.model_copy(update=values) for one in run.rows]})
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        without_speed(small()),
+        with_rows(small(), speeds=[]),
+        with_rows(small(), as_run=None),
+        with_rows(small(), as_run=Drift(nll=[], kl=[], top1=[], non_finite=3)),
+        without_speed(with_rows(small(), as_run=None)),
+        results(row("torch-fp16", 0.0001)),
+    ],
+    ids=["no speed", "speed of no row", "not run", "not finite", "nothing", "one row"],
+)
+def test_files_of_which_one_lacks_values_are_on_one_page_in_any_order(lacking: Results, tmp_path: Path) -> None:
+    whole, other = saved(tmp_path, small(), "whole.json"), saved(tmp_path, lacking, "lacking.json")
+    for paths in ([whole, other], [other, whole]):
+        page = write_report(paths, tmp_path / "report", ("markdown", "csv", "json")).read_text()
+        assert "whole.json, sha256" in page
+        drawn = {path.name for path in (tmp_path / "report/plots").glob("all-*.png")}
+        assert drawn >= {f"all-drift-{what}.png" for what in ("size", "decode")}
+
+
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
 def test_a_package_that_is_not_installed_is_named_and_tables_do_without(package: str, tmp_path: Path) -> None:
     path = saved(tmp_path, small())
