@@ -102,7 +102,7 @@ def succeed(*arguments: str | Path, environment: Mapping[str, str] | None = None
     """Run the program and return what it prints; on standard error, a line a step is all."""
     done = run(*arguments, environment=environment)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"(step \d+ of \d+: .*\n)*", done.stderr), "not on a terminal, a line a step is printed"
+    assert re.fullmatch(r"(\[ *\d+/\d+\] .*\n)*", done.stderr), "not on a terminal, a line a step is printed"
     return done.stdout
 
 
@@ -113,5 +113,5 @@ def refuse(*arguments: str | Path, environment: Mapping[str, str] | None = None)
     assert "Traceback" not in done.stderr
     steps, error, message = done.stderr.partition("error: ")
     assert error, done.stderr
-    assert re.fullmatch(r"(step \d+ of \d+: .*\n)*", steps)
+    assert re.fullmatch(r"(\[ *\d+/\d+\] .*\n)*", steps)
     return error + message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from program import succeed
+from program import run
 from shared import Shared, linked
 from tiny import write_recipe
 from workers import in_process
@@ -13,12 +13,17 @@ from workers import in_process
 
 @pytest.fixture(scope="session")
 def whole_run(shared: Shared) -> Path:
-    """Run the whole main job once on a tiny checkpoint; return its folder, with the printed table in table.txt."""
+    """Run the whole main job once on a tiny checkpoint; return its folder, with what it printed in table.txt
+    and progress.txt.
+    """
 
     def make(folder: Path) -> None:
         recipe = write_recipe(folder)
         with in_process():
-            (folder / "table.txt").write_text(succeed("run", recipe, "--out", folder / "out"))
+            done = run("run", recipe, "--out", folder / "out")
+        assert done.returncode == 0, done.stderr
+        (folder / "table.txt").write_text(done.stdout)
+        (folder / "progress.txt").write_text(done.stderr)
 
     return shared("whole run", make)
 

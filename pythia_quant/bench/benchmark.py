@@ -21,10 +21,12 @@ from pythia_quant.artifacts.artifact import Artifact, verify_files
 from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.bench import conditions, quality
 from pythia_quant.bench.conditions import machine_record
+from pythia_quant.bench.durations import REFERENCE, measurement_steps
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.bench.lambada_accuracy import measure_lambada
 from pythia_quant.bench.reference import Reference, open_reference
-from pythia_quant.bench.speed import latency_protocol, measure_speeds, speed_steps
+from pythia_quant.bench.speed import measure_speeds
+from pythia_quant.bench.speed_plan import latency_protocol, speed_steps
 from pythia_quant.bench.subject import SOURCE_DTYPES, Subject
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import BenchmarkError, PythiaQuantError
@@ -136,8 +138,11 @@ def benchmark(
         if artifact.manifest.source.sha256 != inputs.source.sha256:
             raise BenchmarkError("was made from other weights than these", where=str(artifact.folder))
     planned = _plan_rows(inputs, artifacts, options)
+    rows_of = {row.subject.name: row.subject.settings for row in planned}
+    whole, examples = [row.subject.name for row in planned if row.whole], passages.examples if passages else None
+    steps.expect(measurement_steps(inputs, rows_of, whole, examples, options.threads))
     with work_folder(path, _fingerprint(inputs, planned, passages, options), resume_after=(PythiaQuantError,)) as work:
-        with steps.step("reference in fp32") as progress:
+        with steps.step(REFERENCE) as progress:
             expected = open_reference(
                 inputs.source.weights, inputs.source.sha256, torch.from_numpy(inputs.evaluation), progress
             )

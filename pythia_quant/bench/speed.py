@@ -11,6 +11,7 @@ import torch
 
 from pythia_quant.bench import latency
 from pythia_quant.bench.conditions import ALLOWED_SHARE, wait_until_quiet
+from pythia_quant.bench.speed_plan import PATIENCE, WAITING, rounds_of
 from pythia_quant.bench.statistics import spread
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core import machine, process
@@ -18,24 +19,11 @@ from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.progress import Progress, Steps
 from pythia_quant.formats.table import format_of
 from pythia_quant.model.config import read_config
-from pythia_quant.recipe.measurement import DECODED, LatencySettings
 from pythia_quant.records.protocols import LatencyProtocol
 from pythia_quant.records.results import Samples, Speed, SpeedProcess
 
-PROMPTS = (128, 512, 2048)
-"""The tokens of the prompts, where the recipe says nothing."""
-CONTEXTS = (128, 384, 896, 1920)
-"""The tokens before the decoded ones, where the recipe says nothing; those fit into 256, 512, 1024 and 2048 tokens."""
-WARM_UP = 2
-"""The runs, and the decoded tokens, before the first sample."""
-REPETITIONS = 10
-"""The samples of a prompt in one pass."""
-PASSES = 4
-"""The most passes over all lengths in one process."""
 REPEATS = 2
 """The most repetitions of a measurement that other programs disturbed."""
-PATIENCE = 20.0
-"""The most seconds to wait for a quiet machine before the first measurement."""
 PATIENCE_TO_REPEAT = 5.0
 """The most seconds to wait for a quiet machine before a repetition."""
 BANDWIDTH_RANGE = 0.15
@@ -45,42 +33,6 @@ DISAGREEMENT = 0.10
 
 Measure = Callable[[Subject, Sequence[int], LatencyProtocol, int, int], SpeedProcess]
 """A function from subject, prompt, protocol, threads and bytes of weights to the samples of one fresh process."""
-
-
-def latency_protocol(settings: LatencySettings, context: int) -> LatencyProtocol:
-    """Return the lengths at which to measure a model: those of the recipe, or by default those that fit.
-
-    If no default length fits, there is one prompt and one context, of half the model's context.
-
-    Args:
-        settings: the latency settings of the recipe.
-        context: the model's context, tokens.
-    """
-    half = max(1, context // 2)
-    prompts = settings.prompts or [tokens for tokens in PROMPTS if tokens <= context] or [half]
-    contexts = settings.contexts or [tokens for tokens in CONTEXTS if tokens + DECODED <= context] or [half]
-    room = min(DECODED, context - max(contexts))
-    warm_up = min(WARM_UP, room - 1)
-    return LatencyProtocol(
-        prompts=sorted(set(prompts)),
-        contexts=sorted(set(contexts)),
-        decoded=room - warm_up,
-        repetitions=REPETITIONS,
-        warm_up=warm_up,
-        passes=PASSES,
-        rounds=settings.rounds,
-    )
-
-
-def speed_steps(rows: int, rounds: int, more_threads: int = 0) -> int:
-    """Return the number of progress steps of :func:`measure_speeds`.
-
-    Args:
-        rows: the number of rows.
-        rounds: the number of rounds with the first number of threads.
-        more_threads: how many other numbers of threads there are.
-    """
-    return 1 + rows * (rounds + more_threads)
 
 
 def measure_speeds(
@@ -104,7 +56,7 @@ def measure_speeds(
         text: token ids; each prompt is their beginning. If a prompt is longer, they are repeated.
         protocol: lengths, repetitions and rounds.
         threads: different numbers of threads. All rounds have the first; each of the others has one round.
-        steps: shows progress; :func:`speed_steps` returns the number of steps.
+        steps: shows progress; :func:`pythia_quant.bench.speed_plan.speed_steps` returns the number of steps.
         measure: the function that measures one row; by default :func:`measure_in_fresh_process`.
         wait: a function that waits until nothing else runs, at most so many seconds, and returns whether that happened.
 
@@ -119,11 +71,9 @@ def measure_speeds(
     prompt = list(islice(cycle(text), max(*protocol.prompts, *protocol.contexts)))
     weights = [weight_bytes(subject) for subject in subjects]
     processes: dict[tuple[int, int], list[SpeedProcess]] = {}
-    with steps.step("waiting until nothing else runs"):
+    with steps.step(WAITING):
         wait(PATIENCE)
-    rounds = [(f"round {number + 1} of {protocol.rounds}", threads[0]) for number in range(protocol.rounds)]
-    rounds += [(f"{count} threads", count) for count in threads[1:]]
-    for number, (what, count) in enumerate(rounds):
+    for number, (what, count) in enumerate(rounds_of(protocol.rounds, threads)):
         for row in _rotate(len(subjects), number):
             subject = subjects[row]
             once = partial(measure, subject, prompt, protocol, count, weights[row])

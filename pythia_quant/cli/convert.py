@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import typer
 from rich.markup import escape
 
+from pythia_quant.cli.arguments import check_out, check_packages
 from pythia_quant.cli.options import (
     CalibrationFile,
     Context,
@@ -14,9 +16,12 @@ from pythia_quant.cli.options import (
     Only,
     Out,
     Overwrite,
+    Quiet,
     RecipeArgument,
     Revision,
     TextFile,
+    Verbose,
+    show_progress,
 )
 from pythia_quant.cli.revisions import at_revisions, call_in_turn
 from pythia_quant.core.console import example, out_console, progress_console
@@ -39,15 +44,25 @@ def convert(
     calibration: CalibrationFile = None,
     context: Context = None,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Convert the variants of RECIPE and measure nothing. Artifacts go to DIR/<source>/<revision>/<variant>."""
+    show_progress(quiet=quiet, verbose=verbose)
+    check_out(out)
+    chosen = override(load_recipe(recipe), model=model, text=text, calibration=calibration, context=context)
+    recipes = at_revisions(chosen, revision)
+    check_packages(chosen, only or [])
     from pythia_quant.cli.jobs import convert_all
 
-    def convert_one(chosen: Recipe) -> None:
-        for artifact in convert_all(chosen, out, only or [], overwrite, progress_console):
+    def convert_one(chosen: Recipe, later: int) -> None:
+        began = datetime.now(UTC)
+        for artifact in convert_all(chosen, out, only or [], overwrite, progress_console, later):
             manifest = artifact.manifest
             size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
-            out_console.print(f"[bold]{manifest.variant}[/]: {size}, in {escape(str(artifact.folder))}", soft_wrap=True)
+            there = " is there already" if manifest.created < began else ""
+            out_console.print(
+                f"[bold]{manifest.variant}[/]{there}: {size}, in {escape(str(artifact.folder))}", soft_wrap=True
+            )
 
-    chosen = override(load_recipe(recipe), model=model, text=text, calibration=calibration, context=context)
-    call_in_turn(at_revisions(chosen, revision), convert_one)
+    call_in_turn(recipes, convert_one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +14,18 @@ from pythia_quant.artifacts.artifact import Artifact, open_artifact
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.artifacts.plan import artifact_folder, check_space, costs
+from pythia_quant.bench.durations import conversion_name, conversion_steps, measurement_steps
+from pythia_quant.cli.arguments import missing_of_variants, refuse_missing
 from pythia_quant.core.errors import ArtifactError, without_links
 from pythia_quant.core.machine import memory_available
 from pythia_quant.core.progress import Notices, Steps
 from pythia_quant.core.settings import VariantSettings
+from pythia_quant.core.time_left import ExpectedStep
 from pythia_quant.formats.table import format_of
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO
 from pythia_quant.recipe.overrides import MODEL, override, without_fetched_passages
-from pythia_quant.recipe.recipe import Recipe
+from pythia_quant.recipe.recipe import SOURCE_ROWS, Recipe
 from pythia_quant.records.manifest import SourceRecord
 from pythia_quant.records.results import RESULTS, Results, save_results
 from pythia_quant.texts.lambada import Passages, load_passages
@@ -66,22 +70,35 @@ class Changes:
     context: int | None = None
 
 
-def convert_all(recipe: Recipe, out: Path, only: list[str], overwrite: bool, console: Console) -> list[Artifact]:
+def convert_all(
+    recipe: Recipe, out: Path, only: list[str], overwrite: bool, console: Console, later: int = 0
+) -> list[Artifact]:
     """Convert the recipe's variants, or those in `only`, after all checks that are possible before a conversion.
+
+    `later` conversions of this kind follow in the same command, see :class:`~pythia_quant.core.progress.Steps`.
 
     Raises:
         PythiaQuantError: a conversion failed and left nothing; the artifacts of variants before it stay.
     """
     names = list(recipe.variants(only))
-    with Steps(1 + len(names), console) as steps:
+    with Steps(1 + len(names), console, later) as steps:
         inputs = _inputs(recipe, names, out, steps, console)
+        steps.expect(_conversions(inputs, names, out, overwrite))
         return _convert_each(inputs, names, out, overwrite, steps)
 
 
 def run(
-    recipe: Recipe, out: Path, only: list[str], overwrite: bool, console: Console, options: Options | None = None
+    recipe: Recipe,
+    out: Path,
+    only: list[str],
+    overwrite: bool,
+    console: Console,
+    options: Options | None = None,
+    later: int = 0,
 ) -> Outcome:
     """Convert the recipe's variants, measure each against the fp16 baseline, and write the result file.
+
+    `later` runs follow in the same command, see :class:`~pythia_quant.core.progress.Steps`.
 
     Raises:
         PythiaQuantError: see :func:`convert_all`; no result file is written.
@@ -90,9 +107,13 @@ def run(
 
     names, options = list(recipe.variants(only)), options or Options()
     recipe = without_fetched_passages(recipe, names, Notices(console))
-    with Steps(1 + len(names) + benchmark_steps(recipe, len(names), options), console) as steps:
+    with Steps(1 + len(names) + benchmark_steps(recipe, len(names), options), console, later) as steps:
         passages = _passages(recipe, steps)
         inputs = _inputs(recipe, names, out, steps, console)
+        rows = dict.fromkeys(SOURCE_ROWS) | recipe.variants(names)
+        examples = passages.examples if passages else None
+        measuring = measurement_steps(inputs, rows, list(rows), examples, options.threads)
+        steps.expect([*_conversions(inputs, names, out, overwrite), *measuring])
         artifacts = _convert_each(inputs, names, out, overwrite, steps)
         path = artifacts[0].folder.parent / RESULTS
         results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
@@ -147,6 +168,7 @@ def _open_artifacts(folders: list[Path], *, together: bool) -> list[Artifact]:
     if together:
         _check_beside(artifacts)
     _check_names(artifacts)
+    refuse_missing(missing_of_variants({one.manifest.variant: one.settings for one in artifacts}))
     return artifacts
 
 
@@ -259,6 +281,11 @@ def _passages(recipe: Recipe, steps: Steps) -> Passages | None:
         return load_passages(settings, progress)
 
 
+def _conversions(inputs: Inputs, names: list[str], out: Path, overwrite: bool) -> list[ExpectedStep]:
+    there = {name for name in names if not overwrite and artifact_folder(out, inputs.source, name).exists()}
+    return conversion_steps(inputs, inputs.recipe.variants(names), there)
+
+
 def _convert_each(inputs: Inputs, names: list[str], out: Path, overwrite: bool, steps: Steps) -> list[Artifact]:
     """Convert variants. Those that take another one's integers are last, so that it is not replaced after them."""
     variants = inputs.recipe.variants(names)
@@ -268,5 +295,10 @@ def _convert_each(inputs: Inputs, names: list[str], out: Path, overwrite: bool, 
 
 
 def _convert(inputs: Inputs, name: str, out: Path, overwrite: bool, steps: Steps) -> Artifact:
-    with steps.step(f"converting {name}") as progress:
-        return convert(inputs, name, out, overwrite=overwrite, progress=progress)
+    began = datetime.now(UTC)
+    is_there = not overwrite and artifact_folder(out, inputs.source, name).exists()
+    with steps.step(conversion_name(name, is_there=is_there)) as step:
+        artifact = convert(inputs, name, out, overwrite=overwrite, progress=step)
+        how = "is there already" if artifact.manifest.created < began else "converted"
+        step.conclude(f"{name} {how}", f"{artifact.manifest.bits_per_weight:.2f} bits")
+    return artifact

@@ -12,7 +12,21 @@ from typing import Annotated
 
 import typer
 
-from pythia_quant.cli import bench, compare, convert, generate, publish, recipes, report, run, source, suite, verify
+from pythia_quant.cli import (
+    bench,
+    compare,
+    convert,
+    generate,
+    publish,
+    recipes,
+    report,
+    run,
+    show,
+    source,
+    suite,
+    verify,
+)
+from pythia_quant.cli.options import show_progress
 from pythia_quant.core import machine
 from pythia_quant.core.console import finish_output, prepare_output, print_error, print_message
 from pythia_quant.core.errors import ArgumentError, PythiaQuantError, refusal
@@ -29,7 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
-for part in (run, convert, bench, report, compare, verify, generate, publish, source, recipes, suite):
+for part in (run, convert, bench, show, report, compare, verify, generate, publish, source, recipes, suite):
     app.add_typer(part.commands)
 SIGNALLED = 128
 """Plus the number of the signal that ended a program, its exit code, as in shells: 130 for Ctrl-C."""
@@ -53,6 +67,7 @@ def for_every_command(
     ] = False,
 ) -> None:
     """Apply the options of all commands."""
+    show_progress(quiet=False, verbose=False)
     if debug:
         log_everything()
 

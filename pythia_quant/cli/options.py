@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pythia_quant.cli.arguments import check_device, parse_memory, parse_out
 from pythia_quant.core.console import progress_console
-from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.core.errors import ArgumentError, BenchmarkError
 from pythia_quant.core.foreign_files import snapshot_of
 from pythia_quant.model.source_name import SCHEME
 
@@ -29,7 +29,7 @@ class DeviceName(StrEnum):
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships with the package.")]
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only this variant; repeatable.")]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the artifacts.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", parser=parse_out, help="Folder for the artifacts.")]
 Model = Annotated[
     str | None,
     typer.Option("--model", metavar="ID|FOLDER", help="Another model than the recipe's, by name, address or folder."),
@@ -73,7 +73,20 @@ Memory = Annotated[
     ),
 ]
 Device = Annotated[DeviceName, typer.Option("--device", help="Where all but ONNX runs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result, and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what is done inside each step, too.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def show_progress(*, quiet: bool, verbose: bool) -> None:
+    """Decide how much commands tell of their progress, on standard error.
+
+    Raises:
+        ArgumentError: both less and more were asked for.
+    """
+    if quiet and verbose:
+        raise ArgumentError("contradict each other", where="--quiet and --verbose", hint="give one of them")
+    progress_console.quiet, progress_console.verbose = quiet, verbose
 
 
 def local_folders(artifacts: list[str]) -> list[Path]:
@@ -104,18 +117,16 @@ def passages(lambada: Path | None, no_lambada: bool) -> Path | bool | None:
 
 
 def measuring_options(threads: list[int] | None, memory: str | None, device: DeviceName) -> Options:
-    """Return how to measure, by the options of the command line."""
+    """Return how to measure, by the options of the command line.
+
+    Raises:
+        ArgumentError: an option cannot be used here; torch is imported only if all can.
+    """
+    allowed = None if memory is None else parse_memory(memory)
+    check_device(device.value)
     from pythia_quant.bench.benchmark import Options
     from pythia_quant.core.machine import cores
 
     # A number that is repeated counts once. Everything but speed is measured with the first number.
     chosen = list(dict.fromkeys(threads or [cores()]))
-    return Options(chosen, None if memory is None else _bytes(memory), device.value)
-
-
-def _bytes(size: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kKMGT]?)(i?)B?", size.strip())
-    if not match:
-        raise BenchmarkError(f"{size!r} is no size of memory", where="--memory", hint="give one such as 4GiB or 500MB")
-    number, prefix, binary = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " "))
+    return Options(chosen, allowed, device.value)

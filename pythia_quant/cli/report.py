@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pythia_quant.cli.arguments import check_out, parse_out
 from pythia_quant.core.console import example, out_console
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs matplotlib is imported when it is needed
@@ -38,6 +39,7 @@ def report(
         typer.Option(
             "--out",
             metavar="DIR",
+            parser=parse_out,
             help="Folder for the page and its plots; an earlier report there is replaced. [default: report]",
         ),
     ] = None,
@@ -50,6 +52,8 @@ def report(
     ] = None,
 ) -> None:
     """Show result files as one HTML page with plots as SVG and PNG, or as a table in Markdown, CSV or JSON."""
+    if out is not None:
+        check_out(out)
     from pythia_quant.report.files import read_files
     from pythia_quant.report.tables import TableFormat, render_table
 

@@ -23,12 +23,15 @@ def at_revisions(recipe: Recipe, revision: str | None) -> list[Recipe]:
     return [override(recipe, revision=one) for one in parse_revisions(revision, member.steps if member else None)]
 
 
-def call_in_turn(recipes: list[Recipe], do: Callable[[Recipe], T]) -> list[T]:
-    """Call a function with the recipe at each revision; if there are several, an error says which are finished."""
+def call_in_turn(recipes: list[Recipe], do: Callable[[Recipe, int], T]) -> list[T]:
+    """Call a function with the recipe at each revision, and with how many follow.
+
+    If there are several, an error says which are finished.
+    """
     results: list[T] = []
     for recipe in recipes:
         try:
-            results.append(do(recipe))
+            results.append(do(recipe, len(recipes) - len(results) - 1))
         except PythiaQuantError as error:
             if len(recipes) == 1:
                 raise

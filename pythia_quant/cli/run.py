@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pythia_quant.cli.arguments import check_out, check_packages
 from pythia_quant.cli.gates import exit_by_gates
 from pythia_quant.cli.options import (
     CalibrationFile,
@@ -20,15 +21,18 @@ from pythia_quant.cli.options import (
     Only,
     Out,
     Overwrite,
+    Quiet,
     RecipeArgument,
     Revision,
     TextFile,
     Threads,
+    Verbose,
     measuring_options,
     passages,
+    show_progress,
 )
 from pythia_quant.cli.revisions import at_revisions, call_in_turn
-from pythia_quant.core.console import example, out_console, progress_console
+from pythia_quant.core.console import example, out_console, output_width, progress_console
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe
 
@@ -62,24 +66,15 @@ def run(
     threads: Threads = None,
     memory: Memory = None,
     device: Device = DeviceName.CPU,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Convert every variant of RECIPE, measure each against the fp16 baseline, and print one table.
 
     Exits with 3 when a gate failed, with 4 when one is undecided. Of several revisions each has its table, in turn.
     """
-    from pythia_quant.cli.jobs import run as run_recipe
-    from pythia_quant.report.terminal import print_results
-
-    options = measuring_options(threads, memory, device)
-
-    def run_one(chosen: Recipe) -> Results:
-        outcome = run_recipe(chosen, out, only or [], overwrite, progress_console, options)
-        print_results(outcome.results, out_console)
-        out_console.print(
-            f"\nArtifacts and {outcome.path.name} are in {outcome.path.parent}", markup=False, soft_wrap=True
-        )
-        return outcome.results
-
+    show_progress(quiet=quiet, verbose=verbose)
+    check_out(out)
     chosen = override(
         load_recipe(recipe),
         model=model,
@@ -88,4 +83,19 @@ def run(
         lambada=passages(lambada, no_lambada),
         context=context,
     )
-    exit_by_gates(*call_in_turn(at_revisions(chosen, revision), run_one))
+    recipes = at_revisions(chosen, revision)
+    check_packages(chosen, only or [])
+    options = measuring_options(threads, memory, device)
+    from pythia_quant.cli.jobs import run as run_recipe
+    from pythia_quant.report.terminal import print_results
+
+    def run_one(chosen: Recipe, later: int) -> Results:
+        outcome = run_recipe(chosen, out, only or [], overwrite, progress_console, options, later)
+        # What is the same for every revision is said below the first table only.
+        print_results(outcome.results, out_console, width=output_width(), explain=chosen is recipes[0])
+        out_console.print(
+            f"\nArtifacts and {outcome.path.name} are in {outcome.path.parent}", markup=False, soft_wrap=True
+        )
+        return outcome.results
+
+    exit_by_gates(*call_in_turn(recipes, run_one))

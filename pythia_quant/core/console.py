@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,7 +18,13 @@ from pythia_quant.core.text import printable
 
 
 class PrintableConsole(Console):
-    """A console that shows control characters in names and messages as escapes."""
+    """A console that shows control characters in names and messages as escapes.
+
+    Attributes:
+        verbose: whether work tells it what is done inside each step; `quiet`, of rich, shows nothing.
+    """
+
+    verbose = False
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -27,9 +34,19 @@ class PrintableConsole(Console):
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-# Tables take up to 100 columns: on a narrower terminal a wrapped line is better than a number cut short.
+# Lists take up to 100 columns: on a narrower terminal a wrapped line is better than a name cut short. The table of
+# results is arranged for the terminal's own width.
 out_console = PrintableConsole(width=max(100, Console().width))
 progress_console = PrintableConsole(stderr=True)
+_error_console = PrintableConsole(stderr=True)
+
+
+_PIPE_WIDTH = 100
+
+
+def output_width() -> int:
+    """Return the columns of standard output: the terminal's, or those that COLUMNS names; in a pipe without it, 100."""
+    return shutil.get_terminal_size(fallback=(_PIPE_WIDTH, 24)).columns
 
 
 def example(*commands: str) -> str:
@@ -40,14 +57,14 @@ def example(*commands: str) -> str:
 def print_error(error: PythiaQuantError) -> None:
     """Print an error on standard error."""
     with suppress(OSError):
-        progress_console.print("[bold red]error:[/] ", end="")
+        _error_console.print("[bold red]error:[/] ", end="")
     print_message(str(error))
 
 
 def print_message(text: str) -> None:
     """Print text as it is on standard error; do nothing when that is closed."""
     with suppress(OSError):
-        progress_console.print(text, markup=False, highlight=False, soft_wrap=True)
+        _error_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class _StandardOutput(io.FileIO):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 
 import rich.progress
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Column
 from rich.text import Text
 
+from pythia_quant.core.console import PrintableConsole
 from pythia_quant.core.text import printable
+from pythia_quant.core.time_left import ExpectedStep, TimeLeft
 
 
 class Progress:
@@ -58,31 +61,34 @@ class Notices(Progress):
         self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
-_SILENCE = 60
-"""Seconds within a step after which another line is printed where there is no terminal."""
+_SILENCE, _SILENCE_VERBOSE = 60.0, 10.0
+"""Seconds within a step after which another line is printed: where there is no terminal, and where all is told."""
+_BAR_FROM = 90
+"""The columns of a terminal that has room for a bar."""
 
 
 class Steps:
     """Counts the named steps of a long job and shows the one that runs.
 
+    On a terminal this is one line with fixed columns; elsewhere a line is printed for every step that has ended. A
+    console that is verbose is told of the parts of steps, too.
+
     Args:
         total: how many steps there will be.
         console: where to show them.
+        later: how many jobs like this one the command does afterwards, which the time left counts, too.
     """
 
-    def __init__(self, total: int, console: Console) -> None:
+    def __init__(self, total: int, console: Console, later: int = 0) -> None:
         self._total, self._done, self._console = total, 0, console
+        self._verbose = isinstance(console, PrintableConsole) and console.verbose
+        self._time_left, self._later, self._start = TimeLeft(), later, monotonic()
+        self._running: Step | None = None
         self._progress = rich.progress.Progress(
-            rich.progress.TextColumn("[bold]{task.fields[count]}[/] {task.description}"),
-            rich.progress.BarColumn(bar_width=24),
-            rich.progress.TextColumn("{task.fields[detail]}"),
-            rich.progress.TimeElapsedColumn(),
-            _TimeLeft(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task("", total=float(total), count="", detail="", left=None)
+            *_columns(console.width, total, self._left), console=console, transient=True, expand=True,
+            disable=not console.is_terminal or console.quiet,
+        )  # fmt: skip
+        self._task = self._progress.add_task("", total=float(total), detail="")
 
     def __enter__(self) -> Steps:
         self._progress.start()
@@ -92,66 +98,126 @@ class Steps:
         if not self._progress.disable:  # before rich 14.3, stop() prints an empty line even where nothing was shown
             self._progress.stop()
 
+    def expect(self, steps: Sequence[ExpectedStep]) -> None:
+        """Take the steps that are still to come with what they may take, so that the time left can be estimated."""
+        self._time_left.expect(steps)
+        self._total = self._done + len(steps)
+        self._progress.update(self._task, total=float(self._total))
+
     @contextmanager
-    def step(self, name: str) -> Iterator[Progress]:
+    def step(self, name: str) -> Iterator[Step]:
         """Run one step; gives what is told of the progress within it."""
-        count = f"step {self._done + 1} of {self._total}"
-        self._progress.update(self._task, description=escape(name), count=count, detail="", left=None)
-        self._say(f"{count}: {name}")
-        yield _Step(self, f"{count}: {name}")
+        expected = self._time_left.begin(name) or (ExpectedStep(name, 0.0, "") if self._total == 1 else None)
+        self._running = step = Step(self, name, expected)
+        self._progress.update(self._task, description=escape(name), detail="")
+        self._update(step)
+        yield step
+        self._running = None
         self._done += 1
         self._progress.update(self._task, completed=self._done)
+        if expected is not None:
+            self._time_left.end(expected, step.elapsed)
+        if self._verbose or not self._console.is_terminal:
+            self._say(f"{step.conclusion}{self._words_left()}", count=self._done)
 
-    def _show(self, share: float, detail: str, left: float | None) -> None:
-        """Show how much of the step is done, of 1, and the seconds left in it."""
-        completed = max(self._done + share, self._progress.tasks[0].completed)  # a step has several parts
-        self._progress.update(self._task, completed=completed, detail=escape(detail), left=left)
+    def _update(self, step: Step) -> None:
+        """Show how far a step is."""
+        completed = max(self._done + step.share, self._progress.tasks[0].completed)  # a step has several parts
+        self._progress.update(self._task, completed=completed, detail=f": {escape(step.detail)}" if step.detail else "")
 
-    def _say(self, line: str) -> None:
-        """Print a line where there is no terminal."""
-        if not self._console.is_terminal:
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+    def _tell(self, step: Step) -> None:
+        """Print how far a step is, where that is not shown."""
+        if self._verbose or not self._console.is_terminal:
+            self._say(f"{step.name}: {step.detail}{self._words_left()}", count=self._done + 1)
+
+    def _left(self) -> float | None:
+        """Return the seconds that are left for the whole command; None while that would be a guess."""
+        step = self._running
+        left = self._time_left.left(*((step.expected, step.elapsed, step.left_of_parts) if step else (None, 0.0, None)))
+        return None if left is None else left + self._later * (monotonic() - self._start + left)
+
+    def _words_left(self) -> str:
+        left = self._left()
+        return f"; {duration(left)} left" if left else ""
+
+    def _say(self, line: str, *, count: int) -> None:
+        digits = len(str(self._total))
+        text = f"[{count:{digits}}/{self._total}] {printable(line)}"
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-class _Step(Notices):
-    """The progress within one step of :class:`Steps`; `title` begins the lines where there is no terminal."""
+class Step(Notices):
+    """The progress within one step of :class:`Steps`."""
 
-    def __init__(self, steps: Steps, title: str) -> None:
+    def __init__(self, steps: Steps, name: str, expected: ExpectedStep | None) -> None:
         super().__init__(steps._console)
-        self._steps, self._title = steps, title
-        self._said = monotonic()
+        self._steps, self.name, self.expected = steps, name, expected
+        self.share, self.detail = 0.0, ""
+        self.left_of_parts: float | None = None
+        self._start = self._said = monotonic()
+        self._what, self._ended_as, self._facts = "", name, ""
         # When the first of so many parts was, and which: some are done already.
         self._began: dict[int, tuple[float, int]] = {}
+
+    @property
+    def elapsed(self) -> float:
+        """The seconds since the step began."""
+        return monotonic() - self._start
+
+    @property
+    def conclusion(self) -> str:
+        """What is said once the step has ended."""
+        return f"{self._ended_as}, {duration(self.elapsed)}{self._facts}"
+
+    def conclude(self, what: str, *facts: str) -> None:
+        """Take what is said once the step has ended, instead of its name, and what came out."""
+        self._ended_as, self._facts = what, "".join(f", {fact}" for fact in facts)
 
     def step(self, what: str, done: int, total: int) -> None:
         if done == 0:  # other parts, maybe as many as those before: layers of another variant
             self._began.pop(total, None)
         start, first = self._began.setdefault(total, (monotonic(), done))
-        left = (monotonic() - start) * (total - done) / (done - first) if done > first else None
-        detail = f"{what} {done + 1}/{total}" if total > 1 else what
-        self._steps._show(done / total, detail, left)
-        if monotonic() > self._said + _SILENCE:
-            self._steps._say(f"{self._title}: {detail}" + (f", about {_duration(left)} left" if left else ""))
+        self.left_of_parts = (monotonic() - start) * (total - done) / (done - first) if done > first else None
+        self.share, self.detail = done / total, f"{what} {done + 1}/{total}" if total > 1 else what
+        self._steps._update(self)
+        new = self._steps._verbose and what != self._what
+        if new or monotonic() > self._said + (_SILENCE_VERBOSE if self._steps._verbose else _SILENCE):
+            self._steps._tell(self)
             self._said = monotonic()
+        self._what = what
 
 
-class _TimeLeft(rich.progress.ProgressColumn):
-    """Time left in a step whose parts are alike, by the parts done; else in all, if the steps to come take as long.
+def _columns(width: int, total: int, left: Callable[[], float | None]) -> list[rich.progress.ProgressColumn]:
+    """Return the columns of the line on a terminal: the step, how many are done, the time so far and the time left."""
+    what = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    bar = [rich.progress.BarColumn(bar_width=16, table_column=Column(width=16))] if width >= _BAR_FROM else []
+    return [
+        rich.progress.TextColumn("[bold]{task.description}[/]{task.fields[detail]}", table_column=what),
+        *bar,
+        rich.progress.MofNCompleteColumn(table_column=Column(width=2 * len(str(total)) + 1, no_wrap=True)),
+        rich.progress.TimeElapsedColumn(table_column=Column(width=7, no_wrap=True)),
+        _TimeLeftColumn(left),
+    ]
 
-    rich's own estimate looks back only seconds.
+
+class _TimeLeftColumn(rich.progress.ProgressColumn):
+    """The time left for the whole command; rich's own looks back only seconds.
+
+    Args:
+        left: returns it in seconds, or None while it is not known.
     """
 
-    def render(self, task: rich.progress.Task) -> Text:
-        left = task.fields["left"]
-        where = " in this step" if left is not None else ""
-        if left is None:
-            if not task.completed or not task.elapsed or not task.total:
-                return Text("")
-            left = task.elapsed * (task.total / task.completed - 1)
-        return Text(f"about {_duration(left)} left{where}", style="cyan")
+    def __init__(self, left: Callable[[], float | None]) -> None:
+        super().__init__(table_column=Column(width=len("59 min left"), no_wrap=True))
+        self._left = left
+
+    def render(self, task: rich.progress.Task) -> Text:  # noqa: ARG002
+        left = self._left()
+        return Text("" if left is None else f"{duration(left)} left", style="cyan")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in one unit: seconds, then minutes, then hours."""
     if seconds >= 5400:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

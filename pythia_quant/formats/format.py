@@ -36,15 +36,13 @@ class Format(ABC, Generic[S]):
     A method imports what it needs when it is called, so that the table of formats needs neither torch nor a backend.
 
     Attributes:
-        needs: the names of modules that must be installed.
-        extra: the extra of this package that installs these modules.
+        needs: the names of packages that must be installed, which are those of their modules.
         equalizes: whether layers are equalized before they are rounded, see :mod:`pythia_quant.model.equalize`.
         on_gpu: whether the runtime can run on a GPU; one that cannot runs on the CPU, whatever device a user names.
         in_layers: whether :meth:`open_layers` can run a model that is larger than memory.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
-    extra: ClassVar[str] = ""
     equalizes: ClassVar[bool] = False
     on_gpu: ClassVar[bool] = True
     in_layers: ClassVar[bool] = False

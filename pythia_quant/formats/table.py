@@ -21,11 +21,15 @@ def format_of(settings: VariantSettings) -> Format[Any]:
     Raises:
         ArtifactError: a module is missing; the message has the command that installs it.
     """
-    entry = FORMATS[settings.format]
-    missing = [module for module in entry.needs if find_spec(module) is None]
-    if missing:
+    if missing := missing_packages(settings):
         raise ArtifactError(
             f"the {settings.format} format needs {' and '.join(missing)}, not installed here",
-            hint=f"pip install 'pythia-quant[{entry.extra}]'",
+            hint=f"pip install {' '.join(missing)}",
         )
-    return entry
+    return FORMATS[settings.format]
+
+
+def missing_packages(user: VariantSettings | str) -> list[str]:
+    """Return those of the packages that a variant needs, or of one package, that are not installed."""
+    needs = (user,) if isinstance(user, str) else FORMATS[user.format].needs
+    return [module for module in needs if find_spec(module) is None]

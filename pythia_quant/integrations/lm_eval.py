@@ -34,9 +34,7 @@ try:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
     from tqdm import tqdm
 except ImportError as missing:
-    raise BenchmarkError(
-        f"lm_eval cannot be imported ({missing})", hint="pip install 'pythia-quant[lm-eval]'"
-    ) from missing
+    raise BenchmarkError(f"lm_eval cannot be imported ({missing})", hint="pip install lm_eval tqdm") from missing
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance

@@ -58,6 +58,24 @@ def read_files(paths: Sequence[Path]) -> list[ResultFile]:
     ]
 
 
+def find_results(path: Path) -> Path:
+    """Return a result file: `path` itself, or the newest one in that folder, else below it.
+
+    Raises:
+        BenchmarkError: the folder has none.
+    """
+    if not path.is_dir():
+        return path
+    if (path / RESULTS).is_file():
+        return path / RESULTS
+    below = [
+        one for one in path.rglob(RESULTS) if not any(part.startswith(".") for part in one.relative_to(path).parts)
+    ]
+    if not below:
+        raise BenchmarkError(f"there is no {RESULTS} in or below it", where=str(path), hint="run and bench leave one")
+    return max(below, key=lambda one: one.stat().st_mtime)
+
+
 def letter(index: int) -> str:
     """Return A to Z, then AA, AB and so on, as spreadsheets name their columns."""
     before, last = divmod(index, 26)

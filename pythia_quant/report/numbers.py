@@ -34,6 +34,23 @@ def format_value(metric: Metric, row: Row, value: Value | None) -> FormattedValu
     return FormattedValue(text, _interval(metric, value, decimals))
 
 
+def format_plus_minus(metric: Metric, row: Row, value: Value | None) -> FormattedValue:
+    """Return a value as :func:`format_value` does, but its interval always as ``±`` its wider side.
+
+    A ratio is rounded to two figures of that side, which is often larger than the ratio.
+    """
+    shown = format_value(metric, row, value)
+    if not shown.interval or value is None:
+        return shown
+    wider = max(value.high - value.value, value.value - value.low)
+    decimals = _decimals(metric, value.value)
+    if metric.key.startswith("speedup"):
+        decimals = 2 if wider < 0.995 else 1 if wider < 9.95 else 0
+        of_value = decimals or int(abs(value.value) < 0.5)
+        return FormattedValue(f"{value.value:,.{of_value}f}", f"±{wider:,.{decimals}f}")
+    return FormattedValue(shown.text, f"±{wider:,.{decimals}f}")
+
+
 def missing_characters(texts: Sequence[str]) -> list[int]:
     """Return how many characters must follow each number so that the decimal points of a column are aligned."""
     ends = [len(text) - text.index(".") if "." in text else 0 for text in texts]

@@ -106,6 +106,27 @@ def row_records(row: Row, results: Results, label: str) -> Iterator[dict[str, An
         }
 
 
+def rows_json(results: Results, keys: Sequence[str] | None = None) -> str:
+    """Return the rows of a result, in their order, as JSON: of each the values by their metrics, and its gates.
+
+    Args:
+        results: what was measured.
+        keys: the metrics; by default all that have a value. Other keys are left out.
+    """
+    rows = []
+    for row in results.rows:
+        metrics = METRICS.values() if keys is None else [METRICS[key] for key in keys if key in METRICS]
+        values = {metric.key: (metric.value_of(row, results), metric.unit) for metric in metrics}
+        shown = {
+            key: _without_infinity(value._asdict()) | {"unit": unit} for key, (value, unit) in values.items() if value
+        }
+        gates = {gate.gate: gate.outcome for gate in results.gates if gate.variant == row.name}
+        rows.append({"row": row.name, "quantized": row.quantized, "values": shown, "gates": gates})
+    source = results.source
+    facts = {"model": source.model, "revision": source.revision, "commit": source.commit, "baseline": results.baseline}
+    return json.dumps(facts | {"created": results.created.isoformat(), "rows": rows}, indent=1, ensure_ascii=False)
+
+
 def _interval(metric: Metric, row: Row) -> str:
     """Return what low and high are: a 95 % interval of a mean, percentiles of samples, or empty."""
     if metric.protocol == "size":

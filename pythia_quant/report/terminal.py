@@ -1,155 +1,114 @@
-"""The table of one benchmark run, in at most 100 columns."""
+"""The table of one benchmark run as wide as the terminal allows, and that of a comparison."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.constrain import Constrain
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from pythia_quant.bench.compare import Change, Comparison
-from pythia_quant.bench.gates import describe_gate
-from pythia_quant.bench.metrics import (
-    METRICS,
-    Value,
-    bits_per_byte,
-    fastest_unquantized,
-    fp16_floor,
-    outdated,
-    outdated_sizes,
-    plus_minus,
-    reference_perplexity,
-)
-from pythia_quant.records.results import Results, Row
+from pythia_quant.bench.metrics import METRICS, Value, bits_per_byte, plus_minus, reference_perplexity
+from pythia_quant.records.results import Results
+from pythia_quant.report.columns import DEFAULT, GATES, Block, Column, blocks_of, columns_of
+from pythia_quant.report.legend import Entry, definitions, particulars, sentences
 
-WIDTH = 100
-
-_HEADINGS = (
-    "", "ppl drift\nas run, %", "weights\nonly, %", "KL\nmnat", "top-1\n%", "bits/\nweight", "disk\nMB",
-    "prefill\ntok/s", "decode\nms/tok", "×fp16\ndecode", "peak\nMB", "gates",
-)  # fmt: skip
+NOTES_WIDTH = 100
+"""The longest line of text below a table, whatever the width of the terminal: longer ones are hard to read."""
+_TERMS = 17
+"""The characters that the terms beside the notes take at most."""
+_GATE_STYLES = {"passed": "green", "failed": "bold red", "open": "yellow"}
 
 
-def results_table(results: Results) -> RenderableType:
-    """Return the table with its legend; headings give the units, and errors are 95 % intervals."""
-    reference = reference_perplexity(results)
-    title = (
-        f"{results.source.model} ({results.source.commit or results.source.revision}): "
-        f"{results.source.parameters:,} parameters\n"
-        f"fp32 reference: perplexity {plus_minus(reference)}, "
+class ResultsTable:
+    """The table of a result, with its legend; it is arranged for the width that it is printed in.
+
+    Headings give the units. In less than 100 columns quality and speed are two blocks; from 140 on every number has
+    its interval.
+
+    Args:
+        results: what was measured.
+        keys: the columns, see :data:`pythia_quant.report.columns.DEFAULT`.
+        explain: whether the legend defines the columns, too.
+    """
+
+    def __init__(self, results: Results, keys: Sequence[str] = DEFAULT, *, explain: bool = True) -> None:
+        self._results, self._keys, self._explain = results, keys, explain
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        results = self._results
+        names = [row.name for row in results.rows]
+        blocks = blocks_of(columns_of(results, self._keys), names, options.max_width)
+        yield Text(_title(results), style="bold")
+        for block in blocks:
+            yield ""
+            yield _table(block, results)
+        yield ""
+        entries = particulars(results)
+        yield _notes([*definitions(results, blocks), *entries] if self._explain else entries, options.max_width)
+        for sentence in sentences(results):
+            yield Constrain(Text(sentence, style="yellow"), NOTES_WIDTH)
+
+
+def print_results(results: Results, console: Console, *, width: int | None = None, explain: bool = True) -> None:
+    """Print the table, in `width` columns if that is less than the console has; see :class:`ResultsTable`."""
+    console.print(ResultsTable(results, explain=explain), width=width)
+
+
+def _title(results: Results) -> str:
+    source, protocol = results.source, results.protocol
+    return (
+        f"{source.model} ({source.commit[:12] if source.commit else source.revision}): "
+        f"{source.parameters:,} parameters\n"
+        f"fp32 reference: perplexity {plus_minus(reference_perplexity(results))}, "
         f"{bits_per_byte(results, results.reference_nll).value:.3f} bits a byte, on "
-        f"{results.protocol.windows} windows of {results.protocol.context}"
+        f"{protocol.windows} × {protocol.context:,} tokens"
     )
-    table = Table(
-        title=escape(title), title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), pad_edge=False
-    )
-    for index, heading in enumerate(_HEADINGS):
-        # A long variant name is folded; a number never is.
-        table.add_column(heading, justify="right" if index else "left", no_wrap=index > 0, overflow="fold")
-    for row in results.rows:
-        table.add_row(*_cells(row, results), style="bold" if row.name == results.baseline else "")
-    return Group(table, Text("\n".join(_legend(results)), style="dim"))
 
 
-def print_results(results: Results, console: Console) -> None:
-    """Print the table, never wider than 100 columns."""
-    console.print(results_table(results), width=WIDTH)
+def _table(block: Block, results: Results) -> Table:
+    table = Table(box=None, padding=(0, block.gap, 0, 0), pad_edge=False, header_style="bold")
+    lines = max(len(column.heading) for column in block.columns)
+    # A long name is folded; a number never is.
+    table.add_column(_heading([block.title], lines), overflow="fold")
+    for column in block.columns:
+        table.add_column(_heading(column.heading, lines), justify="right", no_wrap=True)
+    cells = [_cells(column, interval=column.key in block.intervals) for column in block.columns]
+    for row, values in zip(results.rows, zip(*cells, strict=True), strict=True):
+        table.add_row(Text(row.name), *values, style="bold" if row.name == results.baseline else "")
+    return table
 
 
-def _cells(row: Row, results: Results) -> list[str]:
-    def text_of(key: str, form: str) -> str:
-        value = METRICS[key].value_of(row, results)
-        return "–" if value is None else format(value.value, form)
-
-    disk = row.disk_bytes / 1e6
-    return [
-        escape(row.name),
-        _drift(row, results),
-        _percent(weights.value) if (weights := METRICS["ppl_drift_weights"].value_of(row, results)) else "0",
-        "–" if (kl := METRICS["kl"].value_of(row, results)) is None else _kl(kl),
-        text_of("top1", ".2f"),
-        f"{row.bits_per_weight:.2f}",
-        f"{disk:.1f}" if disk < 1000 else f"{disk:,.0f}",
-        text_of("prefill", ",.0f"),
-        text_of("decode", ".2f"),
-        "–" if (ratio := METRICS["speedup_baseline"].value_of(row, results)) is None else _ratio(ratio),
-        text_of("memory", ",.0f"),
-        _gates(row, results),
-    ]
+def _heading(lines: list[str], count: int) -> Text:
+    """Return a heading that stands at the bottom of so many lines."""
+    return Text("\n" * (count - len(lines)) + "\n".join(lines))
 
 
-def _drift(row: Row, results: Results) -> str:
-    if row.as_run is None:
-        return "not run"
-    if row.as_run.non_finite:
-        return "not finite"
-    value = METRICS["ppl_drift"].value_of(row, results)
-    return f"{_percent(value.value)}±{value.high - value.value:.2f}" if value else "–"
+def _cells(column: Column, *, interval: bool) -> Iterable[Text]:
+    """Return the cells of a column, so that its intervals stand below each other."""
+    for cell in column.cells:
+        if column.key == GATES:
+            yield Text(cell.text, style=_GATE_STYLES.get(cell.text, ""))
+        elif interval:
+            value = (cell.text.rjust(column.value_width), "")
+            yield Text.assemble(value, (cell.interval.ljust(column.interval_width), "dim"))
+        else:
+            yield Text(cell.text)
 
 
-def _percent(value: float) -> str:
-    text = f"{value:+.2f}"
-    return "0.00" if text in ("+0.00", "-0.00") else text
-
-
-def _ratio(ratio: Value) -> str:
-    """Return a ratio with the wider half of its asymmetric interval, rounded to two figures of that half."""
-    if ratio.low == ratio.high:
-        return f"{ratio.value:.2f}"
-    wider = max(ratio.high - ratio.value, ratio.value - ratio.low)
-    decimals = 2 if wider < 0.995 else 1 if wider < 9.95 else 0
-    return f"{ratio.value:,.{decimals}f}±{wider:,.{decimals}f}"
-
-
-def _kl(kl: Value) -> str:
-    return f"{kl.value:.2f}" if kl.value >= 0.095 else f"{max(kl.value, 0):.4f}"
-
-
-def _gates(row: Row, results: Results) -> str:
-    outcomes = [gate.outcome for gate in results.gates if gate.variant == row.name]
-    if not outcomes:
-        return ""
-    for outcome, sign in (("failed", "failed"), ("undecided", "open")):
-        if outcome in outcomes:
-            return sign
-    return "passed"
-
-
-def _legend(results: Results) -> list[str]:
-    lines = [
-        "Drift, KL, top-1: against the fp32 reference, token by token; ± is a 95 % interval; mnat: 10⁻³ nat.",
-        f"Text: {results.text.name}, sha256 {results.text.sha256[:12]}.",
-        outdated_sizes(results)
-        or "Bits, disk: all of the files that hold weights; of torch rows, a safetensors file in their dtype.",
-    ]
-    floor, fp16 = fp16_floor(results), results.rows[0].as_run
-    if floor is not None:
-        kl = METRICS["kl"].value_of(results.row("torch-fp16"), results)
-        assert kl is not None  # noqa: S101 - a finite drift has one
-        lines.append(f"fp16 floor: KL {_kl(kl)} mnat; at or below it a variant is no worse than fp16.")
-    elif fp16 is not None:
-        lines.append(
-            f"fp16 is not finite at {fp16.non_finite:,} positions: the baseline is {results.baseline}, and there is no "
-            "fp16 floor."
-        )
-    fastest = fastest_unquantized(results)
-    if fastest is not None and results.latency is not None:
-        speed = fastest.speeds[0]
-        lines.append(
-            f"Speed: medians of batch 1 in {len(speed.processes)} processes, {speed.threads} threads; prefill of "
-            f"{results.latency.prompt} tokens, decode after {results.latency.context}."
-        )
-        lines.append(f"Unquantized, {fastest.name} decodes fastest: gates on speed compare with it.")
-        kind = "95 % interval" if len(speed.processes) > 1 else "range from the 10th to the 90th percentile"
-        lines.append(f"×fp16: ± is the wider side of its {kind}.")
-        lines.append("Peak: memory of a fresh process at most, above what it held before the model was loaded.")
-    lines += [f"{row.name}: {speed.disturbed}." for row in results.rows for speed in row.speeds if speed.disturbed]
-    lines += [f"{row.name}: {note}." for row in results.rows for note in row.notes]
-    lines += [note for note in (outdated(results), *results.notes) if note]
-    return lines + [describe_gate(gate) for gate in results.gates if gate.outcome != "passed"]
+def _notes(entries: Sequence[Entry], width: int) -> Table:
+    notes = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    terms = min(_TERMS, max(len(entry.term) for entry in entries))
+    notes.add_column(width=terms, overflow="fold")
+    notes.add_column(max_width=max(20, min(width, NOTES_WIDTH) - terms - 2), overflow="fold")
+    for entry in entries:
+        notes.add_row(Text(entry.term), Text(entry.text), style="dim")
+    return notes
 
 
 _STYLES = {"worse": "bold red", "better": "green", "changed": "yellow", "same": "dim"}

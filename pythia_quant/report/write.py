@@ -20,7 +20,7 @@ try:
     from pythia_quant.report.style import recolor_svg, render_figure
 except ImportError as missing:
     raise BenchmarkError(
-        f"a report needs packages that are not here ({missing})", hint="pip install 'pythia-quant[report]'"
+        f"a report needs packages that are not here ({missing})", hint="pip install matplotlib"
     ) from missing
 
 PAGE = "index.html"

@@ -92,7 +92,7 @@ def generate(
     while True:
         if not torch.isfinite(logits).all():
             raise BenchmarkError(
-                f"after {len(prompt) + len(added)} tokens logits are not finite: no token can be chosen",
+                f"after {len(prompt) + len(added)} tokens, logits are not finite: no token can be chosen",
                 where=runtime.description,
                 hint="the weights are damaged, or too large for the dtype they are run in",
             )

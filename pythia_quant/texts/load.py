@@ -128,7 +128,7 @@ def _parquet_rows(path: Path, column: str) -> list[Any]:
         raise CorpusError(
             "a parquet file needs pyarrow, not installed here",
             where=str(path),
-            hint="pip install 'pythia-quant[parquet]'",
+            hint="pip install pyarrow",
         ) from error
     try:
         rows: list[Any] = parquet.read_table(path, columns=[column]).column(column).to_pylist()

@@ -18,10 +18,11 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from tiny import write_checkpoint
 
-from pythia_quant.bench.speed import disturbance, latency_protocol, measure_speeds, speed_steps, weight_bytes
+from pythia_quant.bench.speed import disturbance, measure_speeds, weight_bytes
+from pythia_quant.bench.speed_plan import latency_protocol, speed_steps
 from pythia_quant.bench.subject import Subject
 from pythia_quant.core.errors import ArtifactError
-from pythia_quant.core.progress import Progress, Steps
+from pythia_quant.core.progress import Step, Steps
 from pythia_quant.formats.bnb.writer import write as write_bnb
 from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.data_file import find_model
@@ -61,7 +62,7 @@ class Recorded(Steps):
         self.names: list[str] = []
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Progress]:
+    def step(self, name: str) -> Iterator[Step]:
         self.names.append(name)
         with super().step(name) as progress:
             yield progress

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from program import refuse, succeed
+from program import refuse, run, succeed
 from safetensors.torch import load_file, save_file
 from shared import linked
 from tiny import TINY
@@ -137,3 +137,23 @@ def test_an_interrupted_conversion_says_so_and_leaves_nothing(recipe_file: Path)
     assert (child.returncode, printed) == (130, "")
     assert complaint.splitlines()[-1] == "interrupted; the same command goes on with what is missing"
     assert not [path for path in out.rglob("*") if path.is_file() or path.name.startswith(".")]
+
+
+def test_quiet_prints_the_result_only_and_verbose_what_is_done_inside_a_step(finished: Path) -> None:
+    arguments = ("convert", finished / "tiny.yaml", "--only", "onnx-fp32", "--out")
+    quiet = run(*arguments, finished / "out", "--quiet")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    assert re.match(r"onnx-fp32 is there already: \d+\.\d\d bits a weight, ", quiet.stdout)
+    refused = run("convert", finished / "tiny.yaml", "--only", "onnx-fp23", "--quiet")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: ")
+    verbose = run(*arguments, finished / "new", "-v").stderr
+    assert "[2/2] converting onnx-fp32: checking" in verbose
+    assert "checking" not in run(*arguments, finished / "newer").stderr, "what one command was told holds for it alone"
+    assert "contradict each other" in refuse(*arguments, finished / "out", "--quiet", "-v")
+
+
+def test_an_artifact_that_is_there_is_said_to_be(finished: Path) -> None:
+    done = run("convert", finished / "tiny.yaml", "--only", "onnx-fp32", "--out", finished / "out")
+    assert re.search(r"^\[2/2\] onnx-fp32 is there already, 0 s, ", done.stderr, re.MULTILINE)
+    assert "converting" not in done.stderr

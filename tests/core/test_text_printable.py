@@ -19,7 +19,7 @@ from pythia_quant.report.files import ResultFile
 from pythia_quant.report.page import Illustrations, render_page
 from pythia_quant.report.style import render_figure
 from pythia_quant.report.tables import render_table
-from pythia_quant.report.terminal import results_table
+from pythia_quant.report.terminal import ResultsTable
 from pythia_quant.report.theme import LIGHT, Look, row_styles
 
 HIDDEN = "\x00\x07\x08\x0b\x0d\x1b\x7f\x85\x9b\u200e\u200f\u2028\u202e\u2066\ufeff\ufffe"
@@ -73,7 +73,7 @@ def test_no_output_holds_a_control_character_of_any_text(hostile: str) -> None:
     file = ResultFile("A", hostile, hostile, Path(hostile.replace("\0", "")), hostile, measured)
     screen = StringIO()
     console = PrintableConsole(file=screen, width=100, force_terminal=False)
-    console.print(results_table(measured))
+    console.print(ResultsTable(measured))
     table = Table()
     table.add_column(Text(hostile))
     table.add_row(Text(hostile))
@@ -89,7 +89,7 @@ def test_markup_in_a_name_is_text_in_the_table_and_in_the_steps() -> None:
     whole = whole.model_copy(update={"source": whole.source.model_copy(update={"model": name})})
     screen = StringIO()
     console = PrintableConsole(file=screen, width=100, force_terminal=True, color_system=None)
-    console.print(results_table(whole))
+    console.print(ResultsTable(whole))
     with Steps(1, console) as steps, steps.step(name) as progress:
         progress.step(name, 0, 2)
     title, *_ = screen.getvalue().splitlines()

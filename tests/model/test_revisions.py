@@ -150,7 +150,7 @@ def test_json_has_every_hash_and_finding(client: Client, hub: Hub) -> None:
         ("source", OTHER),
     ]
     done = client.python("-c", MANY, json.dumps([[*call, "--json"] for call in calls] + [["source", OTHER]]))
-    assert all(line.startswith("step 1 of 1: reading ") for line in done.stderr.splitlines())
+    assert all(line.startswith("[1/1] reading ") for line in done.stderr.splitlines())
     printed = done.stdout
     found: list[dict[str, Any]] = []
     for _ in calls:
@@ -199,7 +199,7 @@ def test_refusals_are_clear_and_opening_a_known_fault_says_so(client: Client, hu
         ("source", OTHER, "--steps", "all"),
     ]
     done = client.python("-c", MANY, json.dumps(calls))
-    said = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("step 1 of 1: "))
+    said = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("[1/1] "))
     errors = said.split("error: ")[1:]
     assert [error.splitlines()[-1] for error in errors] == ["2"] * 5
     for error, expected in zip(

@@ -13,7 +13,7 @@ from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.records.results import GateOutcome, Results, load_results, save_results
 from pythia_quant.report.files import read_files
 from pythia_quant.report.tables import render_table
-from pythia_quant.report.terminal import results_table
+from pythia_quant.report.terminal import ResultsTable
 
 VERSION_1 = Path(__file__).parents[1] / "data" / "results-1.json"
 
@@ -43,7 +43,7 @@ def test_a_file_of_version_3_has_sizes_of_version_1(tmp_path: Path) -> None:
     assert (before.protocol.version, before.size_version) == (2, 1)
     (file,) = read_files([path])
     printed = StringIO()
-    Console(file=printed, width=100).print(results_table(before))
+    Console(file=printed, width=100).print(ResultsTable(before))
     for shown in (printed.getvalue(), render_table([file], "markdown")):
         assert "Sizes were counted by version 1" in " ".join(shown.split())
     assert "size v1" in render_table([file], "csv")

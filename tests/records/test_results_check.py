@@ -15,7 +15,7 @@ from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.records.results import load_results
 from pythia_quant.report.files import read_files
 from pythia_quant.report.tables import render_table
-from pythia_quant.report.terminal import changes_data, changes_table, results_table
+from pythia_quant.report.terminal import ResultsTable, changes_data, changes_table
 
 VERSION_1 = Path(__file__).parents[1] / "data" / "results-1.json"
 
@@ -46,7 +46,7 @@ def use(path: Path) -> None:
     for form in ("markdown", "csv", "json"):
         render_table(files, form)
     console = PrintableConsole(file=StringIO(), width=100)
-    console.print(results_table(found))
+    console.print(ResultsTable(found))
     comparison = compare_results(found, found)
     console.print(changes_table(comparison, everything=True))
     changes_data(comparison)

@@ -21,7 +21,6 @@ class BnbFormat(Format[BnbSettings]):
     """4-bit blocks that bitsandbytes quantizes, and transformers loads."""
 
     needs = ("bitsandbytes", "accelerate")
-    extra = "bnb"
 
     def write(self, job: Job[BnbSettings]) -> Written:
         from pythia_quant.formats.bnb.writer import write

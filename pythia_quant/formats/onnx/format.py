@@ -21,7 +21,6 @@ class OnnxFormat(Format[OnnxSettings]):
     """A graph of ONNX Runtime's operators, with its weights in a file beside it."""
 
     needs = ("onnx", "onnxruntime")
-    extra = "onnx"
     equalizes = True
     on_gpu = False
     in_layers = True

@@ -1,0 +1,139 @@
+"""What can be refused of a command line before any work, and before torch is imported."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from pythia_quant.core.errors import ArgumentError, ArtifactError, without_links
+from pythia_quant.core.settings import VariantSettings
+from pythia_quant.formats.table import missing_packages
+from pythia_quant.recipe.recipe import Recipe
+
+_GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/nvhost-gpu", "/dev/nvgpu", "/proc/driver/nvidia/version")
+"""What a driver leaves on Linux: of Nvidia, in WSL, of AMD, and on Nvidia's small boards."""
+
+
+def parse_out(text: str | Path) -> Path:
+    """Return the folder that --out names.
+
+    Raises:
+        ArgumentError: it is empty, as when a variable of a script is not set.
+    """
+    if not str(text):
+        raise ArgumentError("is empty", where="--out", hint="name a folder; the current one is called .")
+    return Path(text)
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder for results that cannot be made or written; nothing is made.
+
+    Raises:
+        ArgumentError: a file is in its place or in that of a folder above it, or nothing can be written there.
+    """
+    target = without_links(out)
+    existing = next(place for place in (target, *target.parents) if os.path.lexists(place))
+    where, hint = f"--out {out}", "choose another folder"
+    if not existing.is_dir():
+        raise ArgumentError(f"{existing} is a file, not a folder", where=where, hint=hint)
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise ArgumentError(f"nothing can be written in {existing}: {reason}", where=where, hint=hint) from error
+
+
+def parse_memory(size: str) -> int:
+    """Return a size of memory in bytes; ``4g`` and ``4GB`` are of 1000s, ``4GiB`` is of 1024s.
+
+    Raises:
+        ArgumentError: it is no size, or has no unit.
+    """
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?:([kmgt]?)(i?)b?)?", size.strip(), re.IGNORECASE)
+    where = "--memory"
+    if not match:
+        raise ArgumentError(f"{size!r} is no size of memory", where=where, hint="give one such as 4GiB or 500MB")
+    number, prefix, binary = match.groups()
+    if size.strip() == number:
+        raise ArgumentError(f"{size!r} has no unit", where=where, hint=f"say {number}GiB, or {number}MB")
+    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " "))
+
+
+def check_device(device: Literal["cpu", "cuda"]) -> None:
+    """Refuse a GPU where there is none, as far as that can be seen without torch.
+
+    Raises:
+        ArgumentError: there is no driver of a GPU here, or torch is a build for processors only.
+    """
+    if device == "cpu":
+        return
+    hint = "measure on the CPU: --device cpu"
+    try:
+        build = version("torch")
+    except PackageNotFoundError:
+        build = ""
+    if not any(os.path.exists(file) for file in _GPU_FILES):  # noqa: PTH110 - fixed names
+        raise ArgumentError("there is no GPU here", where="--device cuda", hint=hint)
+    if build.endswith("+cpu"):
+        raise ArgumentError(f"torch {build} is a build for processors only", where="--device cuda", hint=hint)
+
+
+def check_packages(recipe: Recipe, only: list[str]) -> None:
+    """Refuse variants and texts that need packages which are not installed; all of them are named at once.
+
+    Raises:
+        ArtifactError: a package is missing; the hint has the command that installs them.
+        RecipeError: a name in `only` is not in the recipe.
+    """
+    needs = missing_of_variants(recipe.needed(only))
+    texts = [recipe.settings.evaluation.text]
+    if recipe.settings.calibration and recipe.calibrates(only):
+        texts.append(recipe.settings.calibration.text)
+    parquet = any((text.file or "").lower().endswith(".parquet") for text in texts)
+    absent = missing_packages("pyarrow") if parquet else []
+    if absent:
+        needs["a parquet text"] = absent
+    without = [name for name in recipe.variants(only) if not missing_of_variants(recipe.needed([name]))]
+    choice = " ".join(f"--only {name}" for name in without)
+    others = "" if absent or not without else f"or {choice}, which {_verb(without)} nothing more"
+    refuse_missing(needs, others)
+
+
+def missing_of_variants(variants: Mapping[str, VariantSettings]) -> dict[str, list[str]]:
+    """Return the packages that are missing for each variant that lacks some."""
+    missing = {name: missing_packages(settings) for name, settings in variants.items()}
+    return {name: packages for name, packages in missing.items() if packages}
+
+
+def refuse_missing(needs: Mapping[str, list[str]], otherwise: str = "") -> None:
+    """Refuse to begin if packages are missing.
+
+    Args:
+        needs: the missing packages, by the name of what needs them.
+        otherwise: what else could be done.
+
+    Raises:
+        ArtifactError: there are such.
+    """
+    if not needs:
+        return
+    users: dict[tuple[str, ...], list[str]] = {}
+    for user, packages in needs.items():
+        users.setdefault(tuple(packages), []).append(user)
+    sentences = [f"{_list(names)} {_verb(names)} {_list(packages)}" for packages, names in users.items()]
+    install = f"pip install {' '.join(dict.fromkeys(package for packages in users for package in packages))}"
+    hint = "\n  ".join(filter(None, (install, otherwise)))
+    raise ArtifactError(f"{'; '.join(sentences)}: not installed here", hint=hint)
+
+
+def _verb(names: list[str]) -> str:
+    return "needs" if len(names) == 1 else "need"
+
+
+def _list(names: list[str] | tuple[str, ...]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
