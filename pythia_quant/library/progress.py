@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from pythia_quant.core.console import progress_console
-from pythia_quant.core.progress import SILENT, Notices, PartOf, Progress, Steps
+from pythia_quant.core.progress import SILENT, Notices, PartOf, Progress, Step, Steps
 
 Listener = Progress | Callable[[str, int, int], object] | bool
 """Who is told of progress: true shows a bar on standard error, and a line a step where that is no terminal; false shows
@@ -25,6 +25,20 @@ class _Call(Progress):
         self._function(what, done, total)
 
 
+class _ReportedStep(Step):
+    """Reports the parts of a step to a Progress."""
+
+    def __init__(self, steps: Steps, name: str, progress: Progress) -> None:
+        super().__init__(steps, name, None)
+        self._reported = PartOf(name, progress)
+
+    def step(self, what: str, done: int, total: int) -> None:
+        self._reported.step(what, done, total)
+
+    def notice(self, text: str) -> None:
+        self._reported.notice(text)
+
+
 class _ReportedSteps(Steps):
     """Reports named steps, and the parts of each, to a Progress."""
 
@@ -33,9 +47,9 @@ class _ReportedSteps(Steps):
         self._reported = progress
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Progress]:
+    def step(self, name: str) -> Iterator[Step]:
         self._reported.step(name, self._done, self._total)
-        yield PartOf(name, self._reported)
+        yield _ReportedStep(self, name, self._reported)
         self._done += 1
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pythia_quant.artifacts.artifact import Artifact
-from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import load_inputs
 from pythia_quant.core.files import replace_file
 from pythia_quant.formats.table import format_of
+from pythia_quant.library.conversions import convert_each, expected_conversions
 from pythia_quant.library.progress import Listener, open_steps
 from pythia_quant.recipe.methods import DEFAULT, recipe_of_method, write_recipe
 
@@ -62,7 +62,8 @@ def quantize(
     with open_steps(2, progress) as steps:
         with steps.step("opening source and texts") as step:
             inputs = load_inputs(recipe, step, only=[name])
-        with steps.step(f"converting {name}") as step:
-            artifact = convert(inputs, name, Path(out).expanduser(), overwrite=overwrite, progress=step)
+        place = Path(out).expanduser()
+        steps.expect(expected_conversions(inputs, [name], place, overwrite=overwrite))
+        (artifact,) = convert_each(inputs, [name], place, steps, overwrite=overwrite)
     replace_file(artifact.folder.parent / f"{name}.yaml", write_recipe(recipe))
     return artifact

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pythia_quant.artifacts.artifact import Artifact, open_artifact
-from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
+from pythia_quant.bench.durations import measurement_steps
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.core.machine import cores
-from pythia_quant.core.progress import Steps
 from pythia_quant.formats.table import format_of
+from pythia_quant.library.conversions import convert_each, expected_conversions
 from pythia_quant.library.progress import Listener, notices, open_steps
 from pythia_quant.library.results import Results, with_values
 from pythia_quant.model.source_name import SCHEME
 from pythia_quant.recipe.overrides import override, without_fetched_passages
-from pythia_quant.recipe.recipe import Recipe, load_recipe
+from pythia_quant.recipe.recipe import SOURCE_ROWS, Recipe, load_recipe
 from pythia_quant.recipe.set_keys import set_keys
 from pythia_quant.records.results import RESULTS, save_results
 from pythia_quant.texts.lambada import Passages, load_passages
@@ -124,21 +124,15 @@ def _run(recipe: Recipe, only: list[str], out: Path, overwrite: bool, options: O
                 passages = load_passages(recipe.settings.tasks.lambada, step)
         with steps.step("opening source and texts") as step:
             inputs = load_inputs(recipe, step, only=names)
+        rows = dict.fromkeys(SOURCE_ROWS) | recipe.variants(names)
+        examples = passages.examples if passages else None
+        measuring = measurement_steps(inputs, rows, list(rows), examples, options.threads)
+        steps.expect([*expected_conversions(inputs, names, out, overwrite=overwrite), *measuring])
         artifacts = convert_each(inputs, names, out, steps, overwrite=overwrite)
         path = artifacts[0].folder.parent / RESULTS
         results = measure(inputs, artifacts, path, passages=passages, options=options, steps=steps)
     save_results(results, path)
     return with_values(results)
-
-
-def convert_each(inputs: Inputs, names: list[str], out: Path, steps: Steps, *, overwrite: bool) -> list[Artifact]:
-    """Convert variants. Those that take another one's integers are last, so that it is not replaced after them."""
-    variants = inputs.recipe.variants(names)
-    artifacts = {}
-    for name in sorted(names, key=lambda name: variants[name].takes_codes_of() is not None):
-        with steps.step(f"converting {name}") as step:
-            artifacts[name] = convert(inputs, name, out, overwrite=overwrite, progress=step)
-    return [artifacts[name] for name in names]
 
 
 def benchmark(
