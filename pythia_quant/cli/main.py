@@ -18,6 +18,7 @@ from pythia_quant.cli import (
     convert,
     generate,
     publish,
+    quantize,
     recipes,
     report,
     run,
@@ -43,7 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
-for part in (run, convert, bench, show, report, compare, verify, generate, publish, source, recipes, suite):
+for part in (quantize, run, convert, bench, show, report, compare, verify, generate, publish, source, recipes, suite):
     app.add_typer(part.commands)
 SIGNALLED = 128
 """Plus the number of the signal that ended a program, its exit code, as in shells: 130 for Ctrl-C."""

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from pythia_quant.artifacts.artifact import Artifact
 from pythia_quant.artifacts.inputs import load_inputs
+from pythia_quant.core.errors import storing
 from pythia_quant.core.files import replace_file
 from pythia_quant.formats.table import format_of
 from pythia_quant.library.conversions import convert_each, expected_conversions
 from pythia_quant.library.progress import Listener, open_steps
 from pythia_quant.recipe.methods import DEFAULT, recipe_of_method, write_recipe
+from pythia_quant.recipe.recipe import Recipe
 
 
 def quantize(
@@ -65,5 +67,17 @@ def quantize(
         place = Path(out).expanduser()
         steps.expect(expected_conversions(inputs, [name], place, overwrite=overwrite))
         (artifact,) = convert_each(inputs, [name], place, steps, overwrite=overwrite)
-    replace_file(artifact.folder.parent / f"{name}.yaml", write_recipe(recipe))
+    save_recipe(recipe, artifact)
     return artifact
+
+
+def save_recipe(recipe: Recipe, artifact: Artifact) -> Path:
+    """Write the recipe that an artifact was made by beside the artifact, and return the file's path.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    path = artifact.folder.parent / f"{artifact.manifest.variant}.yaml"
+    with storing(path):
+        replace_file(path, write_recipe(recipe))
+    return path

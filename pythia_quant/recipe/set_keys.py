@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pythia_quant.core.errors import RecipeError, nearest
-from pythia_quant.core.text import short
+from pythia_quant.core.text import printable, short
 from pythia_quant.recipe.recipe import Recipe, RecipeSettings, with_absolute_files
 from pythia_quant.recipe.yaml_lines import Keys, located_error, parse_plain
 
@@ -61,7 +61,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         key, sign, text = assignment.partition("=")
         if not key.strip() or not sign:
             hint = "give one such as variants.gptq-int4.bits=3"
-            raise RecipeError("is no key with a value", where=f"--set {short(assignment)}", hint=hint)
+            raise RecipeError("is no key with a value", where=f"--set {printable(assignment)[:80]}", hint=hint)
         if key.strip() in values:
             raise RecipeError("is given twice", where=f"--set {key.strip()}")
         values[key.strip()] = parse_plain(text)
