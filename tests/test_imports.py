@@ -10,7 +10,8 @@ import pythia_quant
 
 PACKAGE = Path(pythia_quant.__file__).parent
 EXTRAS = [
-    "accelerate", "bitsandbytes", "gptqmodel", "lm_eval", "matplotlib", "onnx", "onnxruntime", "optimum", "pyarrow",
+    "accelerate", "bitsandbytes", "gptqmodel", "lm_eval", "matplotlib", "onnx", "onnxruntime", "optimum", "pandas",
+    "pyarrow",
 ]  # fmt: skip
 """What only extras install. transformers looks for some of them without importing them."""
 HEAVY = ["torch", "transformers", "safetensors", "tokenizers"]
@@ -63,6 +64,7 @@ def test_what_reads_records_and_starts_the_program_needs_no_torch(blocked: list[
     light = [name for name in modules() if name.split(".")[1:2] in (["recipe"], ["records"], ["cli"])]
     light.remove("pythia_quant.cli.jobs")  # imported by the commands that compute
     light += ["pythia_quant.model.suite", "pythia_quant.core.errors", "pythia_quant.bench.compare"]
+    light += [f"pythia_quant.library.{name}" for name in ("progress", "results")]
     light += [f"pythia_quant.report.{name}" for name in ("files", "tables", "terminal", "numbers")]
     assert refused(light, blocked) == {}
 

@@ -113,7 +113,7 @@ def example(language: str, word: str) -> str:
 
 
 def test_the_library_example_works(folder: Path) -> None:
-    assert run_script(example("python", "load_recipe"), folder).startswith("9.04")
+    assert run_script(example("python", "pythia_quant as pq"), folder).startswith("9.04")
 
 
 def test_other_programs_print_what_ours_does(folder: Path) -> None:

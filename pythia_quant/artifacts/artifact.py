@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -17,10 +20,18 @@ from pythia_quant.recipe.recipe import Recipe, RecipeSettings, with_absolute_fil
 from pythia_quant.recipe.variants import parse_variant
 from pythia_quant.records.manifest import FileRecord, Manifest, read_manifest
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from torch import Tensor
 
-@dataclass(frozen=True)
+    from pythia_quant.runtimes.protocol import Runtime
+
+# ruff: noqa: PLC0415 - torch takes seconds to import, and only running an artifact needs it
+
+
+@dataclass(frozen=True, repr=False)
 class Artifact:
-    """An artifact whose manifest was read.
+    """An artifact whose manifest was read. The model is loaded when it is first run, and then stays in memory.
 
     Attributes:
         folder: the artifact's folder.
@@ -31,6 +42,89 @@ class Artifact:
     folder: Path
     manifest: Manifest
     settings: VariantSettings
+
+    def generate(self, prompt: str, max_new_tokens: int = 64, *, temperature: float = 0.0, seed: int = 0) -> str:
+        """Return the text that the model adds to `prompt`, as the command ``generate`` computes it.
+
+        Args:
+            prompt: the text to continue.
+            max_new_tokens: the most tokens to add.
+            temperature: 0 to take the most likely token; above 0 to sample.
+            seed: the seed of the sampling.
+
+        Raises:
+            ArtifactError: the artifact is damaged, or prompt and continuation exceed the model's context.
+            BenchmarkError: logits are not finite.
+            CorpusError: the prompt is not UTF-8, or it is empty and the model has no token to begin with.
+        """
+        from pythia_quant.artifacts.generate import continue_text
+
+        return continue_text(self, prompt, max_new_tokens, temperature, seed).text
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """Return the logits of all positions, fp32 [windows, tokens, vocabulary].
+
+        Args:
+            ids: the tokens, int64 [windows, tokens]; see :meth:`encode`.
+
+        Raises:
+            ArgumentError: `ids` is of another shape or dtype, or longer than the model's context, or one of them is no
+                token of the model.
+            ArtifactError: the artifact is damaged.
+        """
+        from pythia_quant.artifacts.generate import check_ids
+
+        check_ids(ids, self.folder)
+        return self.runtime.logits(ids)
+
+    def encode(self, text: str) -> Tensor:
+        """Return a text as one window of tokens, int64 [1, tokens], for :meth:`logits`.
+
+        Raises:
+            ArtifactError: the tokenizer is damaged.
+            CorpusError: the text is not UTF-8.
+        """
+        import torch
+
+        from pythia_quant.model.tokenizer import tokenize
+
+        return torch.tensor([tokenize(self.tokenizer, text).ids], dtype=torch.int64)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The artifact's tokenizer, of the package ``tokenizers``; ``tokenizer.decode(ids)`` makes text of tokens."""
+        from pythia_quant.model.generation_config import read_model
+        from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer
+
+        vocabulary = read_model(self.folder, quantized=True).vocabulary
+        return open_tokenizer(self.folder / TOKENIZER, vocabulary, ArtifactError)
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """The model, loaded into the runtime that ``bench`` measures, on all processors of this process."""
+        from pythia_quant.core.machine import bound_torch, cores
+        from pythia_quant.formats.table import format_of
+
+        bound_torch()
+        return format_of(self.settings).open_runtime(self.folder, cores())
+
+    def __repr__(self) -> str:
+        return f"Artifact({str(self.folder)!r}: {', '.join(self._facts().values())})"
+
+    def _repr_html_(self) -> str:
+        facts = {"folder": str(self.folder), **self._facts()}
+        rows = "".join(
+            f"<tr><th>{escape(key)}</th><td>{escape(printable(fact))}</td></tr>" for key, fact in facts.items()
+        )
+        return f"<table>{rows}</table>"
+
+    def _facts(self) -> dict[str, str]:
+        manifest = self.manifest
+        return {
+            "variant": f"{manifest.variant} ({self.settings.format})",
+            "source": f"{manifest.source.model} at {manifest.source.revision}",
+            "size": f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:,.1f} MB",
+        }
 
     def recipe(self) -> Recipe:
         """Return the recipe that the artifact was made by, as its manifest records it.
@@ -56,12 +150,13 @@ class Artifact:
         return Recipe(self.manifest.recipe_name, self.folder / MANIFEST, with_absolute_files(settings, self.folder))
 
 
-def open_artifact(folder: Path) -> Artifact:
+def open_artifact(folder: str | Path) -> Artifact:
     """Read an artifact's manifest. :func:`verify_files` compares the files with it.
 
     Raises:
         ArtifactError: there is no manifest, or this version cannot read it.
     """
+    folder = Path(folder)
     path = own_file(folder, MANIFEST, ArtifactError)
     if path is None:
         raise ArtifactError(

@@ -15,7 +15,7 @@ from pythia_quant.core.progress import SILENT, PartOf, Progress
 def convert(
     inputs: Inputs,
     variant: str,
-    out: Path,
+    out: str | Path,
     *,
     overwrite: bool = False,
     progress: Progress = SILENT,
@@ -35,6 +35,7 @@ def convert(
     Raises:
         PythiaQuantError: the conversion failed; the target folder is as it was before.
     """
+    out = Path(out)
     plan = plan_conversion(inputs, variant, out)
     recover(plan.target)
     if plan.target.exists() and not overwrite and not is_stale(plan.target, inputs):

@@ -1,4 +1,4 @@
-"""Continue a text with an artifact."""
+"""Continue a text with an artifact, and refuse tokens that it cannot take."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel
+from torch import Tensor
 
-from pythia_quant.artifacts.artifact import open_artifact
-from pythia_quant.core import machine
-from pythia_quant.core.errors import ArtifactError, CorpusError
-from pythia_quant.formats.table import format_of
+from pythia_quant.artifacts.artifact import Artifact
+from pythia_quant.core.errors import ArgumentError, ArtifactError, CorpusError
 from pythia_quant.model.architecture import SpecialTokens
 from pythia_quant.model.generation_config import read_model
-from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer, tokenize
+from pythia_quant.model.tokenizer import tokenize
 from pythia_quant.runtimes.protocol import generate
 
 
@@ -30,25 +29,24 @@ class Continuation(BaseModel):
 
 
 def continue_text(
-    folder: Path, prompt: str, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+    artifact: Artifact, prompt: str, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
 ) -> Continuation:
     """Continue `prompt`, greedily at temperature 0; see :func:`pythia_quant.runtimes.protocol.generate`.
 
     Raises:
-        ArtifactError: this is no artifact, its tokenizer is damaged, or prompt and continuation exceed the model's
-            context.
+        ArtifactError: the artifact is damaged, or prompt and continuation exceed the model's context.
+        BenchmarkError: logits are not finite.
         CorpusError: the prompt is not UTF-8, or it is empty and the model has no token to begin with.
     """
-    artifact = open_artifact(folder)
-    architecture = read_model(folder, quantized=True)
-    tokenizer = open_tokenizer(folder / TOKENIZER, architecture.vocabulary, ArtifactError)
+    architecture = read_model(artifact.folder, quantized=True)
+    tokenizer = artifact.tokenizer
     ids: list[int] = tokenize(tokenizer, prompt).ids or _start(architecture.tokens)
     if len(ids) + max_new_tokens > architecture.context:
         raise ArtifactError(
             f"the prompt's {len(ids)} tokens and {max_new_tokens} new ones exceed the context, {architecture.context}",
-            hint="shorten the prompt, or lower --max-new-tokens",
+            hint="shorten the prompt, or ask for fewer tokens (--max-new-tokens)",
         )
-    runtime = format_of(artifact.settings).open_runtime(folder, machine.cores())
+    runtime = artifact.runtime
     started = time.perf_counter()
     tokens = generate(runtime, torch.tensor(ids), max_new_tokens, architecture.tokens.ends, temperature, seed)
     return Continuation(
@@ -67,3 +65,28 @@ def _start(tokens: SpecialTokens) -> list[int]:
     if start is None:
         raise CorpusError("is empty, and the model has no token that begins a text", where="the prompt")
     return [start]
+
+
+def check_ids(ids: Tensor, folder: Path) -> None:
+    """Refuse tokens that an artifact's model cannot take.
+
+    Args:
+        ids: what should be int64 [windows, tokens].
+        folder: the artifact's folder.
+
+    Raises:
+        ArgumentError: they are of another shape or dtype, too long, or outside the vocabulary.
+        ArtifactError: the artifact's configuration is damaged.
+    """
+    architecture = read_model(folder, quantized=True)
+    if not isinstance(ids, Tensor) or ids.dtype != torch.int64 or ids.dim() != 2 or not ids.numel():
+        what = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, Tensor) else f"a {type(ids).__name__}"
+        hint = "artifact.encode(text) makes such a tensor of a text"
+        raise ArgumentError(f"is {what}; a tensor of int64 [windows, tokens] is needed", where="ids", hint=hint)
+    if ids.shape[1] > architecture.context:
+        what = f"has {ids.shape[1]:,} tokens a window, and the model's context is {architecture.context:,}"
+        raise ArgumentError(what, where="ids", hint="give shorter windows")
+    least, most = int(ids.min()), int(ids.max())
+    if least < 0 or most >= architecture.vocabulary:
+        what = f"has {least if least < 0 else most}; the model's tokens are 0 to {architecture.vocabulary - 1:,}"
+        raise ArgumentError(what, where="ids", hint="artifact.encode(text) uses the model's own tokenizer")

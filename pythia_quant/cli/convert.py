@@ -19,6 +19,7 @@ from pythia_quant.cli.options import (
     Quiet,
     RecipeArgument,
     Revision,
+    Set,
     TextFile,
     Verbose,
     show_progress,
@@ -27,6 +28,7 @@ from pythia_quant.cli.revisions import at_revisions, call_in_turn
 from pythia_quant.core.console import example, out_console, progress_console
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe
+from pythia_quant.recipe.set_keys import parse_assignments, set_keys
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
@@ -43,6 +45,7 @@ def convert(
     text: TextFile = None,
     calibration: CalibrationFile = None,
     context: Context = None,
+    set_: Set = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -51,6 +54,7 @@ def convert(
     show_progress(quiet=quiet, verbose=verbose)
     check_out(out)
     chosen = override(load_recipe(recipe), model=model, text=text, calibration=calibration, context=context)
+    chosen = set_keys(chosen, parse_assignments(set_ or []))
     recipes = at_revisions(chosen, revision)
     check_packages(chosen, only or [])
     from pythia_quant.cli.jobs import convert_all

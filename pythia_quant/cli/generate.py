@@ -26,9 +26,10 @@ def generate(
 ) -> None:
     """Continue a text with an artifact, in the runtime that bench measures."""
     (folder,) = local_folders([artifact])
+    from pythia_quant.artifacts.artifact import open_artifact
     from pythia_quant.artifacts.generate import continue_text
 
-    continuation = continue_text(folder, prompt, max_new_tokens, temperature, seed)
+    continuation = continue_text(open_artifact(folder), prompt, max_new_tokens, temperature, seed)
     if as_json:
         print(printable_json(continuation.model_dump_json(indent=1)))
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,17 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from pythia_quant.artifacts.artifact import Artifact, open_artifact
-from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.artifacts.plan import artifact_folder, check_space, costs
-from pythia_quant.bench.durations import conversion_name, conversion_steps, measurement_steps
+from pythia_quant.bench.durations import measurement_steps
 from pythia_quant.cli.arguments import missing_of_variants, refuse_missing
 from pythia_quant.core.errors import ArtifactError, without_links
 from pythia_quant.core.machine import memory_available
 from pythia_quant.core.progress import Notices, Steps
 from pythia_quant.core.settings import VariantSettings
-from pythia_quant.core.time_left import ExpectedStep
 from pythia_quant.formats.table import format_of
+from pythia_quant.library.conversions import convert_each, expected_conversions
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO
 from pythia_quant.recipe.overrides import MODEL, override, without_fetched_passages
@@ -83,8 +81,8 @@ def convert_all(
     names = list(recipe.variants(only))
     with Steps(1 + len(names), console, later) as steps:
         inputs = _inputs(recipe, names, out, steps, console)
-        steps.expect(_conversions(inputs, names, out, overwrite))
-        return _convert_each(inputs, names, out, overwrite, steps)
+        steps.expect(expected_conversions(inputs, names, out, overwrite=overwrite))
+        return convert_each(inputs, names, out, steps, overwrite=overwrite)
 
 
 def run(
@@ -113,8 +111,8 @@ def run(
         rows = dict.fromkeys(SOURCE_ROWS) | recipe.variants(names)
         examples = passages.examples if passages else None
         measuring = measurement_steps(inputs, rows, list(rows), examples, options.threads)
-        steps.expect([*_conversions(inputs, names, out, overwrite), *measuring])
-        artifacts = _convert_each(inputs, names, out, overwrite, steps)
+        steps.expect([*expected_conversions(inputs, names, out, overwrite=overwrite), *measuring])
+        artifacts = convert_each(inputs, names, out, steps, overwrite=overwrite)
         path = artifacts[0].folder.parent / RESULTS
         results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
     save_results(results, path)
@@ -281,26 +279,3 @@ def _passages(recipe: Recipe, steps: Steps) -> Passages | None:
         return None
     with steps.step("opening LAMBADA") as progress:
         return load_passages(settings, progress)
-
-
-def _conversions(inputs: Inputs, names: list[str], out: Path, overwrite: bool) -> list[ExpectedStep]:
-    there = {name for name in names if not overwrite and artifact_folder(out, inputs.source, name).exists()}
-    return conversion_steps(inputs, inputs.recipe.variants(names), there)
-
-
-def _convert_each(inputs: Inputs, names: list[str], out: Path, overwrite: bool, steps: Steps) -> list[Artifact]:
-    """Convert variants. Those that take another one's integers are last, so that it is not replaced after them."""
-    variants = inputs.recipe.variants(names)
-    order = sorted(names, key=lambda name: variants[name].takes_codes_of() is not None)
-    artifacts = {name: _convert(inputs, name, out, overwrite, steps) for name in order}
-    return [artifacts[name] for name in names]
-
-
-def _convert(inputs: Inputs, name: str, out: Path, overwrite: bool, steps: Steps) -> Artifact:
-    began = datetime.now(UTC)
-    is_there = not overwrite and artifact_folder(out, inputs.source, name).exists()
-    with steps.step(conversion_name(name, is_there=is_there)) as step:
-        artifact = convert(inputs, name, out, overwrite=overwrite, progress=step)
-        how = "is there already" if artifact.manifest.created < began else "converted"
-        step.conclude(f"{name} {how}", f"{artifact.manifest.bits_per_weight:.2f} bits")
-    return artifact

@@ -20,6 +20,7 @@ from pythia_quant.cli import (
     generate,
     ls,
     publish,
+    quantize,
     recipes,
     report,
     run,
@@ -45,7 +46,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
-for part in (run, convert, bench, show, report, compare, verify, generate, ls, publish, source, recipes, suite, cache):
+for part in (
+    quantize, run, convert, bench, show, report, compare, verify, generate, ls, publish, source, recipes, suite, cache,
+):  # fmt: skip
     app.add_typer(part.commands)
 SIGNALLED = 128
 """Plus the number of the signal that ended a program, its exit code, as in shells: 130 for Ctrl-C."""

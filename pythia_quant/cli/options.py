@@ -56,6 +56,12 @@ CalibrationFile = Annotated[
     Path | None,
     typer.Option("--calibration", metavar="FILE", help="Calibrate on this text: UTF-8, JSON lines or parquet."),
 ]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Replace a setting, such as variants.gptq-int4.bits=3; repeatable."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace artifacts that are already there.")]
 Artifacts = Annotated[
     list[str], typer.Argument(metavar="ARTIFACT...", help="Folders that convert has left, or hf://owner/name@revision.")

@@ -24,6 +24,7 @@ from pythia_quant.cli.options import (
     Quiet,
     RecipeArgument,
     Revision,
+    Set,
     TextFile,
     Threads,
     Verbose,
@@ -35,6 +36,7 @@ from pythia_quant.cli.revisions import at_revisions, call_in_turn
 from pythia_quant.core.console import example, out_console, output_width, progress_console
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe
+from pythia_quant.recipe.set_keys import parse_assignments, set_keys
 
 if TYPE_CHECKING:
     from pythia_quant.records.results import Results
@@ -62,6 +64,7 @@ def run(
     lambada: LambadaFile = None,
     no_lambada: NoLambada = False,
     context: Context = None,
+    set_: Set = None,
     overwrite: Overwrite = False,
     threads: Threads = None,
     memory: Memory = None,
@@ -83,6 +86,7 @@ def run(
         lambada=passages(lambada, no_lambada),
         context=context,
     )
+    chosen = set_keys(chosen, parse_assignments(set_ or []))
     recipes = at_revisions(chosen, revision)
     check_packages(chosen, only or [])
     options = measuring_options(threads, memory, device)

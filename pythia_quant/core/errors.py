@@ -30,7 +30,13 @@ class PythiaQuantError(Exception):
 
 
 class ArgumentError(PythiaQuantError):
-    """An argument of the command line cannot be used, whatever the command."""
+    """An argument of the command line or of a function cannot be used, or needs a package that is not installed."""
+
+
+class UnknownNameError(PythiaQuantError, KeyError):
+    """Results have no row or no value of this name."""
+
+    __str__ = Exception.__str__  # KeyError's would quote the message
 
 
 class RecipeError(PythiaQuantError):

@@ -86,10 +86,10 @@ class Publication:
 
 
 def prepare_publication(
-    folder: Path,
-    target: Target,
+    artifact: str | Path | Artifact,
+    target: str | Target,
     *,
-    results: Path | None = None,
+    results: str | Path | None = None,
     base: str | None = None,
     despite_gate: str = "",
     together: Sequence[Artifact] = (),
@@ -100,8 +100,8 @@ def prepare_publication(
     The hub is asked for the source's card, for the repository that `base` names, and for the definition of a benchmark.
 
     Args:
-        folder: the folder of the artifact.
-        target: where to publish it.
+        artifact: the artifact, or its folder.
+        target: the repository, ``owner/name``, or a :class:`Target`, which also names a branch.
         results: the result file; by default, the latest one beside the artifact that has a row for it.
         base: the repository with the source's weights; see :func:`~pythia_quant.publishing.base_model.base_model`.
         despite_gate: the reason to publish although a gate did not pass.
@@ -116,10 +116,13 @@ def prepare_publication(
             missing or wrong, or the hub cannot be asked.
         RecipeError: this version cannot read the artifact's recipe.
     """
-    artifact = open_artifact(folder)
+    if not isinstance(artifact, Artifact):
+        artifact = open_artifact(artifact)
+    if isinstance(target, str):
+        target = Target(target)
     verify_files(artifact)
     artifact.recipe()  # raises if the recipe, which is published, too, cannot be read
-    measured, row = find_result(artifact, results)
+    measured, row = find_result(artifact, None if results is None else Path(results))
     despite = _check_gates(measured, row, despite_gate)
     asked, target = target, target.fill_in(artifact)
     hub = _Hub(required=not without_hub)

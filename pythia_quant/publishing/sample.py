@@ -23,7 +23,7 @@ def sample_output(artifact: Artifact) -> str:
     if artifact.manifest.bytes_on_disk > _MOST_BYTES:
         return ""
     try:
-        text = PROMPT + continue_text(artifact.folder, PROMPT, NEW_TOKENS).text
+        text = PROMPT + continue_text(artifact, PROMPT, NEW_TOKENS).text
     except PythiaQuantError:
         return ""
     lines = text.split("\n")

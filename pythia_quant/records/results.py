@@ -279,13 +279,13 @@ def _name_with_time(path: Path) -> Path:
     return path.with_name(f"{path.stem}-{made:%Y%m%dT%H%M%S}{path.suffix}")
 
 
-def load_results(path: Path) -> Results:
+def load_results(path: str | Path) -> Results:
     """Read a result file that this version or an older one wrote.
 
     Raises:
         BenchmarkError: the file is missing or damaged, or a newer version wrote it.
     """
-    where, data = str(path), read_object(path, BenchmarkError)
+    where, data = str(path), read_object(Path(path), BenchmarkError)
     version = data.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1 or "tool" not in data:
         raise BenchmarkError("is no result file of ours", where=where, hint="give a results.json that bench wrote")

@@ -45,55 +45,65 @@ def render_table(files: Sequence[ResultFile], form: TableFormat) -> str:
     """Return the values of result files as a table in the format `form`."""
     if form == "markdown":
         return "\n".join(_markdown(file) for file in files)
-    records = [record for file in files for record in _records(file)]
+    records = [record for file in files for record in tidy_records(file.results, file.label)]
     if form == "json":
         text = json.dumps([_without_infinity(record) for record in records], indent=1, ensure_ascii=False)
         return printable_json(text) + "\n"
     stream = StringIO()
-    writer = csv.DictWriter(stream, _FIELDS, lineterminator="\n")
+    writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _guard_cell(value) for key, value in record.items()} for record in records)
     return stream.getvalue()
 
 
-_FIELDS = (
+FIELDS = (
     "file", "model", "revision", "commit", "text", "text_sha256", "row", "quantized", "metric", "value", "low", "high",
     "interval", "unit", "better", "protocol", "machine", "cores", "threads", "runtime", "created", "disturbed",
 )  # fmt: skip
+"""The columns of a tidy table, which has a line for each measured value."""
 
 
-def _records(file: ResultFile) -> Iterator[dict[str, Any]]:
-    """Yield one record for each measured value; its keys are :data:`_FIELDS`, in their order."""
-    results = file.results
+def tidy_records(results: Results, label: str) -> Iterator[dict[str, Any]]:
+    """Yield one record for each measured value of each row; its keys are :data:`FIELDS`, in their order.
+
+    Args:
+        results: what was measured.
+        label: the name of the result file.
+    """
     for row in results.rows:
-        for metric in METRICS.values():
-            value = metric.value_of(row, results)
-            if value is None:
-                continue
-            yield {
-                "file": file.label,
-                "model": results.source.model,
-                "revision": results.source.revision,
-                "commit": results.source.commit or "",
-                "text": results.text.name,
-                "text_sha256": results.text.sha256,
-                "row": row.name,
-                "quantized": row.quantized,
-                "metric": metric.key,
-                "value": value.value,
-                "low": value.low,
-                "high": value.high,
-                "interval": _interval(metric, row),
-                "unit": metric.unit,
-                "better": metric.better,
-                "protocol": _protocol(metric, results),
-                "machine": machine_line(results),
-                "cores": results.machine.cores,
-                "threads": row.speeds[0].threads if row.speeds else None,
-                "runtime": row.runtime,
-                "created": results.created.isoformat(),
-                "disturbed": row.speeds[0].disturbed if row.speeds and metric.protocol == "latency" else "",
-            }
+        yield from row_records(row, results, label)
+
+
+def row_records(row: Row, results: Results, label: str) -> Iterator[dict[str, Any]]:
+    """Yield the records of one row; see :func:`tidy_records`."""
+    for metric in METRICS.values():
+        value = metric.value_of(row, results)
+        if value is None:
+            continue
+        yield {
+            "file": label,
+            "model": results.source.model,
+            "revision": results.source.revision,
+            "commit": results.source.commit or "",
+            "text": results.text.name,
+            "text_sha256": results.text.sha256,
+            "row": row.name,
+            "quantized": row.quantized,
+            "metric": metric.key,
+            "value": value.value,
+            "low": value.low,
+            "high": value.high,
+            "interval": _interval(metric, row),
+            "unit": metric.unit,
+            "better": metric.better,
+            "protocol": _protocol(metric, results),
+            "machine": machine_line(results),
+            "cores": results.machine.cores,
+            "threads": row.speeds[0].threads if row.speeds else None,
+            "runtime": row.runtime,
+            "created": results.created.isoformat(),
+            "disturbed": row.speeds[0].disturbed if row.speeds and metric.protocol == "latency" else "",
+        }
 
 
 def rows_json(results: Results, keys: Sequence[str] | None = None) -> str:

@@ -10,6 +10,7 @@ import pytest
 from program import refuse, succeed
 
 COMMANDS = [
+    "quantize",
     "run",
     "convert",
     "bench",

@@ -9,6 +9,7 @@ from program import refuse, succeed
 
 
 def test_verify_and_generate(finished: Path, whole_run: Path) -> None:
+    from pythia_quant.artifacts.artifact import open_artifact
     from pythia_quant.artifacts.generate import continue_text
 
     parent = finished / "out/tiny/local"
@@ -22,17 +23,18 @@ def test_verify_and_generate(finished: Path, whole_run: Path) -> None:
     assert 0 < len(greedy["tokens"]) <= 5
     assert succeed(*arguments).startswith("abc")
     sampled = json.loads(succeed(*arguments, "--temperature", "2", "--seed", "1", "--json"))
-    again, other = (continue_text(parent / "onnx-fp32", "abc", 5, 2.0, seed) for seed in (1, 2))
+    again, other = (continue_text(open_artifact(parent / "onnx-fp32"), "abc", 5, 2.0, seed) for seed in (1, 2))
     assert sampled["tokens"] == again.tokens != other.tokens
     assert "exceed the context" in refuse(*arguments[:-1], "40")
 
 
 def test_onnx_continues_a_text_as_transformers_does(finished: Path) -> None:
+    from pythia_quant.artifacts.artifact import open_artifact
     from pythia_quant.artifacts.generate import continue_text
     from pythia_quant.runtimes.protocol import generate
     from pythia_quant.runtimes.transformers import open_model
 
-    ours = continue_text(finished / "out/tiny/local/onnx-fp32", "eval 12", 8)
+    ours = continue_text(open_artifact(finished / "out/tiny/local/onnx-fp32"), "eval 12", 8)
     theirs = generate(open_model(finished / "tiny", torch.float32), torch.tensor(ours.prompt_tokens), 8, ends=(0,))
     assert ours.tokens == theirs
     assert len(ours.tokens) == 8

@@ -1,0 +1,80 @@
+"""pythia-quant quantize: one artifact of a model, without a recipe."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from pythia_quant.cli.arguments import check_out, check_packages
+from pythia_quant.cli.gates import exit_by_gates
+from pythia_quant.cli.options import CalibrationFile, Out, Overwrite, Quiet, Set, TextFile, Verbose, show_progress
+from pythia_quant.core.console import example, out_console, output_width, progress_console
+from pythia_quant.recipe.methods import DEFAULT, METHODS, recipe_of_method
+from pythia_quant.recipe.set_keys import parse_assignments, set_keys
+
+# ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
+
+commands = typer.Typer()
+
+
+@commands.command(
+    epilog=example(
+        "pythia-quant quantize demo --method onnx-int8",
+        "pythia-quant quantize ./my-finetuned-pythia --bits 3 --group-size 64 --calibration train.txt --bench",
+    )
+)
+def quantize(
+    model: Annotated[
+        str,
+        typer.Argument(help="A name such as demo or pythia-160m, a folder, a hub repository, or its address."),
+    ],
+    method: Annotated[str, typer.Option("--method", help=f"One of: {', '.join(METHODS)}.")] = DEFAULT,
+    bits: Annotated[int | None, typer.Option("--bits", metavar="N", help="Bits of the integers.")] = None,
+    group_size: Annotated[
+        int | None, typer.Option("--group-size", metavar="N", help="Weights that share a scale.")
+    ] = None,
+    out: Out = Path("artifacts"),
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit, such as step3000.")] = None,
+    text: TextFile = None,
+    calibration: CalibrationFile = None,
+    set_: Set = None,
+    bench: Annotated[bool, typer.Option("--bench", help="Measure the artifact against its source, too.")] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Quantize MODEL by a method, without a recipe. The recipe that was used is written beside the artifact.
+
+    The artifact goes to DIR/<source>/<revision>/<variant>. Texts are those of the recipe that ships for the model; of
+    other models, parts of the text that every Python carries. With --bench, exits with 3 when a gate failed, with 4
+    when one is undecided.
+    """
+    show_progress(quiet=quiet, verbose=verbose)
+    check_out(out)
+    recipe, name = recipe_of_method(
+        model, method, bits=bits, group_size=group_size, revision=revision, text=text, calibration=calibration
+    )
+    recipe = set_keys(recipe, parse_assignments(set_ or []))
+    check_packages(recipe, [name])
+    from pythia_quant.cli.jobs import bench as bench_artifacts
+    from pythia_quant.cli.jobs import convert_all
+    from pythia_quant.library.quantize import save_recipe
+
+    began = datetime.now(UTC)
+    (artifact,) = convert_all(recipe, out, [name], overwrite, progress_console)
+    path, manifest = save_recipe(recipe, artifact), artifact.manifest
+    there = " is there already" if manifest.created < began else ""
+    size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
+    out_console.print(f"[bold]{name}[/]{there}: {size}, in {escape(str(artifact.folder))}", soft_wrap=True)
+    out_console.print(f"Its recipe: {path}", markup=False, soft_wrap=True)
+    if bench:
+        from pythia_quant.report.terminal import print_results
+
+        outcome = bench_artifacts([artifact.folder], progress_console)
+        print_results(outcome.results, out_console, width=output_width())
+        out_console.print(f"\nWritten to {outcome.path}", markup=False, soft_wrap=True)
+        exit_by_gates(outcome.results)

@@ -1,0 +1,1 @@
+"""What Python programs call: load, quantize, run, and the results as mappings and tables."""

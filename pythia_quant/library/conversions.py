@@ -1,0 +1,45 @@
+"""Convert several variants of a recipe as steps of a long job, for Python programs and for the command line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pythia_quant.artifacts.artifact import Artifact
+from pythia_quant.artifacts.convert import convert
+from pythia_quant.artifacts.inputs import Inputs
+from pythia_quant.artifacts.plan import artifact_folder
+from pythia_quant.bench.durations import conversion_name, conversion_steps
+from pythia_quant.core.progress import Steps
+from pythia_quant.core.time_left import ExpectedStep
+
+
+def expected_conversions(inputs: Inputs, names: list[str], out: Path, *, overwrite: bool) -> list[ExpectedStep]:
+    """Return the steps of :func:`convert_each` with what they may take."""
+    there = {name for name in names if _is_there(inputs, name, out, overwrite)}
+    return conversion_steps(inputs, inputs.recipe.variants(names), there)
+
+
+def convert_each(inputs: Inputs, names: list[str], out: Path, steps: Steps, *, overwrite: bool) -> list[Artifact]:
+    """Convert variants. Those that take another one's integers are last, so that it is not replaced after them.
+
+    Raises:
+        PythiaQuantError: a conversion failed and left nothing; the artifacts of variants before it stay.
+    """
+    variants = inputs.recipe.variants(names)
+    order = sorted(names, key=lambda name: variants[name].takes_codes_of() is not None)
+    artifacts = {name: _convert(inputs, name, out, steps, overwrite) for name in order}
+    return [artifacts[name] for name in names]
+
+
+def _convert(inputs: Inputs, name: str, out: Path, steps: Steps, overwrite: bool) -> Artifact:
+    began = datetime.now(UTC)
+    with steps.step(conversion_name(name, is_there=_is_there(inputs, name, out, overwrite))) as step:
+        artifact = convert(inputs, name, out, overwrite=overwrite, progress=step)
+        how = "is there already" if artifact.manifest.created < began else "converted"
+        step.conclude(f"{name} {how}", f"{artifact.manifest.bits_per_weight:.2f} bits")
+    return artifact
+
+
+def _is_there(inputs: Inputs, name: str, out: Path, overwrite: bool) -> bool:
+    return not overwrite and artifact_folder(out, inputs.source, name).exists()
