@@ -4,7 +4,7 @@ BIN := .venv/bin
 OPTIMUM ?= .venv/share/optimum
 TRANSFORMERS_JS := .venv/share/transformers.js
 
-.PHONY: demo test test-all optimum check format clean
+.PHONY: demo test test-all optimum check docs format clean
 
 demo: .venv/ready
 	$(BIN)/pythia-quant run recipes/demo.yaml --out artifacts
@@ -19,6 +19,7 @@ test: check
 test-all: check $(TRANSFORMERS_JS)
 	PYTHIA_QUANT_MUTATIONS=10000 $(PYTEST)
 	$(MAKE) optimum
+	$(MAKE) docs
 
 # optimum needs an older transformers, so its tests have an environment of their own.
 optimum: .venv/ready
@@ -33,6 +34,15 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
+
+# The site in site/. It needs no network once the extra is installed; a link that leads nowhere fails.
+docs: .venv/ready-for-docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet --builder html docs site
+	@echo 'open site/index.html'
+
+.venv/ready-for-docs: .venv/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 format: .venv/ready
 	$(BIN)/ruff format .
@@ -56,7 +66,7 @@ $(TRANSFORMERS_JS): .venv/ready
 	else rm -rf $@.part; echo 'transformers.js is not tested: npm is missing, or cannot install it'; fi
 
 clean:
-	rm -rf .venv artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv artifacts site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Enough of the tests to see that what was installed is complete and works. One process runs them, so what is set up for
 # several takes more of its processor time than in `make test`, which keeps to the usual limit.

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import documents
 import program
 import pytest
-import yaml
+from documents import shortened
 from loopback import Hub, client_environment, loopback_hub
 
 from pythia_quant.artifacts.inputs import load_inputs
@@ -23,7 +24,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return documents.blocks(README, language)
 
 
 COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.startswith(".venv/bin/pythia-quant")]
@@ -42,16 +43,6 @@ def run(command: str, folder: Path, environment: dict[str, str] | None = None) -
 def run_script(script: str, folder: Path, environment: dict[str, str] | None = None) -> str:
     with contextlib.chdir(folder):
         return program.run_script(script, environment=environment).stdout
-
-
-def shortened(recipe: str) -> str:
-    """Return the demo's recipe with one variant, and few windows that are short: the same steps in a few seconds."""
-    settings = yaml.safe_load(recipe)
-    for part in ("variants", "gates"):
-        settings[part] = {"onnx-int8": settings[part]["onnx-int8"]}
-    settings["evaluation"] |= {"windows": 8, "context": 128}
-    settings["latency"] = {"rounds": 1, "prompts": [16], "contexts": [16]}
-    return yaml.safe_dump(settings | {"basis": {}})
 
 
 PROMPT = '--prompt "import os" --max-new-tokens 38'
@@ -81,7 +72,7 @@ def folder(demo_texts: None, hub: Hub, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     demo = folder / "recipes" / "demo.yaml"
-    demo.write_text(shortened(demo.read_text()))
+    demo.write_text(shortened(demo.read_text(), "onnx-int8"))
     assert run(DEMO, folder, client_environment(hub, folder / "home"))
     return folder
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 FLOOR = re.compile(r"([A-Za-z0-9_.-]+)>=([0-9][0-9.]*)")
-NOT_INSTALLED = ("dev", "gptq", "all")
-"""Extras whose lowest versions are not tried: gptqmodel builds from source, and ``all`` only names other extras."""
+NOT_INSTALLED = ("dev", "docs", "gptq", "all")
+"""Extras whose lowest versions are not tried: gptqmodel builds from source, ``all`` names others, ``docs`` is ours."""
 
 
 def floors(project: dict[str, Any]) -> list[str]:

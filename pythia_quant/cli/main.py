@@ -46,10 +46,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
-for part in (
-    quantize, run, convert, bench, show, report, compare, verify, generate, ls, publish, source, recipes, suite, cache,
-):  # fmt: skip
-    app.add_typer(part.commands)
+PANELS = {
+    "Quantize": (quantize, run, convert, recipes, suite, source),
+    "Measure": (bench, show, report, compare, verify, generate),
+    "Manage and publish": (ls, cache, publish),
+}
+"""The headings of --help, and the commands below each."""
+for panel, parts in PANELS.items():
+    for part in parts:
+        for command in (*part.commands.registered_commands, *part.commands.registered_groups):
+            command.rich_help_panel = panel
+        app.add_typer(part.commands)
 SIGNALLED = 128
 """Plus the number of the signal that ended a program, its exit code, as in shells: 130 for Ctrl-C."""
 CLOSED_PIPE = SIGNALLED + 13

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pythia_quant.cli.arguments import check_device, parse_memory, parse_out
+from pythia_quant.cli.completion import complete_recipe, complete_variant
 from pythia_quant.core.console import progress_console
 from pythia_quant.core.errors import ArgumentError, BenchmarkError
 from pythia_quant.core.foreign_files import snapshot_of
@@ -27,8 +28,16 @@ class DeviceName(StrEnum):
     CUDA = "cuda"
 
 
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships with the package.")]
-Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only this variant; repeatable.")]
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A recipe file, or the name of one that ships with the package.", autocompletion=complete_recipe
+    ),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="VARIANT", help="Only this variant; repeatable.", autocompletion=complete_variant),
+]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", parser=parse_out, help="Folder for the artifacts.")]
 Model = Annotated[
     str | None,
