@@ -9,8 +9,8 @@ TRANSFORMERS_JS := .venv/share/transformers.js
 demo: .venv/ready
 	$(BIN)/pythia-quant run recipes/demo.yaml --out artifacts
 
-# Two workers of pytest, each on its half of the processors; a file is one worker's, tests that measure time are, too.
-PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadgroup --durations 20
+# Two workers of pytest, each on its half of the processors; a file is one worker's, whose fixtures are then made once.
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --durations 20
 
 test: check
 	$(PYTEST) -m 'not slow'

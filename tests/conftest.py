@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 pytest.register_assert_rewrite("processors")
 import processors  # noqa: E402
@@ -14,20 +16,22 @@ processors.share()  # before any module that imports torch
 pytest_plugins = ["processors", "workers", "shared", "whole_run", "hub_user"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist's own, which reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have one worker run a file, whose fixtures it then makes once; tests that measure time are run one by one."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep references that tests make out of the user's cache; the workers of pytest-xdist share one."""
     folder = tmp_path_factory.getbasetemp()
     root = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     os.environ["PYTHIA_QUANT_CACHE"] = str(root / "cache")
+
+
+@pytest.fixture(autouse=True)
+def _one_at_a_time(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run tests that measure time one by one, also those of different files."""
+    if request.node.get_closest_marker("measures_time") is None:
+        yield
+    else:
+        with FileLock(Path(os.environ["PYTHIA_QUANT_CACHE"]).with_name("time.lock")):
+            yield
 
 
 @pytest.fixture

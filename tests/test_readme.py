@@ -1,4 +1,4 @@
-"""What the README says to type is run."""
+"""What the README, and the pages that it leads to, say to type is run."""
 
 import contextlib
 import re
@@ -21,10 +21,11 @@ from pythia_quant.recipe.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [README] + [(ROOT / "docs" / f"{name}.md").read_text() for name in ("measuring", "clients", "recipes")]
 
 
 def blocks(language: str) -> list[str]:
-    return documents.blocks(README, language)
+    return [block for page in PAGES for block in documents.blocks(page, language)]
 
 
 COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.startswith(".venv/bin/pythia-quant")]
@@ -143,7 +144,7 @@ def test_the_make_targets_exist() -> None:
 
 
 def test_the_recipe_shown_is_part_of_the_one_that_ships(tmp_path: Path) -> None:
-    (shown,) = blocks("yaml")
+    shown = blocks("yaml")[0]
     shipped = (ROOT / "recipes" / "demo.yaml").read_text()
     for part in shown.strip().split("\n\n"):
         assert part in shipped

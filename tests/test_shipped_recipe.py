@@ -56,7 +56,9 @@ def test_a_shipped_recipe_runs_from_download_to_pulling_back(client: Client, hub
 
     elsewhere = client.anew("elsewhere")
     assert "7 files as in the manifest" in elsewhere.succeed("verify", "hf://team/pythia-14m-onnx-int8")
-    ours, plain = re.findall(r"```(?:sh|python)\n(.*?)\n```", card.partition("## How to run it")[2], re.DOTALL)[:2]
+    install, _, ours = re.findall(r"```sh\n(.*?)\n```", card, re.DOTALL)[0].partition("\n")
+    plain = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)[0]
+    assert install.startswith("pip install")
     continued = elsewhere.succeed(*shlex.split(ours)[1:])
     assert len(continued) > 30
     printed = client.anew("third").python("-c", f"import os; os.chdir({str(tmp_path)!r})\n{plain}").stdout

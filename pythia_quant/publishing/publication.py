@@ -97,7 +97,7 @@ def prepare_publication(
 ) -> Publication:
     """Check an artifact, and render all that is published of it. Nothing is uploaded.
 
-    The hub is asked for the source's card, for the repository that `base` names, and for the definition of a benchmark.
+    The hub is asked for the source's card, for the repository `base`, and for the definition of a benchmark.
 
     Args:
         artifact: the artifact, or its folder.
@@ -106,8 +106,7 @@ def prepare_publication(
         base: the repository with the source's weights; see :func:`~pythia_quant.publishing.base_model.base_model`.
         despite_gate: the reason to publish although a gate did not pass.
         together: the artifacts that are published at the same time. The card names those of the same source.
-        without_hub: whether to leave out what a hub that cannot be asked would say. Such a publication is only to be
-            looked at.
+        without_hub: leave out what a hub would say; such a publication is only to be looked at.
 
     Raises:
         ArtifactError: a file is not as the manifest says.
@@ -116,10 +115,8 @@ def prepare_publication(
             missing or wrong, or the hub cannot be asked.
         RecipeError: this version cannot read the artifact's recipe.
     """
-    if not isinstance(artifact, Artifact):
-        artifact = open_artifact(artifact)
-    if isinstance(target, str):
-        target = Target(target)
+    artifact = artifact if isinstance(artifact, Artifact) else open_artifact(artifact)
+    target = Target(target) if isinstance(target, str) else target
     verify_files(artifact)
     artifact.recipe()  # raises if the recipe, which is published, too, cannot be read
     measured, row = find_result(artifact, None if results is None else Path(results))
@@ -144,8 +141,7 @@ def prepare_publication(
     )
     files = _files(artifact.folder, manifest, public, card)
     benchmark = hub.ask("whether LAMBADA's dataset is a benchmark", lambda: _eval_results(public, row.name, target))
-    if benchmark:
-        files[EVAL_RESULTS] = Content.from_bytes(benchmark.encode())
+    files |= {EVAL_RESULTS: Content.from_bytes(benchmark.encode())} if benchmark else {}
     return Publication(artifact, target, files, despite, hub.unknown)
 
 

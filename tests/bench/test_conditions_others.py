@@ -12,7 +12,7 @@ import pytest
 
 from pythia_quant.bench.conditions import ALLOWED_SHARE, OtherPrograms, busy_seconds, wait_until_quiet
 
-pytestmark = pytest.mark.xdist_group("time")
+pytestmark = pytest.mark.measures_time
 _SPIN = "while True: pass"
 _PROCESSORS = psutil.cpu_count() or 1
 

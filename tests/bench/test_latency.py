@@ -14,7 +14,7 @@ from pythia_quant.bench.subject import Subject
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.records.protocols import LatencyProtocol
 
-pytestmark = [pytest.mark.xdist_group("time"), pytest.mark.fresh_processes]
+pytestmark = [pytest.mark.measures_time, pytest.mark.fresh_processes]
 PROTOCOL = LatencyProtocol(prompts=[16, 64], contexts=[8, 32], decoded=6, repetitions=4, warm_up=2, rounds=1)
 
 

@@ -29,5 +29,7 @@ def test_names_are_completed(line: str, last: int, expected: list[str]) -> None:
 
 def test_help_is_grouped() -> None:
     printed = program.run("--help").stdout
-    places = [printed.index(word) for word in (" Quantize ", "convert", " Measure ", "bench", " Publish ", "publish")]
+    places = [
+        printed.index(word) for word in (" Quantize ", "convert", " Measure ", "bench", " Manage and publish ", "cache")
+    ]
     assert places == sorted(places)

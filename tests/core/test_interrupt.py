@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("time")
+pytestmark = pytest.mark.measures_time
 PROGRAM = """
     import signal, sys, time
     from pythia_quant.core.interrupt import interrupt_own_code

@@ -33,7 +33,8 @@ SETTINGS: dict[str, VariantSettings] = {
     "onnx": OnnxSettings(format="onnx"),
 }
 GRAPH = "onnx/model_quantized.onnx"
-README = " ".join((ROOT / "README.md").read_text().split())
+CLIENTS_PAGE = (ROOT / "docs" / "clients.md").read_text()
+WORDS = " ".join(CLIENTS_PAGE.split())
 MAKEFILE = (ROOT / "Makefile").read_text()
 TESTED = [client for client in CLIENTS if client.tested]
 
@@ -88,7 +89,7 @@ def test_versions_are_those_that_are_tested(client: Client) -> None:
     }
     installed = separate.get(client.name, pins)
     for package, version in client.tested.items():
-        assert f"{package} {version}" in README or f"{package}, tested with {version}" in README
+        assert f"{package} {version}" in WORDS or f"{package}, tested with {version}" in WORDS
         if package in installed:
             assert f"{installed[package]}.".startswith(f"{version}.")
         else:
@@ -102,7 +103,7 @@ def test_code_is_that_of_the_readme(name: str, language: str) -> None:
     """Which is run by other tests; apart from the folder, the prompt and the tokens to add."""
     block = next(
         shown
-        for shown in re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        for shown in re.findall(rf"```{language}\n(.*?)```", CLIENTS_PAGE, re.DOTALL)
         if {"onnxruntime-genai": "og.Model", "transformers.js": "@huggingface", "optimum": "ORTModel"}[name] in shown
     )
     block = block.replace('folder = "artifacts/demo/builtin/onnx-int8"\n', "").replace(
