@@ -28,7 +28,8 @@ def blocks(language: str) -> list[str]:
     return [block for page in PAGES for block in documents.blocks(page, language)]
 
 
-COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.startswith(".venv/bin/pythia-quant")]
+LINES = [line for block in blocks("sh") for line in block.splitlines()]
+COMMANDS = [line for line in dict.fromkeys(LINES) if line.startswith(".venv/bin/pythia-quant")]
 (DEMO,) = re.findall(r"^make demo .*(\.venv/bin/pythia-quant .*)$", README, re.MULTILINE)
 NEEDS_THE_HUB = [command for command in COMMANDS if "pythia-1" in command]
 
