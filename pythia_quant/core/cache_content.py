@@ -11,11 +11,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pythia_quant.core.errors import storing
-from pythia_quant.core.files import cache_folder
+from pythia_quant.core.files import CacheKind, cache_folder
 
-KINDS = {
+KINDS: dict[CacheKind, str] = {
     "references": "logits of sources in fp32, which bench compares with",
     "artifacts": "artifacts that were pulled from a hub",
+    "measurements": "drift and LAMBADA of sources",
     "tokens": "tokens of long texts",
     "texts": "the built-in text",
     "hashes": "hashes of large files",
@@ -38,13 +39,13 @@ class Entry:
         used: the time of its last use, or, of a pulled artifact, of its download; seconds since the epoch.
     """
 
-    kind: str
+    kind: CacheKind
     path: Path
     bytes: int
     used: float
 
 
-def entries(kind: str) -> list[Entry]:
+def entries(kind: CacheKind) -> list[Entry]:
     """Return the entries of one kind, those first that were used the longest ago.
 
     Raises:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -224,8 +225,12 @@ _DIGEST = 64
 """Characters of the SHA-256 that stands before an entry's content."""
 
 
-def cache_folder(kind: str) -> Path:
-    """Return the cache's folder for one kind of file, such as ``texts``.
+CacheKind = Literal["references", "artifacts", "measurements", "tokens", "texts", "hashes"]
+"""What the cache holds: the name of a folder below it."""
+
+
+def cache_folder(kind: CacheKind | Literal[""]) -> Path:
+    """Return the cache's folder for one kind of entry, or, for the empty text, the one that holds all kinds.
 
     It stands in PYTHIA_QUANT_CACHE, or else in ``pythia-quant`` in the user's cache folder.
 
@@ -249,11 +254,11 @@ class Cache:
     An entry that is damaged, or cannot be read or written, is as good as none: whoever asks makes its content again.
 
     Args:
-        kind: of entries: the name of a folder below the user's cache.
+        kind: what the entries are.
         most_bytes: of all entries together. Above it the entries that were read the longest ago are removed.
     """
 
-    def __init__(self, kind: str, most_bytes: int) -> None:
+    def __init__(self, kind: CacheKind, most_bytes: int) -> None:
         self._kind, self._most_bytes = kind, most_bytes
 
     def read(self, key: str) -> bytes | None:

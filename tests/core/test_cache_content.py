@@ -2,13 +2,14 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from filelock import FileLock
 from program import refuse, succeed
 
-from pythia_quant.core.cache_content import clean, entries
-from pythia_quant.core.files import Cache, target_lock
+from pythia_quant.core.cache_content import KINDS, clean, entries
+from pythia_quant.core.files import Cache, CacheKind, target_lock
 
 DAY = 86_400
 
@@ -28,6 +29,14 @@ def made(path: Path, days: float) -> Path:
     path.mkdir(parents=True)
     (path / "file").write_bytes(bytes(1000))
     return aged(path, days)
+
+
+def test_every_kind_of_entry_is_shown_and_removed(folder: Path) -> None:
+    assert set(KINDS) == set(get_args(CacheKind))
+    for kind in get_args(CacheKind):
+        made(folder / kind / "name" / "content", 40) if kind == "artifacts" else Cache(kind, 1000).write("old", b"x")
+    shown = json.loads(succeed("cache", "info", "--json"))["kinds"]
+    assert {kind: len(those) for kind, those in shown.items()} == dict.fromkeys(get_args(CacheKind), 1)
 
 
 def test_what_is_old_goes_and_what_may_be_in_use_stays(folder: Path) -> None:

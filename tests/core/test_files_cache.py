@@ -19,13 +19,13 @@ def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_an_entry_is_read_as_it_was_written_and_a_damaged_one_is_none() -> None:
-    cache = Cache("things", 1000)
+    cache = Cache("tokens", 1000)
     assert cache.read("a") is None
     cache.write("a", b"content")
     cache.write("b", b"")
     assert cache.read("a") == b"content"
     assert cache.read("b") == b""
-    path = cache_folder("things") / "a"
+    path = cache_folder("tokens") / "a"
     stored = path.read_bytes()
     for damaged in (stored[:-1], stored.replace(b"con", b"CON"), stored + b"x", b"", stored[:10]):
         path.write_bytes(damaged)
@@ -35,13 +35,13 @@ def test_an_entry_is_read_as_it_was_written_and_a_damaged_one_is_none() -> None:
 
 
 def test_above_the_limit_the_entries_go_that_were_read_the_longest_ago() -> None:
-    cache = Cache("things", 500)
+    cache = Cache("tokens", 500)
     for place, key in enumerate("abc"):
         cache.write(key, bytes(80))
-        os.utime(cache_folder("things") / key, (1000 + place, 1000 + place))
+        os.utime(cache_folder("tokens") / key, (1000 + place, 1000 + place))
     assert cache.read("a") == bytes(80)
     cache.write("d", bytes(80))
-    assert {one.name for one in cache_folder("things").iterdir()} == {"a", "c", "d"}
+    assert {one.name for one in cache_folder("tokens").iterdir()} == {"a", "c", "d"}
     cache.write("e", bytes(501))
     assert cache.read("e") is None, "larger than all may be together"
 
@@ -49,13 +49,13 @@ def test_above_the_limit_the_entries_go_that_were_read_the_longest_ago() -> None
 def test_without_a_place_for_it_there_is_no_cache_and_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PYTHIA_QUANT_CACHE", str(tmp_path / "file"))
-    cache = Cache("things", 1000)
+    cache = Cache("tokens", 1000)
     cache.write("a", b"content")
     assert cache.read("a") is None
 
 
 def test_readers_see_all_of_an_entry_while_others_replace_it() -> None:
-    cache = Cache("things", 10_000_000)
+    cache = Cache("tokens", 10_000_000)
     contents = [bytes([number]) * 200_000 for number in range(4)]
     cache.write("a", contents[0])
 
@@ -69,7 +69,7 @@ def test_readers_see_all_of_an_entry_while_others_replace_it() -> None:
             assert cache.read("a") in contents
     for writer in writers:
         writer.result()
-    assert [one.name for one in cache_folder("things").iterdir()] == ["a"], "nothing is left half-written"
+    assert [one.name for one in cache_folder("tokens").iterdir()] == ["a"], "nothing is left half-written"
 
 
 def test_a_long_text_is_tokenized_once(monkeypatch: pytest.MonkeyPatch) -> None:
