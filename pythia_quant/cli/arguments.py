@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from pythia_quant.core.errors import ArgumentError, ArtifactError, without_links
-from pythia_quant.core.settings import VariantSettings
+from pythia_quant.core.errors import ArgumentError, without_links
+from pythia_quant.formats.packages import missing_of_variants, refuse_missing
 from pythia_quant.formats.table import missing_packages
 from pythia_quant.recipe.recipe import Recipe
 
@@ -99,41 +98,6 @@ def check_packages(recipe: Recipe, only: list[str]) -> None:
     if absent:
         needs["a parquet text"] = absent
     without = [name for name in recipe.variants(only) if not missing_of_variants(recipe.needed([name]))]
-    choice = " ".join(f"--only {name}" for name in without)
-    others = "" if absent or not without else f"or {choice}, which {_verb(without)} nothing more"
+    choice, verb = " ".join(f"--only {name}" for name in without), "needs" if len(without) == 1 else "need"
+    others = "" if absent or not without else f"or {choice}, which {verb} nothing more"
     refuse_missing(needs, others)
-
-
-def missing_of_variants(variants: Mapping[str, VariantSettings]) -> dict[str, list[str]]:
-    """Return the packages that are missing for each variant that lacks some."""
-    missing = {name: missing_packages(settings) for name, settings in variants.items()}
-    return {name: packages for name, packages in missing.items() if packages}
-
-
-def refuse_missing(needs: Mapping[str, list[str]], otherwise: str = "") -> None:
-    """Refuse to begin if packages are missing.
-
-    Args:
-        needs: the missing packages, by the name of what needs them.
-        otherwise: what else could be done.
-
-    Raises:
-        ArtifactError: there are such.
-    """
-    if not needs:
-        return
-    users: dict[tuple[str, ...], list[str]] = {}
-    for user, packages in needs.items():
-        users.setdefault(tuple(packages), []).append(user)
-    sentences = [f"{_list(names)} {_verb(names)} {_list(packages)}" for packages, names in users.items()]
-    install = f"pip install {' '.join(dict.fromkeys(package for packages in users for package in packages))}"
-    hint = "\n  ".join(filter(None, (install, otherwise)))
-    raise ArtifactError(f"{'; '.join(sentences)}: not installed here", hint=hint)
-
-
-def _verb(names: list[str]) -> str:
-    return "needs" if len(names) == 1 else "need"
-
-
-def _list(names: list[str] | tuple[str, ...]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,42 +12,25 @@ from rich.markup import escape
 
 from pythia_quant.artifacts.artifact import Artifact, open_artifact
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
-from pythia_quant.artifacts.plan import artifact_folder, check_space, costs
-from pythia_quant.bench.durations import measurement_steps
-from pythia_quant.cli.arguments import missing_of_variants, refuse_missing
+from pythia_quant.artifacts.plan import costs
 from pythia_quant.core.errors import ArtifactError, without_links
 from pythia_quant.core.machine import memory_available
 from pythia_quant.core.progress import Notices, Steps
 from pythia_quant.core.settings import VariantSettings
-from pythia_quant.formats.table import format_of
-from pythia_quant.library.conversions import convert_each, expected_conversions
+from pythia_quant.formats.packages import missing_of_variants, refuse_missing
+from pythia_quant.library.conversions import convert_each, expected_conversions, open_inputs
+from pythia_quant.library.main_job import Outcome, convert_and_measure, main_job_steps, open_passages
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO
 from pythia_quant.recipe.overrides import MODEL, override, without_fetched_passages
-from pythia_quant.recipe.recipe import SOURCE_ROWS, Recipe
+from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records.manifest import SourceRecord
-from pythia_quant.records.results import RESULTS, Results, save_results
-from pythia_quant.texts.lambada import Passages, load_passages
+from pythia_quant.records.results import RESULTS, save_results
 
 if TYPE_CHECKING:
     from pythia_quant.bench.benchmark import Options
 
 # ruff: noqa: PLC0415 - an artifact that is there is found without torch, which takes seconds to import
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a run.
-
-    Attributes:
-        artifacts: the artifacts that were measured.
-        results: the measurements.
-        path: the result file.
-    """
-
-    artifacts: list[Artifact]
-    results: Results
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -80,7 +64,7 @@ def convert_all(
     """
     names = list(recipe.variants(only))
     with Steps(1 + len(names), console, later) as steps:
-        inputs = _inputs(recipe, names, out, steps, console)
+        inputs = open_inputs(recipe, names, out, steps, partial(_announce, console))
         steps.expect(expected_conversions(inputs, names, out, overwrite=overwrite))
         return convert_each(inputs, names, out, steps, overwrite=overwrite)
 
@@ -101,22 +85,13 @@ def run(
     Raises:
         PythiaQuantError: see :func:`convert_all`; no result file is written.
     """
-    from pythia_quant.bench.benchmark import Options, benchmark, benchmark_steps
+    from pythia_quant.bench.benchmark import Options
 
     names, options = list(recipe.variants(only)), options or Options()
     recipe = without_fetched_passages(recipe, names, Notices(console))
-    with Steps(1 + len(names) + benchmark_steps(recipe, len(names), options), console, later) as steps:
-        passages = _passages(recipe, steps)
-        inputs = _inputs(recipe, names, out, steps, console)
-        rows = dict.fromkeys(SOURCE_ROWS) | recipe.variants(names)
-        examples = passages.examples if passages else None
-        measuring = measurement_steps(inputs, rows, list(rows), examples, options.threads)
-        steps.expect([*expected_conversions(inputs, names, out, overwrite=overwrite), *measuring])
-        artifacts = convert_each(inputs, names, out, steps, overwrite=overwrite)
-        path = artifacts[0].folder.parent / RESULTS
-        results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
-    save_results(results, path)
-    return Outcome(artifacts, results, path)
+    with Steps(main_job_steps(recipe, names, options), console, later) as steps:
+        announce = partial(_announce, console)
+        return convert_and_measure(recipe, names, out, steps, options, overwrite=overwrite, announce=announce)
 
 
 def bench(
@@ -149,7 +124,9 @@ def bench(
     path = (out or first.folder.parent) / RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
     with Steps(1 + benchmark_steps(recipe, len(artifacts), options), console, later) as steps:
-        passages, inputs = _passages(recipe, steps), _open(recipe, steps, convert=False)
+        passages = open_passages(recipe, steps)
+        with steps.step("opening source and texts") as step:
+            inputs = load_inputs(recipe, step, convert=False)
         if changes.model is None:
             inputs = at_revision(inputs, first.manifest.source, console)
         results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
@@ -232,30 +209,7 @@ def _check_names(artifacts: list[Artifact]) -> None:
             )
 
 
-def _inputs(recipe: Recipe, names: list[str], out: Path, steps: Steps, console: Console) -> Inputs:
-    for settings in recipe.variants(names).values():
-        format_of(settings)
-    inputs = _open(recipe, steps, only=names)
-    for name, settings in _missing(inputs, names, out).items():
-        # Each conversion checks it again; here it is checked for all before the first one takes its time.
-        check_space(inputs, settings, artifact_folder(out, inputs.source, name))
-        _announce(name, inputs, settings, console)
-    return inputs
-
-
-def _missing(inputs: Inputs, names: list[str], out: Path) -> dict[str, VariantSettings]:
-    """Return the variants without an artifact, among `names` and the variants whose integers they take."""
-    variants = inputs.recipe.settings.variants
-
-    def absent(name: str) -> bool:
-        return not artifact_folder(out, inputs.source, name).exists()
-
-    missing = [name for name in names if absent(name)]
-    solved = [codes for name in missing if (codes := variants[name].takes_codes_of()) and absent(codes)]
-    return {name: variants[name] for name in dict.fromkeys([*solved, *missing])}
-
-
-def _announce(name: str, inputs: Inputs, settings: VariantSettings, console: Console) -> None:
+def _announce(console: Console, name: str, inputs: Inputs, settings: VariantSettings) -> None:
     """Print what a conversion will take, and its caveats; without a terminal, only caveats and a lack of memory."""
     memory, disk = costs(inputs, settings)
     free = memory_available()
@@ -266,16 +220,3 @@ def _announce(name: str, inputs: Inputs, settings: VariantSettings, console: Con
         console.print(f"{escape(name)}: {needs}")
     for caveat in settings.caveats():
         console.print(f"[yellow]{escape(name)}[/]: {caveat}")
-
-
-def _open(recipe: Recipe, steps: Steps, *, convert: bool = True, only: list[str] | None = None) -> Inputs:
-    with steps.step("opening source and texts") as progress:
-        return load_inputs(recipe, progress, convert=convert, only=only)
-
-
-def _passages(recipe: Recipe, steps: Steps) -> Passages | None:
-    settings = recipe.settings.tasks.lambada
-    if settings is None:
-        return None
-    with steps.step("opening LAMBADA") as progress:
-        return load_passages(settings, progress)

@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pythia_quant.artifacts.artifact import Artifact
 from pythia_quant.artifacts.convert import convert
-from pythia_quant.artifacts.inputs import Inputs
-from pythia_quant.artifacts.plan import artifact_folder
+from pythia_quant.artifacts.inputs import Inputs, load_inputs
+from pythia_quant.artifacts.plan import artifact_folder, check_space
 from pythia_quant.bench.durations import conversion_name, conversion_steps
 from pythia_quant.core.progress import Steps
+from pythia_quant.core.settings import VariantSettings
 from pythia_quant.core.time_left import ExpectedStep
+from pythia_quant.formats.packages import missing_of_variants, refuse_missing
+from pythia_quant.recipe.recipe import Recipe
+
+Announce = Callable[[str, Inputs, VariantSettings], object]
+"""A function that is called with a variant's name, the inputs and the variant's settings, before it is converted."""
+
+
+def open_inputs(recipe: Recipe, names: list[str], out: Path, steps: Steps, announce: Announce | None = None) -> Inputs:
+    """Open what variants need, after all checks that are possible before the first of them takes its time.
+
+    Raises:
+        ArtifactError: a package is missing, or the disk is too small for an artifact that is not there.
+        PythiaQuantError: see :func:`~pythia_quant.artifacts.inputs.load_inputs`.
+    """
+    refuse_missing(missing_of_variants(recipe.needed(names)))
+    with steps.step("opening source and texts") as step:
+        inputs = load_inputs(recipe, step, only=names)
+    for name, settings in _missing(inputs, names, out).items():
+        # Each conversion checks it again, because others fill the disk, too.
+        check_space(inputs, settings, artifact_folder(out, inputs.source, name))
+        if announce:
+            announce(name, inputs, settings)
+    return inputs
+
+
+def _missing(inputs: Inputs, names: list[str], out: Path) -> dict[str, VariantSettings]:
+    """Return the variants without an artifact, among `names` and those whose integers such variants take."""
+
+    def is_absent(name: str) -> bool:
+        return not artifact_folder(out, inputs.source, name).exists()
+
+    missing = list(filter(is_absent, names))
+    needed = inputs.recipe.needed(missing) if missing else {}  # of no names, all variants would be needed
+    return {name: settings for name, settings in needed.items() if is_absent(name)}
 
 
 def expected_conversions(inputs: Inputs, names: list[str], out: Path, *, overwrite: bool) -> list[ExpectedStep]:

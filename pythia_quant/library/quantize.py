@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pythia_quant.artifacts.artifact import Artifact
-from pythia_quant.artifacts.inputs import load_inputs
 from pythia_quant.core.errors import storing
 from pythia_quant.core.files import replace_file
-from pythia_quant.formats.table import format_of
-from pythia_quant.library.conversions import convert_each, expected_conversions
+from pythia_quant.library.conversions import convert_each, expected_conversions, open_inputs
 from pythia_quant.library.progress import Listener, open_steps
 from pythia_quant.recipe.methods import DEFAULT, recipe_of_method, write_recipe
 from pythia_quant.recipe.recipe import Recipe
@@ -59,12 +57,9 @@ def quantize(
         text=None if text is None else Path(text),
         calibration=None if calibration is None else Path(calibration),
     )
-    for settings in recipe.needed([name]).values():
-        format_of(settings)
     with open_steps(2, progress) as steps:
-        with steps.step("opening source and texts") as step:
-            inputs = load_inputs(recipe, step, only=[name])
         place = Path(out).expanduser()
+        inputs = open_inputs(recipe, [name], place, steps)
         steps.expect(expected_conversions(inputs, [name], place, overwrite=overwrite))
         (artifact,) = convert_each(inputs, [name], place, steps, overwrite=overwrite)
     save_recipe(recipe, artifact)

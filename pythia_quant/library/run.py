@@ -7,21 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pythia_quant.artifacts.artifact import Artifact, open_artifact
-from pythia_quant.artifacts.inputs import Inputs, load_inputs
-from pythia_quant.bench.durations import measurement_steps
+from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.core.machine import cores
-from pythia_quant.formats.table import format_of
-from pythia_quant.library.conversions import convert_each, expected_conversions
+from pythia_quant.library.main_job import convert_and_measure, main_job_steps
 from pythia_quant.library.progress import Listener, notices, open_steps
 from pythia_quant.library.results import Results, with_values
 from pythia_quant.model.source_name import SCHEME
 from pythia_quant.recipe.overrides import override, without_fetched_passages
-from pythia_quant.recipe.recipe import SOURCE_ROWS, Recipe, load_recipe
+from pythia_quant.recipe.recipe import Recipe, load_recipe
 from pythia_quant.recipe.set_keys import set_keys
-from pythia_quant.records.results import RESULTS, save_results
-from pythia_quant.texts.lambada import Passages, load_passages
+from pythia_quant.records.results import save_results
+from pythia_quant.texts.lambada import Passages
 
 if TYPE_CHECKING:
     from pythia_quant.bench.benchmark import Options
@@ -101,38 +99,16 @@ def run(
         revision=revision,
         **{key: Path(file) if isinstance(file, str) else file for key, file in changes.items()},  # type: ignore[arg-type]
     )
-    names = [only] if isinstance(only, str) else list(only or ())
     numbers = [threads] if isinstance(threads, int) else list(dict.fromkeys(threads or [cores()]))
     from pythia_quant.bench.benchmark import Options
 
     options = Options(numbers, memory, device)
-    return _run(set_keys(chosen, settings or {}), names, Path(out).expanduser(), overwrite, options, progress)
-
-
-def _run(recipe: Recipe, only: list[str], out: Path, overwrite: bool, options: Options, progress: Listener) -> Results:
-    from pythia_quant.bench.benchmark import benchmark as measure
-    from pythia_quant.bench.benchmark import benchmark_steps
-
-    names = list(recipe.variants(only))
-    recipe = without_fetched_passages(recipe, names, notices(progress))
-    for variant in recipe.variants(names).values():
-        format_of(variant)
-    with open_steps(1 + len(names) + benchmark_steps(recipe, len(names), options), progress) as steps:
-        passages = None
-        if recipe.settings.tasks.lambada:
-            with steps.step("opening LAMBADA") as step:
-                passages = load_passages(recipe.settings.tasks.lambada, step)
-        with steps.step("opening source and texts") as step:
-            inputs = load_inputs(recipe, step, only=names)
-        rows = dict.fromkeys(SOURCE_ROWS) | recipe.variants(names)
-        examples = passages.examples if passages else None
-        measuring = measurement_steps(inputs, rows, list(rows), examples, options.threads)
-        steps.expect([*expected_conversions(inputs, names, out, overwrite=overwrite), *measuring])
-        artifacts = convert_each(inputs, names, out, steps, overwrite=overwrite)
-        path = artifacts[0].folder.parent / RESULTS
-        results = measure(inputs, artifacts, path, passages=passages, options=options, steps=steps)
-    save_results(results, path)
-    return with_values(results)
+    chosen = set_keys(chosen, settings or {})
+    names = list(chosen.variants([only] if isinstance(only, str) else list(only or ())))
+    chosen = without_fetched_passages(chosen, names, notices(progress))
+    with open_steps(main_job_steps(chosen, names, options), progress) as steps:
+        place = Path(out).expanduser()
+        return with_values(convert_and_measure(chosen, names, place, steps, options, overwrite=overwrite).results)
 
 
 def benchmark(

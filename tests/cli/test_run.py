@@ -15,8 +15,8 @@ from tiny import TINY, random_weights, write_checkpoint
 from typer.testing import CliRunner
 
 from pythia_quant.artifacts.artifact import open_artifact, verify_files
-from pythia_quant.cli.jobs import Outcome
 from pythia_quant.cli.main import app
+from pythia_quant.library.main_job import Outcome
 from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records.results import GateOutcome, load_results
 
