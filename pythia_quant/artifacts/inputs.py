@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from pythia_quant.core.errors import CorpusError
 from pythia_quant.core.progress import SILENT, Progress
-from pythia_quant.model.source import Source, open_source
+from pythia_quant.model.source import Checkpoint, Source, open_source
 from pythia_quant.recipe.overrides import fit_context
 from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records.manifest import CalibrationRecord, SourceRecord, TextRecord
@@ -16,6 +17,15 @@ from pythia_quant.texts.load import load_text
 from pythia_quant.texts.windows import Text, Tokens, calibration_windows, encode, spread_windows
 
 MIN_WINDOWS = 2
+
+
+class Texts(NamedTuple):
+    """The texts of a recipe, tokenized; for the attributes see :class:`Inputs`."""
+
+    evaluation: Tokens
+    evaluation_text: TextRecord
+    calibration: Tokens
+    calibration_record: CalibrationRecord | None
 
 
 @dataclass(frozen=True)
@@ -77,19 +87,43 @@ def load_inputs(
         PythiaQuantError: the settings do not fit the model, a text is missing or too short, or the texts overlap.
     """
     source = open_source(recipe.settings.source.model, recipe.settings.source.revision, progress)
-    recipe = fit_context(recipe, source.architecture, progress)
-    recipe.check_fits(source.architecture, only if convert else [])
-    settings = recipe.settings
+    recipe = fit(recipe, source, progress, only if convert else [])
+    inputs = Inputs(recipe, source, *read_texts(recipe, source, progress, convert=convert, only=only))
+    if fewer := inputs.fewer_windows():
+        progress.notice(fewer)
+    return inputs
+
+
+def fit(recipe: Recipe, checkpoint: Checkpoint, progress: Progress, variants: list[str] | None) -> Recipe:
+    """Fit a recipe's contexts to a model, and check that its variants fit it, too.
+
+    Raises:
+        RecipeError: a setting does not fit the model.
+    """
+    recipe = fit_context(recipe, checkpoint.architecture, progress)
+    recipe.check_fits(checkpoint.architecture, variants)
+    return recipe
+
+
+def read_texts(
+    recipe: Recipe, checkpoint: Checkpoint, progress: Progress = SILENT, *, convert: bool, only: list[str] | None
+) -> Texts:
+    """Read the texts of a recipe that fits the model; for the arguments see :func:`load_inputs`.
+
+    Raises:
+        PythiaQuantError: a text is missing or too short, or the texts overlap.
+    """
+    settings, whole = recipe.settings, checkpoint.architecture.context
 
     def tokenized(text: Text, window: int) -> tuple[Tokens, TextRecord]:
-        tokens = encode(source.tokenizer, text.content)
+        tokens = encode(checkpoint.tokenizer, text.content)
         if len(tokens) < window:
             what = f"has {len(tokens):,} tokens, a window takes {window:,}"
             raise CorpusError(what, where=text.name, hint="give a longer text, or a smaller --context")
         return tokens, TextRecord(name=text.name, sha256=text.sha256, tokens=len(tokens), bytes=text.utf8_bytes)
 
-    context = settings.evaluation.context or source.architecture.context
-    text = load_text(settings.evaluation.text, source.tokenizer, progress)
+    context = settings.evaluation.context or whole
+    text = load_text(settings.evaluation.text, checkpoint.tokenizer, progress)
     tokens, evaluation_text = tokenized(text, context)
     evaluation = spread_windows(tokens, context, settings.evaluation.windows)
     if len(evaluation) < MIN_WINDOWS:
@@ -104,12 +138,9 @@ def load_inputs(
         if draw is None:
             solved = ", ".join(name for name in recipe.needed(only) if recipe.calibrates([name]))
             raise recipe.error(("calibration",), f"is missing, and {solved} needs it; add it, or give --calibration")
-        length = draw.context or source.architecture.context
-        text = load_text(draw.text, source.tokenizer, progress)
+        length = draw.context or whole
+        text = load_text(draw.text, checkpoint.tokenizer, progress)
         text_tokens, text_record = tokenized(text, length)
         calibration = calibration_windows(text_tokens, tokens, length, draw.windows, draw.seed)
         record = CalibrationRecord(text=text_record, windows=draw.windows, context=length, seed=draw.seed)
-    inputs = Inputs(recipe, source, evaluation, evaluation_text, calibration, record)
-    if fewer := inputs.fewer_windows():
-        progress.notice(fewer)
-    return inputs
+    return Texts(evaluation, evaluation_text, calibration, record)

@@ -12,7 +12,8 @@ from pythia_quant.core.errors import ArtifactError, without_links
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.format import Costs, Format
 from pythia_quant.formats.table import format_of
-from pythia_quant.model.source import Source
+from pythia_quant.model.architecture import Architecture
+from pythia_quant.model.source import Checkpoint
 from pythia_quant.texts.windows import Tokens
 
 PROBE_TOKENS = 64
@@ -62,7 +63,7 @@ def check_plan(plan: Plan) -> None:
     check_space(plan.inputs, plan.settings, plan.target)
 
 
-def artifact_folder(out: Path, source: Source, variant: str) -> Path:
+def artifact_folder(out: Path, source: Checkpoint, variant: str) -> Path:
     """Return where a variant's artifact belongs: ``out/<source>/<revision>/<variant>``."""
     return out / source.slug / source.revision.replace("/", "--") / variant
 
@@ -73,12 +74,8 @@ def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None
     Raises:
         ArtifactError: the disk is too small; the message has the bytes needed and the bytes free.
     """
-    architecture = inputs.source.architecture
-    body = architecture.non_embedding_parameters
-    linear, rest = settings.stored_bits()
-    outside = 2 * architecture.vocabulary * architecture.width  # an artifact has head and embeddings, even tied ones
-    needed = int((body * linear + outside * rest) / 8 * 1.05) + 10_000_000
-    needed += costs(inputs, settings).disk
+    shape = inputs.source.architecture
+    needed = int(artifact_bytes(shape, settings) * 1.05) + 10_000_000 + costs(inputs, settings).disk
     existing = next(folder for folder in without_links(target).parents if folder.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
@@ -92,3 +89,10 @@ def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None
 def costs(inputs: Inputs, settings: VariantSettings) -> Costs:
     """Estimate the memory, and the disk beside the artifact, that a conversion takes while it runs, in bytes."""
     return format_of(settings).costs(inputs.source.architecture, inputs.calibration.size)
+
+
+def artifact_bytes(shape: Architecture, settings: VariantSettings) -> int:
+    """Estimate the bytes of an artifact's weights; embeddings and head are two matrices there, also tied ones."""
+    linear, rest = settings.stored_bits()
+    outside = 2 * shape.vocabulary * shape.width
+    return int((shape.non_embedding_parameters * linear + outside * rest) / 8)

@@ -19,10 +19,11 @@ from pythia_quant.artifacts.artifact import Artifact, verify_files
 from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.bench import conditions, quality
 from pythia_quant.bench.conditions import machine_record
-from pythia_quant.bench.durations import REFERENCE, measurement_steps
+from pythia_quant.bench.durations import REFERENCE, measurement_steps, work_of
 from pythia_quant.bench.gates import apply_gates
 from pythia_quant.bench.lambada_accuracy import measure_lambada
 from pythia_quant.bench.measurements import Measurements, as_record
+from pythia_quant.bench.quick import QUICK_NOTE
 from pythia_quant.bench.reference import Reference, open_reference
 from pythia_quant.bench.speed import measure_speeds
 from pythia_quant.bench.speed_plan import latency_protocol, speed_steps
@@ -49,6 +50,7 @@ class Options:
         memory: the bytes that one measurement may take, by default those that are free. A row that needs more is run
             layer by layer.
         device: ``cpu`` or ``cuda``; ONNX artifacts always run on the CPU.
+        quick: whether the inputs are those of a quick look, which every number then says.
         again: measure drift and LAMBADA of the source also if the cache has them from an earlier call.
     """
 
@@ -56,6 +58,7 @@ class Options:
     memory: int | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     again: bool = False
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def benchmark(
     planned = _plan_rows(inputs, artifacts, options)
     rows_of = {row.subject.name: row.subject.settings for row in planned}
     whole, examples = [row.subject.name for row in planned if row.whole], passages.examples if passages else None
-    steps.expect(measurement_steps(inputs, rows_of, whole, examples, options.threads))
+    steps.expect(measurement_steps(work_of(inputs), rows_of, whole, examples, options.threads))
     with work_folder(path, _fingerprint(inputs, planned, passages, options), resume_after=(PythiaQuantError,)) as work:
         with steps.step(REFERENCE) as progress:
             expected = open_reference(
@@ -247,6 +250,8 @@ def _results(inputs: Inputs, expected: Reference, rows: list[Row], options: Opti
     finite = fp16 is not None and not fp16.non_finite
     vocabulary = source.architecture.vocabulary
     notes = [fewer] if (fewer := inputs.fewer_windows()) else []
+    if options.quick:
+        notes.append(QUICK_NOTE)
     if fmean(expected.nll) >= math.log(vocabulary):
         notes.append(
             f"The model predicts this text worse than a guess among its {vocabulary:,} tokens would: it is untrained, "
@@ -265,6 +270,7 @@ def _results(inputs: Inputs, expected: Reference, rows: list[Row], options: Opti
         latency=None,
         machine=machine_record(options.device),
         reference_nll=expected.nll,
+        quick=options.quick,
         baseline=rows[0].name if finite else SOURCE_DTYPES["float32"],
         rows=rows,
         notes=notes,

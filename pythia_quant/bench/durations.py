@@ -7,13 +7,14 @@ count: between kinds of steps, between runtimes, and between models of different
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.bench.speed_plan import PATIENCE, WAITING, latency_protocol, rounds_of
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.core.time_left import ExpectedStep
 from pythia_quant.model.architecture import Architecture
-from pythia_quant.recipe.measurement import DECODED
+from pythia_quant.recipe.measurement import DECODED, LatencySettings
 
 REFERENCE = "reference in fp32"
 """The name of the step that computes the reference."""
@@ -34,17 +35,40 @@ _SOLVING_PASSES, _SOLVING_SECONDS = 3, 2e-3
 """The passes of GPTQ over the calibration text, and its seconds for a column of weights beside them."""
 
 
-def conversion_steps(
-    inputs: Inputs, variants: Mapping[str, VariantSettings], there: Collection[str]
-) -> list[ExpectedStep]:
+@dataclass(frozen=True)
+class Work:
+    """What the steps work on.
+
+    Attributes:
+        shape: the model's.
+        evaluation: the windows of evaluation and the tokens of each.
+        calibration: the windows of calibration and the tokens of each.
+        latency: the lengths and rounds of speed.
+    """
+
+    shape: Architecture
+    evaluation: tuple[int, int]
+    calibration: tuple[int, int]
+    latency: LatencySettings
+
+
+def work_of(inputs: Inputs) -> Work:
+    """Return what a recipe with these inputs works on."""
+    windows, context = inputs.evaluation.shape
+    return Work(
+        inputs.source.architecture, (windows, context), inputs.calibration.shape, inputs.recipe.settings.latency
+    )
+
+
+def conversion_steps(work: Work, variants: Mapping[str, VariantSettings], there: Collection[str]) -> list[ExpectedStep]:
     """Return the steps that convert variants; those in `there` have their artifact, which is only hashed."""
-    shape = inputs.source.architecture
+    shape, (windows, context) = work.shape, work.calibration
     steps = []
     for name, settings in variants.items():
         kind = "solve" if settings.calibrates else "convert"
         seconds = _start(settings) + 8 * shape.parameters / 1e8
         if settings.calibrates:
-            seconds += _SOLVING_PASSES * _pass(shape, inputs.calibration.size, inputs.calibration.shape[1])
+            seconds += _SOLVING_PASSES * _pass(shape, windows * context, context)
             seconds += 6 * shape.width * shape.layers * _SOLVING_SECONDS * max(1.0, shape.width / 1024) ** 2
         if name in there:
             kind, seconds = "check", 0.2 + 8 * shape.parameters / 1e9
@@ -58,7 +82,7 @@ def conversion_name(variant: str, *, is_there: bool) -> str:
 
 
 def measurement_steps(
-    inputs: Inputs,
+    work: Work,
     rows: Mapping[str, VariantSettings | None],
     whole: Collection[str],
     passages: int | None,
@@ -67,14 +91,14 @@ def measurement_steps(
     """Return the steps of :func:`pythia_quant.bench.benchmark.benchmark`.
 
     Args:
-        inputs: the recipe with its source and texts.
+        work: the model, the windows, and the lengths of speed.
         rows: the settings of each row; None for the source in a dtype.
         whole: the rows that fit in memory whole; of others neither LAMBADA nor speed is measured.
         passages: the passages of LAMBADA; None if it is left out.
         threads: numbers of threads that speed is measured with.
     """
-    shape = inputs.source.architecture
-    tokens, context = inputs.evaluation.size, inputs.evaluation.shape[1]
+    shape, (windows, context) = work.shape, work.evaluation
+    tokens = windows * context
     one_pass, compared = _pass(shape, tokens, context), tokens * shape.vocabulary / _LOGITS
     steps = [ExpectedStep(REFERENCE, one_pass + compared, "drift")]
     slower = {name: _SLOWER[settings.format if settings else name] for name, settings in rows.items()}
@@ -86,10 +110,9 @@ def measurement_steps(
         for name in (name for name in rows if name in whole):
             seconds = slower[name] * _pass(shape, passages * _PASSAGE, _PASSAGE)
             steps.append(ExpectedStep(f"LAMBADA of {name}", seconds, "LAMBADA"))
-    latency = inputs.recipe.settings.latency
-    if latency.rounds:
+    if work.latency.rounds:
         steps.append(ExpectedStep(WAITING, PATIENCE / 2, "wait"))
-        lengths = latency_protocol(latency, shape.context)
+        lengths = latency_protocol(work.latency, shape.context)
         for what, count in rounds_of(lengths.rounds, threads):
             for name in (name for name in rows if name in whole):
                 seconds = _start(rows[name]) + _speed(shape, slower[name], lengths.prompts, lengths.contexts)

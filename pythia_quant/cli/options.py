@@ -90,6 +90,12 @@ Memory = Annotated[
 Device = Annotated[DeviceName, typer.Option("--device", help="Where all but ONNX runs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result, and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what is done inside each step, too.")]
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick", help="Measure 8 windows and one round for a first look, into quick.json; gates are not judged."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 

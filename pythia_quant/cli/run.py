@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +22,7 @@ from pythia_quant.cli.options import (
     Only,
     Out,
     Overwrite,
+    Quick,
     Quiet,
     RecipeArgument,
     Revision,
@@ -43,12 +45,18 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+_DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only say what would be done, and about the memory, disk and time that it takes."),
+]
+
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
 
 @commands.command(
     epilog=example(
-        "pythia-quant run demo",
+        "pythia-quant run demo --quick",
+        "pythia-quant run pythia-410m --dry-run",
         "pythia-quant run recipes/pythia-160m.yaml --only onnx-int8",
         "pythia-quant run pythia-160m --only onnx-int8 --revision step1000..step143000/10",
     )
@@ -69,6 +77,8 @@ def run(
     threads: Threads = None,
     memory: Memory = None,
     device: Device = DeviceName.CPU,
+    quick: Quick = False,
+    dry_run: _DryRun = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -89,7 +99,13 @@ def run(
     chosen = set_keys(chosen, parse_assignments(set_ or []))
     recipes = at_revisions(chosen, revision)
     check_packages(chosen, only or [])
-    options = measuring_options(threads, memory, device)
+    options = replace(measuring_options(threads, memory, device), quick=quick)
+    if dry_run:
+        from pythia_quant.cli.dry_run import forecast_run, print_forecast
+
+        for one in recipes:
+            print_forecast(forecast_run(one, out, only or [], options, overwrite=overwrite))
+        return
     from pythia_quant.cli.jobs import run as run_recipe
     from pythia_quant.report.terminal import print_results
 

@@ -69,7 +69,7 @@ def fetch(
             )
         )
     except hub_errors.LocalEntryNotFoundError as error:  # before its base class, EntryNotFoundError
-        if huggingface_hub.constants.HF_HUB_OFFLINE and _is_cached(repo_id, revision):
+        if huggingface_hub.constants.HF_HUB_OFFLINE and is_cached(repo_id, "config.json", revision):
             return None  # offline, a repository has the files of its cached snapshot
         failure = explained(error, where)
         if status_of(error) is None:
@@ -96,8 +96,8 @@ def fetch(
     raise kind(failure.what, where=failure.where, hint=failure.hint)
 
 
-def file_names(repo_id: str, commit: str) -> frozenset[str] | None:
-    """Return the names of all files of a model's repository at a commit; None if the hub cannot be asked.
+def file_sizes(repo_id: str, commit: str) -> dict[str, int] | None:
+    """Return the bytes of every file of a model's repository at a commit, by name; None if the hub cannot be asked.
 
     The hub is asked once for each commit, because huggingface_hub caches the list. It does so only in a call that
     downloads files; config.json is a small one.
@@ -109,9 +109,10 @@ def file_names(repo_id: str, commit: str) -> frozenset[str] | None:
         except hub_errors.CachedRepoTreeNotFoundError:
             huggingface_hub.snapshot_download(repo_id, revision=commit, allow_patterns="config.json")
             files = huggingface_hub.get_cached_repo_tree(repo_id, revision=commit)
+        sizes = {text(file.path): byte_count(file.size) for file in files}
     except Exception:  # a hub may answer anything; callers then fetch each file, which raises a clear error
         return None
-    return frozenset(file.path for file in files)
+    return sizes
 
 
 def _download_bar(file: str, progress: Progress, size: int | None) -> type[tqdm]:
@@ -143,8 +144,9 @@ def _wrong_size(file: str, what: str) -> SourceError:
     return SourceError(what, where=file, hint=hint)
 
 
-def _is_cached(repo_id: str, revision: str) -> bool:
-    return isinstance(huggingface_hub.try_to_load_from_cache(repo_id, "config.json", revision=revision), str)
+def is_cached(repo_id: str, file: str, revision: str) -> bool:
+    """Return whether a file of a model's repository is in the hub's cache."""
+    return isinstance(huggingface_hub.try_to_load_from_cache(repo_id, file, revision=revision), str)
 
 
 def commit_of(cached: Path) -> str:

@@ -10,7 +10,7 @@ from pythia_quant.artifacts.artifact import Artifact
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.artifacts.plan import artifact_folder, check_space
-from pythia_quant.bench.durations import conversion_name, conversion_steps
+from pythia_quant.bench.durations import conversion_name, conversion_steps, work_of
 from pythia_quant.core.progress import Steps
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.core.time_left import ExpectedStep
@@ -53,7 +53,7 @@ def _missing(inputs: Inputs, names: list[str], out: Path) -> dict[str, VariantSe
 def expected_conversions(inputs: Inputs, names: list[str], out: Path, *, overwrite: bool) -> list[ExpectedStep]:
     """Return the steps of :func:`convert_each` with what they may take."""
     there = {name for name in names if _is_there(inputs, name, out, overwrite)}
-    return conversion_steps(inputs, inputs.recipe.variants(names), there)
+    return conversion_steps(work_of(inputs), inputs.recipe.variants(names), there)
 
 
 def convert_each(inputs: Inputs, names: list[str], out: Path, steps: Steps, *, overwrite: bool) -> list[Artifact]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pythia_quant.artifacts.artifact import Artifact
-from pythia_quant.bench.durations import measurement_steps
+from pythia_quant.bench.durations import measurement_steps, work_of
+from pythia_quant.bench.quick import QUICK_RESULTS, quick_look, quick_recipe
 from pythia_quant.core.progress import Steps
 from pythia_quant.library.conversions import Announce, convert_each, expected_conversions, open_inputs
 from pythia_quant.recipe.recipe import SOURCE_ROWS, Recipe
@@ -37,7 +38,8 @@ def main_job_steps(recipe: Recipe, names: list[str], options: Options) -> int:
     """Return the number of progress steps of :func:`convert_and_measure`."""
     from pythia_quant.bench.benchmark import benchmark_steps  # noqa: PLC0415 - torch takes seconds to import
 
-    return 1 + len(names) + benchmark_steps(recipe, len(names), options)
+    measured = quick_recipe(recipe) if options.quick else recipe
+    return 1 + len(names) + benchmark_steps(measured, len(names), options)
 
 
 def convert_and_measure(
@@ -69,12 +71,14 @@ def convert_and_measure(
 
     passages = open_passages(recipe, steps)
     inputs = open_inputs(recipe, names, out, steps, announce)
+    measured, passages = quick_look(inputs, passages) if options.quick else (inputs, passages)
     rows = dict.fromkeys(SOURCE_ROWS) | recipe.variants(names)
-    measuring = measurement_steps(inputs, rows, list(rows), passages.examples if passages else None, options.threads)
+    examples = passages.examples if passages else None
+    measuring = measurement_steps(work_of(measured), rows, list(rows), examples, options.threads)
     steps.expect([*expected_conversions(inputs, names, out, overwrite=overwrite), *measuring])
     artifacts = convert_each(inputs, names, out, steps, overwrite=overwrite)
-    path = artifacts[0].folder.parent / RESULTS
-    results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
+    path = artifacts[0].folder.parent / (QUICK_RESULTS if options.quick else RESULTS)
+    results = benchmark(measured, artifacts, path, passages=passages, options=options, steps=steps)
     save_results(results, path)
     return Outcome(artifacts, results, path)
 

@@ -62,6 +62,7 @@ def run(
     lambada: str | Path | bool | None = None,
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    quick: bool = False,
     threads: int | Sequence[int] | None = None,
     memory: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
@@ -83,6 +84,7 @@ def run(
         lambada: the file of LAMBADA's passages; False leaves LAMBADA out.
         settings: values that replace the recipe's, by their keys: ``{"evaluation.windows": 8}``.
         overwrite: replace artifacts that are there.
+        quick: measure few windows and one round, for a first look; the result file is ``quick.json``.
         threads: the threads of every runtime; speed is measured with each number.
         memory: the bytes that one measurement may take; a model that needs more is run layer by layer.
         device: where all but ONNX runs.
@@ -102,7 +104,7 @@ def run(
     numbers = [threads] if isinstance(threads, int) else list(dict.fromkeys(threads or [cores()]))
     from pythia_quant.bench.benchmark import Options
 
-    options = Options(numbers, memory, device)
+    options = Options(numbers, memory, device, quick=quick)
     chosen = set_keys(chosen, settings or {})
     names = list(chosen.variants([only] if isinstance(only, str) else list(only or ())))
     chosen = without_fetched_passages(chosen, names, notices(progress))

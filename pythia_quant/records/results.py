@@ -240,7 +240,10 @@ class Machine(Record):
 
 
 class Results(Record):
-    """Everything that a benchmark measured. docs/protocols.md says what each `size_version` counts."""
+    """Everything that a benchmark measured. docs/protocols.md says what each `size_version` counts.
+
+    `quick` results are of few windows, passages and rounds, for a first impression.
+    """
 
     schema_version: Literal[4] = CURRENT
     tool: str
@@ -252,6 +255,7 @@ class Results(Record):
     lambada: LambadaProtocol | None = None
     size_version: Literal[1, 2] = 2
     machine: Machine
+    quick: bool = False
     reference_nll: list[float]
     baseline: str
     rows: list[Row]

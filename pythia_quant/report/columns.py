@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pythia_quant.bench.metrics import METRICS
 from pythia_quant.core.errors import ArgumentError, nearest
 from pythia_quant.records.results import Results, Row
+from pythia_quant.report.facts import QUICK
 from pythia_quant.report.numbers import FormattedValue, format_plus_minus
 
 GATES = "gates"
@@ -127,7 +128,9 @@ def columns_of(results: Results, keys: Sequence[str]) -> list[Column]:
 
 
 def gate_word(row: Row, results: Results) -> str:
-    """Return in one word how a row's gates came out; empty if it has none."""
+    """Return in a word or two how a row's gates came out; empty if it has none."""
+    if results.quick:
+        return QUICK
     outcomes = {gate.outcome for gate in results.gates if gate.variant == row.name}
     words = {"failed": "failed", "undecided": "open", "passed": "passed"}
     return next((word for outcome, word in words.items() if outcome in outcomes), "")

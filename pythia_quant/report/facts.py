@@ -8,6 +8,9 @@ from pythia_quant.bench.metrics import bits_per_byte, outdated, outdated_sizes, 
 from pythia_quant.records.results import Results
 from pythia_quant.report.files import ResultFile
 
+QUICK = "quick look"
+"""What stands beside the numbers of a measurement of few windows."""
+
 PERCENTILES = "from the 10th to the 90th percentile"
 
 
@@ -30,8 +33,8 @@ def text_line(results: Results) -> str:
     """Return the drift protocol and the text it was applied to."""
     protocol, text = results.protocol, results.text
     return (
-        f"{protocol.name} v{protocol.version}: {protocol.windows} × {protocol.context:,} tokens of {text.name} "
-        f"(sha256 {text.sha256[:12]})"
+        f"{_quick(results)}{protocol.name} v{protocol.version}: {protocol.windows} × {protocol.context:,} tokens of "
+        f"{text.name} (sha256 {text.sha256[:12]})"
     )
 
 
@@ -42,10 +45,14 @@ def latency_line(results: Results) -> str:
         return ""
     threads = sorted({row.speeds[0].threads for row in results.rows if row.speeds})
     return (
-        f"{latency.name} v{latency.version}: batch 1, {' or '.join(map(str, threads))} threads, "
+        f"{_quick(results)}{latency.name} v{latency.version}: batch 1, {' or '.join(map(str, threads))} threads, "
         f"prefill of {latency.prompt:,} and decode after {latency.context:,} tokens, "
         f"{latency.rounds} {'process' if latency.rounds == 1 else 'processes'} a row"
     )
+
+
+def _quick(results: Results) -> str:
+    return f"{QUICK}: " if results.quick else ""
 
 
 def size_line(results: Results) -> str:

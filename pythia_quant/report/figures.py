@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from pythia_quant.records.results import Results
 from pythia_quant.report import curves, plots
+from pythia_quant.report.facts import QUICK
 from pythia_quant.report.theme import Look
 
 _BARS = "Bars are 95 % intervals from windows"
@@ -120,7 +121,8 @@ def _histogram_caption(results: Results) -> str:
 
 
 def _windows(results: Results) -> str:
-    return f"{results.protocol.windows} windows of {results.protocol.context:,} tokens"
+    quick = f" ({QUICK})" if results.quick else ""
+    return f"{results.protocol.windows} windows of {results.protocol.context:,} tokens{quick}"
 
 
 def _threads(results: Results) -> str:

@@ -16,6 +16,7 @@ from pythia_quant.core.text import printable, printable_json
 from pythia_quant.records.results import Results, Row
 from pythia_quant.report.facts import (
     PERCENTILES,
+    QUICK,
     latency_line,
     machine_line,
     reference_line,
@@ -141,7 +142,8 @@ def _protocol(metric: Metric, results: Results) -> str:
     protocol = {"windows": results.protocol, "latency": results.latency, "lambada": results.lambada}.get(
         metric.protocol
     )
-    return f"{protocol.name} v{protocol.version}" if protocol else metric.protocol
+    name = f"{protocol.name} v{protocol.version}" if protocol else metric.protocol
+    return f"{name}, {QUICK}" if results.quick else name
 
 
 def _guard_cell(value: object) -> object:

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, DynamicCache, GPTNeoXConfig, GPTN
 
 from pythia_quant.core.errors import ArtifactError, BenchmarkError
 from pythia_quant.model.architecture import HEAD, Architecture
-from pythia_quant.model.source import ADAPTER, open_weights
+from pythia_quant.model.place import ADAPTER
+from pythia_quant.model.source import open_weights
 from pythia_quant.model.weights import WeightReader
 from pythia_quant.runtimes.protocol import check_capacity
 

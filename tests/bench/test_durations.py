@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pythia_quant.artifacts.inputs import Inputs
-from pythia_quant.bench.durations import conversion_steps, measurement_steps
+from pythia_quant.bench.durations import conversion_steps, measurement_steps, work_of
 from pythia_quant.bench.subject import SOURCE_DTYPES
 from pythia_quant.core.time_left import ExpectedStep, TimeLeft
 from pythia_quant.model.source import open_source
@@ -34,8 +34,8 @@ def steps_of(inputs: Inputs) -> list[ExpectedStep]:
     variants = inputs.recipe.variants()
     rows = {name: variants.get(name) for name in ROWS}
     return [
-        *conversion_steps(inputs, {name: variants[name] for name in CONVERSIONS}, ()),
-        *measurement_steps(inputs, rows, ROWS, None, [2]),
+        *conversion_steps(work_of(inputs), {name: variants[name] for name in CONVERSIONS}, ()),
+        *measurement_steps(work_of(inputs), rows, ROWS, None, [2]),
     ]
 
 
@@ -68,9 +68,12 @@ def test_the_estimate_takes_the_speed_of_the_machine_from_its_first_steps(slower
 def test_what_grows_with_the_model_takes_longer_and_speed_needs_memory_for_the_whole_model() -> None:
     inputs = demo()
     variants = inputs.recipe.variants(["onnx-int8"])
-    few = {step.name for step in measurement_steps(inputs, {"torch-fp32": None, **variants}, ["onnx-int8"], 5, [2, 1])}
+    few = {
+        step.name
+        for step in measurement_steps(work_of(inputs), {"torch-fp32": None, **variants}, ["onnx-int8"], 5, [2, 1])
+    }
     assert {name for name in few if "torch-fp32" in name} == {"drift of torch-fp32"}
     assert {"LAMBADA of onnx-int8", "speed of onnx-int8, round 2 of 2", "speed of onnx-int8, 1 threads"} <= few
-    there, made = (conversion_steps(inputs, variants, there)[0] for there in (["onnx-int8"], []))
+    there, made = (conversion_steps(work_of(inputs), variants, there)[0] for there in (["onnx-int8"], []))
     assert there.name == "checking onnx-int8"
     assert there.seconds < made.seconds / 3

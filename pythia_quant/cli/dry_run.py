@@ -1,0 +1,105 @@
+"""What `run --dry-run` prints: steps with their disk, memory and time, beside what is free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.markup import escape
+from rich.table import Table
+
+from pythia_quant.bench.benchmark import Options
+from pythia_quant.core.console import out_console, progress_console
+from pythia_quant.core.progress import Notices, Steps, duration
+from pythia_quant.library.forecast import Forecast, forecast
+from pythia_quant.recipe.overrides import without_fetched_passages
+from pythia_quant.recipe.recipe import Recipe
+
+_MOST_WORDS = "Nothing was converted or measured. The times are rough ones for two cores"
+
+
+class _Line(NamedTuple):
+    """A step with what it takes: bytes on disk and in memory, and seconds; None where that says nothing."""
+
+    step: str
+    disk: int | None
+    memory: int | None
+    seconds: float | None
+
+
+def forecast_run(recipe: Recipe, out: Path, only: list[str], options: Options, *, overwrite: bool) -> Forecast:
+    """Return what `run` will do; progress shows what is downloaded for that."""
+    names = list(recipe.variants(only))
+    recipe = without_fetched_passages(recipe, names, Notices(progress_console))
+    with Steps(1, progress_console) as steps, steps.step("opening texts") as step:
+        return forecast(recipe, names, out, options, step, overwrite=overwrite)
+
+
+def print_forecast(planned: Forecast) -> None:
+    """Print a forecast as a table."""
+    out_console.print(
+        f"[bold]{escape(planned.model)} ({escape(planned.revision)})[/]: {planned.parameters:,} parameters"
+    )
+    out_console.print(_texts(planned), markup=False)
+    out_console.print()
+    out_console.print(_table(planned))
+    out_console.print()
+    for sentence in _sentences(planned):
+        out_console.print(sentence, style="yellow", markup=False, soft_wrap=True)
+    more = ", and the download comes on top" if planned.download_bytes else ""
+    out_console.print(f"{_MOST_WORDS}{more}.", style="dim")
+
+
+def _texts(planned: Forecast) -> str:
+    windows, context = planned.evaluation
+    parts = [f"evaluation on {windows:,} × {context:,} tokens"]
+    if planned.calibration[0]:
+        parts.append(f"calibration on {planned.calibration[0]:,} × {planned.calibration[1]:,}")
+    if planned.passages is not None:
+        parts.append(f"LAMBADA on {planned.passages:,} passages")
+    return ", ".join(parts)
+
+
+def _table(planned: Forecast) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("step", "MB on disk", "GB of memory", "time"):
+        table.add_column(heading, justify="left" if heading == "step" else "right")
+    for line in _lines(planned):
+        disk = "" if line.disk is None else f"{line.disk / 1e6:,.0f}"
+        memory = "" if line.memory is None else f"{line.memory / 1e9:,.1f}"
+        time = "" if line.seconds is None else duration(line.seconds)
+        table.add_row(escape(line.step), disk, memory, time, style="bold" if line.step == "together" else "")
+    return table
+
+
+def _lines(planned: Forecast) -> Iterator[_Line]:
+    if planned.download_bytes:
+        yield _Line("download the weights", planned.download_bytes, None, None)
+    for one in planned.conversions:
+        if one.is_there:
+            yield _Line(f"check {one.variant}, which is there already", None, None, one.seconds)
+        else:
+            yield _Line(f"convert {one.variant}", one.bytes + one.scratch_bytes, one.memory_bytes, one.seconds)
+    whole = sum(row.whole for row in planned.rows)
+    memory = max(row.memory_bytes for row in planned.rows)
+    rounds = f"{planned.rounds} round{'' if planned.rounds == 1 else 's'}"
+    names = {
+        "drift": f"drift of {len(planned.rows)} rows and the reference",
+        "LAMBADA": f"LAMBADA of {whole} rows",
+        "speed": f"speed of {whole} rows, {rounds}",
+    }
+    for kind, seconds in planned.measuring_seconds.items():
+        yield _Line(names[kind], None, memory if kind == "drift" else None, seconds)
+    yield _Line("together", planned.disk_bytes, planned.memory_bytes, planned.seconds)
+    yield _Line("free here", planned.free_disk_bytes, planned.free_memory_bytes, None)
+
+
+def _sentences(planned: Forecast) -> Iterator[str]:
+    if planned.disk_bytes > planned.free_disk_bytes:
+        yield "The disk is too small for this: free some, or choose another --out."
+    if planned.memory_bytes > planned.free_memory_bytes:
+        yield "A conversion needs more memory than is free."
+    in_layers = [row.row for row in planned.rows if not row.whole]
+    if in_layers:
+        yield f"Too large for the memory, so run layer by layer, if at all, and without speed: {', '.join(in_layers)}."
