@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -31,11 +30,10 @@ from pythia_quant.cli.options import (
     passages,
     show_progress,
 )
+from pythia_quant.cli.outcomes import print_results_json
 from pythia_quant.core.console import example, out_console, output_width, progress_console
 from pythia_quant.core.foreign_files import MANIFEST
-from pythia_quant.core.text import printable_json
 from pythia_quant.recipe.recipe import load_recipe
-from pythia_quant.records.results import Results
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
@@ -117,14 +115,8 @@ def bench(
             print_results(outcome.results, out_console, width=output_width(), explain=number == 0)
             out_console.print(f"\nWritten to {outcome.path}", markup=False, soft_wrap=True)
     if as_json:
-        _print_json(results)
+        print_results_json(results)
     exit_by_gates(*results)
-
-
-def _print_json(results: list[Results]) -> None:
-    """Print the results, or a list of them if there are several."""
-    data = [one.model_dump(mode="json") for one in results]
-    print(printable_json(json.dumps(data if len(data) > 1 else data[0], indent=1)))
 
 
 def _groups(folders: list[Path], *, together: bool) -> list[list[Path]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from pythia_quant.cli.options import AsJson
 from pythia_quant.core.cache_content import KINDS, Entry, clean, entries
-from pythia_quant.core.console import example, out_console
+from pythia_quant.core.console import example, out_console, print_json
 from pythia_quant.core.files import cache_folder
 
 commands = typer.Typer()
@@ -32,7 +31,7 @@ def show_cache(as_json: AsJson = False) -> None:
     folder = str(cache_folder("").absolute())
     if as_json:
         kinds = {kind: [_record(entry) for entry in those] for kind, those in content.items()}
-        print(json.dumps({"folder": folder, "kinds": kinds}, indent=1))
+        print_json({"folder": folder, "kinds": kinds})
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for heading in ("kind", "entries", "MB", "days since use", "what it is"):
@@ -61,7 +60,7 @@ def clean_cache(
     cleaning = clean(older_than)
     if as_json:
         parts = {"removed": cleaning.removed, "in_use": cleaning.in_use}
-        print(json.dumps({name: [_record(entry) for entry in those] for name, those in parts.items()}, indent=1))
+        print_json({name: [_record(entry) for entry in those] for name, those in parts.items()})
         return
     for kind in KINDS:
         those = [entry for entry in cleaning.removed if entry.kind == kind]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pythia_quant.cli.options import AsJson
-from pythia_quant.core.console import example, out_console
+from pythia_quant.core.console import example, out_console, print_json
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs matplotlib is imported when it is needed
 
@@ -47,7 +46,7 @@ def compare(
     comparisons = [(other, compare_results(first.results, other.results, (first.name, other.name))) for other in others]
     if as_json:
         data = [{"before": first.name, "after": other.name} | changes_data(each) for other, each in comparisons]
-        print(json.dumps(data if len(data) > 1 else data[0], indent=1))
+        print_json(data if len(data) > 1 else data[0])
     for other, comparison in () if as_json else comparisons:
         out_console.print(f"before: {first.name}, after: {other.name}", markup=False, highlight=False, soft_wrap=True)
         out_console.print(changes_table(comparison, everything=everything))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from pythia_quant.cli.options import AsJson
-from pythia_quant.core.console import example, out_console, print_error
+from pythia_quant.core.console import example, out_console, print_error, print_json
 from pythia_quant.core.errors import ArtifactError
-from pythia_quant.core.text import printable_json
 
 # ruff: noqa: PLC0415 - --help answers at once
 
@@ -49,7 +47,7 @@ def list_artifacts(
             print_error(error)
             unreadable += 1
     if as_json:
-        print(printable_json(json.dumps([vars(entry) for entry in entries], indent=1, ensure_ascii=False)))
+        print_json([vars(entry) for entry in entries])
     elif entries:
         out_console.print(_table(entries, folder))
     else:

@@ -7,12 +7,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from pythia_quant.cli.arguments import check_out, check_packages
 from pythia_quant.cli.gates import exit_by_gates
-from pythia_quant.cli.options import CalibrationFile, Out, Overwrite, Quiet, Set, TextFile, Verbose, show_progress
-from pythia_quant.core.console import example, out_console, output_width, progress_console
+from pythia_quant.cli.options import (
+    AsJson,
+    CalibrationFile,
+    Out,
+    Overwrite,
+    Quiet,
+    Set,
+    TextFile,
+    Verbose,
+    show_progress,
+)
+from pythia_quant.cli.outcomes import conversion_data, print_conversion
+from pythia_quant.core.console import example, out_console, output_width, print_json, progress_console
 from pythia_quant.recipe.methods import DEFAULT, METHODS, recipe_of_method
 from pythia_quant.recipe.set_keys import parse_assignments, set_keys
 
@@ -44,6 +54,7 @@ def quantize(
     set_: Set = None,
     bench: Annotated[bool, typer.Option("--bench", help="Measure the artifact against its source, too.")] = False,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -66,15 +77,18 @@ def quantize(
 
     began = datetime.now(UTC)
     (artifact,) = convert_all(recipe, out, [name], overwrite, progress_console)
-    path, manifest = save_recipe(recipe, artifact), artifact.manifest
-    there = " is there already" if manifest.created < began else ""
-    size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
-    out_console.print(f"[bold]{name}[/]{there}: {size}, in {escape(str(artifact.folder))}", soft_wrap=True)
-    out_console.print(f"Its recipe: {path}", markup=False, soft_wrap=True)
-    if bench:
+    path = save_recipe(recipe, artifact)
+    if not as_json:
+        print_conversion(artifact, began)
+        out_console.print(f"Its recipe: {path}", markup=False, soft_wrap=True)
+    outcome = bench_artifacts([artifact.folder], progress_console) if bench else None
+    if as_json:
+        measured = {"results": outcome.results.model_dump(mode="json")} if outcome else {}
+        print_json(conversion_data(artifact, began) | {"recipe": path} | measured)
+    elif outcome:
         from pythia_quant.report.terminal import print_results
 
-        outcome = bench_artifacts([artifact.folder], progress_console)
         print_results(outcome.results, out_console, width=output_width())
         out_console.print(f"\nWritten to {outcome.path}", markup=False, soft_wrap=True)
+    if outcome:
         exit_by_gates(outcome.results)

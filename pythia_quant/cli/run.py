@@ -10,6 +10,7 @@ import typer
 from pythia_quant.cli.arguments import check_out, check_packages
 from pythia_quant.cli.gates import exit_by_gates
 from pythia_quant.cli.options import (
+    AsJson,
     CalibrationFile,
     Context,
     Device,
@@ -32,6 +33,7 @@ from pythia_quant.cli.options import (
     passages,
     show_progress,
 )
+from pythia_quant.cli.outcomes import print_results_json
 from pythia_quant.cli.revisions import at_revisions, call_in_turn
 from pythia_quant.core.console import example, out_console, output_width, progress_console
 from pythia_quant.recipe.overrides import override
@@ -69,6 +71,7 @@ def run(
     threads: Threads = None,
     memory: Memory = None,
     device: Device = DeviceName.CPU,
+    as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -95,6 +98,8 @@ def run(
 
     def run_one(chosen: Recipe, later: int) -> Results:
         outcome = run_recipe(chosen, out, only or [], overwrite, progress_console, options, later)
+        if as_json:
+            return outcome.results
         # What is the same for every revision is said below the first table only.
         print_results(outcome.results, out_console, width=output_width(), explain=chosen is recipes[0])
         out_console.print(
@@ -102,4 +107,7 @@ def run(
         )
         return outcome.results
 
-    exit_by_gates(*call_in_turn(recipes, run_one))
+    results = call_in_turn(recipes, run_one)
+    if as_json:
+        print_results_json(results)
+    exit_by_gates(*results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import sys
@@ -52,6 +53,11 @@ def output_width() -> int:
 def example(*commands: str) -> str:
     """Return examples for the end of a command's help."""
     return "Example:\n\n" + "\n\n".join(f"[cyan]{command}[/]" for command in commands)
+
+
+def print_json(data: object) -> None:
+    """Print data as JSON on standard output, in ASCII, so that every terminal and program reads it; paths as text."""
+    print(json.dumps(data, indent=1, default=str))
 
 
 def print_error(error: PythiaQuantError) -> None:

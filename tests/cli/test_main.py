@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import measured
 import pytest
-from program import refuse, succeed
+from program import refuse, run, succeed
+
+from pythia_quant.recipe.recipe import load_recipe
+from pythia_quant.records.results import save_results
 
 COMMANDS = [
     "quantize",
@@ -26,6 +30,8 @@ COMMANDS = [
     "ls",
     "cache info",
     "cache clean",
+    "show",
+    "publish",
 ]
 
 
@@ -55,6 +61,32 @@ def test_recipes_and_suite_are_listed_and_shown(recipe_file: Path) -> None:
     assert "11,846,072,320" in succeed("suite")
     recipe_file.write_text(recipe_file.read_text().replace("damping", "dampling").replace("windows: 16", "window: 16"))
     assert "did you mean 'windows'" in refuse("recipes", "validate", recipe_file)
+
+
+def test_recipes_are_listed_shown_and_checked_for_programs(recipe_file: Path) -> None:
+    listed = {one["recipe"]: one for one in json.loads(succeed("recipes", "list", "--json"))}
+    assert listed["pythia-6.9b"]["model"] == "EleutherAI/pythia-6.9b"
+    assert "gptq-int4" in listed["demo"]["variants"]
+    assert json.loads(succeed("recipes", "show", "demo", "--json")) == load_recipe("demo").canonical()
+    bad = recipe_file.with_name("bad.yaml")
+    bad.write_text(recipe_file.read_text().replace("windows", "window"))
+    done = run("recipes", "validate", recipe_file, bad, "--json")
+    good, refused = json.loads(done.stdout)
+    assert (done.returncode, good["error"], good["id"]) == (2, None, load_recipe(recipe_file).id)
+    assert "did you mean 'windows'" in refused["error"]
+
+
+def test_the_written_files_of_a_report_are_listed_for_programs(tmp_path: Path) -> None:
+    save_results(measured.results(measured.row("torch-fp16", 0), measured.row("variant", 0.1)), tmp_path / "a.json")
+    written = json.loads(succeed("report", tmp_path / "a.json", "--out", tmp_path / "report", "--json"))
+    assert written["page"] == str(tmp_path / "report/index.html")
+    assert sorted(map(Path, written["files"])) == sorted(p for p in (tmp_path / "report").rglob("*") if p.is_file())
+    assert "--json" in refuse("report", tmp_path / "a.json", "--format", "csv", "--json")
+
+
+def test_every_command_prints_json() -> None:
+    for command in COMMANDS:
+        assert "--json" in succeed(*command.split(), "--help"), command
 
 
 def test_an_argument_that_is_not_utf8_is_refused_whatever_it_is_for() -> None:
