@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pythia_quant.cli.arguments import check_out, parse_out
+from pythia_quant.cli.completion import complete_recipe
 from pythia_quant.cli.gates import exit_by_gates
 from pythia_quant.cli.options import (
     Artifacts,
@@ -45,6 +46,7 @@ _Recipe = Annotated[
         "--recipe",
         metavar="RECIPE",
         help="Take evaluation, tasks, latency and gates from it, not from the artifacts.",
+        autocompletion=complete_recipe,
     ),
 ]
 _SourceModel = Annotated[

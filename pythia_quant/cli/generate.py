@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pythia_quant.cli.completion import complete_artifact
 from pythia_quant.cli.options import AsJson, local_folders
 from pythia_quant.core.console import example, out_console
 from pythia_quant.core.text import printable, printable_json
@@ -17,7 +18,12 @@ commands = typer.Typer()
 
 @commands.command(epilog=example('pythia-quant generate artifacts/demo/builtin/onnx-int8 --prompt "def main("'))
 def generate(
-    artifact: Annotated[str, typer.Argument(help="Folder that convert has left, or hf://owner/name@revision.")],
+    artifact: Annotated[
+        str,
+        typer.Argument(
+            help="Folder that convert has left, or hf://owner/name@revision.", autocompletion=complete_artifact
+        ),
+    ],
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, max=10_000_000, help="The most tokens to add.")] = 64,
     temperature: Annotated[float, typer.Option(min=0.0, max=1000.0, help="0 takes the most likely token.")] = 0.0,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pythia_quant.cli.arguments import check_device, parse_memory, parse_out
-from pythia_quant.cli.completion import complete_recipe, complete_variant
+from pythia_quant.cli.completion import complete_artifact, complete_recipe, complete_variant
 from pythia_quant.core.console import progress_console
 from pythia_quant.core.errors import ArgumentError, BenchmarkError
 from pythia_quant.core.foreign_files import snapshot_of
@@ -73,7 +73,12 @@ Set = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace artifacts that are already there.")]
 Artifacts = Annotated[
-    list[str], typer.Argument(metavar="ARTIFACT...", help="Folders that convert has left, or hf://owner/name@revision.")
+    list[str],
+    typer.Argument(
+        metavar="ARTIFACT...",
+        help="Folders that convert has left, or hf://owner/name@revision.",
+        autocompletion=complete_artifact,
+    ),
 ]
 Threads = Annotated[
     list[int] | None,

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pythia_quant.cli.completion import complete_artifact
 from pythia_quant.cli.options import AsJson
 from pythia_quant.cli.outcomes import artifact_data
 from pythia_quant.core.console import example, out_console, print_json, progress_console
@@ -66,7 +67,10 @@ DespiteGate = Annotated[
     )
 )
 def publish(
-    artifact: Annotated[Path | None, typer.Argument(help="Folder that convert has left.", show_default=False)] = None,
+    artifact: Annotated[
+        Path | None,
+        typer.Argument(help="Folder that convert has left.", show_default=False, autocompletion=complete_artifact),
+    ] = None,
     repo_id: RepoId = "",
     revision: Branch = "main",
     everything: Everything = None,
