@@ -8,9 +8,10 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from pythia_quant.cli import (
     bench,
@@ -31,15 +32,31 @@ from pythia_quant.cli import (
 )
 from pythia_quant.cli.options import show_progress
 from pythia_quant.core import machine
-from pythia_quant.core.console import finish_output, prepare_output, print_error, print_message
+from pythia_quant.core.console import finish_output, help_output, prepare_output, print_error, print_message
 from pythia_quant.core.errors import ArgumentError, PythiaQuantError, refusal
 from pythia_quant.core.hub_environment import check_hub_environment
 from pythia_quant.core.interrupt import interrupt_own_code, received
 from pythia_quant.core.machine import bound_threads
 from pythia_quant.core.text import log_everything, log_printable, printable, redacted, redacted_traceback
 
+
+class _Help:
+    def format_help(self, context: Any, formatter: Any) -> None:
+        with help_output():
+            super().format_help(context, formatter)  # type: ignore[misc]
+
+
+class _Command(_Help, TyperCommand):
+    """A command whose help has no blanks at the ends of lines."""
+
+
+class _Group(_Help, TyperGroup):
+    """Commands below one name, with help as that of a command."""
+
+
 app = typer.Typer(
     name="pythia-quant",
+    cls=_Group,
     help="Quantize EleutherAI's Pythia models and measure what it cost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -52,10 +69,22 @@ PANELS = {
     "Manage and publish": (ls, cache, publish),
 }
 """The headings of --help, and the commands below each."""
+
+
+def _set_classes(commands: typer.Typer) -> None:
+    for command in commands.registered_commands:
+        command.cls = _Command
+    for group in commands.registered_groups:
+        group.cls = _Group
+        if group.typer_instance:
+            _set_classes(group.typer_instance)
+
+
 for panel, parts in PANELS.items():
     for part in parts:
         for command in (*part.commands.registered_commands, *part.commands.registered_groups):
             command.rich_help_panel = panel
+        _set_classes(part.commands)
         app.add_typer(part.commands)
 SIGNALLED = 128
 """Plus the number of the signal that ended a program, its exit code, as in shells: 130 for Ctrl-C."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -21,6 +22,8 @@ from pythia_quant.core.text import printable
 class PrintableConsole(Console):
     """A console that shows control characters in names and messages as escapes.
 
+    rich fills the lines of tables with blanks up to their width. Where no terminal shows them, no line ends in blanks.
+
     Attributes:
         verbose: whether work tells it what is done inside each step; `quiet`, of rich, shows nothing.
     """
@@ -30,6 +33,19 @@ class PrintableConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        if self.is_terminal:
+            super().print(*objects, **options)
+            return
+        with self.capture() as printed:
+            super().print(*objects, **options)
+        self.file.write(_without_blanks(printed.get()))
+        self.file.flush()
+
+
+def _without_blanks(text: str) -> str:
+    return re.sub(r" +(?=\n)", "", text)
 
 
 if TYPE_CHECKING:
@@ -53,6 +69,19 @@ def output_width() -> int:
 def example(*commands: str) -> str:
     """Return examples for the end of a command's help."""
     return "Example:\n\n" + "\n\n".join(f"[cyan]{command}[/]" for command in commands)
+
+
+@contextmanager
+def help_output() -> Iterator[None]:
+    """Leave out blanks at the ends of lines, as our consoles do, of help, which typer prints by a console of its own."""
+    if sys.stdout is None or sys.stdout.isatty():
+        yield
+        return
+    text = io.TextIOWrapper(io.BytesIO(), sys.stdout.encoding, "replace", write_through=True)
+    with redirect_stdout(text):
+        yield
+    text.seek(0)
+    sys.stdout.write(_without_blanks(text.read()))
 
 
 def print_json(data: object) -> None:
