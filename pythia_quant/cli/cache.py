@@ -21,7 +21,7 @@ cache = typer.Typer(help="Show what the cache holds, and remove it.", no_args_is
 commands.add_typer(cache, name="cache")
 
 
-@cache.command("info", epilog=example("pythia-quant cache info"))
+@cache.command("info", epilog=example("pythia-quant cache info", variables=["files", "output"]))
 def show_cache(as_json: AsJson = False) -> None:
     """Show what the cache holds: entries, sizes, and how many days ago they were used.
 
@@ -45,10 +45,16 @@ def show_cache(as_json: AsJson = False) -> None:
     out_console.print(f"{total:,.1f} MB in {escape(folder)}", soft_wrap=True)
 
 
-@cache.command("clean", epilog=example("pythia-quant cache clean", "pythia-quant cache clean --older-than 30"))
+@cache.command(
+    "clean",
+    epilog=example(
+        "pythia-quant cache clean", "pythia-quant cache clean --older-than 30", variables=["files", "output"]
+    ),
+)
 def clean_cache(
     older_than: Annotated[
-        float, typer.Option("--older-than", metavar="DAYS", min=0, help="Only what was not used for so many days.")
+        float,
+        typer.Option("--older-than", metavar="DAYS", min=0, help="Remove only what was not used for so many days."),
     ] = 0,
     as_json: AsJson = False,
 ) -> None:

@@ -27,7 +27,7 @@ from pythia_quant.cli.options import (
 )
 from pythia_quant.cli.outcomes import conversion_data, print_conversion
 from pythia_quant.cli.revisions import at_revisions, call_in_turn
-from pythia_quant.core.console import example, print_json, progress_console
+from pythia_quant.core.console import EVERY_VARIABLE, example, print_json, progress_console
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe
 from pythia_quant.recipe.set_keys import parse_assignments, set_keys
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 
-@commands.command(epilog=example("pythia-quant convert demo --only gptq-int4 --out artifacts"))
+@commands.command(
+    epilog=example("pythia-quant convert demo --only gptq-int4 --out artifacts", variables=EVERY_VARIABLE)
+)
 def convert(
     recipe: RecipeArgument,
     only: Only = None,
@@ -56,7 +58,10 @@ def convert(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Convert the variants of RECIPE and measure nothing. Artifacts go to DIR/<source>/<revision>/<variant>."""
+    """Convert the variants of RECIPE and measure nothing.
+
+    The artifacts go to DIR/<source>/<revision>/<variant>. One that is there already is verified and not made again.
+    """
     show_progress(quiet=quiet, verbose=verbose)
     check_out(out)
     chosen = override(load_recipe(recipe), model=model, text=text, calibration=calibration, context=context)

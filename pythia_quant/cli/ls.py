@@ -23,9 +23,13 @@ commands = typer.Typer()
 _DRIFT = {"kl": "KL, mnat", "ppl_drift": "ppl drift, %"}
 
 
-@commands.command("ls", epilog=example("pythia-quant ls artifacts", "pythia-quant ls --json"))
+@commands.command(
+    "ls", epilog=example("pythia-quant ls artifacts", "pythia-quant ls --json", variables=["files", "output"])
+)
 def list_artifacts(
-    folder: Annotated[Path, typer.Argument(help="Folder to look in.")] = Path("artifacts"),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to look in, with all below it.")] = Path(
+        "artifacts"
+    ),
     as_json: AsJson = False,
 ) -> None:
     """List the artifacts below a folder: source, size, drift, and whether they are verified.

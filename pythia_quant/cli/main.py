@@ -32,7 +32,15 @@ from pythia_quant.cli import (
 )
 from pythia_quant.cli.options import show_progress
 from pythia_quant.core import machine
-from pythia_quant.core.console import finish_output, help_output, prepare_output, print_error, print_message
+from pythia_quant.core.console import (
+    finish_output,
+    help_output,
+    overview,
+    prepare_output,
+    print_error,
+    print_message,
+    wrapped,
+)
 from pythia_quant.core.errors import ArgumentError, PythiaQuantError, refusal
 from pythia_quant.core.hub_environment import check_hub_environment
 from pythia_quant.core.interrupt import interrupt_own_code, received
@@ -41,13 +49,19 @@ from pythia_quant.core.text import log_everything, log_printable, printable, red
 
 
 class _Help:
+    help: str | None
+    epilog: str | None
+
     def format_help(self, context: Any, formatter: Any) -> None:
+        # typer keeps the line breaks of docstrings, which are those of another width than the terminal's.
+        self.help = "\n\n".join(" ".join(part.split()) for part in (self.help or "").split("\n\n"))
+        self.epilog = wrapped(self.epilog or "")
         with help_output():
             super().format_help(context, formatter)  # type: ignore[misc]
 
 
 class _Command(_Help, TyperCommand):
-    """A command whose help has no blanks at the ends of lines."""
+    """A command whose help fills its lines, and has no blanks at their ends."""
 
 
 class _Group(_Help, TyperGroup):
@@ -58,6 +72,7 @@ app = typer.Typer(
     name="pythia-quant",
     cls=_Group,
     help="Quantize EleutherAI's Pythia models and measure what it cost.",
+    epilog=overview(),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -101,7 +116,7 @@ def _print_version(is_set: bool) -> None:
 @app.callback()
 def for_every_command(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Log every call to a hub and show tracebacks; secrets are left out.")
+        bool, typer.Option("--debug", help="Log every call to a hub, and show tracebacks. Secrets are left out.")
     ] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")

@@ -15,7 +15,7 @@ from rich.table import Table
 from pythia_quant.cli.completion import complete_artifact
 from pythia_quant.cli.options import AsJson
 from pythia_quant.cli.outcomes import artifact_data
-from pythia_quant.core.console import example, out_console, print_json, progress_console
+from pythia_quant.core.console import EVERY_VARIABLE, example, out_console, print_json, progress_console
 from pythia_quant.core.errors import HubError
 
 if TYPE_CHECKING:
@@ -29,15 +29,27 @@ commands = typer.Typer()
 
 RepoId = Annotated[
     str,
-    typer.Option("--repo-id", metavar="OWNER/NAME", help="Repository; {model}, {revision}, {variant} are filled in."),
+    typer.Option(
+        "--repo-id",
+        metavar="OWNER/NAME",
+        help="Publish to this repository, which is made if needed. {model}, {revision}, {variant} are filled in.",
+        show_default=False,
+    ),
 ]
 Branch = Annotated[
-    str, typer.Option("--revision", help="Branch, which is made if it is missing; the same words are filled in.")
+    str,
+    typer.Option(
+        "--revision",
+        metavar="BRANCH",
+        help="Publish to this branch, which is made if it is missing. It may have the same words.",
+    ),
 ]
 Everything = Annotated[
     Path | None, typer.Option("--all", metavar="DIR", help="Publish every artifact below this folder.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing; works without a network.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show the plan and change nothing. This works without a network.")
+]
 CardOut = Annotated[
     Path | None,
     typer.Option("--card-out", metavar="FILE", help="Write the card to this file and publish nothing."),
@@ -47,16 +59,26 @@ BaseModel = Annotated[
     typer.Option(
         "--base-model",
         metavar="OWNER/NAME[@REVISION]",
-        help="Repository that the source folder is a copy of, which hashes prove; or 'none'.",
+        help="Name this repository as the source, which was a folder; hashes must agree. Or say 'none'.",
     ),
 ]
 ResultFile = Annotated[
     Path | None,
-    typer.Option("--results", metavar="FILE", help="Result file. [default: the latest beside the artifact]"),
+    typer.Option(
+        "--results",
+        metavar="FILE",
+        help="Publish the results in this file.",
+        show_default="the latest beside the artifact",
+    ),
 ]
 DespiteGate = Annotated[
     str,
-    typer.Option("--despite-gate", metavar="REASON", help="Publish though a gate did not pass; shown on the card."),
+    typer.Option(
+        "--despite-gate",
+        metavar="REASON",
+        help="Publish although a gate did not pass. The card shows the reason.",
+        show_default=False,
+    ),
 ]
 
 
@@ -64,20 +86,23 @@ DespiteGate = Annotated[
     epilog=example(
         "pythia-quant publish artifacts/demo/builtin/onnx-int8 --repo-id me/demo-onnx-int8 --dry-run",
         "pythia-quant publish --all artifacts --repo-id 'me/{model}-{variant}' --revision '{revision}' --yes",
+        variables=EVERY_VARIABLE,
     )
 )
 def publish(
     artifact: Annotated[
         Path | None,
-        typer.Argument(help="Folder that convert has left.", show_default=False, autocompletion=complete_artifact),
+        typer.Argument(
+            metavar="ARTIFACT", help="The folder of an artifact.", show_default=False, autocompletion=complete_artifact
+        ),
     ] = None,
     repo_id: RepoId = "",
     revision: Branch = "main",
     everything: Everything = None,
-    private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private, if it is new.")] = False,
     dry_run: DryRun = False,
     card_out: CardOut = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Publish without asking.")] = False,
     base_model: BaseModel = None,
     results: ResultFile = None,
     despite_gate: DespiteGate = "",
@@ -85,8 +110,9 @@ def publish(
 ) -> None:
     """Put an artifact, its measurement and a card made from it on the Hugging Face hub, in one commit.
 
-    An artifact is refused if it does not verify, has no result for exactly these bytes, or missed a gate. Files that
-    the repository has already are not sent again.
+    The card and the plan are shown, and the command asks before it publishes. An artifact is refused if it does not
+    verify, has no result for exactly these bytes, or missed a gate. Files that the repository has already are not sent
+    again.
     """
     from pythia_quant.artifacts.artifact import open_artifact
     from pythia_quant.publishing.publication import Target, prepare_publication

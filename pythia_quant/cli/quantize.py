@@ -22,7 +22,15 @@ from pythia_quant.cli.options import (
     show_progress,
 )
 from pythia_quant.cli.outcomes import conversion_data, print_conversion
-from pythia_quant.core.console import example, out_console, output_width, print_json, progress_console
+from pythia_quant.core.console import (
+    EVERY_VARIABLE,
+    GATE_CODES,
+    example,
+    out_console,
+    output_width,
+    print_json,
+    progress_console,
+)
 from pythia_quant.recipe.methods import DEFAULT, METHODS, recipe_of_method
 from pythia_quant.recipe.set_keys import parse_assignments, set_keys
 
@@ -31,28 +39,55 @@ from pythia_quant.recipe.set_keys import parse_assignments, set_keys
 commands = typer.Typer()
 
 
+_Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="The model: a name such as demo or pythia-160m, a folder, a hub repository, or its address.",
+    ),
+]
+_Method = Annotated[
+    str, typer.Option("--method", metavar="METHOD", help=f"Quantize in this way: {', '.join(METHODS)}.")
+]
+_Bits = Annotated[
+    int | None,
+    typer.Option("--bits", metavar="N", help="Store N bits a weight, before scales.", show_default="the method's"),
+]
+_GroupSize = Annotated[
+    int | None,
+    typer.Option("--group-size", metavar="N", help="Have N weights share a scale.", show_default="the method's"),
+]
+_Revision = Annotated[
+    str | None,
+    typer.Option(
+        "--revision",
+        metavar="REVISION",
+        help="The branch, tag or commit of the model, such as step3000.",
+        show_default="main",
+    ),
+]
+_Bench = Annotated[bool, typer.Option("--bench", help="Also measure the artifact against its source.")]
+
+
 @commands.command(
     epilog=example(
         "pythia-quant quantize demo --method onnx-int8",
         "pythia-quant quantize ./my-finetuned-pythia --bits 3 --group-size 64 --calibration train.txt --bench",
+        codes=GATE_CODES,
+        variables=EVERY_VARIABLE,
     )
 )
 def quantize(
-    model: Annotated[
-        str,
-        typer.Argument(help="A name such as demo or pythia-160m, a folder, a hub repository, or its address."),
-    ],
-    method: Annotated[str, typer.Option("--method", help=f"One of: {', '.join(METHODS)}.")] = DEFAULT,
-    bits: Annotated[int | None, typer.Option("--bits", metavar="N", help="Bits of the integers.")] = None,
-    group_size: Annotated[
-        int | None, typer.Option("--group-size", metavar="N", help="Weights that share a scale.")
-    ] = None,
+    model: _Model,
+    method: _Method = DEFAULT,
+    bits: _Bits = None,
+    group_size: _GroupSize = None,
     out: Out = Path("artifacts"),
-    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit, such as step3000.")] = None,
+    revision: _Revision = None,
     text: TextFile = None,
     calibration: CalibrationFile = None,
     set_: Set = None,
-    bench: Annotated[bool, typer.Option("--bench", help="Measure the artifact against its source, too.")] = False,
+    bench: _Bench = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -60,9 +95,8 @@ def quantize(
 ) -> None:
     """Quantize MODEL by a method, without a recipe. The recipe that was used is written beside the artifact.
 
-    The artifact goes to DIR/<source>/<revision>/<variant>. Texts are those of the recipe that ships for the model; of
-    other models, parts of the text that every Python carries. With --bench, exits with 3 when a gate failed, with 4
-    when one is undecided.
+    The artifact goes to DIR/<source>/<revision>/<variant>. The texts and the rest of the settings are those of the
+    recipe that ships for the model; for other models, the texts are parts of the text that every Python carries.
     """
     show_progress(quiet=quiet, verbose=verbose)
     check_out(out)

@@ -18,12 +18,15 @@ from pythia_quant.recipe.recipe import Recipe, load_recipe, shipped_recipes
 
 commands = typer.Typer()
 
-recipes = typer.Typer(help="List, show and check recipes.", no_args_is_help=True)
+recipes = typer.Typer(
+    help="List, show and check recipes: YAML files that say what to make of a model, and how to measure it.",
+    no_args_is_help=True,
+)
 
 commands.add_typer(recipes, name="recipes")
 
 
-@recipes.command("list", epilog=example("pythia-quant recipes list"))
+@recipes.command("list", epilog=example("pythia-quant recipes list", variables=["output"]))
 def list_recipes(as_json: AsJson = False) -> None:
     """List the recipes that ship with the package."""
     shipped = {name: load_recipe(path) for name, path in shipped_recipes().items()}
@@ -42,9 +45,16 @@ def _data(recipe: Recipe) -> dict[str, object]:
     return {"model": recipe.settings.source.model, "variants": list(recipe.settings.variants), "id": recipe.id}
 
 
-@recipes.command("show", epilog=example("pythia-quant recipes show pythia-160m > mine.yaml"))
+@recipes.command("show", epilog=example("pythia-quant recipes show pythia-160m > mine.yaml", variables=["output"]))
 def show_recipe(
-    name: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a file.", autocompletion=complete_recipe)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe file, or the name of a recipe that ships with the package.",
+            autocompletion=complete_recipe,
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Print a recipe, to read it or to begin a new one with it. With --json, defaults are printed, too."""
@@ -58,9 +68,10 @@ def show_recipe(
         print(content, end="")
 
 
-@recipes.command("validate", epilog=example("pythia-quant recipes validate mine.yaml"))
+@recipes.command("validate", epilog=example("pythia-quant recipes validate mine.yaml", variables=["output"]))
 def validate_recipes(
-    paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recipe files.")], as_json: AsJson = False
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE", help="A recipe file. Give one or more.")],
+    as_json: AsJson = False,
 ) -> None:
     """Check recipe files: keys, types, and that the settings fit the model where it is one of the suite."""
     checked: list[dict[str, object]] = []

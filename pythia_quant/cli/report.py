@@ -34,7 +34,8 @@ class TableForm(StrEnum):
 )
 def report(
     results: Annotated[
-        list[Path], typer.Argument(metavar="RESULTS...", help="Result files, or folders with a results.json.")
+        list[Path],
+        typer.Argument(metavar="RESULTS", help="A result file, or a folder with a results.json. Give one or more."),
     ],
     out: Annotated[
         Path | None,
@@ -42,14 +43,15 @@ def report(
             "--out",
             metavar="DIR",
             parser=parse_out,
-            help="Folder for the page and its plots; an earlier report there is replaced. [default: report]",
+            help="The folder for the page and its plots. An earlier report there is replaced.",
+            show_default="report",
         ),
     ] = None,
     form: Annotated[
         list[TableForm] | None,
         typer.Option(
             "--format",
-            help="Print a table instead of writing the page; with --out, leave it beside the page. Repeatable.",
+            help="Print a table of this form instead of the page; with --out, write both. Repeat it for several.",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -35,7 +35,7 @@ from pythia_quant.cli.options import (
 )
 from pythia_quant.cli.outcomes import print_results_json
 from pythia_quant.cli.revisions import at_revisions, call_in_turn
-from pythia_quant.core.console import example, out_console, output_width, progress_console
+from pythia_quant.core.console import EVERY_VARIABLE, GATE_CODES, example, out_console, output_width, progress_console
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe
 from pythia_quant.recipe.set_keys import parse_assignments, set_keys
@@ -53,6 +53,8 @@ commands = typer.Typer()
         "pythia-quant run demo",
         "pythia-quant run recipes/pythia-160m.yaml --only onnx-int8",
         "pythia-quant run pythia-160m --only onnx-int8 --revision step1000..step143000/10",
+        codes=GATE_CODES,
+        variables=EVERY_VARIABLE,
     )
 )
 def run(
@@ -77,7 +79,7 @@ def run(
 ) -> None:
     """Convert every variant of RECIPE, measure each against the fp16 baseline, and print one table.
 
-    Exits with 3 when a gate failed, with 4 when one is undecided. Of several revisions each has its table, in turn.
+    An artifact that is there already is not made again. Of several revisions each has its table, in turn.
     """
     show_progress(quiet=quiet, verbose=verbose)
     check_out(out)

@@ -27,16 +27,18 @@ commands = typer.Typer()
     epilog=example(
         "pythia-quant source EleutherAI/pythia-160m",
         "pythia-quant source EleutherAI/pythia-2.8b --steps all",
+        variables=["output", "hub"],
     )
 )
 def source(
-    model: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A model on the hub.")],
+    model: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository of a model on the hub.")],
     steps: Annotated[
         str | None,
         typer.Option(
             "--steps",
             metavar="RANGE",
-            help="Compare these revisions: step1000..step3000, step1000..step143000/10, step0,step512, or all.",
+            help="Also compare these revisions: step1000..step3000, step1000..step143000/10, step0,step512, or all.",
+            show_default="main alone",
         ),
     ] = None,
     as_json: AsJson = False,

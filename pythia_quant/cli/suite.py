@@ -12,7 +12,7 @@ from pythia_quant.model import suite
 commands = typer.Typer()
 
 
-@commands.command("suite", epilog=example("pythia-quant suite --json"))
+@commands.command("suite", epilog=example("pythia-quant suite --json", variables=["output"]))
 def show_suite(as_json: AsJson = False) -> None:
     """Show the sizes of the Pythia suite."""
     if as_json:

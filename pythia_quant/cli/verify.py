@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pythia_quant.cli.options import Artifacts, AsJson, local_folders
-from pythia_quant.core.console import example, out_console, print_json, progress_console
+from pythia_quant.core.console import EVERY_VARIABLE, example, out_console, print_json, progress_console
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.progress import Progress, Steps
 from pythia_quant.core.text import printable
@@ -22,19 +22,26 @@ commands = typer.Typer()
     epilog=example(
         "pythia-quant verify artifacts/demo/builtin/onnx-int8",
         "pythia-quant verify hf://me/pythia-160m-gptq-int4 --model EleutherAI/pythia-160m",
+        variables=EVERY_VARIABLE,
     )
 )
 def verify(
     artifacts: Artifacts,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="ID|FOLDER", help="The source to compare with, if it is not on this machine."),
+        typer.Option(
+            "--model",
+            metavar="ID|FOLDER",
+            help="Compare with this source, which is downloaded if it is not here.",
+            show_default="the source, if it is on this machine",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check artifacts: the manifest, the hash of every file, that they load, and that they compute what they hold.
 
-    If the source is on this machine, or named, the artifact's weights are compared with the source's.
+    If the source is on this machine, or named by --model, the artifact's weights are compared with the source's. An
+    artifact that was altered is refused.
     """
     folders = local_folders(artifacts)
     findings: list[dict[str, Any]] = []

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import measured
 import pytest
+from documents import DOCS
 from program import refuse, run, succeed
 
 from pythia_quant.recipe.recipe import load_recipe
@@ -40,6 +42,28 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     printed = succeed(*command.split(), "--help")
     assert "Example" in printed
     assert f"pythia-quant {command.split(maxsplit=1)[0]}" in printed
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_help_fits_and_says_what_the_exit_codes_and_variables_are(width: int) -> None:
+    for command in ("", *COMMANDS):
+        printed = succeed(*command.split(), "--help", environment=os.environ | {"COLUMNS": str(width)})
+        assert max(map(len, printed.splitlines())) <= width, command
+        assert {"0", "2", "128+n"} <= set(re.findall(r"^   (\d\S*)  ", printed, re.MULTILINE)), command
+        gates = command in ("", "run", "bench", "quantize")
+        assert ("A gate is undecided." in printed) == gates, command
+    listed = (
+        (DOCS / "environment.md").read_text().partition("## Environment variables")[2].partition("`PYTHIA_QUANT_P")[0]
+    )
+    names = {
+        name for line in listed.splitlines() if "|" in line for name in re.findall("`([A-Z_]{5,})`", line.split("|")[1])
+    }
+    assert names == set(re.findall(r"^   ([A-Z_]+) ", succeed("--help"), re.MULTILINE))
+
+
+def test_help_fills_its_lines_whatever_the_width_of_the_code() -> None:
+    printed = succeed("publish", "--help", environment=os.environ | {"COLUMNS": "80"})
+    assert "\n bytes, or missed a gate. Files that the repository has already are not sent\n" in printed
 
 
 def test_the_program_starts_without_torch() -> None:
