@@ -23,7 +23,7 @@ _START, _START_ONNX = 8.5, 3.5
 """Seconds until a fresh process has imported a runtime: one of torch, and onnxruntime."""
 _OPERATIONS, _NARROW, _WIDE = 60e9, 256, 640
 """Products and sums a second in fp32, of a narrow model; of a wider one more in proportion, up to a wide one."""
-_LOGITS = 5e7
+_LOGITS = 2.5e8
 """Logits a second that are computed from states, or compared with the reference's."""
 _READ = 5e9
 """Bytes a second that decoding reads of the weights."""
@@ -104,7 +104,7 @@ def measurement_steps(
     slower = {name: _SLOWER[settings.format if settings else name] for name, settings in rows.items()}
     for name, settings in rows.items():
         of_weights = 0.0 if settings is None else one_pass + compared
-        seconds = slower[name] * one_pass + 2 * compared + of_weights
+        seconds = slower[name] * (one_pass + compared / 2) + 1.5 * compared + of_weights
         steps.append(ExpectedStep(f"drift of {name}", seconds, "drift"))
     if passages is not None:
         for name in (name for name in rows if name in whole):

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from pythia_quant.bench.metrics import METRICS, Value
+from pythia_quant.bench.metrics import METRICS, Value, fastest_unquantized
 from pythia_quant.recipe.measurement import GateSettings
 from pythia_quant.records.results import GateOutcome, Results, Row
 
@@ -39,9 +39,9 @@ def apply_gates(results: Results, gates: dict[str, GateSettings]) -> Results:
     """
     rows = []
     for row in results.rows:
-        absent = [name for name, _ in _limits(row, gates) if not _to_be_measured(name, results)]
-        note = f"no gate {' or '.join(absent)}: the recipe asks for no speed (latency.rounds is 0)"
-        rows.append(row.model_copy(update={"notes": [*row.notes, note]}) if absent else row)
+        absent = {name: reason for name, _ in _limits(row, gates) if (reason := _why_absent(name, row, results))}
+        notes = [f"no gate {name}: {reason}" for name, reason in absent.items()]
+        rows.append(row.model_copy(update={"notes": [*row.notes, *notes]}) if absent else row)
     return results.model_copy(update={"rows": rows, "gates": evaluate_gates(results, gates)})
 
 
@@ -50,7 +50,7 @@ def evaluate_gates(results: Results, gates: dict[str, GateSettings]) -> list[Gat
 
     A gate is undecided if the limit lies within the value's interval, or if there is no value. `windows_needed` is the
     number of windows with which the interval would end at the limit, if the value stayed the same. A gate on speed has
-    no outcome if no speed was to be measured.
+    no outcome if no speed was to be measured: the recipe asks for none, or a model does not fit in memory whole.
 
     Args:
         results: the measurements.
@@ -60,7 +60,7 @@ def evaluate_gates(results: Results, gates: dict[str, GateSettings]) -> list[Gat
         _decide(row, name, limit, results)
         for row in results.rows
         for name, limit in _limits(row, gates)
-        if _to_be_measured(name, results)
+        if not _why_absent(name, row, results)
     ]
 
 
@@ -68,8 +68,17 @@ def _limits(row: Row, gates: dict[str, GateSettings]) -> list[tuple[str, float]]
     return list(gates[row.name].model_dump(exclude_none=True).items()) if row.name in gates else []
 
 
-def _to_be_measured(name: str, results: Results) -> bool:
-    return METRICS[GATES[name].metric].protocol != "latency" or results.latency is not None
+def _why_absent(name: str, row: Row, results: Results) -> str:
+    """Return why a gate has no outcome: what it limits was not to be measured. Empty if it was."""
+    if METRICS[GATES[name].metric].protocol != "latency":
+        return ""
+    if results.latency is None:
+        return "the recipe asks for no speed (latency.rounds is 0)"
+    if not row.speeds:
+        return "the speed of a model that does not fit in memory whole is not measured"
+    if fastest_unquantized(results) is None:
+        return "no unquantized row fits in memory whole, so none has a speed to compare with"
+    return ""
 
 
 def _decide(row: Row, name: str, limit: float, results: Results) -> GateOutcome:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pythia_quant.cli.arguments import check_out, parse_out
+from pythia_quant.cli.completion import complete_recipe
 from pythia_quant.cli.gates import exit_by_gates
 from pythia_quant.cli.options import (
     Artifacts,
@@ -31,11 +31,10 @@ from pythia_quant.cli.options import (
     passages,
     show_progress,
 )
-from pythia_quant.core.console import example, out_console, output_width, progress_console
+from pythia_quant.cli.outcomes import print_results_json
+from pythia_quant.core.console import EVERY_VARIABLE, GATE_CODES, example, out_console, output_width, progress_console
 from pythia_quant.core.foreign_files import MANIFEST
-from pythia_quant.core.text import printable_json
 from pythia_quant.recipe.recipe import load_recipe
-from pythia_quant.records.results import Results
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
@@ -46,11 +45,19 @@ _Recipe = Annotated[
     typer.Option(
         "--recipe",
         metavar="RECIPE",
-        help="Take evaluation, tasks, latency and gates from it, not from the artifacts.",
+        help="Take evaluation, tasks, latency and gates from this recipe.",
+        show_default="the one in the artifact's manifest",
+        autocompletion=complete_recipe,
     ),
 ]
 _SourceModel = Annotated[
-    str | None, typer.Option("--model", metavar="ID|FOLDER", help="Where the source is now, if elsewhere.")
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="ID|FOLDER",
+        help="Open the source here. It must have the weights that were converted.",
+        show_default="where it was",
+    ),
 ]
 _Out = Annotated[
     Path | None,
@@ -58,12 +65,13 @@ _Out = Annotated[
         "--out",
         metavar="DIR",
         parser=parse_out,
-        help="Folder for results.json. [default: the artifacts'; of those from a hub, the current one]",
+        help="The folder for results.json.",
+        show_default="the one that the artifacts are in; for artifacts from a hub, the current one",
     ),
 ]
 _Again = Annotated[
     bool,
-    typer.Option("--again", help="Measure the source's drift again, also if the cache has it."),
+    typer.Option("--again", help="Measure drift and LAMBADA of the source again, also if the cache has them."),
 ]
 
 
@@ -71,6 +79,8 @@ _Again = Annotated[
     epilog=example(
         "pythia-quant bench artifacts",
         "pythia-quant bench artifacts/demo/builtin/onnx-int8 --threads 1 --threads 2 --recipe mine.yaml",
+        codes=GATE_CODES,
+        variables=EVERY_VARIABLE,
     )
 )
 def bench(
@@ -93,8 +103,6 @@ def bench(
     """Measure artifacts against their source. results.json is written beside them; an earlier one is kept.
 
     Of a folder that is no artifact, every artifact below it is measured, and those that stand together have one table.
-
-    Exits with 3 when a gate failed, with 4 when one is undecided.
     """
     show_progress(quiet=quiet, verbose=verbose)
     if out is not None:
@@ -117,14 +125,8 @@ def bench(
             print_results(outcome.results, out_console, width=output_width(), explain=number == 0)
             out_console.print(f"\nWritten to {outcome.path}", markup=False, soft_wrap=True)
     if as_json:
-        _print_json(results)
+        print_results_json(results)
     exit_by_gates(*results)
-
-
-def _print_json(results: list[Results]) -> None:
-    """Print the results, or a list of them if there are several."""
-    data = [one.model_dump(mode="json") for one in results]
-    print(printable_json(json.dumps(data if len(data) > 1 else data[0], indent=1)))
 
 
 def _groups(folders: list[Path], *, together: bool) -> list[list[Path]]:

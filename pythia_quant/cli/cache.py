@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from pythia_quant.cli.options import AsJson
 from pythia_quant.core.cache_content import KINDS, Entry, clean, entries
-from pythia_quant.core.console import example, out_console
+from pythia_quant.core.console import example, out_console, print_json
 from pythia_quant.core.files import cache_folder
 
 commands = typer.Typer()
@@ -22,7 +21,7 @@ cache = typer.Typer(help="Show what the cache holds, and remove it.", no_args_is
 commands.add_typer(cache, name="cache")
 
 
-@cache.command("info", epilog=example("pythia-quant cache info"))
+@cache.command("info", epilog=example("pythia-quant cache info", variables=["files", "output"]))
 def show_cache(as_json: AsJson = False) -> None:
     """Show what the cache holds: entries, sizes, and how many days ago they were used.
 
@@ -32,7 +31,7 @@ def show_cache(as_json: AsJson = False) -> None:
     folder = str(cache_folder("").absolute())
     if as_json:
         kinds = {kind: [_record(entry) for entry in those] for kind, those in content.items()}
-        print(json.dumps({"folder": folder, "kinds": kinds}, indent=1))
+        print_json({"folder": folder, "kinds": kinds})
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for heading in ("kind", "entries", "MB", "days since use", "what it is"):
@@ -46,10 +45,16 @@ def show_cache(as_json: AsJson = False) -> None:
     out_console.print(f"{total:,.1f} MB in {escape(folder)}", soft_wrap=True)
 
 
-@cache.command("clean", epilog=example("pythia-quant cache clean", "pythia-quant cache clean --older-than 30"))
+@cache.command(
+    "clean",
+    epilog=example(
+        "pythia-quant cache clean", "pythia-quant cache clean --older-than 30", variables=["files", "output"]
+    ),
+)
 def clean_cache(
     older_than: Annotated[
-        float, typer.Option("--older-than", metavar="DAYS", min=0, help="Only what was not used for so many days.")
+        float,
+        typer.Option("--older-than", metavar="DAYS", min=0, help="Remove only what was not used for so many days."),
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -61,7 +66,7 @@ def clean_cache(
     cleaning = clean(older_than)
     if as_json:
         parts = {"removed": cleaning.removed, "in_use": cleaning.in_use}
-        print(json.dumps({name: [_record(entry) for entry in those] for name, those in parts.items()}, indent=1))
+        print_json({name: [_record(entry) for entry in those] for name, those in parts.items()})
         return
     for kind in KINDS:
         those = [entry for entry in cleaning.removed if entry.kind == kind]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pythia_quant.cli.options import AsJson
-from pythia_quant.core.console import example, out_console
+from pythia_quant.core.console import WORSE_CODE, example, out_console, print_json
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs matplotlib is imported when it is needed
 
@@ -23,21 +22,26 @@ WORSE = 3
     epilog=example(
         "pythia-quant compare last-week.json artifacts/demo/builtin/results.json",
         "pythia-quant compare before.json laptop.json server.json --json",
+        codes=WORSE_CODE,
+        variables=["output"],
     )
 )
 def compare(
     before: Annotated[
-        Path, typer.Argument(metavar="BEFORE", help="A result file that bench has written, or its folder.")
+        Path, typer.Argument(metavar="BEFORE", help="A result file that `bench` or `run` has written, or its folder.")
     ],
     after: Annotated[
-        list[Path], typer.Argument(metavar="AFTER...", help="Others, on the same text; each is compared with BEFORE.")
+        list[Path],
+        typer.Argument(
+            metavar="AFTER", help="One or more result files on the same text. Each is compared with BEFORE."
+        ),
     ],
-    everything: Annotated[bool, typer.Option("--all", help="Show what did not change, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show what did not change.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what changed between results beyond error, for two versions or two machines.
 
-    Exits with 3 when something became worse. Results on different texts or by different protocols are refused.
+    Results on different texts or by different protocols are refused.
     """
     from pythia_quant.bench.compare import compare_results
     from pythia_quant.report.files import read_files
@@ -47,7 +51,7 @@ def compare(
     comparisons = [(other, compare_results(first.results, other.results, (first.name, other.name))) for other in others]
     if as_json:
         data = [{"before": first.name, "after": other.name} | changes_data(each) for other, each in comparisons]
-        print(json.dumps(data if len(data) > 1 else data[0], indent=1))
+        print_json(data if len(data) > 1 else data[0])
     for other, comparison in () if as_json else comparisons:
         out_console.print(f"before: {first.name}, after: {other.name}", markup=False, highlight=False, soft_wrap=True)
         out_console.print(changes_table(comparison, everything=everything))

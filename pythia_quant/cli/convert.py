@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
-from rich.markup import escape
 
 from pythia_quant.cli.arguments import check_out, check_packages
 from pythia_quant.cli.options import (
+    AsJson,
     CalibrationFile,
     Context,
     Model,
@@ -24,18 +25,24 @@ from pythia_quant.cli.options import (
     Verbose,
     show_progress,
 )
+from pythia_quant.cli.outcomes import conversion_data, print_conversion
 from pythia_quant.cli.revisions import at_revisions, call_in_turn
-from pythia_quant.core.console import example, out_console, progress_console
+from pythia_quant.core.console import EVERY_VARIABLE, example, print_json, progress_console
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe
 from pythia_quant.recipe.set_keys import parse_assignments, set_keys
+
+if TYPE_CHECKING:
+    from pythia_quant.artifacts.artifact import Artifact
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
 commands = typer.Typer()
 
 
-@commands.command(epilog=example("pythia-quant convert demo --only gptq-int4 --out artifacts"))
+@commands.command(
+    epilog=example("pythia-quant convert demo --only gptq-int4 --out artifacts", variables=EVERY_VARIABLE)
+)
 def convert(
     recipe: RecipeArgument,
     only: Only = None,
@@ -47,10 +54,14 @@ def convert(
     context: Context = None,
     set_: Set = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Convert the variants of RECIPE and measure nothing. Artifacts go to DIR/<source>/<revision>/<variant>."""
+    """Convert the variants of RECIPE and measure nothing.
+
+    The artifacts go to DIR/<source>/<revision>/<variant>. One that is there already is verified and not made again.
+    """
     show_progress(quiet=quiet, verbose=verbose)
     check_out(out)
     chosen = override(load_recipe(recipe), model=model, text=text, calibration=calibration, context=context)
@@ -59,14 +70,14 @@ def convert(
     check_packages(chosen, only or [])
     from pythia_quant.cli.jobs import convert_all
 
-    def convert_one(chosen: Recipe, later: int) -> None:
-        began = datetime.now(UTC)
-        for artifact in convert_all(chosen, out, only or [], overwrite, progress_console, later):
-            manifest = artifact.manifest
-            size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
-            there = " is there already" if manifest.created < began else ""
-            out_console.print(
-                f"[bold]{manifest.variant}[/]{there}: {size}, in {escape(str(artifact.folder))}", soft_wrap=True
-            )
+    began = datetime.now(UTC)
 
-    call_in_turn(recipes, convert_one)
+    def convert_one(chosen: Recipe, later: int) -> list[Artifact]:
+        artifacts = convert_all(chosen, out, only or [], overwrite, progress_console, later)
+        for artifact in () if as_json else artifacts:
+            print_conversion(artifact, began)
+        return artifacts
+
+    converted = [artifact for artifacts in call_in_turn(recipes, convert_one) for artifact in artifacts]
+    if as_json:
+        print_json([conversion_data(artifact, began) for artifact in converted])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,13 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from pythia_quant.bench.benchmark import Options
-from pythia_quant.core.console import out_console, progress_console
+from pythia_quant.core.console import out_console, print_json, progress_console
 from pythia_quant.core.progress import Notices, Steps, duration
 from pythia_quant.library.forecast import Forecast, forecast
 from pythia_quant.recipe.overrides import without_fetched_passages
 from pythia_quant.recipe.recipe import Recipe
-
-_MOST_WORDS = "Nothing was converted or measured. The times are rough ones for two cores"
 
 
 class _Line(NamedTuple):
@@ -28,27 +27,35 @@ class _Line(NamedTuple):
     seconds: float | None
 
 
-def forecast_run(recipe: Recipe, out: Path, only: list[str], options: Options, *, overwrite: bool) -> Forecast:
-    """Return what `run` will do; progress shows what is downloaded for that."""
-    names = list(recipe.variants(only))
-    recipe = without_fetched_passages(recipe, names, Notices(progress_console))
-    with Steps(1, progress_console) as steps, steps.step("opening texts") as step:
-        return forecast(recipe, names, out, options, step, overwrite=overwrite)
+def dry_runs(
+    recipes: list[Recipe], out: Path, only: list[str], options: Options, *, overwrite: bool, as_json: bool
+) -> None:
+    """Print what `run` will do with each recipe, as a table, or as one JSON document; nothing is done."""
+    names = list(recipes[0].variants(only))
+    planned = []
+    with Steps(len(recipes), progress_console) as steps:
+        for recipe in recipes:
+            chosen = without_fetched_passages(recipe, names, Notices(progress_console))
+            with steps.step(f"opening texts for {recipe.settings.source.revision}") as step:
+                planned.append(forecast(chosen, names, out, options, step, overwrite=overwrite))
+    if as_json:
+        print_json([asdict(one) for one in planned] if len(planned) > 1 else asdict(planned[0]))
+        return
+    for one in planned:
+        _print(one)
 
 
-def print_forecast(planned: Forecast) -> None:
-    """Print a forecast as a table."""
-    out_console.print(
-        f"[bold]{escape(planned.model)} ({escape(planned.revision)})[/]: {planned.parameters:,} parameters"
-    )
+def _print(planned: Forecast) -> None:
+    source = f"{planned.model} ({planned.revision})"
+    out_console.print(f"[bold]{escape(source)}[/]: {planned.parameters:,} parameters", soft_wrap=True)
     out_console.print(_texts(planned), markup=False)
     out_console.print()
     out_console.print(_table(planned))
     out_console.print()
     for sentence in _sentences(planned):
         out_console.print(sentence, style="yellow", markup=False, soft_wrap=True)
-    more = ", and the download comes on top" if planned.download_bytes else ""
-    out_console.print(f"{_MOST_WORDS}{more}.", style="dim")
+    download = "; the download comes on top" if planned.download_bytes else ""
+    out_console.print(f"Nothing was converted or measured. Times are rough ones for two cores{download}.", style="dim")
 
 
 def _texts(planned: Forecast) -> str:

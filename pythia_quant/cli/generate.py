@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from pythia_quant.cli.completion import complete_artifact
 from pythia_quant.cli.options import AsJson, local_folders
-from pythia_quant.core.console import example, out_console
+from pythia_quant.core.console import EVERY_VARIABLE, example, out_console
 from pythia_quant.core.text import printable, printable_json
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
@@ -15,13 +16,40 @@ from pythia_quant.core.text import printable, printable_json
 commands = typer.Typer()
 
 
-@commands.command(epilog=example('pythia-quant generate artifacts/demo/builtin/onnx-int8 --prompt "def main("'))
+@commands.command(
+    epilog=example(
+        'pythia-quant generate artifacts/demo/builtin/onnx-int8 --prompt "import os"', variables=EVERY_VARIABLE
+    )
+)
 def generate(
-    artifact: Annotated[str, typer.Argument(help="Folder that convert has left, or hf://owner/name@revision.")],
-    prompt: Annotated[str, typer.Option(help="Text to continue.")],
-    max_new_tokens: Annotated[int, typer.Option(min=1, max=10_000_000, help="The most tokens to add.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0.0, max=1000.0, help="0 takes the most likely token.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of sampling, at a temperature above 0.")] = 0,
+    artifact: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARTIFACT",
+            help="The folder of an artifact, or hf://owner/name@revision for one on the hub.",
+            autocompletion=complete_artifact,
+        ),
+    ],
+    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="Continue this text.")],
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", metavar="N", min=1, max=10_000_000, help="Add N tokens at most.")
+    ] = 64,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            "--temperature",
+            metavar="T",
+            min=0.0,
+            max=1000.0,
+            help="Sample at this temperature. 0 takes the most likely token.",
+        ),
+    ] = 0.0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed", metavar="N", min=0, max=2**63 - 1, help="Sample with this seed, at a temperature above 0."
+        ),
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Continue a text with an artifact, in the runtime that bench measures."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from pythia_quant.cli.options import AsJson
-from pythia_quant.core.console import example, out_console, print_error
+from pythia_quant.core.console import example, out_console, print_error, print_json
 from pythia_quant.core.errors import ArtifactError
-from pythia_quant.core.text import printable_json
 
 # ruff: noqa: PLC0415 - --help answers at once
 
@@ -25,9 +23,13 @@ commands = typer.Typer()
 _DRIFT = {"kl": "KL, mnat", "ppl_drift": "ppl drift, %"}
 
 
-@commands.command("ls", epilog=example("pythia-quant ls artifacts", "pythia-quant ls --json"))
+@commands.command(
+    "ls", epilog=example("pythia-quant ls artifacts", "pythia-quant ls --json", variables=["files", "output"])
+)
 def list_artifacts(
-    folder: Annotated[Path, typer.Argument(help="Folder to look in.")] = Path("artifacts"),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to look in, with all below it.")] = Path(
+        "artifacts"
+    ),
     as_json: AsJson = False,
 ) -> None:
     """List the artifacts below a folder: source, size, drift, and whether they are verified.
@@ -49,7 +51,7 @@ def list_artifacts(
             print_error(error)
             unreadable += 1
     if as_json:
-        print(printable_json(json.dumps([vars(entry) for entry in entries], indent=1, ensure_ascii=False)))
+        print_json([vars(entry) for entry in entries])
     elif entries:
         out_console.print(_table(entries, folder))
     else:

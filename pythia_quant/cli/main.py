@@ -8,9 +8,10 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from pythia_quant.cli import (
     bench,
@@ -31,16 +32,47 @@ from pythia_quant.cli import (
 )
 from pythia_quant.cli.options import show_progress
 from pythia_quant.core import machine
-from pythia_quant.core.console import finish_output, prepare_output, print_error, print_message
+from pythia_quant.core.console import (
+    finish_output,
+    help_output,
+    overview,
+    prepare_output,
+    print_error,
+    print_message,
+    wrapped,
+)
 from pythia_quant.core.errors import ArgumentError, PythiaQuantError, refusal
 from pythia_quant.core.hub_environment import check_hub_environment
 from pythia_quant.core.interrupt import interrupt_own_code, received
 from pythia_quant.core.machine import bound_threads
 from pythia_quant.core.text import log_everything, log_printable, printable, redacted, redacted_traceback
 
+
+class _Help:
+    help: str | None
+    epilog: str | None
+
+    def format_help(self, context: Any, formatter: Any) -> None:
+        # typer keeps the line breaks of docstrings, which are those of another width than the terminal's.
+        self.help = "\n\n".join(" ".join(part.split()) for part in (self.help or "").split("\n\n"))
+        self.epilog = wrapped(self.epilog or "")
+        with help_output():
+            super().format_help(context, formatter)  # type: ignore[misc]
+
+
+class _Command(_Help, TyperCommand):
+    """A command whose help fills its lines, and has no blanks at their ends."""
+
+
+class _Group(_Help, TyperGroup):
+    """Commands below one name, with help as that of a command."""
+
+
 app = typer.Typer(
     name="pythia-quant",
+    cls=_Group,
     help="Quantize EleutherAI's Pythia models and measure what it cost.",
+    epilog=overview(),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,10 +84,22 @@ PANELS = {
     "Manage and publish": (ls, cache, publish),
 }
 """The headings of --help, and the commands below each."""
+
+
+def _set_classes(commands: typer.Typer) -> None:
+    for command in commands.registered_commands:
+        command.cls = _Command
+    for group in commands.registered_groups:
+        group.cls = _Group
+        if group.typer_instance:
+            _set_classes(group.typer_instance)
+
+
 for panel, parts in PANELS.items():
     for part in parts:
         for command in (*part.commands.registered_commands, *part.commands.registered_groups):
             command.rich_help_panel = panel
+        _set_classes(part.commands)
         app.add_typer(part.commands)
 SIGNALLED = 128
 """Plus the number of the signal that ended a program, its exit code, as in shells: 130 for Ctrl-C."""
@@ -72,7 +116,7 @@ def _print_version(is_set: bool) -> None:
 @app.callback()
 def for_every_command(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Log every call to a hub and show tracebacks; secrets are left out.")
+        bool, typer.Option("--debug", help="Log every call to a hub, and show tracebacks. Secrets are left out.")
     ] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")

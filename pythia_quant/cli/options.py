@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pythia_quant.cli.arguments import check_device, parse_memory, parse_out
-from pythia_quant.cli.completion import complete_recipe, complete_variant
+from pythia_quant.cli.completion import complete_artifact, complete_recipe, complete_variant
 from pythia_quant.core.console import progress_console
 from pythia_quant.core.errors import ArgumentError, BenchmarkError
 from pythia_quant.core.foreign_files import snapshot_of
@@ -31,72 +31,121 @@ class DeviceName(StrEnum):
 RecipeArgument = Annotated[
     str,
     typer.Argument(
-        help="A recipe file, or the name of one that ships with the package.", autocompletion=complete_recipe
+        metavar="RECIPE",
+        help="A recipe file, or the name of a recipe that ships with the package; `recipes list` shows them.",
+        autocompletion=complete_recipe,
     ),
 ]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="VARIANT", help="Only this variant; repeatable.", autocompletion=complete_variant),
+    typer.Option(
+        "--only",
+        metavar="VARIANT",
+        help="Take only this variant. Repeat the option for several.",
+        show_default="all variants",
+        autocompletion=complete_variant,
+    ),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", parser=parse_out, help="Folder for the artifacts.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", parser=parse_out, help="The folder for the artifacts.")]
 Model = Annotated[
     str | None,
-    typer.Option("--model", metavar="ID|FOLDER", help="Another model than the recipe's, by name, address or folder."),
+    typer.Option(
+        "--model",
+        metavar="ID|FOLDER",
+        help="Take another model than the recipe's: a name, a folder, a hub repository, or its address.",
+        show_default="the recipe's",
+    ),
 ]
 Revision = Annotated[
     str | None,
     typer.Option(
         "--revision",
-        help="Branch, tag or commit, such as step3000; several as step0,step512, step1000..step3000 or all.",
+        metavar="REVISION",
+        help="The branch, tag or commit of the model, such as step3000. Several are named by step0,step512, by "
+        "step1000..step3000, by step1000..step143000/10, or by all, and taken in turn.",
+        show_default="the recipe's",
     ),
 ]
 TextFile = Annotated[
-    Path | None, typer.Option("--text", metavar="FILE", help="Evaluate on this text: UTF-8, JSON lines or parquet.")
+    Path | None,
+    typer.Option(
+        "--text",
+        metavar="FILE",
+        help="Evaluate on this text, in UTF-8, JSON lines or parquet.",
+        show_default="the recipe's",
+    ),
 ]
 LambadaFile = Annotated[
-    Path | None, typer.Option("--lambada", metavar="FILE", help="Measure LAMBADA's last words on this file, too.")
+    Path | None,
+    typer.Option(
+        "--lambada",
+        metavar="FILE",
+        help="Also measure how well the last words of LAMBADA's passages in this file are predicted.",
+        show_default="the recipe's",
+    ),
 ]
 NoLambada = Annotated[bool, typer.Option("--no-lambada", help="Do not measure LAMBADA, whatever the recipe says.")]
 Context = Annotated[
     int | None,
-    typer.Option("--context", metavar="N", min=2, help="Tokens in a window of evaluation and of calibration."),
+    typer.Option(
+        "--context",
+        metavar="N",
+        min=2,
+        help="Take windows of N tokens, for evaluation and for calibration.",
+        show_default="the recipe's",
+    ),
 ]
 CalibrationFile = Annotated[
     Path | None,
-    typer.Option("--calibration", metavar="FILE", help="Calibrate on this text: UTF-8, JSON lines or parquet."),
+    typer.Option(
+        "--calibration",
+        metavar="FILE",
+        help="Calibrate on this text, in UTF-8, JSON lines or parquet.",
+        show_default="the recipe's",
+    ),
 ]
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Replace a setting, such as variants.gptq-int4.bits=3; repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace a setting of the recipe, such as variants.gptq-int4.bits=3. Repeat the option for several.",
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace artifacts that are already there.")]
 Artifacts = Annotated[
-    list[str], typer.Argument(metavar="ARTIFACT...", help="Folders that convert has left, or hf://owner/name@revision.")
+    list[str],
+    typer.Argument(
+        metavar="ARTIFACT",
+        help="The folder of an artifact, or hf://owner/name@revision for one on the hub. Give one or more.",
+        autocompletion=complete_artifact,
+    ),
 ]
 Threads = Annotated[
     list[int] | None,
     typer.Option(
-        "--threads", metavar="N", min=1, max=4096, help="Threads of every runtime; repeat it to time each number."
+        "--threads",
+        metavar="N",
+        min=1,
+        max=4096,
+        help="Run every runtime with N threads. Repeat the option to measure speed with each number.",
+        show_default="the processors that may be used",
     ),
 ]
 Memory = Annotated[
     str | None,
     typer.Option(
-        "--memory", metavar="SIZE", help="Memory to use, such as 4GiB: a model that needs more runs layer by layer."
+        "--memory",
+        metavar="SIZE",
+        help="Use so much memory at most, such as 4GiB or 500MB. A model that needs more runs layer by layer, and its "
+        "speed is not measured.",
+        show_default="the memory that is free",
     ),
 ]
-Device = Annotated[DeviceName, typer.Option("--device", help="Where all but ONNX runs.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result, and errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what is done inside each step, too.")]
-Quick = Annotated[
-    bool,
-    typer.Option(
-        "--quick", help="Measure 8 windows and one round for a first look, into quick.json; gates are not judged."
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Device = Annotated[DeviceName, typer.Option("--device", help="Run on this device. ONNX always runs on the CPU.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result and errors, no progress.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print what is done inside each step.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 
 def show_progress(*, quiet: bool, verbose: bool) -> None:

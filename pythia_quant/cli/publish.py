@@ -12,12 +12,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pythia_quant.core.console import example, out_console, progress_console
+from pythia_quant.cli.completion import complete_artifact
+from pythia_quant.cli.options import AsJson
+from pythia_quant.cli.outcomes import artifact_data
+from pythia_quant.core.console import EVERY_VARIABLE, example, out_console, print_json, progress_console
 from pythia_quant.core.errors import HubError
 
 if TYPE_CHECKING:
     from pythia_quant.publishing.plan import Plan
     from pythia_quant.publishing.publication import Publication
+    from pythia_quant.publishing.upload import Published
 
 # ruff: noqa: PLC0415 - --help answers at once
 
@@ -25,15 +29,27 @@ commands = typer.Typer()
 
 RepoId = Annotated[
     str,
-    typer.Option("--repo-id", metavar="OWNER/NAME", help="Repository; {model}, {revision}, {variant} are filled in."),
+    typer.Option(
+        "--repo-id",
+        metavar="OWNER/NAME",
+        help="Publish to this repository, which is made if needed. {model}, {revision}, {variant} are filled in.",
+        show_default=False,
+    ),
 ]
 Branch = Annotated[
-    str, typer.Option("--revision", help="Branch, which is made if it is missing; the same words are filled in.")
+    str,
+    typer.Option(
+        "--revision",
+        metavar="BRANCH",
+        help="Publish to this branch, which is made if it is missing. It may have the same words.",
+    ),
 ]
 Everything = Annotated[
     Path | None, typer.Option("--all", metavar="DIR", help="Publish every artifact below this folder.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing; works without a network.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show the plan and change nothing. This works without a network.")
+]
 CardOut = Annotated[
     Path | None,
     typer.Option("--card-out", metavar="FILE", help="Write the card to this file and publish nothing."),
@@ -43,16 +59,26 @@ BaseModel = Annotated[
     typer.Option(
         "--base-model",
         metavar="OWNER/NAME[@REVISION]",
-        help="Repository that the source folder is a copy of, which hashes prove; or 'none'.",
+        help="Name this repository as the source, which was a folder; hashes must agree. Or say 'none'.",
     ),
 ]
 ResultFile = Annotated[
     Path | None,
-    typer.Option("--results", metavar="FILE", help="Result file. [default: the latest beside the artifact]"),
+    typer.Option(
+        "--results",
+        metavar="FILE",
+        help="Publish the results in this file.",
+        show_default="the latest beside the artifact",
+    ),
 ]
 DespiteGate = Annotated[
     str,
-    typer.Option("--despite-gate", metavar="REASON", help="Publish though a gate did not pass; shown on the card."),
+    typer.Option(
+        "--despite-gate",
+        metavar="REASON",
+        help="Publish although a gate did not pass. The card shows the reason.",
+        show_default=False,
+    ),
 ]
 
 
@@ -60,32 +86,40 @@ DespiteGate = Annotated[
     epilog=example(
         "pythia-quant publish artifacts/demo/builtin/onnx-int8 --repo-id me/demo-onnx-int8 --dry-run",
         "pythia-quant publish --all artifacts --repo-id 'me/{model}-{variant}' --revision '{revision}' --yes",
+        variables=EVERY_VARIABLE,
     )
 )
 def publish(
-    artifact: Annotated[Path | None, typer.Argument(help="Folder that convert has left.", show_default=False)] = None,
+    artifact: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="ARTIFACT", help="The folder of an artifact.", show_default=False, autocompletion=complete_artifact
+        ),
+    ] = None,
     repo_id: RepoId = "",
     revision: Branch = "main",
     everything: Everything = None,
-    private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private, if it is new.")] = False,
     dry_run: DryRun = False,
     card_out: CardOut = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Publish without asking.")] = False,
     base_model: BaseModel = None,
     results: ResultFile = None,
     despite_gate: DespiteGate = "",
+    as_json: AsJson = False,
 ) -> None:
     """Put an artifact, its measurement and a card made from it on the Hugging Face hub, in one commit.
 
-    An artifact is refused if it does not verify, has no result for exactly these bytes, or missed a gate. Files that
-    the repository has already are not sent again.
+    The card and the plan are shown, and the command asks before it publishes. An artifact is refused if it does not
+    verify, has no result for exactly these bytes, or missed a gate. Files that the repository has already are not sent
+    again.
     """
     from pythia_quant.artifacts.artifact import open_artifact
     from pythia_quant.publishing.publication import Target, prepare_publication
 
     folders = _folders(artifact, everything)
     only_look = dry_run or card_out is not None
-    _check_options(repo_id, card_out, len(folders), asks=not (yes or only_look))
+    _check_options(repo_id, card_out, len(folders), asks=not (yes or only_look), as_json=as_json)
     target = Target(repo_id, revision)
     artifacts = [open_artifact(folder) for folder in folders]
 
@@ -96,23 +130,35 @@ def publish(
         )  # fmt: skip
 
     plans = _plans(folders, prepare, private=private, without_hub=only_look)
-    _show(plans, card_out, with_card=len(plans) == 1 and not yes)
+    if card_out is not None:
+        _write_card(plans[0], card_out)
+    if as_json:
+        data = [_plan_data(plan) | {"published": None} for plan in plans]
+        try:
+            if not only_look:
+                _upload(plans, private=private, told=lambda place, done: data[place].update(published=vars(done)))
+        finally:  # also of the artifacts before one that the hub refuses
+            print_json(data)
+        return
+    _show(plans, card_out, with_card=card_out is None and len(plans) == 1 and not yes)
     if only_look:
         out_console.print("Nothing was published.")
         return
     if not yes and not all(plan.nothing_to_do for plan in plans):
         typer.confirm("Publish this?", abort=True)
-    _upload(plans, private=private)
+    _upload(plans, private=private, told=lambda place, done: _show_published(plans[place], done))
+
+
+def _write_card(plan: Plan, path: Path) -> None:
+    from pythia_quant.core.files import replace_file, target_lock
+
+    with target_lock(path):
+        replace_file(path, plan.publication.card)
 
 
 def _show(plans: list[Plan], card_out: Path | None, *, with_card: bool) -> None:
-    """Print plans. The card of a single plan is printed, too, or written to a file."""
-    from pythia_quant.core.files import replace_file, target_lock
-
-    if card_out is not None:
-        with target_lock(card_out):
-            replace_file(card_out, plans[0].publication.card)
-    elif with_card:
+    """Print plans, before them the card of a single one, and where the card was written."""
+    if with_card:
         print(plans[0].publication.card)
     for plan in plans:
         show_plan(plan, out_console)
@@ -120,13 +166,15 @@ def _show(plans: list[Plan], card_out: Path | None, *, with_card: bool) -> None:
         out_console.print(f"The card is in {escape(str(card_out))}.", soft_wrap=True)
 
 
-def _check_options(repo_id: str, card_out: Path | None, artifacts: int, *, asks: bool) -> None:
+def _check_options(repo_id: str, card_out: Path | None, artifacts: int, *, asks: bool, as_json: bool) -> None:
     if card_out is not None and artifacts > 1:
         raise HubError("takes one artifact", where="--card-out", hint="leave out --all, and name one")
     if not repo_id:
         raise HubError("is not given", where="--repo-id", hint="give one such as me/pythia-160m-gptq-int4")
+    hint = "add --yes, or --dry-run to see the plan"
+    if asks and as_json:
+        raise HubError("asks no question", where="--json", hint=hint)
     if asks and not sys.stdin.isatty():
-        hint = "add --yes, or --dry-run to see the plan"
         raise HubError("there is no terminal to ask on", where="publish", hint=hint)
 
 
@@ -150,23 +198,27 @@ def _plans(
     return plans
 
 
-def _upload(plans: list[Plan], *, private: bool) -> None:
-    """Carry out the plans, and print where each artifact is now."""
+def _upload(plans: list[Plan], *, private: bool, told: Callable[[int, Published], object]) -> None:
+    """Carry out the plans; `told` is called with the place of each among them, and with where its artifact is now."""
     from pythia_quant.core.progress import Steps
     from pythia_quant.publishing.plan import make_plan
     from pythia_quant.publishing.upload import publish as upload
 
     changed_repositories: set[str] = set()
     with Steps(len(plans), progress_console) as steps:
-        for plan in plans:
+        for place, plan in enumerate(plans):
             with steps.step(f"publishing {plan.where}") as progress:
                 repository = plan.publication.target.repo_id
                 # A new branch begins as a copy of main, which an earlier upload may have changed.
                 changed = repository in changed_repositories
                 published = upload(make_plan(plan.publication, private=private) if changed else plan, progress)
                 changed_repositories.add(repository)
-            what = f"{published.uploaded} files, read back and compared" if published.uploaded else "was there already"
-            out_console.print(f"[bold]{escape(plan.where)}[/]: {what}: {escape(published.url)}", soft_wrap=True)
+            told(place, published)
+
+
+def _show_published(plan: Plan, published: Published) -> None:
+    what = f"{published.uploaded} files, read back and compared" if published.uploaded else "was there already"
+    out_console.print(f"[bold]{escape(plan.where)}[/]: {what}: {escape(published.url)}", soft_wrap=True)
 
 
 def _folders(artifact: Path | None, everything: Path | None) -> list[Path]:
@@ -178,6 +230,25 @@ def _folders(artifact: Path | None, everything: Path | None) -> list[Path]:
     from pythia_quant.artifacts.artifact import artifacts_below
 
     return artifacts_below(everything)
+
+
+def _plan_data(plan: Plan) -> dict[str, object]:
+    """Return what JSON says of a plan; the commit `head` is None if there is none, or if the hub was not asked."""
+    publication = plan.publication
+    return artifact_data(publication.artifact) | {
+        "repo_id": publication.target.repo_id,
+        "branch": publication.target.revision,
+        "private": plan.private,
+        "create_repo": plan.create_repo,
+        "create_branch": plan.create_branch,
+        "head": plan.head,
+        "nothing_to_do": plan.nothing_to_do,
+        "files": [{"path": file.path, "bytes": file.content.bytes, "state": file.state} for file in plan.files],
+        "deleted": plan.deleted,
+        "kept": plan.kept,
+        "unknown": publication.unknown,
+        "despite": publication.despite,
+    }
 
 
 def show_plan(plan: Plan, console: Console) -> None:

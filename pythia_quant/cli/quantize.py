@@ -7,12 +7,30 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from pythia_quant.cli.arguments import check_out, check_packages
 from pythia_quant.cli.gates import exit_by_gates
-from pythia_quant.cli.options import CalibrationFile, Out, Overwrite, Quiet, Set, TextFile, Verbose, show_progress
-from pythia_quant.core.console import example, out_console, output_width, progress_console
+from pythia_quant.cli.options import (
+    AsJson,
+    CalibrationFile,
+    Out,
+    Overwrite,
+    Quiet,
+    Set,
+    TextFile,
+    Verbose,
+    show_progress,
+)
+from pythia_quant.cli.outcomes import conversion_data, print_conversion
+from pythia_quant.core.console import (
+    EVERY_VARIABLE,
+    GATE_CODES,
+    example,
+    out_console,
+    output_width,
+    print_json,
+    progress_console,
+)
 from pythia_quant.recipe.methods import DEFAULT, METHODS, recipe_of_method
 from pythia_quant.recipe.set_keys import parse_assignments, set_keys
 
@@ -21,37 +39,64 @@ from pythia_quant.recipe.set_keys import parse_assignments, set_keys
 commands = typer.Typer()
 
 
+_Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="The model: a name such as demo or pythia-160m, a folder, a hub repository, or its address.",
+    ),
+]
+_Method = Annotated[
+    str, typer.Option("--method", metavar="METHOD", help=f"Quantize in this way: {', '.join(METHODS)}.")
+]
+_Bits = Annotated[
+    int | None,
+    typer.Option("--bits", metavar="N", help="Store N bits a weight, before scales.", show_default="the method's"),
+]
+_GroupSize = Annotated[
+    int | None,
+    typer.Option("--group-size", metavar="N", help="Have N weights share a scale.", show_default="the method's"),
+]
+_Revision = Annotated[
+    str | None,
+    typer.Option(
+        "--revision",
+        metavar="REVISION",
+        help="The branch, tag or commit of the model, such as step3000.",
+        show_default="main",
+    ),
+]
+_Bench = Annotated[bool, typer.Option("--bench", help="Also measure the artifact against its source.")]
+
+
 @commands.command(
     epilog=example(
         "pythia-quant quantize demo --method onnx-int8",
         "pythia-quant quantize ./my-finetuned-pythia --bits 3 --group-size 64 --calibration train.txt --bench",
+        codes=GATE_CODES,
+        variables=EVERY_VARIABLE,
     )
 )
 def quantize(
-    model: Annotated[
-        str,
-        typer.Argument(help="A name such as demo or pythia-160m, a folder, a hub repository, or its address."),
-    ],
-    method: Annotated[str, typer.Option("--method", help=f"One of: {', '.join(METHODS)}.")] = DEFAULT,
-    bits: Annotated[int | None, typer.Option("--bits", metavar="N", help="Bits of the integers.")] = None,
-    group_size: Annotated[
-        int | None, typer.Option("--group-size", metavar="N", help="Weights that share a scale.")
-    ] = None,
+    model: _Model,
+    method: _Method = DEFAULT,
+    bits: _Bits = None,
+    group_size: _GroupSize = None,
     out: Out = Path("artifacts"),
-    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit, such as step3000.")] = None,
+    revision: _Revision = None,
     text: TextFile = None,
     calibration: CalibrationFile = None,
     set_: Set = None,
-    bench: Annotated[bool, typer.Option("--bench", help="Measure the artifact against its source, too.")] = False,
+    bench: _Bench = False,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Quantize MODEL by a method, without a recipe. The recipe that was used is written beside the artifact.
 
-    The artifact goes to DIR/<source>/<revision>/<variant>. Texts are those of the recipe that ships for the model; of
-    other models, parts of the text that every Python carries. With --bench, exits with 3 when a gate failed, with 4
-    when one is undecided.
+    The artifact goes to DIR/<source>/<revision>/<variant>. The texts and the rest of the settings are those of the
+    recipe that ships for the model; for other models, the texts are parts of the text that every Python carries.
     """
     show_progress(quiet=quiet, verbose=verbose)
     check_out(out)
@@ -66,15 +111,18 @@ def quantize(
 
     began = datetime.now(UTC)
     (artifact,) = convert_all(recipe, out, [name], overwrite, progress_console)
-    path, manifest = save_recipe(recipe, artifact), artifact.manifest
-    there = " is there already" if manifest.created < began else ""
-    size = f"{manifest.bits_per_weight:.2f} bits a weight, {manifest.bytes_on_disk / 1e6:.1f} MB on disk"
-    out_console.print(f"[bold]{name}[/]{there}: {size}, in {escape(str(artifact.folder))}", soft_wrap=True)
-    out_console.print(f"Its recipe: {path}", markup=False, soft_wrap=True)
-    if bench:
+    path = save_recipe(recipe, artifact)
+    if not as_json:
+        print_conversion(artifact, began)
+        out_console.print(f"Its recipe: {path}", markup=False, soft_wrap=True)
+    outcome = bench_artifacts([artifact.folder], progress_console) if bench else None
+    if as_json:
+        measured = {"results": outcome.results.model_dump(mode="json")} if outcome else {}
+        print_json(conversion_data(artifact, began) | {"recipe": path} | measured)
+    elif outcome:
         from pythia_quant.report.terminal import print_results
 
-        outcome = bench_artifacts([artifact.folder], progress_console)
         print_results(outcome.results, out_console, width=output_width())
         out_console.print(f"\nWritten to {outcome.path}", markup=False, soft_wrap=True)
+    if outcome:
         exit_by_gates(outcome.results)

@@ -11,6 +11,7 @@ import typer
 from pythia_quant.cli.arguments import check_out, check_packages
 from pythia_quant.cli.gates import exit_by_gates
 from pythia_quant.cli.options import (
+    AsJson,
     CalibrationFile,
     Context,
     Device,
@@ -22,7 +23,6 @@ from pythia_quant.cli.options import (
     Only,
     Out,
     Overwrite,
-    Quick,
     Quiet,
     RecipeArgument,
     Revision,
@@ -34,8 +34,14 @@ from pythia_quant.cli.options import (
     passages,
     show_progress,
 )
+from pythia_quant.cli.outcomes import print_outcome, print_results_json
 from pythia_quant.cli.revisions import at_revisions, call_in_turn
-from pythia_quant.core.console import example, out_console, output_width, progress_console
+from pythia_quant.core.console import (
+    EVERY_VARIABLE,
+    GATE_CODES,
+    example,
+    progress_console,
+)
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, load_recipe
 from pythia_quant.recipe.set_keys import parse_assignments, set_keys
@@ -45,6 +51,12 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+_Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick", help="Measure only 8 windows and one round, for a first look, into quick.json. Gates are not judged."
+    ),
+]
 _DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Only say what would be done, and about the memory, disk and time that it takes."),
@@ -59,6 +71,8 @@ _DryRun = Annotated[
         "pythia-quant run pythia-410m --dry-run",
         "pythia-quant run recipes/pythia-160m.yaml --only onnx-int8",
         "pythia-quant run pythia-160m --only onnx-int8 --revision step1000..step143000/10",
+        codes=GATE_CODES,
+        variables=EVERY_VARIABLE,
     )
 )
 def run(
@@ -77,14 +91,15 @@ def run(
     threads: Threads = None,
     memory: Memory = None,
     device: Device = DeviceName.CPU,
-    quick: Quick = False,
+    quick: _Quick = False,
     dry_run: _DryRun = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Convert every variant of RECIPE, measure each against the fp16 baseline, and print one table.
 
-    Exits with 3 when a gate failed, with 4 when one is undecided. Of several revisions each has its table, in turn.
+    An artifact that is there already is not made again. Of several revisions each has its table, in turn.
     """
     show_progress(quiet=quiet, verbose=verbose)
     check_out(out)
@@ -101,21 +116,19 @@ def run(
     check_packages(chosen, only or [])
     options = replace(measuring_options(threads, memory, device), quick=quick)
     if dry_run:
-        from pythia_quant.cli.dry_run import forecast_run, print_forecast
+        from pythia_quant.cli.dry_run import dry_runs
 
-        for one in recipes:
-            print_forecast(forecast_run(one, out, only or [], options, overwrite=overwrite))
+        dry_runs(recipes, out, only or [], options, overwrite=overwrite, as_json=as_json)
         return
     from pythia_quant.cli.jobs import run as run_recipe
-    from pythia_quant.report.terminal import print_results
 
     def run_one(chosen: Recipe, later: int) -> Results:
         outcome = run_recipe(chosen, out, only or [], overwrite, progress_console, options, later)
-        # What is the same for every revision is said below the first table only.
-        print_results(outcome.results, out_console, width=output_width(), explain=chosen is recipes[0])
-        out_console.print(
-            f"\nArtifacts and {outcome.path.name} are in {outcome.path.parent}", markup=False, soft_wrap=True
-        )
+        if not as_json:  # what is the same for every revision is said below the first table only
+            print_outcome(outcome, explain=chosen is recipes[0])
         return outcome.results
 
-    exit_by_gates(*call_in_turn(recipes, run_one))
+    results = call_in_turn(recipes, run_one)
+    if as_json:
+        print_results_json(results)
+    exit_by_gates(*results)

@@ -19,14 +19,24 @@ commands = typer.Typer()
     epilog=example(
         "pythia-quant show artifacts/demo/builtin",
         "pythia-quant show results.json --columns bits_per_weight,kl,decode --sort kl",
+        variables=["output"],
     )
 )
 def show(
     results: Annotated[
-        Path, typer.Argument(metavar="RESULTS|FOLDER", help="A result file, or a folder: the newest in or below it.")
+        Path,
+        typer.Argument(
+            metavar="RESULTS|FOLDER", help="A result file, or a folder: the newest result file in it or below it."
+        ),
     ],
     sort: Annotated[
-        str | None, typer.Option("--sort", metavar="METRIC", help="Order the rows by this metric, the best first.")
+        str | None,
+        typer.Option(
+            "--sort",
+            metavar="METRIC",
+            help="Order the rows by this metric, the best first.",
+            show_default="the order of the file",
+        ),
     ] = None,
     columns: Annotated[
         str | None,
@@ -35,6 +45,7 @@ def show(
             metavar="METRIC,...",
             help="Show these columns: ppl_drift, ppl_drift_weights, kl, top1, bits_per_weight, disk, prefill, decode, "
             "speedup_baseline, memory, gates, or any other metric of `report --format json`.",
+            show_default="as many as fit",
         ),
     ] = None,
     as_json: AsJson = False,

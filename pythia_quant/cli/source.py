@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pythia_quant.cli.options import AsJson
-from pythia_quant.core.console import example, out_console, progress_console
+from pythia_quant.core.console import example, out_console, print_json, progress_console
 from pythia_quant.model import suite
 
 if TYPE_CHECKING:
@@ -28,16 +27,18 @@ commands = typer.Typer()
     epilog=example(
         "pythia-quant source EleutherAI/pythia-160m",
         "pythia-quant source EleutherAI/pythia-2.8b --steps all",
+        variables=["output", "hub"],
     )
 )
 def source(
-    model: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A model on the hub.")],
+    model: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository of a model on the hub.")],
     steps: Annotated[
         str | None,
         typer.Option(
             "--steps",
             metavar="RANGE",
-            help="Compare these revisions: step1000..step3000, step1000..step143000/10, step0,step512, or all.",
+            help="Also compare these revisions: step1000..step3000, step1000..step143000/10, step0,step512, or all.",
+            show_default="main alone",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -62,7 +63,7 @@ def source(
     findings = find_faults(listing) if listing else []
     if as_json:
         shown = {"model": repo_id, "revisions": [asdict(one) for one in revisions]}
-        print(json.dumps(shown | ({"findings": [asdict(one) for one in findings]} if listing else {}), indent=1))
+        print_json(shown | ({"findings": [asdict(one) for one in findings]} if listing else {}))
     elif listing:
         show_steps(listing, findings, out_console)
     else:

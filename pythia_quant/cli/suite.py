@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
-
 import typer
 from rich.table import Table
 
 from pythia_quant.cli.options import AsJson
-from pythia_quant.core.console import example, out_console
+from pythia_quant.core.console import example, out_console, print_json
 from pythia_quant.model import suite
 
 commands = typer.Typer()
 
 
-@commands.command("suite", epilog=example("pythia-quant suite --json"))
+@commands.command("suite", epilog=example("pythia-quant suite --json", variables=["output"]))
 def show_suite(as_json: AsJson = False) -> None:
     """Show the sizes of the Pythia suite."""
     if as_json:
-        print(json.dumps([vars(size) for size in suite.SIZES.values()], indent=1))
+        print_json([vars(size) for size in suite.SIZES.values()])
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for heading in ("size", "layers", "width", "heads", "vocabulary", "parameters", "non-embedding", "families"):

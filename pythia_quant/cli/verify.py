@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from pythia_quant.cli.options import Artifacts, local_folders
-from pythia_quant.core.console import example, out_console, progress_console
+from pythia_quant.cli.options import Artifacts, AsJson, local_folders
+from pythia_quant.core.console import EVERY_VARIABLE, example, out_console, print_json, progress_console
+from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.progress import Progress, Steps
 from pythia_quant.core.text import printable
 
@@ -21,31 +22,57 @@ commands = typer.Typer()
     epilog=example(
         "pythia-quant verify artifacts/demo/builtin/onnx-int8",
         "pythia-quant verify hf://me/pythia-160m-gptq-int4 --model EleutherAI/pythia-160m",
+        variables=EVERY_VARIABLE,
     )
 )
 def verify(
     artifacts: Artifacts,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="ID|FOLDER", help="The source to compare with, if it is not on this machine."),
+        typer.Option(
+            "--model",
+            metavar="ID|FOLDER",
+            help="Compare with this source, which is downloaded if it is not here.",
+            show_default="the source, if it is on this machine",
+        ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check artifacts: the manifest, the hash of every file, that they load, and that they compute what they hold.
 
-    If the source is on this machine, or named, the artifact's weights are compared with the source's.
+    If the source is on this machine, or named by --model, the artifact's weights are compared with the source's. An
+    artifact that was altered is refused.
     """
-    folders, lines, compared = local_folders(artifacts), [], True
+    folders = local_folders(artifacts)
+    findings: list[dict[str, Any]] = []
     try:
         with Steps(len(folders), progress_console) as steps:
             for name, folder in zip(artifacts, folders, strict=True):
+                findings.append({"artifact": name, "folder": folder, "verified": False})
                 with steps.step(f"verifying {name}") as progress:
-                    integrity, origin = _verify(folder, model, progress)
-                lines += [f"{name}: {integrity}", *([origin] if origin else [])]
-                compared = compared and bool(origin)
+                    findings[-1] |= _verify(folder, model, progress)
+    except PythiaQuantError as error:
+        findings[-1]["error"] = str(error)
+        raise
     finally:  # also prints what is known of the artifacts before one that is refused
+        if as_json:
+            print_json(findings)
+        else:
+            _print([one for one in findings if one["verified"]])
+
+
+def _print(findings: list[dict[str, Any]]) -> None:
+    """Print a line on the integrity of each artifact that was verified, and one on its origin."""
+    for one in findings:
+        lines = [
+            f"{one['artifact']}: {one['files']} files as in the manifest; {one['runtime']} runs them, KL from the "
+            f"weights in fp32 {one['kl_as_run']:.1e} nat"
+        ]
+        if one["source"]:
+            lines.append(f"  tokenizer and weights are those of {one['source']}: {one['closeness']}")
         for line in lines:
             out_console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
-    if not compared:
+    if not all(one["source"] for one in findings):
         out_console.print(
             "This proves integrity, not origin: whoever changes an artifact can write a manifest that agrees. Give the "
             "source with --model, and weights are compared with its own.",
@@ -53,8 +80,13 @@ def verify(
         )
 
 
-def _verify(folder: Path, model: str | None, progress: Progress) -> tuple[str, str]:
-    """Verify an artifact; return a sentence on its integrity, and one on its origin, empty without a source."""
+def _verify(folder: Path, model: str | None, progress: Progress) -> dict[str, Any]:
+    """Verify an artifact.
+
+    Returns:
+        The number of its files, the runtime, and the KL divergence of the runtime from the weights in fp32, nats a
+        token; the source that its weights were compared with, None without one, and a sentence on how close they are.
+    """
     from pythia_quant.artifacts.artifact import open_artifact, verify_files
     from pythia_quant.artifacts.check import check_again
     from pythia_quant.artifacts.verify import compare_with, find_local_source, open_named_source
@@ -67,11 +99,12 @@ def _verify(folder: Path, model: str | None, progress: Progress) -> tuple[str, s
     verify_files(artifact, sha256_anew)
     progress.step("running it", 0, 1)
     record = check_again(artifact)
-    integrity = (
-        f"{len(artifact.manifest.files)} files as in the manifest; {record.runtime} runs them, KL from the weights in "
-        f"fp32 {record.kl_as_run:.1e} nat"
-    )
-    if source is None:
-        return integrity, ""
-    closeness = compare_with(artifact, source, progress)
-    return integrity, f"  tokenizer and weights are those of {model or artifact.manifest.source.model}: {closeness}"
+    closeness = str(compare_with(artifact, source, progress)) if source else None
+    return {
+        "verified": True,
+        "files": len(artifact.manifest.files),
+        "runtime": record.runtime,
+        "kl_as_run": record.kl_as_run,
+        "source": (model or artifact.manifest.source.model) if source else None,
+        "closeness": closeness,
+    }

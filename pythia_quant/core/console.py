@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import TYPE_CHECKING
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -20,6 +23,8 @@ from pythia_quant.core.text import printable
 class PrintableConsole(Console):
     """A console that shows control characters in names and messages as escapes.
 
+    rich fills the lines of tables with blanks up to their width. Where no terminal shows them, no line ends in blanks.
+
     Attributes:
         verbose: whether work tells it what is done inside each step; `quiet`, of rich, shows nothing.
     """
@@ -29,6 +34,19 @@ class PrintableConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        if self.is_terminal:
+            super().print(*objects, **options)
+            return
+        with self.capture() as printed:
+            super().print(*objects, **options)
+        self.file.write(_without_blanks(printed.get()))
+        self.file.flush()
+
+
+def _without_blanks(text: str) -> str:
+    return re.sub(r" +(?=\n)", "", text)
 
 
 if TYPE_CHECKING:
@@ -49,9 +67,115 @@ def output_width() -> int:
     return shutil.get_terminal_size(fallback=(_PIPE_WIDTH, 24)).columns
 
 
-def example(*commands: str) -> str:
-    """Return examples for the end of a command's help."""
-    return "Example:\n\n" + "\n\n".join(f"[cyan]{command}[/]" for command in commands)
+GATE_CODES = {"3": "A gate failed. All results are written.", "4": "A gate is undecided. All results are written."}
+WORSE_CODE = {"3": "Something became worse."}
+_EXIT_CODES = {
+    "0": "Done.",
+    "2": "Refused: an input is wrong or missing. A message says what to do.",
+    "128+n": "Ended by signal n, 130 by Ctrl-C. The same command goes on.",
+}
+
+_VARIABLES = {
+    "files": {
+        "PYTHIA_QUANT_CACHE": "The folder of our cache.",
+        "XDG_CACHE_HOME": "The user's cache folder, for ours as well.",
+        "TMPDIR": "The folder for temporary files.",
+    },
+    "output": {
+        "COLUMNS": "The width of tables, in characters.",
+        "NO_COLOR": "With any value, no colours are printed.",
+        "PYTHONWARNINGS": "Which warnings of libraries are shown.",
+    },
+    "hub": {
+        "PYTHIA_QUANT_HUB_TIMEOUT": "The hub's longest silence, 60 seconds.",
+        "HF_TOKEN": "The token, for private models and publish.",
+        "HF_ENDPOINT": "The address of the hub or of a mirror.",
+        "HF_HUB_OFFLINE": "With 1, only the hub's cache is read.",
+        "HF_HOME": "The folder of the hub's token and cache.",
+        "HF_HUB_CACHE": "The folder of the hub's cache.",
+        "HF_HUB_DISABLE_XET": "With 0, large files go over Xet.",
+        "HF_HUB_ETAG_TIMEOUT": "The client's time limit, 10 seconds.",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "The same for downloads, 10 seconds.",
+        "ALL_PROXY": "The proxy of all requests.",
+        "HTTP_PROXY": "The proxy of requests over HTTP.",
+        "HTTPS_PROXY": "The proxy of requests over HTTPS.",
+        "NO_PROXY": "The hosts that are asked without a proxy.",
+        "SSL_CERT_FILE": "The certificates that are trusted, a file.",
+        "SSL_CERT_DIR": "The same, a folder.",
+    },
+    "threads": {
+        "OMP_NUM_THREADS": "The most threads of numeric libraries.",
+        "MKL_NUM_THREADS": "The same for MKL.",
+        "OPENBLAS_NUM_THREADS": "The same for OpenBLAS.",
+        "ORT_GQA_DISABLE_FLASH_ATTENTION": "With 0, onnxruntime tiles attention.",
+    },
+}
+"""What is said of each environment variable in --help, by what they concern; docs/environment.md says more."""
+
+EVERY_VARIABLE = tuple(_VARIABLES)
+
+
+def example(*commands: str, codes: Mapping[str, str] | None = None, variables: Iterable[str] = ()) -> str:
+    """Return the end of a command's help.
+
+    Args:
+        commands: examples.
+        codes: the meanings of exit codes that few commands have.
+        variables: what the environment variables concern that the command reads: files, output, hub, threads.
+    """
+    parts = ["Examples:" if len(commands) > 1 else "Example:", *(f"  [cyan]{command}[/]" for command in commands)]
+    parts += ["", *_described("Exit codes:", dict(sorted((_EXIT_CODES | dict(codes or {})).items(), key=_by_number)))]
+    groups = [f"  {group}: {', '.join(_VARIABLES[group])}" for group in variables]
+    if groups:
+        parts += ["", "Environment variables; [cyan]pythia-quant --help[/] says what each sets:", *groups]
+    return "\n".join(parts)
+
+
+def overview() -> str:
+    """Return the end of the program's help: all exit codes, and all environment variables with what they set."""
+    codes = _EXIT_CODES | {"1": "A defect of ours, with a traceback; or a question was answered no."}
+    codes |= {"3": "A gate failed (run, bench), or something became worse (compare).", "4": GATE_CODES["4"]}
+    every = {name: text for group in _VARIABLES.values() for name, text in group.items()}
+    parts = _described("Exit codes:", dict(sorted(codes.items(), key=_by_number)))
+    return "\n".join([*parts, "", *_described("Environment variables:", every)])
+
+
+def wrapped(text: str) -> str:
+    """Return the end of a help with its lines cut to the width of the output; what is cut off is indented further."""
+    lines, columns = [], Console().width - 2  # typer's console has the same width, less two margins
+    for line in text.splitlines():
+        width = columns + len("[cyan]") * line.count("[cyan]")  # markup takes no column
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        cut = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        lines += cut or [""]
+    return "\n".join(lines)
+
+
+def _by_number(code: tuple[str, str]) -> int:
+    return int(code[0].partition("+")[0])
+
+
+def _described(heading: str, texts: Mapping[str, str]) -> list[str]:
+    width = max(map(len, texts))
+    return [heading, *(f"  {name:{width}}  {text}" for name, text in texts.items())]
+
+
+@contextmanager
+def help_output() -> Iterator[None]:
+    """Leave out blanks at the ends of lines, as our consoles do, in help, which typer prints by one of its own."""
+    if sys.stdout is None or sys.stdout.isatty():
+        yield
+        return
+    text = io.TextIOWrapper(io.BytesIO(), sys.stdout.encoding, "replace", write_through=True)
+    with redirect_stdout(text):
+        yield
+    text.seek(0)
+    sys.stdout.write(_without_blanks(text.read()))
+
+
+def print_json(data: object) -> None:
+    """Print data as JSON on standard output, in ASCII, so that every terminal and program reads it; paths as text."""
+    print(json.dumps(data, indent=1, default=str))
 
 
 def print_error(error: PythiaQuantError) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -110,6 +111,17 @@ def render_figure(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(stream, format="svg", metadata=no_metadata)
     return stream.getvalue().replace(b"'DejaVu Sans'", _WEB_FONTS.encode())
+
+
+def number_ids(svg: bytes) -> bytes:
+    """Return an SVG whose ids are unique: all elements of a row but the first have a number after the id they share."""
+    seen: Counter[str] = Counter()
+
+    def number(match: re.Match[str]) -> str:
+        seen[match[1]] += 1
+        return match[0] if seen[match[1]] == 1 else f' id="{match[1]}-{seen[match[1]]}"'
+
+    return re.sub(r' id="(row-\d+-\d+)"', number, svg.decode()).encode()
 
 
 def recolor_svg(svg: bytes, theme: Theme) -> bytes:

@@ -18,7 +18,7 @@ try:
     from pythia_quant.report.figures import FIRST_TITLES, PLOTS, overview_plots
     from pythia_quant.report.inline import Mark, inline_svg
     from pythia_quant.report.page import MARKER, DrawnPlot, Illustrations, plot_marks, render_page
-    from pythia_quant.report.style import recolor_svg, render_figure
+    from pythia_quant.report.style import number_ids, recolor_svg, render_figure
 except ImportError as missing:
     raise BenchmarkError(
         f"a report needs packages that are not here ({missing})", hint="pip install matplotlib"
@@ -68,9 +68,10 @@ def _page(files: Sequence[ResultFile], folder: Path) -> str:
         for index, file in enumerate(shown):
             marks |= plot_marks(file, styles, partial(look.id_of, file=index))
         svg = render_figure(figure, "svg")
-        (folder / f"{name}.svg").write_bytes(svg)
+        alone = number_ids(svg)
+        (folder / f"{name}.svg").write_bytes(alone)
         (folder / f"{name}.png").write_bytes(render_figure(figure, "png"))
-        (folder / f"{name}-dark.svg").write_bytes(recolor_svg(svg, DARK))
+        (folder / f"{name}-dark.svg").write_bytes(recolor_svg(alone, DARK))
         return DrawnPlot(title in FIRST_TITLES, title, caption, inline_svg(svg, name, title, marks))
 
     overview_figures = overview_plots(contents, look) if len(files) > 1 else []

@@ -9,7 +9,7 @@ from measured import results, row
 from pythia_quant.bench.gates import apply_gates, describe_gate, evaluate_gates
 from pythia_quant.cli.gates import exit_by_gates
 from pythia_quant.recipe.measurement import GateSettings
-from pythia_quant.records.results import Drift, GateOutcome, Row, Samples
+from pythia_quant.records.results import Drift, GateOutcome, Results, Row, Samples
 
 
 def decide(variant: Row, **gate: float) -> GateOutcome:
@@ -56,11 +56,9 @@ def test_divergence_is_limited_in_thousandths_of_a_nat(shift: float, expected: s
 
 
 def test_what_was_not_measured_leaves_a_gate_undecided() -> None:
-    silent = row("variant", 0).model_copy(update={"speeds": [], "as_run": None})
-    for gate in ("max_kl", "min_speedup"):
-        outcome = decide(silent, **{gate: 1.0})
-        assert outcome.outcome == "undecided"
-        assert "it was not measured" in describe_gate(outcome)
+    outcome = decide(row("variant", 0).model_copy(update={"as_run": None}), max_kl=1.0)
+    assert outcome.outcome == "undecided"
+    assert "it was not measured" in describe_gate(outcome)
 
 
 def test_a_gate_on_speed_that_was_not_to_be_measured_has_no_outcome_and_its_row_says_so() -> None:
@@ -78,6 +76,25 @@ def test_a_gate_on_speed_that_was_not_to_be_measured_has_no_outcome_and_its_row_
     with_speed = apply_gates(results(row("torch-fp16", 0), row("variant", 0)), gates)
     assert [gate.gate for gate in with_speed.gates] == ["max_kl", "min_speedup"]
     assert with_speed.row("variant").notes == []
+
+
+def test_a_gate_on_speed_has_no_outcome_where_a_model_does_not_fit_in_memory() -> None:
+    gates = {"variant": GateSettings(max_kl=20, min_speedup=1)}
+    rows = [row("torch-fp16", 0), row("variant", 0)]
+
+    def without_speed(large: int) -> Results:
+        """Return the decided results if the row at this place runs layer by layer."""
+        rows_run = [one.model_copy(update={"speeds": []}) if place == large else one for place, one in enumerate(rows)]
+        return apply_gates(results(*rows_run), gates)
+
+    for large, note in (
+        (1, "no gate min_speedup: the speed of a model that does not fit in memory whole is not measured"),
+        (0, "no gate min_speedup: no unquantized row fits in memory whole, so none has a speed to compare with"),
+    ):
+        decided = without_speed(large)
+        assert [(gate.gate, gate.outcome) for gate in decided.gates] == [("max_kl", "passed")]
+        assert decided.row("variant").notes == [note]
+        exit_by_gates(decided)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """What a shell completes, asked as bash asks."""
 
 import os
+from pathlib import Path
 
 import program
 import pytest
+
+from pythia_quant.cli.completion import complete_artifact
 
 
 def completed(line: str, *, last: int) -> list[str]:
@@ -25,6 +28,46 @@ def completed(line: str, *, last: int) -> list[str]:
 )
 def test_names_are_completed(line: str, last: int, expected: list[str]) -> None:
     assert completed(line, last=last) == expected
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("out/demo/main/onnx-int8/onnx", "out/demo/main/gptq-int4", "out/demo/.partial-x", "other/empty", "x"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("onnx-int8", "gptq-int4", "../.partial-x"):
+        (tmp_path / "out/demo/main" / name / "pythia_quant.json").write_text("{}")
+    (tmp_path / "out/circle").symlink_to(tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+
+
+BOTH = ["out/demo/main/gptq-int4", "out/demo/main/onnx-int8"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("", ["other/", *BOTH, "out/", "x/"]),
+        ("o", ["other/", *BOTH, "out/"]),
+        ("ou", [*BOTH, "out/"]),
+        ("out/", ["out/demo/", *BOTH]),
+        ("./out/demo/main/on", ["./out/demo/main/onnx-int8"]),
+        ("ot", []),
+        ("none/", []),
+        ("hf://me/x", []),
+    ],
+)
+@pytest.mark.parametrize("command", ["bench", "verify", "generate", "publish"])
+def test_artifacts_are_completed_and_folders_stay_completable(
+    folders: None, command: str, typed: str, expected: list[str]
+) -> None:
+    assert sorted(completed(f"pythia-quant {command} {typed}", last=2)) == sorted(expected)
+
+
+def test_artifacts_are_not_looked_for_without_end(tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / str(number) / "a/b/c/d/e/f/g").mkdir(parents=True)
+    (tmp_path / "50/a/b/c/d/e/f/g/pythia_quant.json").touch()
+    assert complete_artifact(f"{tmp_path}/") == []
 
 
 def test_help_is_grouped() -> None:

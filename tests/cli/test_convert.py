@@ -157,3 +157,15 @@ def test_an_artifact_that_is_there_is_said_to_be(finished: Path) -> None:
     done = run("convert", finished / "tiny.yaml", "--only", "onnx-fp32", "--out", finished / "out")
     assert re.search(r"^\[2/2\] onnx-fp32 is there already, 0 s, ", done.stderr, re.MULTILINE)
     assert "converting" not in done.stderr
+
+
+def test_json_says_of_each_artifact_what_it_is_and_whether_it_was_there(finished: Path) -> None:
+    arguments = ("convert", finished / "tiny.yaml", "--only", "onnx-fp32", "--only", "bnb-nf4", "--json", "--out")
+    there, made = (json.loads(succeed(*arguments, finished / name)) for name in ("out", "new"))
+    manifest = open_artifact(finished / "new/tiny/local/onnx-fp32").manifest
+    assert made[-1] == {
+        "folder": str(finished / "new/tiny/local/onnx-fp32"), "variant": "onnx-fp32", "model": manifest.source.model,
+        "revision": "local", "commit": None, "bytes_on_disk": manifest.bytes_on_disk,
+        "bits_per_weight": manifest.bits_per_weight, "was_there": False,
+    }  # fmt: skip
+    assert [(one["variant"], one["was_there"]) for one in there] == [("bnb-nf4", True), ("onnx-fp32", True)]

@@ -2,12 +2,18 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import measured
 import pytest
-from program import refuse, succeed
+from documents import DOCS
+from program import refuse, run, succeed
+
+from pythia_quant.recipe.recipe import load_recipe
+from pythia_quant.records.results import save_results
 
 COMMANDS = [
     "quantize",
@@ -26,6 +32,8 @@ COMMANDS = [
     "ls",
     "cache info",
     "cache clean",
+    "show",
+    "publish",
 ]
 
 
@@ -34,6 +42,28 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     printed = succeed(*command.split(), "--help")
     assert "Example" in printed
     assert f"pythia-quant {command.split(maxsplit=1)[0]}" in printed
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_help_fits_and_says_what_the_exit_codes_and_variables_are(width: int) -> None:
+    for command in ("", *COMMANDS):
+        printed = succeed(*command.split(), "--help", environment=os.environ | {"COLUMNS": str(width)})
+        assert max(map(len, printed.splitlines())) <= width, command
+        assert {"0", "2", "128+n"} <= set(re.findall(r"^   (\d\S*)  ", printed, re.MULTILINE)), command
+        gates = command in ("", "run", "bench", "quantize")
+        assert ("A gate is undecided." in printed) == gates, command
+    listed = (
+        (DOCS / "environment.md").read_text().partition("## Environment variables")[2].partition("`PYTHIA_QUANT_P")[0]
+    )
+    names = {
+        name for line in listed.splitlines() if "|" in line for name in re.findall("`([A-Z_]{5,})`", line.split("|")[1])
+    }
+    assert names == set(re.findall(r"^   ([A-Z_]+) ", succeed("--help"), re.MULTILINE))
+
+
+def test_help_fills_its_lines_whatever_the_width_of_the_code() -> None:
+    printed = succeed("publish", "--help", environment=os.environ | {"COLUMNS": "80"})
+    assert "\n bytes, or missed a gate. Files that the repository has already are not sent\n" in printed
 
 
 def test_the_program_starts_without_torch() -> None:
@@ -55,6 +85,32 @@ def test_recipes_and_suite_are_listed_and_shown(recipe_file: Path) -> None:
     assert "11,846,072,320" in succeed("suite")
     recipe_file.write_text(recipe_file.read_text().replace("damping", "dampling").replace("windows: 16", "window: 16"))
     assert "did you mean 'windows'" in refuse("recipes", "validate", recipe_file)
+
+
+def test_recipes_are_listed_shown_and_checked_for_programs(recipe_file: Path) -> None:
+    listed = {one["recipe"]: one for one in json.loads(succeed("recipes", "list", "--json"))}
+    assert listed["pythia-6.9b"]["model"] == "EleutherAI/pythia-6.9b"
+    assert "gptq-int4" in listed["demo"]["variants"]
+    assert json.loads(succeed("recipes", "show", "demo", "--json")) == load_recipe("demo").canonical()
+    bad = recipe_file.with_name("bad.yaml")
+    bad.write_text(recipe_file.read_text().replace("windows", "window"))
+    done = run("recipes", "validate", recipe_file, bad, "--json")
+    good, refused = json.loads(done.stdout)
+    assert (done.returncode, good["error"], good["id"]) == (2, None, load_recipe(recipe_file).id)
+    assert "did you mean 'windows'" in refused["error"]
+
+
+def test_the_written_files_of_a_report_are_listed_for_programs(tmp_path: Path) -> None:
+    save_results(measured.results(measured.row("torch-fp16", 0), measured.row("variant", 0.1)), tmp_path / "a.json")
+    written = json.loads(succeed("report", tmp_path / "a.json", "--out", tmp_path / "report", "--json"))
+    assert written["page"] == str(tmp_path / "report/index.html")
+    assert sorted(map(Path, written["files"])) == sorted(p for p in (tmp_path / "report").rglob("*") if p.is_file())
+    assert "--json" in refuse("report", tmp_path / "a.json", "--format", "csv", "--json")
+
+
+def test_every_command_prints_json() -> None:
+    for command in COMMANDS:
+        assert "--json" in succeed(*command.split(), "--help"), command
 
 
 def test_an_argument_that_is_not_utf8_is_refused_whatever_it_is_for() -> None:

@@ -87,3 +87,19 @@ def test_a_mistyped_command_is_answered_with_the_right_one() -> None:
     done = run("convrt", "demo")
     assert done.returncode == 2
     assert "Did you mean 'convert'?" in done.stderr
+
+
+def test_no_line_ends_in_blanks_where_no_terminal_shows_it(tmp_path: Path) -> None:
+    rows = measured.row("torch-fp16", 0), measured.row("torch-fp32", 0), measured.row("variant", 0.1, decode=0.02)
+    save_results(measured.results(*rows), tmp_path / "a.json")
+    save_results(measured.results(*rows[:2], measured.row("variant", 0.3)), tmp_path / "b.json")
+    (tmp_path / "empty").mkdir()
+    for command in (
+        "show a.json", "compare a.json b.json --all", "report a.json --format markdown", "suite", "recipes list",
+        "ls empty", "cache info", "--help", "run --help", "cache --help", "cache clean --help",
+    ):  # fmt: skip
+        words = [str(tmp_path / word) if word in ("a.json", "b.json", "empty") else word for word in command.split()]
+        done = run(*words)
+        assert done.returncode in (0, 3), (command, done.stderr)
+        assert done.stdout.strip()
+        assert [line for line in done.stdout.splitlines() if line.endswith(" ")] == [], command

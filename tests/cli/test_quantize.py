@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,16 @@ def test_a_model_is_quantized_and_its_recipe_converts_it_again(model: Path, tmp_
 
 def test_bench_measures_the_artifact_at_once(model: Path, tmp_path: Path) -> None:
     texts = ("--text", tmp_path / "evaluation.txt", "--set", "evaluation.windows=3", "--set", "latency.rounds=0")
-    done = run("quantize", model, "--method", "onnx-int8", *texts, "--bench", "--out", tmp_path / "out", "-q")
+    command = ("quantize", model, "--method", "onnx-int8", *texts, "--out", tmp_path / "out", "-q")
+    done = run(*command, "--bench")
     assert done.returncode == 0, done.stderr
     assert "torch-fp16" in done.stdout
-    assert (tmp_path / "out/mine/local/results.json").exists()
+    written = tmp_path / "out/mine/local/results.json"
+    measured = json.loads(succeed(*command, "--bench", "--json"))
+    assert measured["results"] == json.loads(written.read_text())
+    assert (measured["variant"], measured["was_there"]) == ("onnx-int8", True)
+    assert Path(measured["recipe"]) == tmp_path / "out/mine/local/onnx-int8.yaml"
+    assert "results" not in json.loads(succeed(*command, "--json"))
 
 
 def test_what_cannot_be_is_refused_and_leaves_nothing(model: Path, tmp_path: Path) -> None:

@@ -88,8 +88,9 @@ def test_lambada_is_measured_when_it_is_asked_for(recipe_file: Path) -> None:
     recipe_file.write_text(recipe_file.read_text().replace("rounds: 1", "rounds: 0"))
     passages, out = write_passages(recipe_file.parent), recipe_file.parent / "out"
     options = ("--only", "onnx-fp32", "--lambada", passages, "--out", out)
-    succeed("run", recipe_file, *options)
+    printed = succeed("run", recipe_file, *options, "--json")
     results = load_results(out / "tiny/local/results.json")
+    assert json.loads(printed) == json.loads((out / "tiny/local/results.json").read_text())
     assert results.lambada is not None
     assert results.lambada.examples == 5
     scores = [row.lambada for row in results.rows]

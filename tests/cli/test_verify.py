@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from program import refuse, succeed
+from program import refuse, run, succeed
 
 
 def test_verify_and_generate(finished: Path, whole_run: Path) -> None:
@@ -54,3 +54,18 @@ def test_an_altered_artifact_is_refused(finished: Path, tmp_path: Path) -> None:
     assert "no artifact of ours" in refuse("verify", tmp_path)
     (copy / "pythia_quant.json").write_text('{"schema_version": 2}')
     assert "newer pythia-quant" in refuse("verify", copy)
+
+
+def test_json_has_the_findings_also_of_an_artifact_that_is_refused(finished: Path, whole_run: Path) -> None:
+    folder = finished / "out/tiny/local/onnx-fp32"
+    (found,) = json.loads(succeed("verify", folder, "--json"))
+    assert found["artifact"] == found["folder"] == str(folder)
+    assert found["verified"] is True
+    assert found["files"] == len(json.loads((folder / "pythia_quant.json").read_text())["files"])
+    assert 0 <= found["kl_as_run"] < 1e-6
+    assert found["source"] == str(whole_run / "tiny")
+    (folder / "config.json").unlink()
+    done = run("verify", folder.with_name("bnb-nf4"), folder, "--json")
+    assert done.returncode == 2
+    assert [one["verified"] for one in json.loads(done.stdout)] == [True, False]
+    assert json.loads(done.stdout)[1]["error"] in done.stderr

@@ -277,3 +277,19 @@ def test_a_sample_is_what_the_first_command_of_the_card_prints(tmp_path: Path) -
     assert sample_output(artifact).startswith("Once upon a time")
     (artifact.folder / "tokenizer.json").unlink()
     assert sample_output(open_artifact(artifact.folder)) == ""
+
+
+def test_json_has_the_plan_and_the_outcome(client: Client, hub: Hub, artifacts: Path) -> None:
+    command = ("publish", artifacts / "onnx-int8", "--repo-id", "me/tiny-{variant}", "--json")
+    (planned,) = json.loads(client.succeed(*command, "--dry-run"))
+    assert (planned["repo_id"], planned["branch"], planned["variant"]) == ("me/tiny-onnx-int8", "main", "onnx-int8")
+    assert {file["state"] for file in planned["files"]} == {"new"}
+    assert planned["create_repo"] is True
+    assert planned["published"] is None
+    assert hub.writes == []
+    assert "--json: asks no question" in client.refuse(*command)
+    (done,) = json.loads(client.succeed(*command, "--yes"))
+    assert done["published"]["commit"] == hub.head("me/tiny-onnx-int8")
+    assert done["published"]["uploaded"] == len(done["files"])
+    (again,) = json.loads(client.succeed(*command, "--yes"))
+    assert (again["nothing_to_do"], again["published"]["uploaded"]) == (True, 0)

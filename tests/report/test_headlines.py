@@ -1,3 +1,5 @@
+import math
+
 import plausible
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from measured import results, row
 from pythia_quant.bench.gates import evaluate_gates
 from pythia_quant.bench.metrics import Value
 from pythia_quant.recipe.measurement import GateSettings
-from pythia_quant.records.results import Drift, Results, Row
+from pythia_quant.records.results import Drift, GateOutcome, Results, Row
 from pythia_quant.report.gate_table import gate_table
 from pythia_quant.report.headlines import headlines, rank_values
 
@@ -115,7 +117,11 @@ def test_gates_are_a_table_of_variants_by_limits() -> None:
 @pytest.mark.parametrize(("key", "text"), [("as_run", "not run"), ("speeds", "not measured")])
 def test_a_gate_without_a_value_says_why(key: str, text: str) -> None:
     lacking = variant("a", 4).model_copy(update={key: None if key == "as_run" else []})
-    limits = GateSettings(max_kl=20) if key == "as_run" else GateSettings(min_speedup=1)
-    ((_, (cell,)),) = gate_table(with_gates(results(row("torch-fp16", 0), lacking), a=limits)).lines
+    gate = GateOutcome(
+        variant="a", gate="max_kl" if key == "as_run" else "min_speedup", limit=1, value=math.nan, low=-math.inf,
+        high=math.inf, outcome="undecided",
+    )  # fmt: skip
+    run = results(row("torch-fp16", 0), lacking).model_copy(update={"gates": [gate]})
+    ((_, (cell,)),) = gate_table(run).lines
     assert cell is not None
     assert (cell.outcome, cell.value) == ("undecided", text)

@@ -1,6 +1,8 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from measured import results, row
@@ -35,6 +37,20 @@ def test_a_report_has_a_page_plots_and_the_tables_asked_for(tmp_path: Path) -> N
         + [f"plots/a-m-drift-{what}{end}" for what in ("size", "decode") for end in (".svg", "-dark.svg", ".png")]
     )
     assert [path.name for path in out.parent.iterdir()] == ["report"]
+
+
+def test_ids_are_unique_within_each_svg_and_every_reference_leads_to_one(written: Path, nasty: Path) -> None:
+    files = [path for page in (written, nasty) for path in (page.parent / "plots").glob("*.svg")]
+    of_rows = 0
+    for path in files:
+        elements = list(ElementTree.parse(path).iter())
+        ids = [element.attrib["id"] for element in elements if "id" in element.attrib]
+        assert len(set(ids)) == len(ids), path
+        values = [value for element in elements for value in element.attrib.values()]
+        assert set(re.findall(r"(?m)(?:^|url\()#([\w-]+)", "\n".join(values))) <= set(ids), path
+        of_rows += sum(one.startswith("row-") for one in ids)
+    assert len(files) > 10
+    assert of_rows > 100
 
 
 def test_an_earlier_report_is_replaced_and_an_empty_folder_is_used(tmp_path: Path) -> None:
