@@ -23,8 +23,8 @@ _START, _START_ONNX = 8.5, 3.5
 """Seconds until a fresh process has imported a runtime: one of torch, and onnxruntime."""
 _OPERATIONS, _NARROW, _WIDE = 60e9, 256, 640
 """Products and sums a second in fp32, of a narrow model; of a wider one more in proportion, up to a wide one."""
-_LOGITS = 2.5e8
-"""Logits a second that are computed from states, or compared with the reference's."""
+_LOGITS, _TOKEN = 2e8, 8000
+"""Logits a second that are computed from states, or compared with the reference's; a token's other work in logits."""
 _READ = 5e9
 """Bytes a second that decoding reads of the weights."""
 _SLOWER = {"torch-fp16": 5.0, "torch-bf16": 2.0, "torch-fp32": 1.0, "bnb": 2.5, "gptq": 1.5, "onnx": 1.0}
@@ -99,7 +99,7 @@ def measurement_steps(
     """
     shape, (windows, context) = work.shape, work.evaluation
     tokens = windows * context
-    one_pass, compared = _pass(shape, tokens, context), tokens * shape.vocabulary / _LOGITS
+    one_pass, compared = _pass(shape, tokens, context), tokens * (shape.vocabulary + _TOKEN) / _LOGITS
     steps = [ExpectedStep(REFERENCE, one_pass + compared, "drift")]
     slower = {name: _SLOWER[settings.format if settings else name] for name, settings in rows.items()}
     for name, settings in rows.items():

@@ -104,12 +104,11 @@ def run(
     numbers = [threads] if isinstance(threads, int) else list(dict.fromkeys(threads or [cores()]))
     from pythia_quant.bench.benchmark import Options
 
-    options = Options(numbers, memory, device, quick=quick)
-    chosen = set_keys(chosen, settings or {})
+    options, chosen = Options(numbers, memory, device, quick=quick), set_keys(chosen, settings or {})
     names = list(chosen.variants([only] if isinstance(only, str) else list(only or ())))
     chosen = without_fetched_passages(chosen, names, notices(progress))
+    place = Path(out).expanduser()
     with open_steps(main_job_steps(chosen, names, options), progress) as steps:
-        place = Path(out).expanduser()
         return with_values(convert_and_measure(chosen, names, place, steps, options, overwrite=overwrite).results)
 
 

@@ -22,6 +22,13 @@ ON_A_BUSY_MACHINE = (
 )
 """The seconds of conversions, of reference, drifts and waiting, and of two rounds of speed: the recipe demo on two
 processors that other programs shared."""
+ON_A_QUIET_MACHINE = (
+    [15, 26, 2, 2, 2, 2],
+    [4, 20, 5, 6, 17, 12, 17, 16, 16, 15, 1],
+    [12, 8, 8, 13, 9, 6, 4, 4, 8],
+    [10, 8, 9, 10, 10, 4, 5, 4, 4],
+)
+"""The same on two other, newer processors without other programs."""
 
 
 def demo() -> Inputs:
@@ -39,8 +46,9 @@ def steps_of(inputs: Inputs) -> list[ExpectedStep]:
     ]
 
 
-def test_after_a_third_the_estimate_is_within_30_percent_of_the_truth() -> None:
-    steps, took = steps_of(demo()), [seconds for part in ON_A_BUSY_MACHINE for seconds in part]
+@pytest.mark.parametrize("run", [ON_A_BUSY_MACHINE, ON_A_QUIET_MACHINE])
+def test_after_a_third_the_estimate_is_within_30_percent_of_the_truth(run: tuple[list[float], ...]) -> None:
+    steps, took = steps_of(demo()), [seconds for part in run for seconds in part]
     left = TimeLeft()
     left.expect(steps)
     errors = {}
