@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pythia_quant.core.errors import RecipeError, nearest
 from pythia_quant.core.text import printable, short
 from pythia_quant.recipe.recipe import Recipe, RecipeSettings, with_absolute_files
-from pythia_quant.recipe.yaml_lines import Keys, located_error, parse_plain
+from pythia_quant.recipe.yaml_lines import Keys, located_error, parse_value
 
 
 def set_keys(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
@@ -37,6 +37,8 @@ def set_keys(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
         for part in keys[:-1]:
             place = place[part]
         if value is None:
+            if place and keys[-1] not in place:
+                raise RecipeError(f"unknown key {short(keys[-1])}; {nearest(keys[-1], place)}", where=options[keys])
             place.pop(keys[-1], None)
         else:
             place[keys[-1]] = value
@@ -45,7 +47,8 @@ def set_keys(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     except ValidationError as error:
         details = error.errors(include_url=False)[0]
         located = located_error(recipe.path, {}, details, RecipeSettings)
-        raise RecipeError(located.what, where=", ".join(options.values())) from error
+        what = located.what if len(values) > 1 else located.what.removeprefix(f"{next(iter(values))}: ")
+        raise RecipeError(what, where=", ".join(options.values())) from error
     changed = with_absolute_files(settings, recipe.path.parent)
     return replace(recipe, settings=changed, options={**recipe.options, **options})
 
@@ -54,7 +57,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     """Return the keys and values of texts such as ``variants.gptq-int4.bits=3``; a value is YAML.
 
     Raises:
-        RecipeError: a text has no key and value, or names a key twice.
+        RecipeError: a text has no key and value, names a key twice, or its value is not plain YAML.
     """
     values: dict[str, Any] = {}
     for assignment in assignments:
@@ -64,7 +67,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             raise RecipeError("is no key with a value", where=f"--set {printable(assignment)[:80]}", hint=hint)
         if key.strip() in values:
             raise RecipeError("is given twice", where=f"--set {key.strip()}")
-        values[key.strip()] = parse_plain(text)
+        values[key.strip()] = parse_value(text, f"--set {printable(key.strip())[:80]}")
     return values
 
 

@@ -68,6 +68,19 @@ def load_located(path: Path) -> tuple[Any, dict[Keys, int]]:
         raise RecipeError(f"is not valid YAML: {error}", where=f"{path}:{line}") from error
 
 
+def parse_value(text: str, where: str) -> Any:
+    """Parse the YAML of a single value that the user wrote; an empty text is None.
+
+    Raises:
+        RecipeError: it is not plain data; :func:`load_located` says what that is.
+    """
+    try:
+        return _PlainLoader(text).get_single_data()
+    except (yaml.YAMLError, _RefusedError, ValueError, OverflowError) as error:
+        hint = "put quotes around it if it is a text"
+        raise RecipeError(f"{short(text)} is not a plain value of YAML", where=where, hint=hint) from error
+
+
 def parse_plain(text: str) -> Any:
     """Parse YAML that the user did not write, such as a hub's; return None if it is not plain data.
 

@@ -71,12 +71,18 @@ def test_a_setting_is_replaced_by_its_key(recipe_file: Path, tmp_path: Path) -> 
         ("latencyy.rounds=1", "unknown key 'latencyy'; did you mean 'latency'?"),
         ("schema.version=1", "schema has no settings below it"),
         ("latency.rounds", "is no key with a value"),
+        ("latencyy=", "unknown key 'latencyy'; did you mean 'latency'?"),
+        ("latency.round=", "unknown key 'round'; did you mean 'rounds'?"),
+        ("variants.gptq-int4.bits=[3", "'[3' is not a plain value of YAML"),
+        ("variants.gptq-int4.bits=!!python/name:os.system", "is not a plain value of YAML"),
     ],
 )
 def test_a_key_or_value_that_cannot_be_is_named(recipe_file: Path, assignment: str, message: str) -> None:
     printed = " ".join(refuse("convert", recipe_file, "--set", assignment).split())
-    assert printed.startswith(f"error: --set {assignment.partition('=')[0]}")
+    key = assignment.partition("=")[0]
+    assert printed.startswith(f"error: --set {key}")
     assert message in printed
+    assert f"{key}: {key}: " not in printed
 
 
 def test_settings_below_names_with_points_and_new_ones_are_reached() -> None:
