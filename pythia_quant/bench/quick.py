@@ -14,8 +14,6 @@ WINDOWS = 8
 """The windows of a quick look; the intervals of fewer are of little use."""
 PASSAGES = 200
 """The passages of LAMBADA."""
-QUICK_RESULTS = "quick.json"
-"""The name of a quick look's result file: it does not take the place of a measurement."""
 
 QUICK_NOTE = (
     f"Quick look: few windows, at most {PASSAGES} passages and one round. The intervals are wide, that of speed misses "

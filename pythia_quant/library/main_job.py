@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from pythia_quant.artifacts.artifact import Artifact
 from pythia_quant.bench.durations import measurement_steps, work_of
-from pythia_quant.bench.quick import QUICK_RESULTS, quick_look, quick_recipe
+from pythia_quant.bench.quick import quick_look, quick_recipe
 from pythia_quant.core.progress import Steps
 from pythia_quant.library.conversions import Announce, convert_each, expected_conversions, open_inputs
 from pythia_quant.recipe.recipe import SOURCE_ROWS, Recipe
-from pythia_quant.records.results import RESULTS, Results, save_results
+from pythia_quant.records.results import QUICK_RESULTS, RESULTS, Results, save_results
 from pythia_quant.texts.lambada import Passages, load_passages
 
 if TYPE_CHECKING:

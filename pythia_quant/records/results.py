@@ -17,6 +17,8 @@ from pythia_quant.records.protocols import LambadaProtocol, LatencyProtocol, Pro
 from pythia_quant.records.results_check import CURRENT, find_fault, upgrade
 
 RESULTS = "results.json"
+QUICK_RESULTS = "quick.json"
+"""The name of a quick look's result file: it does not take the place of a measurement."""
 _EDITED = "it was edited, or a newer version wrote it"
 CONFIDENCES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """The edges of the bins of the reference's confidence, the probability of its most likely token."""

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.file_hashes import sha256
-from pythia_quant.records.results import RESULTS, Machine, Results, load_results
+from pythia_quant.records.results import QUICK_RESULTS, RESULTS, Machine, Results, load_results
 
 _USUAL_REVISIONS = ("main", "builtin")
 
@@ -76,7 +76,9 @@ def find_results(path: Path) -> Path:
         one for one in path.rglob(RESULTS) if not any(part.startswith(".") for part in one.relative_to(path).parts)
     ]
     if not below:
-        raise BenchmarkError(f"there is no {RESULTS} in or below it", where=str(path), hint="run and bench leave one")
+        quick = path / QUICK_RESULTS
+        hint = f"run --quick has left {quick}: give that file" if quick.is_file() else "run and bench leave one"
+        raise BenchmarkError(f"there is no {RESULTS} in or below it", where=str(path), hint=hint)
     return max(below, key=lambda one: one.stat().st_mtime)
 
 

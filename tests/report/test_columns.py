@@ -116,6 +116,8 @@ def test_an_unknown_metric_or_column_is_one_error_with_a_suggestion(options: tup
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     assert "there is no results.json in or below it" in refuse("show", tmp_path)
     assert "missing.json" in refuse("show", tmp_path / "missing.json")
+    (tmp_path / "quick.json").write_text("{}")
+    assert f"run --quick has left {tmp_path / 'quick.json'}: give that file" in refuse("show", tmp_path)
 
 
 def test_no_color_takes_the_colours_and_a_pipe_all_styles(tmp_path: Path) -> None:
