@@ -99,18 +99,14 @@ def _check_comparable(before: Results, after: Results, where: str) -> None:
             where=where,
             hint="measure the older one again: bench takes its artifacts",
         )
-    for what, first, second in (
-        ("text", before.text.sha256, after.text.sha256),
-        ("protocol", before.protocol.model_dump_json(), after.protocol.model_dump_json()),
-    ):
-        if first != second:
-            raise BenchmarkError(
-                f"the results were measured on another {what}: {first[:64]} and {second[:64]}"
-                if what == "text"
-                else f"the results were measured by another {what}: {first} and {second}",
-                where=where,
-                hint="measure both alike: bench takes --recipe and --text",
-            )
+    hint = "measure both alike: bench takes --recipe and --text"
+    if before.text.sha256 != after.text.sha256:
+        texts = f"{before.text.sha256[:64]} and {after.text.sha256[:64]}"
+        raise BenchmarkError(f"the results were measured on another text: {texts}", where=where, hint=hint)
+    first, second = before.protocol.model_dump(), after.protocol.model_dump()
+    if differences := [f"{key} {first[key]} and {second[key]}" for key in first if first[key] != second[key]]:
+        what = f"the results were measured by another protocol: {', '.join(differences)}"
+        raise BenchmarkError(what, where=where, hint=hint)
 
 
 def _notes(before: Results, after: Results, called: tuple[str, str]) -> tuple[list[str], set[str]]:

@@ -39,3 +39,7 @@ def test_a_file_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
     other = one.model_copy(update={"text": one.text.model_copy(update={"sha256": "another"})})
     paths = save(tmp_path, ("one.json", one), ("same.json", one), ("other.json", other))
     assert "one.json and other.json: the results were measured on another text" in refuse("compare", *paths)
+    longer = one.model_copy(update={"protocol": one.protocol.model_copy(update={"context": one.protocol.context + 1})})
+    (path,) = save(tmp_path, ("longer.json", longer))
+    printed = " ".join(refuse("compare", paths[0], path).split())
+    assert f"by another protocol: context {one.protocol.context} and {one.protocol.context + 1} measure" in printed
