@@ -9,6 +9,7 @@ project = "pythia-quant"
 html_title = "pythia-quant"
 html_theme = "furo"  # loads nothing from elsewhere
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 4

@@ -1,11 +1,13 @@
 """Quantize EleutherAI's Pythia models and measure what it cost.
 
-import pythia_quant as pq
+::
 
-artifact = pq.quantize("demo", method="gptq-int4", out="artifacts")
-print(artifact.generate("import os"))
-results = pq.run("demo", out="artifacts")
-print(results["gptq-int4"]["kl"].value, results.to_frame())
+    import pythia_quant as pq
+
+    artifact = pq.quantize("demo", method="gptq-int4", out="artifacts")
+    print(artifact.generate("import os"))
+    results = pq.run("demo", out="artifacts")
+    print(results["gptq-int4"]["kl"].value, results.to_frame())
 
 docs/python.md is the guide. Every error is a :class:`PythiaQuantError`: it says what is wrong, where, and what to do
 next.
