@@ -36,7 +36,7 @@ def dry_runs(
     with Steps(len(recipes), progress_console) as steps:
         for recipe in recipes:
             chosen = without_fetched_passages(recipe, names, Notices(progress_console))
-            with steps.step(f"opening texts for {recipe.settings.source.revision}") as step:
+            with steps.step("opening source and texts") as step:
                 planned.append(forecast(chosen, names, out, options, step, overwrite=overwrite))
     if as_json:
         print_json([asdict(one) for one in planned] if len(planned) > 1 else asdict(planned[0]))
@@ -47,8 +47,8 @@ def dry_runs(
 
 def _print(planned: Forecast) -> None:
     source = f"{planned.model} ({planned.revision})"
-    out_console.print(f"[bold]{escape(source)}[/]: {planned.parameters:,} parameters", soft_wrap=True)
-    out_console.print(_texts(planned), markup=False)
+    out_console.print(f"[bold]{escape(source)}[/]: {planned.parameters:,} parameters", highlight=False, soft_wrap=True)
+    out_console.print(_texts(planned), markup=False, highlight=False)
     out_console.print()
     out_console.print(_table(planned))
     out_console.print()

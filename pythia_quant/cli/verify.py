@@ -66,7 +66,7 @@ def _print(findings: list[dict[str, Any]]) -> None:
     for one in findings:
         lines = [
             f"{one['artifact']}: {one['files']} files as in the manifest; {one['runtime']} runs them, KL from the "
-            f"weights in fp32 {one['kl_as_run']:.1e} nat"
+            f"weights in fp32 {1000 * one['kl_as_run']:.2g} mnat"
         ]
         if one["source"]:
             lines.append(f"  tokenizer and weights are those of {one['source']}: {one['closeness']}")
