@@ -87,13 +87,13 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Results:
     made, asked = open_artifact(folder / ARTIFACTS / "onnx-int8").recipe().settings, load_recipe(str(recipe)).settings
     assert (made.evaluation, made.gates, made.latency) == (asked.evaluation, asked.gates, asked.latency)
     rows = [line for line in printed.splitlines() if line.startswith(("torch-", "onnx-int8 "))]
-    assert [line.rstrip().endswith("quick look") for line in rows] == [True] * 4
+    assert sum(line.endswith("quick look") for line in rows) == 4, "once a row, also where the table has two blocks"
     return load_results(folder / ARTIFACTS / "quick.json")
 
 
 def test_a_quick_look_measures_little_and_judges_no_gate(quick: Results) -> None:
     assert (quick.protocol.windows, quick.gates, quick.quick) == (8, [], True)
-    assert quick.notes[-1].startswith("Quick look: ")
+    assert any(note.startswith("Quick look: ") for note in quick.notes)
     assert quick.latency
     assert (quick.latency.rounds, len(quick.latency.prompts), len(quick.latency.contexts)) == (1, 1, 1)
 
