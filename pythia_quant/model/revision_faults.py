@@ -120,14 +120,21 @@ def _named(revisions: tuple[str, ...], listing: Listing) -> str:
 
 
 def _absent(listing: Listing) -> list[Finding]:
-    findings = [Finding("no branch", listing.missing, unknown=listing.missing)] if listing.missing else []
+    findings = [_without("no branch", listing.missing, listing)] if listing.missing else []
     problems: dict[str, list[str]] = {}
     for revision in listing.revisions:
         if revision.problem:
             problems.setdefault(revision.problem, []).append(revision.name)
     findings += [Finding("cannot be read", tuple(names), why=why) for why, names in problems.items()]
     empty = tuple(one.name for one in listing.revisions if not (one.problem or one.models()))
-    return findings + ([Finding("no complete weights", empty, unknown=empty)] if empty else [])
+    return findings + ([_without("no complete weights", empty, listing)] if empty else [])
+
+
+def _without(kind: Kind, revisions: tuple[str, ...], listing: Listing) -> Finding:
+    faults = {name: suite.known_fault(listing.model, name) for name in revisions}
+    known = {name: fault.issue for name, fault in faults.items() if fault and fault.serves is None}
+    unknown = tuple(name for name in revisions if name not in known)
+    return Finding(kind, revisions, known=tuple(dict.fromkeys(known.values())), unknown=unknown)
 
 
 def _duplicates(listing: Listing) -> list[Finding]:
@@ -159,7 +166,7 @@ def _known(
     issues: list[str] = []
     explained: set[str] = set()
     for fault in suite.KNOWN_FAULTS:
-        if listing.model not in fault.repositories or fault.shard != shard:
+        if listing.model not in fault.repositories or fault.shard != shard or fault.serves is None:
             continue
         named = {name for name in revisions if suite.step_of(name) in fault.steps} - explained
         # What they are to equal has to be among them, unless it was not asked for.

@@ -1,7 +1,7 @@
-"""The Pythia suite as data: sizes, families, revisions, and the names it had before January 2023.
+"""The Pythia suite as data: sizes, families, seeds, revisions, and the names it had before January 2023.
 
-Sources: the model cards and README of EleutherAI/pythia, and arXiv 2304.01373, table 1. Every count here is recomputed
-from its shape by the tests.
+Sources: the model cards and README of EleutherAI/pythia, its models/*.yml, and arXiv 2304.01373, table 1; of the
+PolyPythias their cards and arXiv 2503.09543. Every count here is recomputed from its shape by the tests.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pythia_quant.core.errors import SourceError
 from pythia_quant.core.text import short
@@ -22,7 +23,10 @@ LAST_STEP = 143_000
 
 @dataclass(frozen=True)
 class Size:
-    """One model size and its published parameter counts (including and excluding both embedding matrices)."""
+    """One model size and its published parameter counts (including and excluding both embedding matrices).
+
+    The largest learning rate is that of models/*.yml; of 1b, README and cards round it to 3e-4.
+    """
 
     name: str
     layers: int
@@ -31,21 +35,22 @@ class Size:
     vocabulary: int
     parameters: int
     non_embedding_parameters: int
+    max_learning_rate: float
 
 
 SIZES = {
     size.name: size
     for size in (
-        Size("14m", 6, 128, 4, 50304, 14_067_712, 1_189_888),
-        Size("31m", 6, 256, 8, 50304, 30_494_720, 4_739_072),
-        Size("70m", 6, 512, 8, 50304, 70_426_624, 18_915_328),
-        Size("160m", 12, 768, 12, 50304, 162_322_944, 85_056_000),
-        Size("410m", 24, 1024, 16, 50304, 405_334_016, 302_311_424),
-        Size("1b", 16, 2048, 8, 50304, 1_011_781_632, 805_736_448),
-        Size("1.4b", 24, 2048, 16, 50304, 1_414_647_808, 1_208_602_624),
-        Size("2.8b", 32, 2560, 32, 50304, 2_775_208_960, 2_517_652_480),
-        Size("6.9b", 32, 4096, 32, 50432, 6_857_302_016, 6_444_163_072),
-        Size("12b", 36, 5120, 40, 50688, 11_846_072_320, 11_327_027_200),
+        Size("14m", 6, 128, 4, 50304, 14_067_712, 1_189_888, 1e-3),
+        Size("31m", 6, 256, 8, 50304, 30_494_720, 4_739_072, 1e-3),
+        Size("70m", 6, 512, 8, 50304, 70_426_624, 18_915_328, 1e-3),
+        Size("160m", 12, 768, 12, 50304, 162_322_944, 85_056_000, 6e-4),
+        Size("410m", 24, 1024, 16, 50304, 405_334_016, 302_311_424, 3e-4),
+        Size("1b", 16, 2048, 8, 50304, 1_011_781_632, 805_736_448, 2.5e-4),
+        Size("1.4b", 24, 2048, 16, 50304, 1_414_647_808, 1_208_602_624, 2e-4),
+        Size("2.8b", 32, 2560, 32, 50304, 2_775_208_960, 2_517_652_480, 1.6e-4),
+        Size("6.9b", 32, 4096, 32, 50432, 6_857_302_016, 6_444_163_072, 1.2e-4),
+        Size("12b", 36, 5120, 40, 50688, 11_846_072_320, 11_327_027_200, 1.2e-4),
     )
 }
 
@@ -58,17 +63,46 @@ _SIZES_BEFORE_2023 = {
 }  # fmt: skip
 
 
+SeedKind = Literal["run", "weight", "data"]
+"""What a seed of the PolyPythias changes: the whole run, only the first weights, or only the order of the data."""
+
+_SEED_SUFFIXES: dict[SeedKind, str] = {"run": "-seed", "weight": "-weight-seed", "data": "-data-seed"}
+
+_SEEDS: dict[SeedKind, tuple[tuple[str, ...], int]] = {
+    "run": (("14m", "31m", "70m", "160m", "410m"), 9), "weight": (("160m",), 3), "data": (("160m",), 3),
+}  # fmt: skip
+"""The sizes that have seeds, and the last seed; the first is 1. The families themselves have the seed 1234."""
+
+_UNCONFIRMED = (f"{ORGANIZATION}/pythia-160m-weight-seed3",)
+"""Seeds that the cards of others name, and of which we know neither a card nor a thread that has opened them."""
+
+
 @dataclass(frozen=True)
 class Member:
-    """One repository of the suite."""
+    """One repository of the suite.
+
+    Attributes:
+        size: its size.
+        family: the suffix of its family; empty for a seed, whose text is the Pile.
+        seed: the seed of the PolyPythias; None for the families themselves.
+        seed_kind: what the seed changes; None without a seed.
+    """
 
     size: Size
     family: str
+    seed: int | None = None
+    seed_kind: SeedKind | None = None
 
     @property
     def repo_id(self) -> str:
         """Name of the repository on the hub."""
-        return f"{ORGANIZATION}/pythia-{self.size.name}{self.family}"
+        seed = f"{_SEED_SUFFIXES[self.seed_kind]}{self.seed}" if self.seed_kind else ""
+        return f"{ORGANIZATION}/pythia-{self.size.name}{self.family}{seed}"
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether more than the cards of other repositories says that the hub has it."""
+        return self.repo_id not in _UNCONFIRMED
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -78,24 +112,44 @@ class Member:
 
 
 def members() -> list[Member]:
-    """Return every repository of the suite. The v0 families have no 14m and 31m."""
-    return [
+    """Return every repository of the suite: the families, then the seeds. The v0 families have no 14m and 31m."""
+    families = [
         Member(size, family)
         for family in FAMILIES
         for size in SIZES.values()
         if not (family.endswith("-v0") and size.name in ("14m", "31m"))
     ]
+    return families + [
+        Member(SIZES[size], "", seed, kind)
+        for kind, (sizes, last) in _SEEDS.items()
+        for size in sizes
+        for seed in range(1, last + 1)
+    ]
+
+
+_NOTICES = {
+    "pythia-14m": "was replaced on 2026-02-27 by a model trained on the Pile; its weights before that, trained on the "
+    "deduplicated Pile, are EleutherAI/pythia-14m-deduped now",
+    "pythia-31m": "was trained on the deduplicated Pile, as its card says; its seeds were trained on the Pile",
+    **{
+        f"pythia-160m-weight-seed{seed}": "does not continue from its own step0, as EleutherAI/pythia issue 203 reports"
+        for seed in (1, 2)
+    },
+}
+"""What the users of a repository should know, by its name: from the cards of the first two, and from a thread."""
 
 
 def resolve(repo_id: str) -> tuple[str, str | None]:
     """Map a repository name from before January 2023 to the one that serves those weights now.
 
     Returns:
-        The repository to use, and a notice when it is not `repo_id` itself.
+        The repository to use, and a notice when it is not `repo_id` itself, or not what its name says.
     """
     organization, _, name = repo_id.rpartition("/")
     if organization != ORGANIZATION or not name.startswith("pythia-"):
         return repo_id, None
+    if name in _NOTICES:
+        return repo_id, f"{repo_id} {_NOTICES[name]}"
     size, dash, rest = name.removeprefix("pythia-").partition("-")
     if size not in _SIZES_BEFORE_2023:
         return repo_id, None
@@ -138,24 +192,24 @@ def check_revision(repo_id: str, revision: str) -> None:
 
 @dataclass(frozen=True)
 class KnownFault:
-    """Published steps with the weights of another revision, as a thread on GitHub reports them.
+    """Published steps without weights, or with those of another revision, as a thread on GitHub reports them.
 
     Attributes:
         repositories: the repositories with the fault.
-        steps: the steps that serve the weights of another revision.
-        serves: the revision whose weights these steps serve.
+        steps: the steps with the fault.
+        serves: the revision whose weights these steps serve; None if they have no weights.
         issue: the thread.
         shard: the only shard with the fault, counted from 1; None when all shards have it.
     """
 
     repositories: tuple[str, ...]
     steps: frozenset[int]
-    serves: str
+    serves: str | None
     issue: str
     shard: int | None = None
 
 
-_EARLY = tuple(member.repo_id for member in members() if 0 in member.steps)
+_EARLY = tuple(member.repo_id for member in members() if 0 in member.steps and member.seed is None)
 
 KNOWN_FAULTS = (
     KnownFault(
@@ -178,6 +232,10 @@ KNOWN_FAULTS = (
     # (EleutherAI/gpt-neox issue 1373). Of step 2 the thread gives no cause.
     KnownFault(_EARLY, frozenset({1}), "step0", "EleutherAI/pythia issue 83"),
     KnownFault(_EARLY, frozenset({2}), "step0", "EleutherAI/pythia issue 198"),
+    *(
+        KnownFault((f"{ORGANIZATION}/pythia-410m-seed{seed}",), frozenset({step}), None, "EleutherAI/pythia issue 202")
+        for seed, step in ((9, 40_000), (6, 88_000), (2, 111_000))
+    ),
 )
 """Faults that others reported; they are not checked again here. The first one that fits a revision is shown."""
 
@@ -193,6 +251,8 @@ def fault_notice(repo_id: str, revision: str) -> str:
     fault = known_fault(repo_id, revision)
     if fault is None:
         return ""
+    if fault.serves is None:
+        return f"{repo_id}@{revision} is known to have no weights ({fault.issue})"
     part = f"shard {fault.shard} of " if fault.shard else ""
     return f"{repo_id}@{revision} is known to serve {part}the weights of {fault.serves} ({fault.issue})"
 

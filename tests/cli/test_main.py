@@ -82,7 +82,12 @@ def test_recipes_and_suite_are_listed_and_shown(recipe_file: Path) -> None:
     assert "valid, recipe id" in succeed("recipes", "validate", recipe_file)
     sizes = json.loads(succeed("suite", "--json"))
     assert sizes[3]["parameters"] == 162_322_944
-    assert "11,846,072,320" in succeed("suite")
+    names = [member["repo_id"] for size in sizes for member in size["members"] if member["revisions"] == 154]
+    assert len(names) == 20 + 51
+    shown = succeed("suite")
+    assert "11,846,072,320" in shown
+    assert re.search(r"seed1–9 +14m 31m 70m 160m 410m +154", shown)
+    assert max(map(len, shown.splitlines())) <= 80
     recipe_file.write_text(recipe_file.read_text().replace("damping", "dampling").replace("windows: 16", "window: 16"))
     assert "did you mean 'windows'" in refuse("recipes", "validate", recipe_file)
 

@@ -114,6 +114,22 @@ def test_gaps_and_duplicates_of_a_whole_model_are_told_with_what_is_known(client
     assert len(hub.requests) == 1 + 154
 
 
+def test_a_step_without_weights_is_told_with_the_thread_that_reports_it(client: Client, hub: Hub) -> None:
+    model = "EleutherAI/pythia-410m-seed9"
+    put(hub, model, {
+        "main": lfs(**{"model.safetensors": "final"}), "step39000": lfs(**{"model.safetensors": "own"}),
+        "step40000": {}, "step41000": {},
+    })  # fmt: skip
+    printed = client.succeed("source", model, "--steps", "step39000..step41000")
+    assert printed.endswith(
+        "no complete weights: steps 40000, 41000\n"
+        "  known: EleutherAI/pythia issue 202; not known to us: step 41000\n"
+    )  # fmt: skip
+    printed = client.succeed("source", model, "--steps", "step40000,step42000")
+    assert "no branch: step 42000\n  not known to us\nno complete weights: step 40000\n  known: " in printed
+    assert printed.endswith("EleutherAI/pythia issue 202\n")
+
+
 def test_json_has_every_hash_and_finding(client: Client, hub: Hub) -> None:
     put(
         hub,

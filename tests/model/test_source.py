@@ -2,6 +2,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import program
@@ -222,6 +223,23 @@ def test_an_old_name_is_opened_as_v0_with_a_notice(hub: Hub, tmp_path: Path) -> 
     printed = in_client(hub, tmp_path, OPEN, "EleutherAI/pythia-19m", "main")
     assert "those weights are EleutherAI/pythia-70m-v0 now" in printed
     assert "is not the shape of EleutherAI/pythia-70m-v0" in printed
+
+
+def test_the_14m_that_was_replaced_is_opened_with_a_notice(hub: Hub, tmp_path: Path) -> None:
+    shape = replace(TINY, width=128, layers=6)
+    hub.add("EleutherAI/pythia-14m", {"main": write_checkpoint(tmp_path / "14m", shape)})
+    notice, opened = in_client(hub, tmp_path, OPEN, "EleutherAI/pythia-14m", "main").splitlines()
+    assert notice.startswith("EleutherAI/pythia-14m was replaced on 2026-02-27")
+    assert opened.startswith(f"EleutherAI/pythia-14m {hub.head('EleutherAI/pythia-14m')}")
+
+
+def test_a_seed_is_opened_and_one_that_the_hub_lacks_is_refused(hub: Hub, tmp_path: Path) -> None:
+    shape = replace(TINY, width=768, layers=12)
+    seed = "EleutherAI/pythia-160m-data-seed1"
+    hub.add(seed, {"main": write_checkpoint(tmp_path / "seed", shape)})
+    assert in_client(hub, tmp_path, OPEN, seed, "main").startswith(f"{seed} {hub.head(seed)}")
+    printed = in_client(hub, tmp_path, OPEN, "EleutherAI/pythia-160m-weight-seed3", "main")
+    assert "no such repository" in printed
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from pythia_quant.core.errors import SourceError
@@ -22,11 +24,52 @@ def test_published_parameter_counts_follow_from_the_shape(size: suite.Size) -> N
 
 
 def test_the_families_have_the_sizes_and_revisions_that_were_published() -> None:
-    members = suite.members()
+    members = [member for member in suite.members() if member.seed is None]
     assert len(members) == 10 + 10 + 8 + 8
     counts = {member.family: len(member.steps) for member in members}
     assert counts == {"": 154, "-deduped": 154, "-v0": 143, "-deduped-v0": 143}
     assert members[0].steps[:12] == (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
+
+
+def test_the_polypythias_have_the_seeds_that_were_published() -> None:
+    seeds = [member for member in suite.members() if member.seed is not None]
+    names = [member.repo_id.removeprefix("EleutherAI/pythia-") for member in seeds]
+    assert len(set(names)) == len(names) == 5 * 9 + 3 + 3
+    assert [name for name in names if name.startswith("160m")] == [
+        *(f"160m-seed{seed}" for seed in range(1, 10)),
+        *(f"160m-{kind}-seed{seed}" for kind in ("weight", "data") for seed in (1, 2, 3)),
+    ]
+    assert {len(member.steps) for member in seeds} == {154}
+    assert {member.size.name for member in seeds} == {"14m", "31m", "70m", "160m", "410m"}
+    assert [member.repo_id for member in suite.members() if not member.confirmed] == [
+        "EleutherAI/pythia-160m-weight-seed3"
+    ]
+
+
+def test_a_seed_is_found_by_its_name() -> None:
+    found = suite.find("EleutherAI/pythia-160m-data-seed2")
+    assert found is not None
+    assert (found.seed, found.seed_kind, found.size.parameters) == (2, "data", 162_322_944)
+    for absent in ("160m-seed10", "160m-seed0", "1b-seed1", "70m-data-seed1", "160m-deduped-seed1", "19m-seed1"):
+        assert suite.find(f"EleutherAI/pythia-{absent}") is None
+    with pytest.raises(SourceError, match="step3000"):
+        suite.check_revision("EleutherAI/pythia-14m-seed1", "step3100")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("pythia-14m", "replaced on 2026-02-27 .* are EleutherAI/pythia-14m-deduped now"),
+        ("pythia-31m", "deduplicated Pile"),
+        ("pythia-160m-weight-seed1", "does not continue from its own step0.*issue 203"),
+    ],
+)
+def test_a_repository_that_is_not_what_its_name_says_has_a_notice(name: str, told: str) -> None:
+    resolved, notice = suite.resolve(f"EleutherAI/{name}")
+    assert resolved == f"EleutherAI/{name}"
+    assert re.search(told, notice or "")
+    assert suite.resolve(f"someone/{name}") == (f"someone/{name}", None)
+    assert suite.resolve("EleutherAI/pythia-14m-deduped")[1] is None
 
 
 @pytest.mark.parametrize(
@@ -60,11 +103,12 @@ def test_a_step_that_was_never_published_is_refused_with_the_nearest() -> None:
 
 
 def test_known_faults_are_as_many_as_the_threads_count() -> None:
-    of_main, of_the_last, shards, first, second = suite.KNOWN_FAULTS
+    of_main, of_the_last, shards, first, second, *holes = suite.KNOWN_FAULTS
     assert (len(of_main.steps), len(of_the_last.steps)) == (76, 9)  # and step143000 itself: 86
     assert not of_main.steps & of_the_last.steps
     assert (sorted(shards.steps), shards.shard) == ([50_000, 58_000], 1)
     assert len(first.repositories) == len(second.repositories) == 20
+    assert len(holes) == 3
     for fault in suite.KNOWN_FAULTS:
         for repo_id in fault.repositories:
             member = suite.find(repo_id)
@@ -90,6 +134,14 @@ def test_known_faults_are_as_many_as_the_threads_count() -> None:
 def test_whose_weights_a_revision_is_known_to_serve(repo_id: str, revision: str, serves: str | None) -> None:
     fault = suite.known_fault(repo_id, revision)
     assert (fault.serves if fault else None) == serves
+
+
+@pytest.mark.parametrize(("seed", "step"), [(9, 40_000), (6, 88_000), (2, 111_000)])
+def test_steps_without_weights_are_told(seed: int, step: int) -> None:
+    repo_id = f"EleutherAI/pythia-410m-seed{seed}"
+    notice = f"{repo_id}@step{step} is known to have no weights (EleutherAI/pythia issue 202)"
+    assert suite.fault_notice(repo_id, f"step{step}") == notice
+    assert suite.fault_notice(repo_id, f"step{step + 1000}") == ""
 
 
 @pytest.mark.parametrize(
