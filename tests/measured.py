@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 from pythia_quant.records.manifest import SourceRecord, TextRecord
-from pythia_quant.records.protocols import LatencyProtocol, Protocol
+from pythia_quant.records.protocols import LambadaProtocol, LatencyProtocol, Protocol
 from pythia_quant.records.results import (
     Drift,
+    Lambada,
     Machine,
     Results,
     Row,
@@ -44,3 +46,15 @@ def results(*rows: Row) -> Results:
         text=TextRecord(name="t", sha256="", tokens=1, bytes=1),
         protocol=Protocol(context=32, windows=40), reference_nll=REFERENCE, rows=list(rows),
     )  # fmt: skip
+
+
+def lambada_run(hits: int, perplexity: float) -> Results:
+    """Return results of pythia-160m whose baseline was measured on all of LAMBADA; log-likelihoods deviate by 2.7."""
+    mean, half = -math.log(perplexity), 2576
+    likelihoods = [mean - 2.7] * half + [mean + 2.7] * half + [mean]
+    scores = Lambada(log_likelihood=likelihoods, greedy=[True] * hits + [False] * (2 * half + 1 - hits))
+    run = results(row("torch-fp16", 0.0001).model_copy(update={"lambada": scores}), row("variant", 0.02))
+    source = run.source.model_copy(update={"model": "EleutherAI/pythia-160m", "commit": "50f5173d932e8e61"})
+    sha256 = "4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226"
+    protocol = LambadaProtocol(file="lambada_test_en.jsonl", sha256=sha256, examples=5_153)
+    return run.model_copy(update={"source": source, "lambada": protocol})

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pythia_quant.bench.agreement import describe_published
 from pythia_quant.bench.gates import describe_gate
 from pythia_quant.bench.metrics import METRICS
 from pythia_quant.core.settings import VariantSettings
@@ -163,7 +164,7 @@ def render_card(
         manifest=manifest, settings=settings, results=results, row=row, format=TITLES[settings.format],
         base=base, base_url=Raw(_commit_url(base, manifest)), demo=manifest.source.model == DEMO,
         run=_values_line(row, results, _AS_RUN), weights=_values_line(row, results, _WEIGHTS),
-        lambada=_values_line(row, results, _LAMBADA),
+        lambada=_values_line(row, results, _LAMBADA), published=describe_published(results),
         fp16_bytes=2 * manifest.source.parameters, outside=_share_outside_layers(manifest), bits=bits(settings),
         storage=storage(settings), warnings=warnings(settings),
         drift_table=Raw(markdown_table(results, _measured(_DRIFT, results))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from pythia_quant.bench.agreement import describe_published, disagreement
 from pythia_quant.bench.metrics import bits_per_byte, outdated, outdated_sizes, plus_minus, reference_perplexity
 from pythia_quant.records.results import Results
 from pythia_quant.report.files import ResultFile
@@ -122,6 +123,8 @@ def facts(file: ResultFile) -> list[Fact]:
                 results.lambada.sha256,
             )
         )
+    if published := describe_published(results):
+        conditions.append(Fact("LAMBADA of others", published))
     conditions.append(Fact("Protocol of size", size_line(results)))
     sets = " ".join(machine.instruction_sets)
     return [
@@ -138,6 +141,7 @@ def remarks(results: Results) -> list[tuple[str, str]]:
     """Return the remarks that a reader of the numbers should know, each after the name of its row or of the source."""
     notes = [note for note in (outdated(results), outdated_sizes(results), *results.notes) if note]
     entries = [(results.source.model, note.rstrip(".")) for note in notes]
+    entries += [(results.baseline, warning.rstrip(".")) for warning in [disagreement(results)] if warning]
     entries += [(row.name, note.rstrip(".")) for row in results.rows for note in row.notes]
     for row in results.rows:
         entries += [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pythia_quant.bench.agreement import describe_published, disagreement
 from pythia_quant.bench.gates import describe_gate
 from pythia_quant.bench.metrics import METRICS, fastest_unquantized, fp16_floor, outdated, outdated_sizes
 from pythia_quant.records.results import Results
@@ -59,8 +60,10 @@ def _of_speed(results: Results, shown: set[str], intervals: set[str]) -> list[En
 
 
 def particulars(results: Results) -> list[Entry]:
-    """Return what is special about these numbers: the text, the fp16 floor, disturbances, notes of rows."""
+    """Return what is special about these numbers: text, published numbers, fp16 floor, disturbances, notes of rows."""
     entries = [Entry("Text", f"{results.text.name}, sha256 {results.text.sha256[:12]}")]
+    if published := describe_published(results):
+        entries.append(Entry("LAMBADA", published))
     floor = fp16_floor(results)
     fp16 = next((row for row in results.rows if row.name == "torch-fp16"), None)
     if floor is not None and fp16 is not None:
@@ -81,5 +84,5 @@ def particulars(results: Results) -> list[Entry]:
 
 def sentences(results: Results) -> list[str]:
     """Return what concerns all rows, and the gates that did not pass, in whole sentences."""
-    notes = [note for note in (outdated(results), *results.notes) if note]
+    notes = [note for note in (outdated(results), disagreement(results), *results.notes) if note]
     return notes + [describe_gate(gate) for gate in results.gates if gate.outcome != "passed"]

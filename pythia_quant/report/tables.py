@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import StringIO
 from typing import Any, Literal
 
+from pythia_quant.bench.agreement import describe_published, lambada_agreement
 from pythia_quant.bench.gates import describe_gate
 from pythia_quant.bench.metrics import METRICS, Metric
 from pythia_quant.core.text import printable, printable_json
@@ -60,6 +61,7 @@ def render_table(files: Sequence[ResultFile], form: TableFormat) -> str:
 FIELDS = (
     "file", "model", "revision", "commit", "text", "text_sha256", "row", "quantized", "metric", "value", "low", "high",
     "interval", "unit", "better", "protocol", "machine", "cores", "threads", "runtime", "created", "disturbed",
+    "published", "agrees",
 )  # fmt: skip
 """The columns of a tidy table, which has a line for each measured value."""
 
@@ -77,6 +79,8 @@ def tidy_records(results: Results, label: str) -> Iterator[dict[str, Any]]:
 
 def row_records(row: Row, results: Results, label: str) -> Iterator[dict[str, Any]]:
     """Yield the records of one row; see :func:`tidy_records`."""
+    baseline = row.name == results.baseline
+    published = {one.metric: one for one in lambada_agreement(results)} if baseline else {}
     for metric in METRICS.values():
         value = metric.value_of(row, results)
         if value is None:
@@ -104,6 +108,8 @@ def row_records(row: Row, results: Results, label: str) -> Iterator[dict[str, An
             "runtime": row.runtime,
             "created": results.created.isoformat(),
             "disturbed": row.speeds[0].disturbed if row.speeds and metric.protocol == "latency" else "",
+            "published": published[metric.key].published if metric.key in published else None,
+            "agrees": published[metric.key].agrees if metric.key in published else None,
         }
 
 
@@ -166,13 +172,14 @@ def _without_infinity(record: dict[str, Any]) -> dict[str, Any]:
 def _markdown(file: ResultFile) -> str:
     results = file.results
     lines = [f"### {escape_markdown(file.label)}", "", markdown_table(results, COLUMNS, gates=True), ""]
-    latency = latency_line(results)
+    latency, published = latency_line(results), describe_published(results)
     notes = [
         f"Source: {source_line(results)}",
         f"Reference: {reference_line(results)}",
         f"Drift: {text_line(results)}; intervals of 95 %",
         f"Bits a weight and disk: {size_line(results)}",
         *([f"Speed and memory: {latency}; medians, ranges {PERCENTILES}"] if latency else []),
+        *([f"LAMBADA, {published}"] if published else []),
         f"Machine: {machine_line(results)}",
         *(f"{name}: {remark}" for name, remark in remarks(results)),
         *(describe_gate(gate).rstrip(".") for gate in results.gates if gate.outcome != "passed"),

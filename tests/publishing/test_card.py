@@ -7,6 +7,7 @@ import pytest
 import yaml
 from card_inputs import COMMIT, DEMO, FOLDER, HUB, manifest, results
 from huggingface_hub import ModelCard
+from measured import lambada_run
 from rendered_card import card, front, only_our_html, outline, section, tokens
 
 from pythia_quant.bench.metrics import METRICS
@@ -176,6 +177,19 @@ def test_what_was_not_measured_is_not_made_up(case: str, lambada: bool) -> None:
     assert (measured & {"kl_divergence", "perplexity_drift"} != set()) == (case in ("no weights", "no speed"))
     assert ("accuracy" in measured) == lambada
     assert ("5,153 examples: accuracy 75.00 ± " in text) == lambada
+
+
+@pytest.mark.parametrize(("hits", "verdict"), [(1_720, "agrees within error"), (1_400, "does not agree")])
+def test_the_baseline_stands_beside_published_numbers(hits: int, verdict: str) -> None:
+    of = manifest()
+    published = lambada_run(hits, 40.0)
+    run = results(of)
+    baseline = run.rows[0].model_copy(update={"lambada": published.rows[0].lambada})
+    update = {"rows": [baseline, *run.rows[1:]], "lambada": published.lambada, "source": published.source}
+    text = card(of, run.model_copy(update=update))
+    assert "- LAMBADA of the original, published: accuracy 32.84 % ± 1.28" in text
+    assert f"torch-fp16 {verdict}" in text
+    assert ("- torch-fp16: LAMBADA of torch-fp16 is not as published" in text) == (hits == 1_400)
 
 
 def test_without_any_speed_there_is_no_table_of_it() -> None:

@@ -7,12 +7,14 @@ import re
 from pathlib import Path
 
 import plausible
+from measured import lambada_run
 from reported import NASTY, Page
 
 from pythia_quant.bench.gates import describe_gate
 from pythia_quant.bench.metrics import METRICS
 from pythia_quant.records.results import Results
 from pythia_quant.report.numbers import format_value
+from pythia_quant.report.write import write_report
 
 
 def test_every_value_of_every_row_is_on_the_page(runs: list[Results], source: str) -> None:
@@ -53,6 +55,16 @@ def test_what_the_numbers_belong_to_is_said(runs: list[Results], source: str) ->
         ):  # fmt: skip
             assert said is not None
             assert said in text
+
+
+def test_what_was_published_is_said_with_the_protocols(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(lambada_run(1_400, 40.0).model_dump_json())
+    page = Page(write_report([path], tmp_path / "report").read_text(encoding="utf-8"))
+    assert "LAMBADA of others" in page.texts
+    text = " ".join(page.texts)
+    assert "torch-fp16 does not agree (27.17 %, 40.00)" in text
+    assert "is 27.17 %, more than 2.27 from the published 32.84 %" in text
 
 
 def test_gates_and_the_baseline_are_marked_in_words(runs: list[Results], source: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import plausible
 import pytest
-from measured import results, row
+from measured import lambada_run, results, row
 
 from pythia_quant.bench.metrics import METRICS, Value
 from pythia_quant.records.results import Drift, Results
@@ -46,6 +46,19 @@ def test_csv_holds_every_value_with_what_it_belongs_to() -> None:
     assert found["torch-bf16", "decode"]["disturbed"] == "other programs took 9 % of the processors"
     assert found["torch-bf16", "kl"]["disturbed"] == decode["disturbed"] == ""
     assert "AMD EPYC 9R14" in kl["machine"]
+
+
+def test_published_numbers_stand_beside_those_of_the_baseline() -> None:
+    run = lambada_run(1_720, 43.0)
+    found = {(one["row"], one["metric"]): (one["published"], one["agrees"]) for one in records(run)}
+    assert found["torch-fp16", "lambada_accuracy"] == ("32.84", "True")
+    assert found["torch-fp16", "lambada_perplexity"] == ("38.065", "False")
+    assert {beside for (_, metric), beside in found.items() if not metric.startswith("lambada")} == {("", "")}
+    markdown = render_table(files(run), "markdown")
+    assert (
+        "- LAMBADA, published: accuracy 32.84 % ± 1.28, perplexity 38.065 ± 2.81; torch-fp16 does not agree" in markdown
+    )
+    assert "- torch-fp16: LAMBADA of torch-fp16 is not as published of EleutherAI/pythia-160m" in markdown
 
 
 def test_json_holds_the_same_as_csv_and_has_no_infinity() -> None:

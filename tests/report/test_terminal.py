@@ -2,7 +2,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from measured import results, row
+from measured import lambada_run, results, row
 from rich.console import Console
 
 from pythia_quant.bench.gates import evaluate_gates
@@ -47,6 +47,18 @@ def test_what_concerns_all_rows_is_said_in_the_table_and_on_the_page() -> None:
     noted = measured().model_copy(update={"notes": ["The model is untrained."]})
     assert "The model is untrained." in printed(noted)
     assert remarks(noted) == [("m", "The model is untrained")]
+
+
+def test_published_numbers_are_told_and_a_baseline_far_from_them_is_warned_of() -> None:
+    near = printed(lambada_run(1_720, 40.0))
+    assert "LAMBADA           published: accuracy 32.84 % ± 1.28, perplexity 38.065 ± 2.81; torch-fp16 agrees" in near
+    assert "LAMBADA of torch-fp16 is not as published" not in near
+    far = printed(run := lambada_run(1_400, 40.0))
+    assert "torch-fp16 does not agree" in " ".join(far.split())
+    assert "LAMBADA of torch-fp16 is not as published of EleutherAI/pythia-160m" in far
+    ((name, warning),) = remarks(run)
+    assert name == "torch-fp16"
+    assert warning.endswith("or the weights are damaged")
 
 
 def test_a_gate_that_did_not_pass_is_explained() -> None:
