@@ -24,6 +24,11 @@ def format_value(metric: Metric, row: Row, value: Value | None) -> FormattedValu
     """Return a value as text; of a value that is missing or not finite, the reason."""
     if value is None or not math.isfinite(value.value):
         return FormattedValue(_reason(metric, row, value), "")
+    return format_number(metric, value)
+
+
+def format_number(metric: Metric, value: Value) -> FormattedValue:
+    """Return a finite value as text."""
     decimals = _decimals(metric, value.value)
     sign = "+" if metric.key in _SIGNED else ""
     text = f"{value.value:{sign},.{decimals}f}"
@@ -49,6 +54,11 @@ def format_plus_minus(metric: Metric, row: Row, value: Value | None) -> Formatte
         of_value = decimals or int(abs(value.value) < 0.5)
         return FormattedValue(f"{value.value:,.{of_value}f}", f"±{wider:,.{decimals}f}")
     return FormattedValue(shown.text, f"±{wider:,.{decimals}f}")
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun, which takes an s."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def missing_characters(texts: Sequence[str]) -> list[int]:

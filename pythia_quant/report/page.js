@@ -9,32 +9,40 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const groups = lines.filter((line) => line.classList.contains("group"));
   const rows = lines.filter((line) => !line.classList.contains("group"));
   const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
-  const back = document.querySelector("#original-order");
+  const back = table.closest("section").querySelector(".original-order");
   const opposite = { ascending: "descending", descending: "ascending" };
 
+  // A cell has a rank or a value of its own, or is sorted by its text: in columns of numbers, by the number there.
   const rank = (row, column) => {
     const cell = row.cells[column];
-    const text = "rank" in cell.dataset ? cell.dataset.rank : cell.dataset.value;
+    if (heads[column].dataset.kind === "number") {
+      const number = Number.parseFloat((cell.firstChild?.textContent ?? "").replace(/[<+,]/g, ""));
+      return Number.isNaN(number) ? null : number;
+    }
+    const text = cell.dataset.rank ?? cell.dataset.value ?? cell.textContent;
     return text === "" ? null : "rank" in cell.dataset ? Number(text) : text;
   };
 
   const compare = (a, b) =>
     typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b;
 
+  const mark = (head, order) => {
+    for (const other of heads) other.removeAttribute("aria-sort");
+    head?.setAttribute("aria-sort", order);
+    back.hidden = !head;
+  };
+
   const restore = () => {
-    for (const head of heads) head.removeAttribute("aria-sort");
+    mark(null);
     for (const [body, all] of home) body.append(...all);
-    back.hidden = true;
   };
 
   const sort = (head, column) => {
     const first = head.dataset.first || "ascending";
     const now = head.getAttribute("aria-sort");
     const next = now === null ? first : now === first ? opposite[first] : null;
-    restore();
-    if (next === null) return;
-    head.setAttribute("aria-sort", next);
-    back.hidden = false;
+    if (next === null) return restore();
+    mark(head, next);
     const keyed = rows.map((row) => [rank(row, column), row]);
     const known = keyed.filter(([key]) => key !== null);
     const unknown = keyed.filter(([key]) => key === null);
@@ -74,7 +82,7 @@ for (const box of document.querySelectorAll(".scroll")) {
   const look = () => {
     const hidden = box.scrollWidth - box.clientWidth - box.scrollLeft;
     box.parentElement.classList.toggle("more", hidden > 1);
-    box.classList.toggle("fits", box.firstElementChild.offsetWidth <= box.clientWidth);
+    box.classList.toggle("fits", !box.classList.contains("long") && box.firstElementChild.offsetWidth <= box.clientWidth);
   };
   box.addEventListener("scroll", look, { passive: true });
   new ResizeObserver(look).observe(box);

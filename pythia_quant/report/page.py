@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files as package_files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pythia_quant.bench.gates import describe_gate
 from pythia_quant.bench.metrics import METRICS, Metric, Value
 from pythia_quant.core.text import printable
 from pythia_quant.records.results import GateOutcome, Results, Row
+from pythia_quant.report.document import render_document
 from pythia_quant.report.facts import facts, latency_line, machine_line, remarks, source_line, text_line
 from pythia_quant.report.files import ResultFile
 from pythia_quant.report.gate_table import gate_table
 from pythia_quant.report.headlines import headlines, rank_values
 from pythia_quant.report.inline import Mark
 from pythia_quant.report.numbers import format_value, missing_characters
-from pythia_quant.report.theme import DARK, LIGHT, MARKERS, Style, Theme, slots
+from pythia_quant.report.theme import Style
 
 MARKER = "pythia-quant report"
 """The generator that the page names: a report may replace a folder with such a page."""
@@ -88,16 +85,9 @@ def render_page(
     illustrations: Sequence[Illustrations],
 ) -> str:
     """Return the page; `illustrations` has one entry a file, `overview` the plots that show all files."""
-    environment = Environment(
-        loader=PackageLoader("pythia_quant.report", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
-    )  # fmt: skip
-    css, script = _palette() + _read_packaged("page.css"), _read_packaged("page.js")
     groups = _groups(files)
-    return environment.get_template("page.html.jinja").render(
-        marker=MARKER, css=Markup(css), script=Markup(script),  # noqa: S704 - both are files of this package
-        css_hash=_hash(css), script_hash=_hash(script), files=files, styles=styles, markers=MARKERS, groups=groups,
+    return render_document(
+        "pythia_quant.report", MARKER, files=files, styles=styles, groups=groups,
         metrics=[METRICS[key] for columns in groups.values() for key in columns], lines=_lines(files, groups, styles),
         any_gates=any(file.results.gates for file in files), gates_after=len(next(iter(groups.values()))),
         first_plots=overview or [plot for each in illustrations for plot in each.drawn if plot.first],
@@ -105,28 +95,7 @@ def render_page(
         describe_gate=describe_gate, facts=facts, remarks=remarks, source_line=source_line, text_line=text_line,
         latency_line=latency_line, machine_line=machine_line,
         details=_details, worst_first=_worst_first, sign={"lower": "↓", "higher": "↑", "": ""},
-        icon={"passed": "✓", "failed": "✗", "undecided": "?"},
     )  # fmt: skip
-
-
-def _palette() -> str:
-    """Return the colours of both themes as CSS variables."""
-
-    def variables(theme: Theme) -> str:
-        named = slots(theme) | {"paper": theme.paper, "ink": theme.ink, "muted": theme.muted, "grid": theme.grid}
-        return "".join(f"--{name}:{color};" for name, color in named.items())
-
-    dark = f"@media (prefers-color-scheme: dark){{:root{{{variables(DARK)}}}}}"
-    return f":root{{{variables(LIGHT)}}}\n{dark}\n"
-
-
-def _read_packaged(name: str) -> str:
-    return (package_files("pythia_quant.report") / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """Return the hash by which a Content-Security-Policy names a style or script."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _groups(files: Sequence[ResultFile]) -> dict[str, dict[str, str]]:

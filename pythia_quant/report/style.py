@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import Literal
 
 from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.style import context
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from pythia_quant.report.theme import LIGHT, Theme, all_colors
+from pythia_quant.report.theme import DARK, LIGHT, Theme, all_colors
 
 WIDTH = 4.6
 """Width of a plot, inches: its text is legible on a phone, and two plots fit side by side on a desktop screen."""
@@ -111,6 +112,19 @@ def render_figure(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(stream, format="svg", metadata=no_metadata)
     return stream.getvalue().replace(b"'DejaVu Sans'", _WEB_FONTS.encode())
+
+
+def write_figure(figure: Figure, folder: Path, name: str) -> bytes:
+    """Write a figure of the light theme to a folder, as SVG of both themes and as PNG; return the light SVG.
+
+    In the files, ids are unique; in what is returned, all elements of a row have the same.
+    """
+    svg = render_figure(figure, "svg")
+    alone = number_ids(svg)
+    (folder / f"{name}.svg").write_bytes(alone)
+    (folder / f"{name}.png").write_bytes(render_figure(figure, "png"))
+    (folder / f"{name}-dark.svg").write_bytes(recolor_svg(alone, DARK))
+    return svg
 
 
 def number_ids(svg: bytes) -> bytes:

@@ -54,7 +54,7 @@ def render_table(files: Sequence[ResultFile], form: TableFormat) -> str:
     stream = StringIO()
     writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _guard_cell(value) for key, value in record.items()} for record in records)
+    writer.writerows({key: guard_cell(value) for key, value in record.items()} for record in records)
     return stream.getvalue()
 
 
@@ -152,7 +152,7 @@ def _protocol(metric: Metric, results: Results) -> str:
     return f"{name}, {QUICK}" if results.quick else name
 
 
-def _guard_cell(value: object) -> object:
+def guard_cell(value: object) -> object:
     """Return a cell that no spreadsheet takes for a formula, on one line; numbers stay as they are."""
     if not isinstance(value, str):
         return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pythia_quant.records.results import Results
@@ -97,22 +97,27 @@ def all_colors(theme: Theme) -> list[str]:
 
 def row_styles(contents: Sequence[Results]) -> dict[str, Style]:
     """Return a style for each row name of a report, in the order of their first appearance."""
+    return name_styles((row.name, row.quantized) for results in contents for row in results.rows)
+
+
+def name_styles(names: Iterable[tuple[str, bool]]) -> dict[str, Style]:
+    """Return a style for each name, in the order of their first appearance, by whether its row is quantized."""
     styles: dict[str, Style] = {}
     shapes, quantized, unquantized = list(MARKERS), 0, 0
-    for row in (row for results in contents for row in results.rows):
-        if row.name in styles:
+    for name, is_quantized in names:
+        if name in styles:
             continue
-        if row.quantized:
+        if is_quantized:
             # The ninth row has the colour of the first, with another marker.
             turn, slot = divmod(quantized, len(LIGHT.colors))
             shape = shapes[(slot + turn) % len(shapes)]
-            styles[row.name] = Style(
+            styles[name] = Style(
                 f"q{slot}", shape, filled=True, dashes=_DASHES[(turn - 1) % len(_DASHES)] if turn else ()
             )
             quantized += 1
         else:
             slot = unquantized % len(LIGHT.neutrals)
             shape = shapes[unquantized % len(shapes)]
-            styles[row.name] = Style(f"n{slot}", shape, filled=False, dashes=_DASHES[unquantized % len(_DASHES)])
+            styles[name] = Style(f"n{slot}", shape, filled=False, dashes=_DASHES[unquantized % len(_DASHES)])
             unquantized += 1
     return styles

@@ -10,21 +10,20 @@ from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.files import recover, scratch_folder
 from pythia_quant.report.files import ResultFile, read_files
 from pythia_quant.report.tables import SUFFIXES, TableFormat, render_table
-from pythia_quant.report.theme import DARK, LIGHT, Look, row_styles
+from pythia_quant.report.theme import LIGHT, Look, row_styles
 
 try:
     from matplotlib.figure import Figure
 
+    from pythia_quant.report.document import PAGE, check_replaceable
     from pythia_quant.report.figures import FIRST_TITLES, PLOTS, overview_plots
     from pythia_quant.report.inline import Mark, inline_svg
     from pythia_quant.report.page import MARKER, DrawnPlot, Illustrations, plot_marks, render_page
-    from pythia_quant.report.style import number_ids, recolor_svg, render_figure
+    from pythia_quant.report.style import write_figure
 except ImportError as missing:
     raise BenchmarkError(
         f"a report needs packages that are not here ({missing})", hint="pip install matplotlib"
     ) from missing
-
-PAGE = "index.html"
 
 
 def write_report(paths: Sequence[Path], out: Path, formats: Collection[TableFormat] = ()) -> Path:
@@ -38,22 +37,12 @@ def write_report(paths: Sequence[Path], out: Path, formats: Collection[TableForm
     """
     files = read_files(paths)
     recover(out)
-    _check_replaceable(out)
+    check_replaceable(out, MARKER)
     with scratch_folder(out) as scratch:
         for form in formats:
             (scratch / f"results.{SUFFIXES[form]}").write_text(render_table(files, form), encoding="utf-8", newline="")
         (scratch / PAGE).write_text(_page(files, scratch / "plots"), encoding="utf-8", newline="\n")
     return out / PAGE
-
-
-def _check_replaceable(out: Path) -> None:
-    if not out.exists():
-        return
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    page = out / PAGE
-    if not page.is_file() or f'content="{MARKER}"'.encode() not in page.read_bytes()[:4096]:
-        raise BenchmarkError("is no report of ours and is not empty", where=str(out), hint="choose another folder")
 
 
 def _page(files: Sequence[ResultFile], folder: Path) -> str:
@@ -67,11 +56,7 @@ def _page(files: Sequence[ResultFile], folder: Path) -> str:
         marks: dict[str, Mark] = {}
         for index, file in enumerate(shown):
             marks |= plot_marks(file, styles, partial(look.id_of, file=index))
-        svg = render_figure(figure, "svg")
-        alone = number_ids(svg)
-        (folder / f"{name}.svg").write_bytes(alone)
-        (folder / f"{name}.png").write_bytes(render_figure(figure, "png"))
-        (folder / f"{name}-dark.svg").write_bytes(recolor_svg(alone, DARK))
+        svg = write_figure(figure, folder, name)
         return DrawnPlot(title in FIRST_TITLES, title, caption, inline_svg(svg, name, title, marks))
 
     overview_figures = overview_plots(contents, look) if len(files) > 1 else []

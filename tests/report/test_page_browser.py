@@ -1,25 +1,13 @@
 """What a browser makes of the page."""
 
 import itertools
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser, chromium
+from browser import Browser
 
 from pythia_quant.bench.metrics import METRICS, Value
 from pythia_quant.records.results import Results
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no chromium to show the page in")
-    with chromium(program, tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
-
 
 CELLS = "[...document.querySelectorAll('#rows tbody tr:not(.group)')].map(r => r.cells[{}].dataset.value)"
 HEAD = "document.querySelectorAll('#rows thead tr:last-child th')[{}]"

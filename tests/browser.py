@@ -6,12 +6,15 @@ import base64
 import json
 import os
 import select
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
@@ -112,3 +115,12 @@ def chromium(program: str, profile: Path) -> Iterator[Browser]:
         process.wait(timeout=30)
         os.close(to_write[0])
         os.close(to_read[1])
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium to show the page in")
+    with chromium(program, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
