@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # for type checkers: `as` marks a name that users may import 
     from pythia_quant.artifacts.inputs import Inputs as Inputs
     from pythia_quant.artifacts.inputs import load_inputs as load_inputs
     from pythia_quant.artifacts.pull import pull as pull
-    from pythia_quant.bench.benchmark import Options as Options
+    from pythia_quant.bench.rows import Options as Options
     from pythia_quant.core.errors import ArgumentError as ArgumentError
     from pythia_quant.core.errors import ArtifactError as ArtifactError
     from pythia_quant.core.errors import BenchmarkError as BenchmarkError
@@ -86,7 +86,7 @@ _MODULES = {
     "pythia_quant.artifacts.convert": ("convert",),
     "pythia_quant.artifacts.inputs": ("Inputs", "load_inputs"),
     "pythia_quant.artifacts.pull": ("pull",),
-    "pythia_quant.bench.benchmark": ("Options",),
+    "pythia_quant.bench.rows": ("Options",),
     "pythia_quant.core.errors": (
         "ArgumentError", "ArtifactError", "BenchmarkError", "CorpusError", "HubError", "PythiaQuantError",
         "QuantizationError", "RecipeError", "SourceError", "StorageError", "UnknownNameError",

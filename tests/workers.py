@@ -13,6 +13,7 @@ import torch
 
 from pythia_quant.bench import speed
 from pythia_quant.core import process
+from pythia_quant.core.machine import cores
 from pythia_quant.core.progress import SILENT, Progress
 
 
@@ -20,7 +21,7 @@ class WorkerHere:
     """Does what :class:`~pythia_quant.core.process.Worker` does, without a process. Arguments and results are JSON."""
 
     def __init__(self, threads: int | None = None) -> None:
-        pass
+        self.threads = threads or cores()
 
     def __enter__(self) -> WorkerHere:
         return self

@@ -7,9 +7,11 @@ documents.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -60,12 +62,23 @@ def learning_rate(step: int, steps: int) -> float:
     return PEAK_LEARNING_RATE * (FINAL_SHARE + (1 - FINAL_SHARE) * cosine)
 
 
-def train(model: GPTNeoXForCausalLM, stream: torch.Tensor, held_out: torch.Tensor, steps: int, batch: int) -> None:
-    """Train `model` on windows of `stream`, int64 [tokens], at random places; print its perplexity every 250 steps."""
+def train(
+    model: GPTNeoXForCausalLM,
+    stream: torch.Tensor,
+    held_out: torch.Tensor,
+    steps: int,
+    batch: int,
+    at_step: Callable[[int], object],
+) -> None:
+    """Train `model` on windows of `stream`, int64 [tokens], at random places; print its perplexity every 250 steps.
+
+    `at_step` is called with the number of steps done, from 0 on.
+    """
     decayed = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95))
+    at_step(0)
     for step in track(range(steps), description="training"):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps)
@@ -77,10 +90,22 @@ def train(model: GPTNeoXForCausalLM, stream: torch.Tensor, held_out: torch.Tenso
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        at_step(step + 1)
         if step % 250 == 249:
             print(
                 f"step {step + 1}: loss {loss.item():.3f}, held-out perplexity {perplexity(model, held_out[:40]):.2f}"
             )
+
+
+def write(model: GPTNeoXForCausalLM, architecture: Architecture, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the model in fp16, and its tokenizer, as a hub serves them."""
+    copy.deepcopy(model).half().save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(architecture.config(), indent=2) + "\n")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings: dict[str, object] = {f"{kind}_token": END_OF_TEXT for kind in ("bos", "eos", "unk")}
+    settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": CONTEXT}
+    settings["model_input_names"] = ["input_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def main(
@@ -88,6 +113,7 @@ def main(
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 2500,
     batch: Annotated[int, typer.Option(help="Windows a step.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
+    save_at: Annotated[list[int] | None, typer.Option(help="Also write OUT/step<N> after N steps; repeatable.")] = None,
 ) -> None:
     """Train the demo model and write it, its tokenizer and `training.json` to OUT."""
     torch.manual_seed(seed)
@@ -106,15 +132,13 @@ def main(
     config = GPTNeoXConfig(**architecture.config())
     model = GPTNeoXForCausalLM(config).float()
     untrained = perplexity(model, held_out[:100])
-    train(model, stream, held_out, steps, batch)
 
-    model.half().save_pretrained(out)
-    (out / "config.json").write_text(json.dumps(architecture.config(), indent=2) + "\n")
-    tokenizer.save(str(out / "tokenizer.json"))
-    settings: dict[str, object] = {f"{kind}_token": END_OF_TEXT for kind in ("bos", "eos", "unk")}
-    settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": CONTEXT}
-    settings["model_input_names"] = ["input_ids", "attention_mask"]
-    (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    def save_step(step: int) -> None:
+        if step in (save_at or ()):
+            write(model, architecture, tokenizer, out / f"step{step}")
+
+    train(model, stream, held_out, steps, batch, save_step)
+    write(model, architecture, tokenizer, out)
     record = {
         "python": platform.python_version(),
         "steps": steps,

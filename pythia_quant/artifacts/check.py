@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pythia_quant.artifacts.artifact import Artifact
 from pythia_quant.artifacts.plan import PROBE_TOKENS
-from pythia_quant.core import machine, process
+from pythia_quant.core import process
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.table import format_of
@@ -36,18 +36,18 @@ gives 1.4."""
 
 
 def check(
-    worker: process.Worker,
+    worker: process.Worker | process.Here,
     folder: Path,
     settings: VariantSettings,
     probe: list[list[int]],
     intended: Path | None = None,
 ) -> CheckRecord:
-    """Read an artifact back and run it in another process, which has done nothing else; see :func:`check_artifact`."""
+    """Read an artifact back and run it, usually in a process that has done nothing else; see :func:`check_artifact`."""
     arguments = {
         "folder": str(folder),
         "settings": settings.model_dump(mode="json"),
         "probe": probe,
-        "threads": machine.cores(),
+        "threads": worker.threads,
         "intended": str(intended) if intended else None,
     }
     return CheckRecord.model_validate(worker.call(check_artifact, arguments))

@@ -9,6 +9,7 @@ from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.artifacts.plan import Plan, check_plan, plan_conversion
 from pythia_quant.artifacts.reuse import is_stale, reuse
 from pythia_quant.core.files import recover
+from pythia_quant.core.process import Here, Worker
 from pythia_quant.core.progress import SILENT, PartOf, Progress
 
 
@@ -35,22 +36,28 @@ def convert(
     Raises:
         PythiaQuantError: the conversion failed; the target folder is as it was before.
     """
-    out = Path(out)
+    return convert_checked_by(None, inputs, variant, Path(out), overwrite=overwrite, progress=progress)
+
+
+def convert_checked_by(
+    checker: Worker | Here | None, inputs: Inputs, variant: str, out: Path, *, overwrite: bool, progress: Progress
+) -> Artifact:
+    """Do what :func:`convert` does; `checker` reads the artifact back and runs it, a fresh process if it is None."""
     plan = plan_conversion(inputs, variant, out)
     recover(plan.target)
     if plan.target.exists() and not overwrite and not is_stale(plan.target, inputs):
         return reuse(plan.target, inputs, plan.settings)
     check_plan(plan)  # once more: other conversions may have filled the disk since the program started
-    solved = _convert_codes(plan, out, progress)
+    solved = _convert_codes(plan, out, progress, checker)
     from pythia_quant.artifacts.make import make  # noqa: PLC0415 - torch takes seconds to import, and reuse needs none
 
-    make(plan, solved, progress)
+    make(plan, solved, progress, checker)
     return open_artifact(plan.target)
 
 
-def _convert_codes(plan: Plan, out: Path, progress: Progress) -> Artifact | None:
+def _convert_codes(plan: Plan, out: Path, progress: Progress, checker: Worker | Here | None) -> Artifact | None:
     """Convert or verify the variant whose integers this one takes; return its artifact, or None if it takes none."""
     name = plan.settings.takes_codes_of()
     if name is None:
         return None
-    return convert(plan.inputs, name, out, progress=PartOf(name, progress))
+    return convert_checked_by(checker, plan.inputs, name, out, overwrite=False, progress=PartOf(name, progress))

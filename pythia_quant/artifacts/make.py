@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,20 +30,24 @@ from pythia_quant.model.tokenizer import TOKENIZER, copy_without_limits
 from pythia_quant.records.manifest import CheckRecord, Manifest
 
 
-def make(plan: Plan, solved: Artifact | None, progress: Progress) -> None:
+def make(
+    plan: Plan, solved: Artifact | None, progress: Progress, checker: process.Worker | process.Here | None = None
+) -> None:
     """Make the artifact that a plan describes, in its target folder.
 
     Args:
         plan: the plan.
         solved: the artifact whose integers this one takes; None if it takes none.
         progress: receives how far the work is.
+        checker: reads the artifact back and runs it; a fresh process by default.
 
     Raises:
         PythiaQuantError: the conversion failed; the target folder is as it was before.
     """
     machine.bound_torch()
     try:
-        with _work(plan) as work, scratch_folder(plan.target) as folder, process.Worker() as checker:
+        with _work(plan) as work, scratch_folder(plan.target) as folder, ExitStack() as resources:
+            checker = checker or resources.enter_context(process.Worker())
             if not plan.settings.calibrates:  # which takes so long that a process that waits would only hold memory
                 checker.prepare(import_check, {"settings": plan.settings.model_dump(mode="json")})
             written = _write(plan, folder, work, solved, progress)
@@ -95,7 +99,7 @@ def _add_tokenizer(source: Source, folder: Path) -> None:
         configuration.write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}) + "\n")
 
 
-def _check(plan: Plan, folder: Path, written: Written, checker: process.Worker) -> CheckRecord:
+def _check(plan: Plan, folder: Path, written: Written, checker: process.Worker | process.Here) -> CheckRecord:
     """Read the artifact back in a fresh process, and compare what it computes with what was intended."""
     intended = folder / ".intended.npy"
     np.save(intended, written.logits.numpy())

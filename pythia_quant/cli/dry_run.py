@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rich.markup import escape
 from rich.table import Table
 
-from pythia_quant.bench.benchmark import Options
+from pythia_quant.bench.rows import Options
 from pythia_quant.core.console import out_console, print_json, progress_console
 from pythia_quant.core.progress import Notices, Steps, duration
 from pythia_quant.library.forecast import Forecast, forecast

@@ -28,7 +28,7 @@ from pythia_quant.records.manifest import SourceRecord
 from pythia_quant.records.results import RESULTS, save_results
 
 if TYPE_CHECKING:
-    from pythia_quant.bench.benchmark import Options
+    from pythia_quant.bench.rows import Options
 
 # ruff: noqa: PLC0415 - an artifact that is there is found without torch, which takes seconds to import
 
@@ -85,7 +85,7 @@ def run(
     Raises:
         PythiaQuantError: see :func:`convert_all`; no result file is written.
     """
-    from pythia_quant.bench.benchmark import Options
+    from pythia_quant.bench.rows import Options
 
     names, options = list(recipe.variants(only)), options or Options()
     recipe = without_fetched_passages(recipe, names, Notices(console))
@@ -115,7 +115,8 @@ def bench(
     Raises:
         PythiaQuantError: an artifact was altered, or the artifacts have different sources; no result file is written.
     """
-    from pythia_quant.bench.benchmark import Options, benchmark, benchmark_steps
+    from pythia_quant.bench.benchmark import benchmark, benchmark_steps
+    from pythia_quant.bench.rows import Options
 
     changes, options = changes or Changes(), options or Options()
     artifacts = _open_artifacts(folders, together=out is None)

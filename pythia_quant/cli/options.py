@@ -16,7 +16,7 @@ from pythia_quant.core.foreign_files import snapshot_of
 from pythia_quant.model.source_name import SCHEME
 
 if TYPE_CHECKING:
-    from pythia_quant.bench.benchmark import Options
+    from pythia_quant.bench.rows import Options
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
@@ -194,7 +194,7 @@ def measuring_options(threads: list[int] | None, memory: str | None, device: Dev
     """
     allowed = None if memory is None else parse_memory(memory)
     check_device(device.value)
-    from pythia_quant.bench.benchmark import Options
+    from pythia_quant.bench.rows import Options
     from pythia_quant.core.machine import cores
 
     # A number that is repeated counts once. Everything but speed is measured with the first number.

@@ -62,7 +62,7 @@ def source(
         revisions = listing.revisions if listing else (read_main(repo_id),)
     findings = find_faults(listing) if listing else []
     if as_json:
-        shown = {"model": repo_id, "revisions": [asdict(one) for one in revisions]}
+        shown = {"model": repo_id, "revisions": [_as_data(one) for one in revisions]}
         print_json(shown | ({"findings": [asdict(one) for one in findings]} if listing else {}))
     elif listing:
         show_steps(listing, findings, out_console)
@@ -97,3 +97,7 @@ def show_steps(listing: Listing, findings: list[Finding], console: Console) -> N
     console.print(f"\n[bold]{escape(listing.model)}[/]: {count}", soft_wrap=True, highlight=False)
     for finding in findings:
         console.print(escape(described(finding, listing)), soft_wrap=True, highlight=False)
+
+
+def _as_data(revision: Revision) -> dict[str, object]:
+    return {name: value for name, value in asdict(revision).items() if name != "others"}

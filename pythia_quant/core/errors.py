@@ -43,6 +43,10 @@ class RecipeError(PythiaQuantError):
     """The recipe, or an option that replaces one of its settings, cannot be used."""
 
 
+class StudyError(PythiaQuantError):
+    """A study file cannot be used, or the results of a study cannot be stored or read."""
+
+
 class SourceError(PythiaQuantError):
     """The checkpoint or its tokenizer is missing, damaged, or of an unsupported kind."""
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, cast
+from typing import Any
 
 from pythia_quant.core import errors
 from pythia_quant.core.files import replace_file, temporary_folder
@@ -34,7 +34,7 @@ class Worker:
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        self._threads, self._calls = threads or cores(), 0
+        self.threads, self._calls = threads or cores(), 0
         self._child: subprocess.Popen[bytes] | None = None
         self._resources = ExitStack()
 
@@ -75,19 +75,15 @@ class Worker:
         child = self._send(function, arguments, answer)
         self._wait(child, answer, progress)
         if not answer.exists():
-            raise errors.BenchmarkError(f"{_name(function)} {_cause(child.returncode, self._folder / 'messages')}")
-        reply = json.loads(answer.read_bytes())
-        if "result" in reply:
-            return reply["result"]
-        kind = getattr(errors, reply["error"])
-        raise kind(reply["what"], where=reply["where"], hint=reply["hint"])
+            raise errors.BenchmarkError(f"{name_of(function)} {_cause(child.returncode, self._folder / 'messages')}")
+        return result_of(json.loads(answer.read_bytes()))
 
     def _send(
         self, function: Callable[..., Any], arguments: dict[str, Any], answer: Path | None
     ) -> subprocess.Popen[bytes]:
         child = self._running_child()
         assert child.stdin is not None  # noqa: S101 - it is a pipe
-        request = {"function": _name(function), "arguments": arguments, "answer": answer and str(answer)}
+        request = {"function": name_of(function), "arguments": arguments, "answer": answer and str(answer)}
         with suppress(BrokenPipeError):  # it has died already: what it left says how
             child.stdin.write(f"{json.dumps(request)}\n".encode())
             child.stdin.flush()
@@ -95,7 +91,7 @@ class Worker:
 
     def _running_child(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
-            environment = os.environ | thread_limits(self._threads, {})
+            environment = os.environ | thread_limits(self.threads, {})
             environment[_PROGRESS] = str(self._folder / "progress.json")
             with (self._folder / "messages").open("wb") as log:
                 # -P, so that no module of the current folder, which may be a downloaded one, is imported.
@@ -114,6 +110,30 @@ class Worker:
                 if now != before:
                     progress.step(*json.loads(now))
                 before = now
+
+
+class Here:
+    """Runs functions in this process, in the way of a :class:`Worker`.
+
+    Args:
+        threads: the number of threads that numeric libraries use.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def prepare(self, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        """Do nothing: a process that works itself gains nothing by beginning early."""
+
+    def call(self, function: Callable[..., Any], arguments: dict[str, Any], progress: Progress = SILENT) -> Any:  # noqa: ARG002
+        """Run a function and return its result, as JSON data."""
+        return json.loads(json.dumps(function(**arguments)))
 
 
 def call(function: Callable[..., Any], arguments: dict[str, Any], threads: int | None = None) -> Any:
@@ -146,22 +166,34 @@ def _serve() -> None:
     threading.Thread(target=_listen, args=[requests], daemon=True).start()
     while True:
         request = json.loads(requests.get())
-        reply: dict[str, Any]
-        try:
-            reply = {"result": _import_function(request["function"])(**request["arguments"])}
-        except errors.PythiaQuantError as error:
-            reply = {"error": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
+        reply = reply_to(request["function"], request["arguments"])
         if request["answer"]:
             replace_file(Path(request["answer"]), json.dumps(reply))
 
 
-def _name(function: Callable[..., Any]) -> str:
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name by which another process finds a function at the top level of a module."""
     return f"{function.__module__}:{function.__qualname__}"
 
 
-def _import_function(name: str) -> Callable[..., Any]:
-    module, _, function = name.partition(":")
-    return cast(Callable[..., Any], getattr(import_module(module), function))
+def reply_to(function: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Run a function by its name; return what came of it, a result or an error of ours, as JSON data."""
+    module, _, name = function.partition(":")
+    try:
+        return {"result": getattr(import_module(module), name)(**arguments)}
+    except errors.PythiaQuantError as error:
+        return {"error": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
+
+
+def result_of(reply: dict[str, Any]) -> Any:
+    """Return the result in a reply of :func:`reply_to`.
+
+    Raises:
+        PythiaQuantError: the function raised it.
+    """
+    if "result" in reply:
+        return reply["result"]
+    raise getattr(errors, reply["error"])(reply["what"], where=reply["where"], hint=reply["hint"])
 
 
 def _listen(requests: SimpleQueue[str]) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from pythia_quant.artifacts.artifact import open_artifact
 from pythia_quant.artifacts.inputs import Texts, fit, read_texts
 from pythia_quant.artifacts.plan import artifact_bytes, artifact_folder
-from pythia_quant.bench.benchmark import Options
 from pythia_quant.bench.conditions import memory_needed
 from pythia_quant.bench.durations import Work, conversion_steps, measurement_steps
 from pythia_quant.bench.quick import PASSAGES, quick_recipe, quick_windows
+from pythia_quant.bench.rows import Options
 from pythia_quant.bench.subject import SOURCE_DTYPES, Subject
 from pythia_quant.core.errors import without_links
 from pythia_quant.core.machine import memory_available

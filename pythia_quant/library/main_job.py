@@ -16,7 +16,7 @@ from pythia_quant.records.results import QUICK_RESULTS, RESULTS, Results, save_r
 from pythia_quant.texts.lambada import Passages, load_passages
 
 if TYPE_CHECKING:
-    from pythia_quant.bench.benchmark import Options
+    from pythia_quant.bench.rows import Options
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pythia_quant.records.results import save_results
 from pythia_quant.texts.lambada import Passages
 
 if TYPE_CHECKING:
-    from pythia_quant.bench.benchmark import Options
+    from pythia_quant.bench.rows import Options
 
 # ruff: noqa: PLC0415 - `load` answers at once: what needs torch or the hub's client is imported when it is needed
 
@@ -102,7 +102,7 @@ def run(
         **{key: Path(file) if isinstance(file, str) else file for key, file in changes.items()},  # type: ignore[arg-type]
     )
     numbers = [threads] if isinstance(threads, int) else list(dict.fromkeys(threads or [cores()]))
-    from pythia_quant.bench.benchmark import Options
+    from pythia_quant.bench.rows import Options
 
     options, chosen = Options(numbers, memory, device, quick=quick), set_keys(chosen, settings or {})
     names = list(chosen.variants([only] if isinstance(only, str) else list(only or ())))
@@ -138,8 +138,9 @@ def benchmark(
         BenchmarkError: an artifact has another source, or a measuring process died.
         StorageError: the result file cannot be written.
     """
-    from pythia_quant.bench.benchmark import Options, benchmark_steps
     from pythia_quant.bench.benchmark import benchmark as measure
+    from pythia_quant.bench.benchmark import benchmark_steps
+    from pythia_quant.bench.rows import Options
 
     path, options = Path(path).expanduser(), options or Options()
     path.parent.mkdir(parents=True, exist_ok=True)

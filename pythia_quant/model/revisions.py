@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from pythia_quant.model.suite import parse_revisions
 
 MAIN = "main"
 _THREADS = 8
+_OTHERS = ("config.json", "tokenizer.json")
 _NAME = re.compile(
     r"(?:(?P<safetensors>model)|pytorch_model)(?:-\d+-of-(?P<of>\d+))?\.(?(safetensors)safetensors|bin)", re.ASCII
 )
@@ -41,12 +42,14 @@ class Revision:
         commit: the commit's hash.
         files: all weight files of the commit; none if the hub's list could not be read.
         problem: why the hub's list of files could not be read; empty if it was read.
+        others: name and hash of config.json and tokenizer.json, as git or the hub computes it.
     """
 
     name: str
     commit: str
     files: tuple[WeightFile, ...]
     problem: str = ""
+    others: tuple[tuple[str, str], ...] = ()
 
     def models(self) -> dict[str, dict[str, str]]:
         """Return the complete models among the files: by `safetensors` or `pickle`, the SHA-256 of each file by name.
@@ -113,11 +116,7 @@ def read_steps(repo_id: str, steps: str, progress: Progress = SILENT) -> Listing
         HubError: there is no such repository, or the hub cannot be asked for its branches.
     """
 
-    def list_branches() -> dict[str, str]:
-        refs = api().list_repo_refs(repo_id).branches
-        return {text(branch.name): commit_id(branch.target_commit) for branch in refs}
-
-    branches = ask(list_branches, repo_id)
+    branches = _branches(repo_id)
     member = suite.find(repo_id)
     suite_steps = member.steps if member else ()
     published = tuple(sorted({*suite_steps, *(step for name in branches if (step := suite.step_of(name)) is not None)}))
@@ -128,22 +127,51 @@ def read_steps(repo_id: str, steps: str, progress: Progress = SILENT) -> Listing
         if suite.step_of(name) is None:
             raise SourceError(f"{name!r} is no step", where="--steps", hint="give step1000..step3000, or all")
     names = [name for name in dict.fromkeys((MAIN, *names_to_read)) if name in branches]
+    read = _read_branches(repo_id, {name: branches[name] for name in names}, progress)
+    missing = tuple(name for name in names_to_read if name not in branches)
+    return Listing(repo_id, published, tuple(read[name] for name in names), missing)
+
+
+def read_revisions(repo_id: str, names: Sequence[str], progress: Progress = SILENT) -> dict[str, Revision]:
+    """Return branches with their weight files, by name, those that exist; one that cannot be read says why.
+
+    Raises:
+        HubError: there is no such repository, or the hub cannot be asked for its branches.
+    """
+    branches = _branches(repo_id)
+    return _read_branches(repo_id, {name: branches[name] for name in names if name in branches}, progress)
+
+
+def branch_steps(repo_id: str) -> list[int]:
+    """Return the training steps that are branches of a repository, ascending; see :func:`read_revisions`."""
+    return sorted(step for name in _branches(repo_id) if (step := suite.step_of(name)) is not None)
+
+
+def _branches(repo_id: str) -> dict[str, str]:
+    def list_branches() -> dict[str, str]:
+        refs = api().list_repo_refs(repo_id).branches
+        return {text(branch.name): commit_id(branch.target_commit) for branch in refs}
+
+    return ask(list_branches, repo_id)
+
+
+def _read_branches(repo_id: str, commits: Mapping[str, str], progress: Progress) -> dict[str, Revision]:
     read: dict[str, Revision] = {}
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        for done in as_completed([pool.submit(_read, repo_id, name, branches[name]) for name in names]):
-            progress.step("revision", len(read), len(names))
+        for done in as_completed([pool.submit(_read, repo_id, name, commit) for name, commit in commits.items()]):
+            progress.step("revision", len(read), len(commits))
             read[done.result().name] = done.result()
     finally:
         pool.shutdown(cancel_futures=True)
-    missing = tuple(name for name in names_to_read if name not in branches)
-    return Listing(repo_id, published, tuple(read[name] for name in names), missing)
+    return read
 
 
 def _read(repo_id: str, name: str, commit: str) -> Revision:
     try:
         files = files_at(repo_id, commit, f"{repo_id}@{name}")
-        return Revision(name, commit, tuple(_weights(repo_id, commit, files)))
+        others = tuple((one, files[one].sha256 or files[one].git) for one in _OTHERS if one in files)
+        return Revision(name, commit, tuple(_weights(repo_id, commit, files)), others=others)
     except PythiaQuantError as error:
         return Revision(name, commit, (), error.what)
 

@@ -9,7 +9,7 @@ from program import run, succeed
 from tiny import write_recipe
 
 from pythia_quant.artifacts.artifact import open_artifact
-from pythia_quant.bench.benchmark import Options
+from pythia_quant.bench.rows import Options
 from pythia_quant.library.forecast import Forecast, forecast
 from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.records.results import Results, load_results, save_results
@@ -93,7 +93,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 def test_a_quick_look_measures_little_and_judges_no_gate(quick: Results) -> None:
     assert (quick.protocol.windows, quick.gates, quick.quick) == (8, [], True)
-    assert any(note.startswith("Quick look: ") for note in quick.notes)
+    assert [note for note in quick.notes if note.startswith("Quick look: ")]
     assert quick.latency
     assert (quick.latency.rounds, len(quick.latency.prompts), len(quick.latency.contexts)) == (1, 1, 1)
 
