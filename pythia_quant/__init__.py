@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # for type checkers: `as` marks a name that users may import 
     from pythia_quant.core.errors import RecipeError as RecipeError
     from pythia_quant.core.errors import SourceError as SourceError
     from pythia_quant.core.errors import StorageError as StorageError
+    from pythia_quant.core.errors import StudyError as StudyError
     from pythia_quant.core.errors import UnknownNameError as UnknownNameError
     from pythia_quant.core.progress import Progress as Progress
     from pythia_quant.library.quantize import quantize as quantize
@@ -89,7 +90,8 @@ _MODULES = {
     "pythia_quant.bench.rows": ("Options",),
     "pythia_quant.core.errors": (
         "ArgumentError", "ArtifactError", "BenchmarkError", "CorpusError", "HubError", "PythiaQuantError",
-        "QuantizationError", "RecipeError", "SourceError", "StorageError", "UnknownNameError",
+        "QuantizationError", "RecipeError", "SourceError", "StorageError", "StudyError",
+        "UnknownNameError",
     ),
     "pythia_quant.core.progress": ("Progress",),
     "pythia_quant.library.quantize": ("quantize",),

@@ -13,7 +13,7 @@ pytest.register_assert_rewrite("processors")
 import processors  # noqa: E402
 
 processors.share()  # before any module that imports torch
-pytest_plugins = ["processors", "workers", "shared", "whole_run", "hub_user", "reported"]
+pytest_plugins = ["processors", "workers", "shared", "whole_run", "hub_user", "reported", "browser"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -41,8 +41,9 @@ FUNCTIONS = {
     "run": "(recipe: str | Path | Recipe, out: str | Path = 'artifacts', *, only: str | Sequence[str] | None = None, "
     "model: str | Path | None = None, revision: str | None = None, text: str | Path | None = None, "
     "calibration: str | Path | None = None, lambada: str | Path | bool | None = None, "
-    "settings: Mapping[str, Any] | None = None, overwrite: bool = False, threads: int | Sequence[int] | None = None, "
-    "memory: int | None = None, device: Literal['cpu', 'cuda'] = 'cpu', progress: Listener = True) -> Results",
+    "settings: Mapping[str, Any] | None = None, overwrite: bool = False, quick: bool = False, "
+    "threads: int | Sequence[int] | None = None, memory: int | None = None, "
+    "device: Literal['cpu', 'cuda'] = 'cpu', progress: Listener = True) -> Results",
 }
 RECORDS = {
     "Artifact": "folder manifest settings",
@@ -61,7 +62,7 @@ RECORDS = {
     "Manifest": "schema_version tool created variant settings recipe_name recipe_id recipe source calibration versions "
     "cpu notes check files",
     "Measurement": "metric value low high interval unit better protocol",
-    "Options": "threads memory device again",
+    "Options": "threads memory device again quick",
     "Passages": "name path sha256 examples",
     "Plan": "publication private create_repo create_branch head files deleted kept",
     "Protocol": "name version context windows text_windows",
@@ -70,8 +71,8 @@ RECORDS = {
     "Quantile": "share value low high",
     "Recipe": "name path settings lines options",
     "RecipeSettings": "schema_version source calibration evaluation tasks latency variants gates basis",
-    "Results": "schema_version tool created source text protocol latency lambada size_version machine reference_nll "
-    "baseline rows gates notes",
+    "Results": "schema_version tool created source text protocol latency lambada size_version machine quick "
+    "reference_nll baseline rows gates notes",
     "Row": "name quantized runtime bits_per_weight disk_bytes manifest_sha256 weights as_run speeds lambada layers "
     "notes",
     "Samples": "tokens seconds",
@@ -85,7 +86,8 @@ RECORDS = {
 STEPS = {"step": "(self, what: str, done: int, total: int) -> None", "notice": "(self, text: str) -> None"}
 ERRORS = {
     "ArgumentError", "ArtifactError", "BenchmarkError", "CorpusError", "HubError", "PythiaQuantError",
-    "QuantizationError", "RecipeError", "SourceError", "StorageError", "UnknownNameError",
+    "QuantizationError", "RecipeError", "SourceError", "StorageError", "StudyError",
+        "UnknownNameError",
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from pythia_quant.cli import (
     show,
     source,
     suite,
+    sweep,
     verify,
 )
 from pythia_quant.cli.options import show_progress
@@ -47,6 +48,10 @@ from pythia_quant.core.interrupt import interrupt_own_code, received
 from pythia_quant.core.machine import bound_threads
 from pythia_quant.core.text import log_everything, log_printable, printable, redacted, redacted_traceback
 
+_HELP = ("-h", "--help")
+_DEFAULTS = {sweep.NAME: "run"}
+"""The command that is meant where only its group is named: `sweep STUDY` for `sweep run STUDY`."""
+
 
 class _Help:
     help: str | None
@@ -65,7 +70,13 @@ class _Command(_Help, TyperCommand):
 
 
 class _Group(_Help, TyperGroup):
-    """Commands below one name, with help as that of a command."""
+    """Commands below one name, with help as that of a command. One of them may be meant where none is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        default = _DEFAULTS.get(self.name or "")
+        if default and args and args[0] not in (*self.commands, *_HELP):
+            args = [default, *args]
+        return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
@@ -75,12 +86,12 @@ app = typer.Typer(
     epilog=overview(),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": list(_HELP)},
     rich_markup_mode="rich",
 )
 PANELS = {
     "Quantize": (quantize, run, convert, recipes, suite, source),
-    "Measure": (bench, show, report, compare, verify, generate),
+    "Measure": (bench, sweep, show, report, compare, verify, generate),
     "Manage and publish": (ls, cache, publish),
 }
 """The headings of --help, and the commands below each."""
