@@ -25,9 +25,8 @@ from statistics import median
 from typing import Any
 
 import simulated_job
-import torch
+from perturbed import write_checkpoints, write_study
 from ray.cluster_utils import Cluster
-from safetensors.torch import load_file, save_file
 
 from pythia_quant.bench.latency import peak_rss
 from pythia_quant.core import machine
@@ -42,31 +41,7 @@ from pythia_quant.sweep.study import load_study
 from pythia_quant.sweep.table import TABLE, VOLATILE, read_table
 
 HERE = Path(__file__).resolve().parent
-DEMO = HERE.parent / "pythia_quant" / "model" / "demo"
-STUDY = """schema: 1
-recipe: demo
-settings: {evaluation.windows: 4}
-variants: [bnb-nf4, onnx-int8]
-sources: [{model: "./models/{revision}", size: demo, revisions: "step1..stepN"}]
-"""
 JOBS, WORKERS, NODES, REAL_SECONDS, WARM = 10_000, 64, 4, 10.0, 1_000
-
-
-def make_study(count: int, work: Path) -> Path:
-    """Write checkpoints and a study of them."""
-    base = load_file(DEMO / "model.safetensors")
-    for number in range(1, count + 1):
-        folder, generator = work / "models" / f"step{number}", torch.Generator().manual_seed(number)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(DEMO / name, folder)
-        noise = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in base.items()}
-        tensors = {name: (tensor * (1 + 1e-3 * noise[name])).half() for name, tensor in base.items()}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    path = work / "study.yaml"
-    revisions = ",".join(f"step{number}" for number in range(1, count + 1))
-    path.write_text(STUDY.replace("step1..stepN", revisions))
-    return path
 
 
 @contextmanager
@@ -245,7 +220,7 @@ def _main() -> None:
     os.environ["PYTHONPATH"] = str(HERE)  # workers import the simulated job
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the clusters, too
     work.mkdir(parents=True, exist_ok=True)
-    study = make_study(given.sources, work)
+    study = write_study(work, write_checkpoints(given.sources, work), ["bnb-nf4", "onnx-int8"])
     print(f"{machine.cpu()}, {machine.cores()} cores; {given.sources} sources")
     if given.only in (None, "tables"):
         for name in ("local", "ray-2", "ray-4", "node-killed", "driver-killed", "head-killed"):

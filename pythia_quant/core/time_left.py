@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 _ENOUGH = 0.05
 """The share of the expected time that must be measured before an estimate means something."""
-_SKIPPED = 0.1, 5.0
-"""A step that took less than this share of these seconds or more had its result already, and says nothing of speed."""
+_SKIPPED = 0.1
+"""A step that took less than this share of what was expected had its result already, and says nothing of speed."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ class TimeLeft:
 
     def end(self, step: ExpectedStep, seconds: float) -> None:
         """Learn what a step took."""
-        share, least = _SKIPPED
-        if (expected := self.predict(step)) < least or seconds >= share * expected:
+        if seconds >= _SKIPPED * self.predict(step):
             self._ended.append((step, seconds))
 
     def predict(self, step: ExpectedStep) -> float:

@@ -85,3 +85,16 @@ def test_what_grows_with_the_model_takes_longer_and_speed_needs_memory_for_the_w
     there, made = (conversion_steps(work_of(inputs), variants, there)[0] for there in (["onnx-int8"], []))
     assert there.name == "checking onnx-int8"
     assert there.seconds < made.seconds / 3
+
+
+def test_steps_whose_results_are_there_teach_nothing() -> None:
+    left = TimeLeft()
+    cached, to_come = (
+        [ExpectedStep(f"cached {index}", 2.0, "drift") for index in range(3)],
+        ExpectedStep("new", 20.0, "drift"),
+    )
+    left.expect([*cached, to_come])
+    for step in cached:
+        left.begin(step.name)
+        left.end(step, 0.01)
+    assert left.predict(to_come) == to_come.seconds
