@@ -12,7 +12,7 @@ DEMO = Path(__file__).resolve().parent.parent / "pythia_quant" / "model" / "demo
 
 
 def write_checkpoints(count: int, work: Path, noise: float = 1e-3) -> list[str]:
-    """Write ``models/step<N>`` for N from 1 to `count`, each weight scaled by 1 + `noise` · N(0, 1); return their names."""
+    """Write ``models/step<N>`` for N from 1 to `count`, weights scaled by 1 + `noise` · N(0, 1); return the names."""
     base = load_file(DEMO / "model.safetensors")
     for number in range(1, count + 1):
         folder, generator = work / "models" / f"step{number}", torch.Generator().manual_seed(number)

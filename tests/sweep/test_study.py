@@ -1,6 +1,7 @@
 """Study files: what they may say, and one clear error for what they may not."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,10 @@ def test_shipped_studies_are_of_the_suite(name: str) -> None:
         load_preset(f"{name}x")
 
 
-def test_the_example_is_a_study(tmp_path: Path) -> None:
-    (tmp_path / "study.yaml").write_text(STUDY)
-    assert load_study(tmp_path / "study.yaml").settings.keep == "results"
+def test_the_examples_are_studies(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "studies.md"
+    examples = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(examples) == 2
+    for example in (STUDY, *examples):
+        (tmp_path / "study.yaml").write_text(example)
+        assert load_study(tmp_path / "study.yaml").settings.keep == "results"
