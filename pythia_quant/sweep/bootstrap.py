@@ -13,6 +13,8 @@ from pythia_quant.bench.statistics import BATCHES
 
 Array = NDArray[np.float64]
 
+_FARTHEST = 1e4
+"""The ratio of an increase to the law from which on no fit is tried."""
 _FLOOR = 1e-24
 """The least relative variance of a point, so that increases without an error have a weight."""
 _CELLS = 24
@@ -184,12 +186,21 @@ def fit(points: Points, increases: Array) -> tuple[Array, Scatter, bool]:
     for _ in range(30):
         found, converged = solve(points, increases[None], own, runs, theta)
         theta = found[0]
+        if _is_senseless(points, increases, theta):
+            return theta, Scatter(np.zeros(1), np.zeros(1), np.ones(1), -np.inf), False
         scatter = scatter_of(points, increases, theta)
         before, (own, runs) = (own, runs), scatter.mean
         if abs(own - before[0]) + abs(runs - before[1]) < 1e-6 * (own + runs):
             break
     found, converged = solve(points, increases[None], own, runs, theta)
     return found[0], scatter, bool(converged[0])
+
+
+def _is_senseless(points: Points, increases: Array, theta: Array) -> bool:
+    """Say whether a law is so far below an increase that no scatter explains it: most increases are negative then."""
+    with np.errstate(all="ignore"):
+        relative = np.abs(increases) / np.exp(points.design @ theta)
+    return not bool((relative < _FARTHEST).all())
 
 
 def without_each_run(points: Points, increases: Array, theta: Array, scatter: Scatter) -> Array:

@@ -1,6 +1,9 @@
 """The law of what quantization costs: its estimate, how often its intervals hold the truth, and its refusals."""
 
+import math
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -195,3 +198,23 @@ def test_laws_are_only_compared_where_both_have_a_progress() -> None:
         compare(exact())
     with pytest.raises(StudyError, match="the laws are the same"):
         compare([replace(p, share=0.5) for p in exact(error=1e-3)], draws=10)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_points_without_any_law_are_fitted_or_refused(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    size = 10.0 ** random.uniform(-6, 1)
+    points = [
+        Point(
+            float(random.normal() * size), float(abs(random.normal()) * size * 10.0 ** random.uniform(-3, 1)),
+            float(10 ** random.uniform(0, 11)), float(10 ** random.integers(4, 9)), float(random.integers(2, 9)),
+            None, f"run {random.integers(9)}",
+        )
+        for _ in range(int(random.integers(5, 40)))
+    ]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit = None
+        with suppress(StudyError):
+            fit = fit_law(points, draws=50)
+    assert fit is None or all(math.isfinite(value) for value in fit.expected)
