@@ -1,6 +1,8 @@
 """A study from its checkpoints to its table: the same whatever happens to it on the way."""
 
+import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 import torch
 from hub_user import Client
 from loopback import loopback_hub
+from passages import write_passages
 from program import run, succeed
 from studies import STEPS, STUDY, write_study
 from tiny import TINY, random_weights, write_checkpoint, write_recipe
@@ -105,6 +108,34 @@ def test_what_is_done_is_not_done_again(undisturbed: Path, study: Path) -> None:
     assert stable(elsewhere) == expected
 
 
+def test_the_report_is_made_again_from_the_table_alone(undisturbed: Path, tmp_path: Path) -> None:
+    table = Path(shutil.copytree(undisturbed, tmp_path / undisturbed.name)) / "table.parquet"
+    shutil.rmtree(table.parent / "store")
+    written = json.loads(succeed("sweep", "report", table, "--out", tmp_path / "again", "--json"))
+    page = (undisturbed / "report/index.html").read_bytes()
+    assert Path(written["page"]).read_bytes() == page
+    assert b"The law" in page
+    both = succeed("sweep", "report", table, undisturbed, "--out", tmp_path / "both")
+    assert both == f"Report: {tmp_path / 'both' / 'index.html'}\n"
+    refused = run("sweep", "report", undisturbed / "table.csv", "--out", tmp_path / "none")
+    assert (refused.returncode, "no table of a study" in refused.stderr) == (2, True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_lambada_is_measured_where_the_study_asks_for_it(tmp_path: Path) -> None:
+    recipe, passages = write_recipe(tmp_path), write_passages(tmp_path)
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        f"schema: 1\nrecipe: {recipe}\nvariants: [onnx-fp32]\nlambada: true\n"
+        f'settings: {{evaluation.windows: 2, tasks.lambada.file: "{passages}"}}\n'
+        "sources:\n  - {model: ./tiny, size: tiny}\n"
+    )
+    succeed("sweep", study, "--out", tmp_path / "out")
+    floor, variant = stable(tmp_path / "out")
+    assert floor["lambada_accuracy"] == variant["lambada_accuracy"]
+    assert floor["lambada_perplexity"] == pytest.approx(variant["lambada_perplexity"], rel=1e-2)
+
+
 def test_failed_jobs_are_done_again_when_that_is_asked_for(undisturbed: Path, study: Path) -> None:
     store = Store(str(undisturbed / "store"))
     assert len(store.failed()) == 3
@@ -128,7 +159,7 @@ def test_a_study_that_is_killed_goes_on_and_has_the_same_table(undisturbed: Path
         assert process.wait() in (-number, 128 + number, 4), seed
     assert run("sweep", part, "--out", out).returncode == 4
     assert stable(out) == [line for line in stable(undisturbed) if line["seed"] == 1], seed
-    assert sorted(path.name for path in out.iterdir()) == ["store", "table.csv", "table.parquet"]
+    assert sorted(path.name for path in out.iterdir()) == ["report", "store", "table.csv", "table.parquet"]
 
 
 def test_sources_of_a_hub_leave_the_cache_when_they_are_measured(tmp_path: Path) -> None:
