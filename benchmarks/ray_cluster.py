@@ -148,11 +148,11 @@ def overhead(study: Path, out: Path, engine: Engine) -> float:
     out.mkdir(parents=True)
     store.check()
     planned = plan_study(load_study(study), store)
-    needs = [one.memory for one in needs_of(planned.todo, {}, 1)]
+    needs = [one.memory for one in needs_of(planned.todo, {})]
     ended: list[tuple[float, float]] = []
 
-    def tell(group: Group, _: object) -> None:
-        results = [store.read(job.key) for job in group.jobs]
+    def tell(index: int, _: object) -> None:
+        results = [store.read(job.key) for job in planned.todo[index].jobs]
         parts = [sum(result.seconds.values()) - result.seconds["reference"] for result in results]
         ended.append((time.monotonic(), sum(parts) + results[0].seconds["reference"]))
 

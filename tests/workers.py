@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 from unittest import mock
 
@@ -16,29 +17,23 @@ from pythia_quant.core import process
 from pythia_quant.core.machine import cores
 from pythia_quant.core.progress import SILENT, Progress
 
+_ALONE = RLock()  # processes have settings of torch of their own, threads share them
 
-class WorkerHere:
-    """Does what :class:`~pythia_quant.core.process.Worker` does, without a process. Arguments and results are JSON."""
+
+class WorkerHere(process.Here):
+    """A :class:`~pythia_quant.core.process.Worker` without a process, which leaves torch's threads as they are."""
 
     def __init__(self, threads: int | None = None) -> None:
-        self.threads = threads or cores()
+        super().__init__(threads or cores())
 
-    def __enter__(self) -> WorkerHere:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def prepare(self, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
-        """Run a function whose result nobody waits for: here, it would only take time."""
-
-    def call(self, function: Callable[..., Any], arguments: dict[str, Any], progress: Progress = SILENT) -> Any:  # noqa: ARG002
-        """Run a function."""
-        threads = torch.get_num_threads()
-        try:
-            return json.loads(json.dumps(function(**json.loads(json.dumps(arguments)))))
-        finally:
-            torch.set_num_threads(threads)
+    def call(self, function: Callable[..., Any], arguments: dict[str, Any], progress: Progress = SILENT) -> Any:
+        """Run a function, whose arguments are JSON as well."""
+        with _ALONE:
+            threads = torch.get_num_threads()
+            try:
+                return super().call(function, json.loads(json.dumps(arguments)), progress)
+            finally:
+                torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from typing import Any
 import psutil
 import torch
 
-from pythia_quant.bench.subject import Subject
 from pythia_quant.core import machine
 from pythia_quant.core.machine import memory_available
-from pythia_quant.formats.table import FORMATS
+from pythia_quant.core.settings import VariantSettings
+from pythia_quant.formats.table import format_of
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.records.results import Machine
 
@@ -133,21 +133,21 @@ def machine_record(device: str = "cpu") -> Machine:
 _LIBRARIES = 700_000_000  # torch, transformers and onnxruntime, imported
 
 
-def memory_needed(subject: Subject, disk_bytes: int, shape: Architecture, tokens: int) -> int:
+def memory_needed(model: VariantSettings | str, disk_bytes: int, shape: Architecture, tokens: int) -> int:
     """Estimate the bytes of memory that a row needs if its model is in memory whole.
 
     These are the weights in the runtime, and their files, which are mapped while they are read; two heads in fp32; and
     the logits of one window three times: as run, of the weights, and of the reference.
 
     Args:
-        subject: the model of the row.
+        model: the settings of an artifact, or the dtype of a source, as torch names it.
         disk_bytes: the bytes of the weights' files.
         shape: the shape of the model.
         tokens: the number of tokens in a window.
     """
-    if subject.settings is None:
-        dtype: torch.dtype = getattr(torch, subject.dtype or "")
+    if isinstance(model, str):
+        dtype: torch.dtype = getattr(torch, model)
         weights = shape.parameters * dtype.itemsize
     else:
-        weights = FORMATS[subject.settings.format].memory_bytes(subject.settings, shape, disk_bytes)
+        weights = format_of(model).memory_bytes(model, shape, disk_bytes)
     return _LIBRARIES + weights + disk_bytes + 4 * shape.vocabulary * (2 * shape.width + 3 * tokens)

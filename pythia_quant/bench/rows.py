@@ -83,7 +83,9 @@ def plan_rows(inputs: Inputs, artifacts: list[Artifact], options: Options) -> li
     files = sum((source.folder / name).stat().st_size for name in source.sha256)
 
     def planned(subject: Subject, artifact: Artifact | None, files: int, disk_bytes: int) -> PlannedRow:
-        needed = conditions.memory_needed(subject, files, source.architecture, inputs.evaluation.shape[1])
+        needed = conditions.memory_needed(
+            subject.settings or subject.dtype or "", files, source.architecture, inputs.evaluation.shape[1]
+        )
         allowed = machine.memory_available() if options.memory is None else options.memory
         return PlannedRow(subject, artifact, disk_bytes, needed, allowed)
 

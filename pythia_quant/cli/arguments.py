@@ -63,23 +63,23 @@ def parse_memory(size: str) -> int:
     return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " "))
 
 
-def check_device(device: Literal["cpu", "cuda"]) -> None:
-    """Refuse a GPU where there is none, as far as that can be seen without torch.
+def check_device(device: Literal["cpu", "cuda"], where: str = "--device cuda") -> None:
+    """Refuse a GPU where there is none, as far as that can be seen without torch; `where` is what asks for it.
 
     Raises:
         ArgumentError: there is no driver of a GPU here, or torch is a build for processors only.
     """
     if device == "cpu":
         return
-    hint = "measure on the CPU: --device cpu"
+    hint = f"measure on the CPU: {where.replace('cuda', 'cpu')}"
     try:
         build = version("torch")
     except PackageNotFoundError:
         build = ""
     if not any(os.path.exists(file) for file in _GPU_FILES):  # noqa: PTH110 - fixed names
-        raise ArgumentError("there is no GPU here", where="--device cuda", hint=hint)
+        raise ArgumentError("there is no GPU here", where=where, hint=hint)
     if build.endswith("+cpu"):
-        raise ArgumentError(f"torch {build} is a build for processors only", where="--device cuda", hint=hint)
+        raise ArgumentError(f"torch {build} is a build for processors only", where=where, hint=hint)
 
 
 def check_packages(recipe: Recipe, only: list[str]) -> None:

@@ -39,7 +39,8 @@ def dry_runs(
             with steps.step("opening source and texts") as step:
                 planned.append(forecast(chosen, names, out, options, step, overwrite=overwrite))
     if as_json:
-        print_json([asdict(one) for one in planned] if len(planned) > 1 else asdict(planned[0]))
+        data = [asdict(one) | {"seconds": one.seconds} for one in planned]
+        print_json(data if len(data) > 1 else data[0])
         return
     for one in planned:
         _print(one)

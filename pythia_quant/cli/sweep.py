@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pythia_quant.cli.arguments import check_out, parse_out
+from pythia_quant.cli.arguments import check_device, check_out, parse_out
 from pythia_quant.cli.options import AsJson, Quiet, Verbose, show_progress
 from pythia_quant.core.console import EVERY_VARIABLE, example
 from pythia_quant.core.errors import ArgumentError
@@ -127,6 +127,8 @@ def run(
     chosen = load_preset(preset) if preset is not None else load_study(study or "")
     folder = out or Path("studies") / chosen.name
     check_out(folder)
+    if engine == EngineName.LOCAL:
+        check_device(chosen.settings.device, "device: cuda")
     from pythia_quant.cli.sweep_job import Request, sweep_study
 
     request = Request(chosen, folder, store, engine.value, address, workers, retry_failed=retry_failed, dry_run=dry_run)

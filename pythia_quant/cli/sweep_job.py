@@ -19,7 +19,6 @@ from pythia_quant.core.progress import Steps, duration
 from pythia_quant.core.text import printable
 from pythia_quant.sweep.engine import Engine, LocalEngine, Outcome
 from pythia_quant.sweep.findings import law_view, seeds_view
-from pythia_quant.sweep.jobs import Group
 from pythia_quant.sweep.needs import Needs, measured_seconds, needs_of
 from pythia_quant.sweep.page import write_page
 from pythia_quant.sweep.run import STORE, PlannedStudy, StudyOutcome, plan_study, run_study
@@ -53,7 +52,7 @@ def sweep_study(request: Request, *, as_json: bool) -> int:
     with Steps(1, progress_console) as steps, steps.step("looking at the sources") as step:
         planned = plan_study(study, store, step, retry_failed=request.retry_failed)
         results = {key: store.read(key) for key in _known(planned)}
-        needs = needs_of(planned.todo, measured_seconds(planned.groups, results), study.settings.threads)
+        needs = needs_of(planned.todo, measured_seconds(planned.groups, results))
     plan = _plan_data(planned, needs, engine)
     if not as_json or not request.dry_run:
         _print_plan(plan)
@@ -100,7 +99,7 @@ def _plan_data(planned: PlannedStudy, needs: list[Needs], engine: Engine) -> dic
     at_a_time = engine.at_a_time([one.memory for one in needs])
     largest = sorted((one.disk for one in needs), reverse=True)[:at_a_time]
     kept = sum(one.artifacts for one in needs) if planned.study.settings.keep == "artifacts" else 0
-    problems = [one for one in planned.identities if one.problem]
+    identified = [(group.source.name, one) for group, one in zip(planned.groups, planned.identities, strict=True)]
     return {
         "study": planned.study.name,
         "sources": len(planned.groups),
@@ -109,14 +108,8 @@ def _plan_data(planned: PlannedStudy, needs: list[Needs], engine: Engine) -> dic
         "to_do": sum(len(group.jobs) for group in planned.todo),
         "repeated": planned.repeated,
         "failed_before": sum(job.key in planned.failed for group in planned.groups for job in group.jobs),
-        "missing_revisions": [
-            group.source.name for group, one in zip(planned.groups, planned.identities, strict=True) if one.missing
-        ],
-        "unusable": {
-            group.source.name: one.problem
-            for group, one in zip(planned.groups, planned.identities, strict=True)
-            if one in problems and not one.missing
-        },
+        "missing_revisions": [name for name, one in identified if one.missing],
+        "unusable": {name: one.problem for name, one in identified if one.problem and not one.missing},
         "same_weights": {
             planned.groups[index].source.name: planned.groups[counted].source.name
             for index, counted in sorted(planned.duplicates.items())
@@ -170,13 +163,12 @@ class _Board:
     """Shows a running study: a table on a terminal, elsewhere a line for every job that ended."""
 
     def __init__(self, planned: PlannedStudy, needs: list[Needs]) -> None:
-        self._seconds = {id(group): one.seconds for group, one in zip(planned.todo, needs, strict=True)}
+        self._groups, self._seconds = planned.todo, [one.seconds for one in needs]
         self._total = sum(len(group.jobs) for group in planned.todo)
-        self._expected, self._expected_done = sum(self._seconds.values()), 0.0
+        self._expected, self._expected_done = sum(self._seconds), 0.0
         self._done, self._failed, self._start = 0, 0, monotonic()
         self._last: list[str] = []
         self._doing: dict[int, str] = {}
-        self._groups = planned.todo
         console = progress_console
         self._live = Live(console=console, transient=True) if console.is_terminal and not console.quiet else None
 
@@ -189,17 +181,16 @@ class _Board:
         if self._live:
             self._live.stop()
 
-    def tell(self, group: Group, outcome: Outcome) -> None:
-        """Take a group of jobs that ended, and what it came to."""
-        self._expected_done += self._seconds[id(group)]
-        self._doing = {index: text for index, text in self._doing.items() if self._groups[index] is not group}
-        rows = {
-            job.row: outcome if isinstance(outcome, PythiaQuantError) else outcome.get(job.row) for job in group.jobs
-        }
-        for row, what in rows.items():
+    def tell(self, index: int, outcome: Outcome) -> None:
+        """Take the index of a group of jobs that ended, and what it came to."""
+        self._expected_done += self._seconds[index]
+        self._doing.pop(index, None)
+        group = self._groups[index]
+        rows = dict.fromkeys((job.row for job in group.jobs), str(getattr(outcome, "what", "")))
+        for row, what in (rows if isinstance(outcome, PythiaQuantError) else outcome).items():
             self._done += 1
             self._failed += what != "done"
-            words = "done" if what == "done" else f"failed: {what.what if isinstance(what, PythiaQuantError) else what}"
+            words = "done" if what == "done" else f"failed: {what}"
             digits = len(str(self._total))
             line = f"[{self._done:{digits}}/{self._total}] {group.source.name} {row} {words}"
             self._last = [*self._last[-4:], printable(line)]

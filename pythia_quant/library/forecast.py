@@ -15,7 +15,7 @@ from pythia_quant.bench.conditions import memory_needed
 from pythia_quant.bench.durations import Work, conversion_steps, measurement_steps
 from pythia_quant.bench.quick import PASSAGES, quick_recipe, quick_windows
 from pythia_quant.bench.rows import Options
-from pythia_quant.bench.subject import SOURCE_DTYPES, Subject
+from pythia_quant.bench.subject import SOURCE_DTYPES
 from pythia_quant.core.errors import without_links
 from pythia_quant.core.machine import memory_available
 from pythia_quant.core.progress import SILENT, Progress
@@ -51,8 +51,8 @@ class PlannedConversion:
 
 
 @dataclass(frozen=True)
-class PlannedRow:
-    """A row that will be measured: its memory, bytes, and whether it is run whole; if not, no speed is measured."""
+class ExpectedRow:
+    """A row that will be measured: the bytes of memory, and whether it is run whole; if not, no speed is measured."""
 
     row: str
     memory_bytes: int
@@ -72,7 +72,7 @@ class Forecast:
         calibration: the windows of calibration and the tokens of each; no windows if no variant calibrates.
         passages: the passages of LAMBADA; None if it is left out.
         rounds: the fresh processes that measure the speed of a row.
-        conversions: in the order of the recipe.
+        conversions: in the order of the recipe, those whose integers others take included.
         rows: the rows of the table.
         measuring_seconds: the time of measurements by their kind: ``drift``, ``LAMBADA``, ``speed``.
         disk_bytes: the disk that all of it takes at most, with what is downloaded.
@@ -90,7 +90,7 @@ class Forecast:
     passages: int | None
     rounds: int
     conversions: list[PlannedConversion]
-    rows: list[PlannedRow]
+    rows: list[ExpectedRow]
     measuring_seconds: dict[str, float]
     disk_bytes: int
     free_disk_bytes: int
@@ -99,7 +99,7 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """The time of everything but downloads."""
+        """The time of everything but downloads, seconds."""
         return sum(self.measuring_seconds.values()) + sum(one.seconds for one in self.conversions)
 
 
@@ -124,7 +124,7 @@ def forecast(
         passages = passages and min(PASSAGES, passages)
     work = Work(source.architecture, texts.evaluation.shape, texts.calibration.shape, recipe.settings.latency)
     variants = recipe.variants(names)
-    conversions = _conversions(variants, source, texts, work, out, overwrite=overwrite)
+    conversions = _conversions(recipe.needed(names), source, texts, work, out, overwrite=overwrite)
     sizes = {one.variant: one.bytes for one in conversions}
     rows = _rows(variants, source, sizes, texts, options)
     whole = [row.row for row in rows if row.whole]
@@ -132,6 +132,7 @@ def forecast(
     for step in measurement_steps(work, dict.fromkeys(SOURCE_ROWS) | variants, whole, passages, options.threads):
         seconds[step.kind.replace("wait", "speed")] += step.seconds
     made = [one for one in conversions if not one.is_there]
+    scratch = max((one.scratch_bytes for one in made), default=0)
     place = artifact_folder(out, source, names[0])
     existing = next(folder for folder in without_links(place).parents if folder.exists())
     return Forecast(
@@ -146,9 +147,7 @@ def forecast(
         conversions=conversions,
         rows=rows,
         measuring_seconds=dict(seconds),
-        disk_bytes=source.missing_bytes
-        + sum(one.bytes for one in made)
-        + max((m.scratch_bytes for m in made), default=0),
+        disk_bytes=source.missing_bytes + sum(one.bytes for one in made) + scratch,
         free_disk_bytes=shutil.disk_usage(existing).free,
         memory_bytes=max([row.memory_bytes for row in rows] + [one.memory_bytes for one in made]),
         free_memory_bytes=memory_available(),
@@ -172,18 +171,9 @@ def _conversions(
 
 def _rows(
     variants: Mapping[str, VariantSettings], source: Unread, sizes: Mapping[str, int], texts: Texts, options: Options
-) -> list[PlannedRow]:
+) -> list[ExpectedRow]:
     allowed = memory_available() if options.memory is None else options.memory
-    subjects = [
-        (Subject(name=name, folder=source.folder, dtype=dtype), source.weight_bytes)
-        for dtype, name in SOURCE_DTYPES.items()
-    ]
-    subjects += [
-        (Subject(name=name, folder=source.folder, settings=settings), sizes[name])
-        for name, settings in variants.items()
-    ]
-    needed = {
-        subject.name: memory_needed(subject, size, source.architecture, texts.evaluation.shape[1])
-        for subject, size in subjects
-    }
-    return [PlannedRow(name, min(memory, allowed), memory <= allowed) for name, memory in needed.items()]
+    shape, context = source.architecture, texts.evaluation.shape[1]
+    needed = {row: memory_needed(dtype, source.weight_bytes, shape, context) for dtype, row in SOURCE_DTYPES.items()}
+    needed |= {name: memory_needed(one, sizes[name], shape, context) for name, one in variants.items()}
+    return [ExpectedRow(name, min(memory, allowed), memory <= allowed) for name, memory in needed.items()]

@@ -105,7 +105,7 @@ def fit_context(recipe: Recipe, architecture: Architecture, progress: Progress) 
     if MODEL not in recipe.options:
         return recipe
     most, update = architecture.context, dict[str, Any]()
-    shipped = recipe.path in shipped_recipes().values()
+    shipped = is_shipped(recipe)
     for part, key in CONTEXTS:
         settings = getattr(recipe.settings, part)
         context = (settings and settings.context) or most
@@ -119,6 +119,11 @@ def fit_context(recipe: Recipe, architecture: Architecture, progress: Progress) 
     if update:
         progress.notice(f"the model has a context of {most:,} tokens, the recipe is for another: {most:,} is taken")
     return replace(recipe, settings=recipe.settings.model_copy(update=update))
+
+
+def is_shipped(recipe: Recipe) -> bool:
+    """Say whether a recipe ships with the package, so that its contexts are meant to fill that of the model."""
+    return recipe.path in shipped_recipes().values()
 
 
 def _up_to(lengths: list[int] | None, most: int) -> list[int] | None:

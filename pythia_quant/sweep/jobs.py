@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,8 +16,8 @@ from pythia_quant.core.file_hashes import sha256_if_changed
 from pythia_quant.core.hub_files import fetch
 from pythia_quant.formats.packages import missing_of_variants, refuse_missing
 from pythia_quant.recipe.measurement import LambadaSettings
-from pythia_quant.recipe.overrides import override
-from pythia_quant.recipe.recipe import SOURCE_ROWS, Recipe, TextSettings
+from pythia_quant.recipe.overrides import is_shipped, override
+from pythia_quant.recipe.recipe import SOURCE_ROWS, CalibrationSettings, EvaluationSettings, Recipe, TextSettings
 from pythia_quant.sweep.sources import Identity, StudySource
 from pythia_quant.sweep.study import Study
 
@@ -90,10 +90,10 @@ def _jobs(study: Study, recipe: Recipe, source: StudySource, identity: Identity)
     settings = recipe.settings
     # Without weights there is no key by content; such a job can only fail, under a key of its own.
     of_source = [identity.weights, identity.files] if identity.weights else [source.model, source.revision]
+    lambada = settings.tasks.lambada
     measured = [
-        settings.evaluation.model_dump(mode="json"), _text(settings.evaluation.text),
-        settings.tasks.model_dump(mode="json"), settings.tasks.lambada and _passages(settings.tasks.lambada),
-        study.settings.threads, bool(settings.evaluation.context),
+        _drawn(settings.evaluation), lambada and [lambada.examples, _file_hash(*_place(lambada))],
+        study.settings.threads, study.settings.device, is_shipped(recipe),
     ]  # fmt: skip
     if study.settings.floor:
         yield Job(_key([NUMERICS, of_source, measured, FLOOR]), FLOOR, None)
@@ -104,7 +104,7 @@ def _jobs(study: Study, recipe: Recipe, source: StudySource, identity: Identity)
         if recipe.calibrates([name]):
             if settings.calibration is None:
                 raise study.error(("recipe",), f"it has no calibration text, and {name} needs one")
-            calibration = [settings.calibration.model_dump(mode="json"), _text(settings.calibration.text)]
+            calibration = _drawn(settings.calibration)
         own = variant.model_dump(mode="json")
         yield Job(_key([NUMERICS, of_source, measured, own, solved, calibration]), name, own)
 
@@ -122,18 +122,18 @@ def _file_hash(path: str, dataset: str | None, revision: str) -> str:
     return sha256_if_changed(file)
 
 
-def _text(settings: TextSettings) -> str:
-    """Return what identifies a text's content: its file's hash, or the Python that carries it."""
-    if settings.file is None:
-        return f"{settings.builtin} of Python {platform.python_version()}"
-    return _file_hash(settings.file, settings.dataset, settings.revision)
+def _place(settings: TextSettings | LambadaSettings) -> tuple[str, str | None, str]:
+    return settings.file or "", settings.dataset, settings.revision
 
 
-def _passages(settings: LambadaSettings) -> str:
-    return _file_hash(settings.file, settings.dataset, settings.revision)
+def _drawn(settings: EvaluationSettings | CalibrationSettings) -> list[Any]:
+    """Return what decides the windows of a text: how they are drawn, and its content, wherever its file is."""
+    text, python = settings.text, platform.python_version()
+    content = f"{text.builtin} of Python {python}" if text.file is None else _file_hash(*_place(text))
+    return [settings.model_dump(mode="json", exclude={"text"}), content, text.column, text.join]
 
 
-def without(groups: Sequence[Group], done: Mapping[str, object] | frozenset[str]) -> list[Group]:
+def without(groups: Sequence[Group], done: frozenset[str]) -> list[Group]:
     """Return the groups with only the jobs whose keys are not in `done`, each key once; empty groups are left out."""
     seen = set(done)
     remaining = []

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from statistics import median
 
 from pythia_quant.artifacts.plan import artifact_bytes
 from pythia_quant.bench.conditions import memory_needed
 from pythia_quant.bench.durations import REFERENCE, Work, conversion_name, conversion_steps, measurement_steps
-from pythia_quant.bench.subject import Subject
 from pythia_quant.core.errors import PythiaQuantError
+from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.table import format_of
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.source import open_without_weights
 from pythia_quant.recipe.variants import parse_variant
-from pythia_quant.sweep.jobs import FLOOR, Group, Job
+from pythia_quant.sweep.jobs import Group
 from pythia_quant.sweep.store import JobResult
 
 _EVALUATION = 100
@@ -56,7 +54,7 @@ def measured_seconds(groups: Sequence[Group], results: Mapping[str, JobResult]) 
     return {kind: median(seconds) for kind, seconds in samples.items()}
 
 
-def needs_of(groups: Sequence[Group], measured: Measured, threads: int) -> list[Needs]:
+def needs_of(groups: Sequence[Group], measured: Measured) -> list[Needs]:
     """Return what the jobs of each source take.
 
     The shape and the weights' size are those of the first source of its size that can be opened.
@@ -64,66 +62,48 @@ def needs_of(groups: Sequence[Group], measured: Measured, threads: int) -> list[
     Raises:
         SourceError: no source of a size can be opened.
     """
-
-    @cache
-    def shape_of(size: str) -> tuple[Architecture, int]:
-        alike = [group.source for group in groups if group.source.size == size]
-        for source in alike:
+    shapes: dict[str, tuple[Architecture, int]] = {}
+    problems: dict[str, PythiaQuantError] = {}
+    for source in (group.source for group in groups):
+        if source.size not in shapes:
             try:
                 opened = open_without_weights(source.model, source.revision)
-            except PythiaQuantError:
-                if source is alike[-1]:
-                    raise
+            except PythiaQuantError as error:
+                problems.setdefault(source.size, error)
             else:
-                return opened.architecture, opened.weight_bytes
-        raise AssertionError
+                shapes[source.size] = opened.architecture, opened.weight_bytes
+    for size, problem in problems.items():
+        if size not in shapes:
+            raise problem
+    return [_needs(group, *shapes[group.source.size], measured) for group in groups]
 
-    return [_needs(group, *shape_of(group.source.size), measured, threads) for group in groups]
 
-
-def _needs(group: Group, shape: Architecture, weight_bytes: int, measured: Measured, threads: int) -> Needs:
+def _needs(group: Group, shape: Architecture, weight_bytes: int, measured: Measured) -> Needs:
     settings = group.recipe.settings
     context = settings.evaluation.context or shape.context
     windows = settings.evaluation.windows or _EVALUATION
     drawn = settings.calibration
     calibration = (drawn.windows, drawn.context or shape.context) if drawn else (0, shape.context)
-    work = Work(shape, (windows, context), calibration, settings.latency.model_copy(update={"rounds": 0}))
-    predict = _predictor(group, work, threads)
+    variants = {job.row: parse_variant(job.settings) for job in group.jobs if job.settings is not None}
+    sizes = {name: artifact_bytes(shape, variant) for name, variant in variants.items()}
     # The source counts also where its row is done: what is left of a group runs as the whole group would.
-    memory, sizes = [memory_needed(_floor(), weight_bytes, shape, context)], [0]
-    for job in group.jobs:
-        subject, size = _subject(job, shape)
-        memory.append(memory_needed(subject, size or weight_bytes, shape, context))
-        if subject.settings is not None:
-            memory.append(format_of(subject.settings).costs(shape, calibration[0] * calibration[1]).memory)
-        sizes.append(size)
+    memory = [memory_needed("float16", weight_bytes, shape, context)]
+    memory += [memory_needed(variant, sizes[name], shape, context) for name, variant in variants.items()]
+    for variant in group.recipe.needed(list(variants)).values() if variants else ():
+        memory.append(format_of(variant).costs(shape, calibration[0] * calibration[1]).memory)
     reference = 4 * shape.width * (2 * windows * context + shape.vocabulary)
-    seconds = sum(measured.get((group.source.size, job.row)) or predict(job) for job in group.jobs)
-    return Needs(max(memory), weight_bytes + reference + sum(sizes), sum(sizes), seconds)
+    work = Work(shape, (windows, context), calibration, settings.latency.model_copy(update={"rounds": 0}))
+    predicted = _predicted(work, {job.row: variants.get(job.row) for job in group.jobs})
+    seconds = sum(measured.get((group.source.size, row)) or predicted[row] for row in predicted)
+    return Needs(max(memory), weight_bytes + reference + sum(sizes.values()), sum(sizes.values()), seconds)
 
 
-def _subject(job: Job, shape: Architecture) -> tuple[Subject, int]:
-    """Return what a job measures, and the bytes of its artifact; 0 for the source."""
-    if job.settings is None:
-        return _floor(), 0
-    variant = parse_variant(job.settings)
-    return Subject(name=job.row, folder=Path(), settings=variant), artifact_bytes(shape, variant)
-
-
-def _floor() -> Subject:
-    return Subject(name=FLOOR, folder=Path(), dtype="float16")
-
-
-def _predictor(group: Group, work: Work, threads: int) -> Callable[[Job], float]:
-    """Return a function that estimates the seconds of a job, for two cores or one thread alike."""
-    rows = {job.row: None if job.settings is None else parse_variant(job.settings) for job in group.jobs}
+def _predicted(work: Work, rows: Mapping[str, VariantSettings | None]) -> dict[str, float]:
+    """Return the seconds of each row, of conversion and drift and its part of the reference, on a usual machine."""
     variants = {name: variant for name, variant in rows.items() if variant is not None}
-    steps = [*conversion_steps(work, variants, ()), *measurement_steps(work, rows, list(rows), None, [threads])]
+    steps = [*conversion_steps(work, variants, ()), *measurement_steps(work, rows, list(rows), None, [])]
     seconds = {step.name: step.seconds for step in steps}
     share = seconds[REFERENCE] / len(rows)
-
-    def predict(job: Job) -> float:
-        converting = seconds.get(conversion_name(job.row, is_there=False), 0.0)
-        return share + converting + seconds[f"drift of {job.row}"]
-
-    return predict
+    return {
+        row: share + seconds.get(conversion_name(row, is_there=False), 0.0) + seconds[f"drift of {row}"] for row in rows
+    }

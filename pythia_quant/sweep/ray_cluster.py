@@ -39,7 +39,7 @@ def import_ray() -> ModuleType:
         import ray.exceptions  # noqa: PLC0415
         from ray._private import worker  # noqa: PLC0415
     except ImportError as error:
-        hint = "pip install 'pythia-quant[ray]', or leave --engine out"
+        hint = "pip install 'ray[client]', or leave --engine out"
         raise StudyError("Ray is not installed", where=CLUSTER, hint=hint) from error
     # Ray prints what a lost node wrote last on our standard output, and has no public way to stop that.
     worker.print_to_stdstream = _ignore

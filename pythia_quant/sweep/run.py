@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from pythia_quant.core.errors import PythiaQuantError, StudyError
 from pythia_quant.core.files import target_lock
@@ -19,8 +18,6 @@ from pythia_quant.sweep.store import Failure, Store
 from pythia_quant.sweep.study import Study
 from pythia_quant.sweep.table import lines, write_table
 from pythia_quant.sweep.work import Task, task_of
-
-R = TypeVar("R")
 
 STORE, WORK, ARTIFACTS = "store", "work", "artifacts"
 """Folders in that of a study."""
@@ -101,7 +98,7 @@ def run_study(
     store: Store,
     engine: Engine,
     needs: Sequence[int],
-    tell: Callable[[Group, Outcome], object],
+    tell: Callable[[int, Outcome], object],
     *,
     shared: bool,
 ) -> StudyOutcome:
@@ -113,7 +110,7 @@ def run_study(
         store: the store.
         engine: does the tasks.
         needs: the bytes of memory that each group of `planned.todo` needs.
-        tell: called with each group that is done, and what it came to.
+        tell: called with the index of each group of `planned.todo` that is done, and what it came to.
         shared: whether the engine's processes see `out`, so that interrupted work goes on.
 
     Raises:
@@ -124,13 +121,13 @@ def run_study(
     work = out / WORK if shared else None
     with target_lock(out / "study"):
         tasks: list[Task] = [
-            task_of(group, store.url, work, keep, settings.threads, _allowed(need))
+            task_of(group, store.url, work, keep, settings, _allowed(need))
             for group, need in zip(planned.todo, needs, strict=True)
         ]
         for index, outcome in engine.run(tasks, needs):
             if isinstance(outcome, PythiaQuantError):
                 _keep_failures(planned.todo[index], outcome, store)
-            tell(planned.todo[index], outcome)
+            tell(index, outcome)
         shutil.rmtree(out / WORK, ignore_errors=True)
         return write_outcome(planned, out, store)
 
@@ -143,9 +140,8 @@ def _allowed(need: int) -> int:
 
 def _keep_failures(group: Group, error: PythiaQuantError, store: Store) -> None:
     """Keep the failure of the jobs of a task whose process died, but of those that it had finished."""
-    finished = store.finished()
     for job in group.jobs:
-        if job.key not in finished:
+        if not store.has(job.key):
             store.fail(Failure.of(job.key, error))
 
 

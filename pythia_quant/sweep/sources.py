@@ -91,7 +91,8 @@ def study_sources(study: Study) -> list[StudySource]:
                 sources.setdefault((source.model, source.revision), source)
         except PythiaQuantError as error:
             message = f"{error.what}; {error.hint}" if error.hint else error.what
-            raise study.error((*keys, "revisions"), message) from error
+            key = () if isinstance(error, StudyError) else ("revisions",)
+            raise study.error((*keys, *key), message) from error
     if not sources:
         raise study.error(("sources",), "nothing is left to do")
     return list(sources.values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -78,6 +80,7 @@ class StudySettings(Settings):
         floor: also measure the source in fp16, the floor of every drift.
         lambada: also measure LAMBADA, where the recipe names it.
         keep: only the results, or the artifacts, too.
+        device: where all but ONNX runs.
         threads: the threads of one job. Sums depend on it in the last bits, so it does not follow the machine.
     """
 
@@ -89,6 +92,7 @@ class StudySettings(Settings):
     floor: bool = True
     lambada: bool = False
     keep: Keep = "results"
+    device: Literal["cpu", "cuda"] = "cpu"
     threads: int = Field(default=1, ge=1, le=4096)
 
 
@@ -121,15 +125,21 @@ class Study:
         """
         name = f"pythia-{size}" if self.settings.recipe == BY_SIZE else self.settings.recipe
         here = self.path.parent / name
-        try:
+        with self._blaming("recipe"):
             recipe = load_recipe(here if here.is_file() else name)
+        with self._blaming("settings"):
             recipe = set_keys(recipe, self.settings.settings)
+        with self._blaming("variants"):
             recipe.variants(self.settings.variants)
-        except RecipeError as error:
-            key = "recipe" if "--set" not in (error.where or "") else "settings"
-            key = "variants" if "no variant" in error.what else key
-            raise self.error((key,), f"{error.what} ({error.where})" if error.where else error.what) from error
         return recipe
+
+    @contextmanager
+    def _blaming(self, key: str) -> Iterator[None]:
+        """Turn an error of a recipe into one that points at a key of the study."""
+        try:
+            yield
+        except RecipeError as error:
+            raise self.error((key,), f"{error.what} ({error.where})" if error.where else error.what) from error
 
 
 def shipped_studies() -> dict[str, Path]:

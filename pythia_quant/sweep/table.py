@@ -19,6 +19,7 @@ from pythia_quant.core.files import replace_file
 from pythia_quant.core.text import short
 from pythia_quant.model import suite
 from pythia_quant.recipe.variants import parse_variant
+from pythia_quant.report.tables import guard_cell
 from pythia_quant.sweep.jobs import FLOOR, Group, Job
 from pythia_quant.sweep.sources import Identity
 from pythia_quant.sweep.store import JobResult, Store
@@ -131,14 +132,9 @@ def write_table(table: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     text = io.StringIO()
     writer = csv.DictWriter(text, SCHEMA.names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _guarded(value) for name, value in line.items()} for line in table)
+    writer.writerows({name: guard_cell(value) for name, value in line.items()} for line in table)
     replace_file(folder / "table.csv", text.getvalue())
     return path
-
-
-def _guarded(value: object) -> object:
-    """Return a cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from pythia_quant.records.protocols import LambadaProtocol
 from pythia_quant.records.results import Lambada, Results
 from pythia_quant.sweep.jobs import FLOOR, Group, Job
 from pythia_quant.sweep.store import Failure, JobResult, Store
+from pythia_quant.sweep.study import StudySettings
 from pythia_quant.texts.lambada import load_passages
 
 _FETCHED = "fetched"
@@ -49,7 +50,7 @@ class Task(Record):
         work: the folder for what is removed at the end; None for a temporary one.
         keep: the folder for artifacts that are kept; None if they are not.
         threads: the threads of a job.
-        memory: the bytes that the task may take; a model that needs more is run layer by layer. None for what is free.
+        memory: the bytes that the task may take; a model that needs more is run layer by layer.
         device: ``cpu`` or ``cuda``.
     """
 
@@ -62,11 +63,13 @@ class Task(Record):
     work: str | None
     keep: str | None
     threads: int
-    memory: int | None = None
-    device: Literal["cpu", "cuda"] = "cpu"
+    memory: int
+    device: Literal["cpu", "cuda"]
 
 
-def task_of(group: Group, store: str, work: Path | None, keep: Path | None, threads: int, memory: int | None) -> Task:
+def task_of(
+    group: Group, store: str, work: Path | None, keep: Path | None, settings: StudySettings, memory: int
+) -> Task:
     """Return the task of a group of jobs; `work` is the folder that holds the work folders of all groups."""
     return Task(
         store=store,
@@ -77,8 +80,9 @@ def task_of(group: Group, store: str, work: Path | None, keep: Path | None, thre
         jobs=[vars(job) for job in group.jobs],
         work=None if work is None else str(work / group.jobs[0].key),
         keep=None if keep is None else str(keep / group.source.place),
-        threads=threads,
+        threads=settings.threads,
         memory=memory,
+        device=settings.device,
     )
 
 

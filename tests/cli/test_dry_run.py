@@ -44,6 +44,15 @@ def test_it_foresees_what_a_run_then_does(finished: Path) -> None:
     assert again.disk_bytes < planned.disk_bytes
 
 
+def test_variants_whose_integers_others_take_are_converted_too(recipe_file: Path) -> None:
+    text = recipe_file.read_text()
+    taken = "  onnx-int4: {format: onnx, codes: gptq-int4, weights: int4, block_size: 32}\n"
+    recipe_file.write_text(text.replace("gates:", f"{taken}gates:"))
+    planned = foreseen(recipe_file, recipe_file.parent / "out", "onnx-int4")
+    assert [one.variant for one in planned.conversions] == ["gptq-int4", "onnx-int4"]
+    assert [row.row for row in planned.rows][3:] == ["onnx-int4"]
+
+
 def test_what_does_not_fit_in_memory_is_said(recipe_file: Path) -> None:
     planned = foreseen(recipe_file, recipe_file.parent / "out", "onnx-fp32", memory=1_000_000)
     assert not any(row.whole for row in planned.rows)

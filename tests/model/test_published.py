@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from pythia_quant.model.published import evaluations, gptq_perplexities
 from pythia_quant.model.suite import find
 
@@ -21,3 +23,10 @@ def test_values_are_read_as_they_stand() -> None:
     assert gptq_perplexities()["EleutherAI/pythia-70m"].unquantized is None
     assert gptq_perplexities()["EleutherAI/pythia-160m"].gptq == 33.4375
     assert all(0 < share < 1 for one in evaluations().values() for share in one.accuracy.values())
+
+
+def test_the_page_on_studies_has_the_published_perplexities() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    for name, published in gptq_perplexities().items():
+        unquantized = "–" if published.unquantized is None else published.unquantized
+        assert f"| {name.rpartition('/')[2]} | {unquantized} | {published.gptq} |" in page

@@ -45,7 +45,7 @@ def address() -> Iterator[str]:
 def task(store: Path, model: str = "owner/model", threads: int = 1) -> Task:
     return Task(
         store=str(store), model=model, revision="main", recipe={}, recipe_path="tiny.yaml", jobs=[], work=None,
-        keep=None, threads=threads,
+        keep=None, threads=threads, memory=10**9, device="cpu",
     )  # fmt: skip
 
 

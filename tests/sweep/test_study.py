@@ -61,6 +61,7 @@ OTHERS = [
     ("recipe: demo\nvariants: [gptq]", ":3", "there is no variant"),
     ("recipe: demo\nsettings: {evaluation.window: 3}", ":3", "window"),
     ("recipe: demo\nkeep: everything", ":3", "results"),
+    ("recipe: demo\ndevice: gpu", ":3", "cuda"),
     ("recipe: demo\nlambada: true", ":3", "names no passages"),
 ]
 
@@ -88,6 +89,8 @@ def _offline(folder: Path) -> dict[str, str]:
 def test_a_store_that_cannot_be_written_and_arguments_that_contradict_are_refused(tmp_path: Path) -> None:
     path = write_study(tmp_path)
     (tmp_path / "file").touch()
+    on_a_gpu = path.with_name("gpu.yaml")
+    on_a_gpu.write_text(f"{STUDY}device: cuda\n")
     cases: list[tuple[tuple[str | Path, ...], str]] = [
         ((path, "--store", tmp_path / "file" / "store"), "cannot be"),
         ((path, "--store", "nonsense://bucket"), "cannot be opened"),
@@ -96,6 +99,7 @@ def test_a_store_that_cannot_be_written_and_arguments_that_contradict_are_refuse
         (("--preset", "sedes"), "seeds"),
         ((path, "--address", "auto"), "--engine ray"),
         ((tmp_path / "none.yaml",), "none.yaml"),
+        ((on_a_gpu,), "there is no GPU here"),
     ]
     for arguments, what in cases:
         done = run("sweep", *arguments, "--out", tmp_path / "out")

@@ -108,6 +108,13 @@ def test_what_is_done_is_not_done_again(undisturbed: Path, study: Path) -> None:
     assert stable(elsewhere) == expected
 
 
+def test_the_same_study_in_another_place_is_done_already(undisturbed: Path, study: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(study.parent, tmp_path / "moved", ignore=shutil.ignore_patterns("undisturbed*")))
+    done = run("sweep", moved / study.name, "--out", tmp_path / "out", "--store", undisturbed / "store")
+    assert " 0 are left" in done.stderr
+    assert [line["kl"] for line in stable(tmp_path / "out")] == [line["kl"] for line in stable(undisturbed)]
+
+
 def test_the_report_is_made_again_from_the_table_alone(undisturbed: Path, tmp_path: Path) -> None:
     table = Path(shutil.copytree(undisturbed, tmp_path / undisturbed.name)) / "table.parquet"
     shutil.rmtree(table.parent / "store")
