@@ -15,7 +15,7 @@ from pythia_quant.bench.reference import open_reference
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import BenchmarkError, PythiaQuantError, QuantizationError
 from pythia_quant.core.progress import SILENT
-from pythia_quant.formats.gptq.checkpoint import WorkFolder
+from pythia_quant.formats.solving.work_folder import WorkFolder
 from pythia_quant.model.source import open_weights
 from pythia_quant.records.results import Lambada
 from pythia_quant.runtimes.protocol import States

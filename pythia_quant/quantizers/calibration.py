@@ -118,18 +118,18 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def begin(folder: Path, ids: Tensor, table: Tensor, *, original: bool) -> None:
+def begin(folder: Path, ids: Tensor, table: Tensor, original: Tensor | None = None) -> None:
     """Write the hidden states before the first layer, which are the embeddings of the windows.
 
     Args:
         folder: the folder to write into.
         ids: int64 [windows, tokens].
-        table: the embedding matrix.
-        original: whether to write the original model's states, too; they are the same before the first layer.
+        table: the embedding matrix of the quantized model.
+        original: that of the original model; None if its states are not needed.
     """
-    hidden = F.embedding(ids, table).half().numpy()
-    for name in (_ORIGINAL, _QUANTIZED) if original else (_QUANTIZED,):
-        np.save(folder / name, hidden)
+    for name, matrix in ((_QUANTIZED, table), (_ORIGINAL, original)):
+        if matrix is not None:
+            np.save(folder / name, F.embedding(ids, matrix).half().numpy())
 
 
 def in_bf16(weights: LayerWeights) -> LayerWeights:

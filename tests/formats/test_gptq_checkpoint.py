@@ -19,9 +19,9 @@ from pythia_quant.artifacts.artifact import hash_files
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.core.errors import ArtifactError, QuantizationError
-from pythia_quant.formats.gptq.checkpoint import WorkFolder
 from pythia_quant.formats.gptq.writer import write
 from pythia_quant.formats.job import Job
+from pythia_quant.formats.solving.work_folder import WorkFolder
 from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.recipe.variants import GptqSettings
 

@@ -26,8 +26,8 @@ from safetensors.torch import save
 from tiny import TINY, random_weights
 
 from pythia_quant.core.errors import PythiaQuantError, SourceError
-from pythia_quant.formats.gptq.writer import costs
 from pythia_quant.formats.onnx.client_configs import write_configs
+from pythia_quant.formats.solving.solve import costs
 from pythia_quant.model import suite
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.config import parse_config, read_config, unknown_fields

@@ -33,7 +33,8 @@ def states(tmp_path: Path, reader: WeightFiles, *, original: bool = True) -> Cal
     before, after = tmp_path / "before", tmp_path / "after"
     before.mkdir()
     after.mkdir()
-    calibration.begin(before, IDS, reader.read(EMBEDDING), original=original)
+    table = reader.read(EMBEDDING)
+    calibration.begin(before, IDS, table, table if original else None)
     return Calibration(TINY, before, after)
 
 

@@ -53,7 +53,7 @@ class GptqFormat(Format[GptqSettings]):
         return open_layers(folder, threads)
 
     def costs(self, architecture: Architecture, calibration_tokens: int) -> Costs:
-        from pythia_quant.formats.gptq.writer import costs
+        from pythia_quant.formats.solving.solve import costs
 
         return costs(architecture, calibration_tokens)
 

@@ -4,39 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import QuantizationError
-from pythia_quant.core.precision import exact_products
-from pythia_quant.formats.format import Costs
-from pythia_quant.formats.gptq.checkpoint import WorkFolder
 from pythia_quant.formats.gptq.packing import pack
 from pythia_quant.formats.gptq.reader import QUANTIZE_CONFIG, auto_gptq_fields
-from pythia_quant.formats.gptq.solver import SolvedLayer, solve_head, solve_layer
-from pythia_quant.formats.job import SHARD_BYTES, Job, ShardWriter, Written, to_dtype
-from pythia_quant.model.architecture import (
-    CONTRACT,
-    DENSE,
-    EMBEDDING,
-    FINAL_NORM,
-    HEAD,
-    LINEARS,
-    Architecture,
-    layer_name,
-)
-from pythia_quant.model.equalize import equalize
-from pythia_quant.model.forward import Forward, layer_forward, read_layer
-from pythia_quant.quantizers import calibration
+from pythia_quant.formats.job import Job, ShardWriter, Written, to_dtype
+from pythia_quant.formats.solving.solve import Tables, check_calibration, load_probe, solve_layers
+from pythia_quant.formats.solving.solver import Method, SolvedLayer, solve_head
+from pythia_quant.formats.solving.work_folder import WorkFolder
+from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
+from pythia_quant.model.forward import Forward
+from pythia_quant.quantizers import gptq
 from pythia_quant.quantizers.calibration import Calibration
 from pythia_quant.recipe.variants import GptqSettings
-
-_PROBE = "probe.npy"
 
 
 @torch.no_grad()
@@ -58,26 +41,13 @@ def write(job: Job[GptqSettings]) -> Written:
     check_head(job)
     folder = job.work or job.folder / ".work"
     work = WorkFolder(folder)
-    _solve(job, work)
+    table = to_dtype(EMBEDDING, job.source.read(EMBEDDING), torch.float16)
+    solve_layers(job, _method(job.settings), Tables(table, table), work, _packed)
+    del table
     written = _assemble(job, work)
     if job.work is None:
         shutil.rmtree(folder)
     return written
-
-
-def check_calibration(job: Job[GptqSettings]) -> None:
-    """Refuse calibration text with fewer tokens than a solved matrix has inputs: their Hessian would be singular.
-
-    Raises:
-        QuantizationError: there are fewer; the message has both numbers.
-    """
-    architecture, tokens = job.source.architecture, job.calibration.numel()
-    needed = _most_inputs(architecture)
-    if tokens < needed:
-        raise QuantizationError(
-            f"GPTQ was given {tokens:,} calibration tokens; a layer with {needed:,} inputs needs at least as many",
-            hint="raise calibration.windows in the recipe, or give a longer text; 128 windows are usual",
-        )
 
 
 def check_head(job: Job[GptqSettings]) -> None:
@@ -95,79 +65,25 @@ def check_head(job: Job[GptqSettings]) -> None:
         )
 
 
-def costs(architecture: Architecture, tokens: int) -> Costs:
-    """Estimate the memory and the disk space that solving takes, bytes, without libraries and without the artifact.
-
-    While a layer is solved, memory holds the layer in fp32 five times (the source's, the solved one, and three times in
-    the solver), four matrices of the size of the larger Hessian, and states of the windows. At the end it holds a shard
-    and the head. The disk holds the windows before and after each update of a layer, for two models, and the solved
-    layers. In the 1.4b shape, 3.2 GB of memory were measured; this estimate is 3.4 GB.
-
-    Args:
-        architecture: the shape of the model.
-        tokens: the number of calibration tokens.
-    """
-    inputs = _most_inputs(architecture)
-    layer = 4 * architecture.width**2 + 2 * architecture.width * architecture.mlp_width
-    cached_inputs = min(calibration.KEPT_BYTES, 2 * tokens * inputs)
-    solving = 4 * (5 * layer + 4 * inputs**2 + 2048 * 4 * inputs) + cached_inputs
-    head = architecture.vocabulary * architecture.width
-    assembling = min(SHARD_BYTES, architecture.layers * layer + 4 * head) + 8 * head
-    states = (1 + len(architecture.updates)) * 2 * 2 * tokens * architecture.width
-    return Costs(int(max(solving, assembling)), int(states + architecture.layers * layer))
+def _method(settings: GptqSettings) -> Method:
+    options = gptq.Options(
+        bits=settings.bits,
+        group_size=0 if settings.group_size == "row" else settings.group_size,
+        symmetric=settings.symmetric,
+        activation_order=settings.activation_order,
+        scale_search=settings.scale_search,
+        sweeps=settings.sweeps,
+        damping=settings.damping,
+    )
+    return Method(options, settings.correction)
 
 
-def _most_inputs(architecture: Architecture) -> int:
-    """Return the inputs of the widest matrix that is solved: that of linear layers whose results are added at once."""
-    size = {DENSE: architecture.width, CONTRACT: architecture.mlp_width}
-    return max(sum(size[name] for name in update.outer) for update in architecture.updates)
-
-
-def _solve(job: Job[GptqSettings], work: WorkFolder) -> None:
-    """Solve each layer that is not solved yet, with the windows as the quantized layers before it change them."""
-    architecture = job.source.architecture
-    if work.solved_layers is None:
-        before = work.make_before(0)
-        table = to_dtype(EMBEDDING, job.source.read(EMBEDDING), torch.float16)
-        calibration.begin(before, job.calibration, table, original=job.settings.correction == "full")
-        forward = Forward(architecture, job.probe)
-        forward.embed(table)
-        np.save(before / _PROBE, forward.hidden.numpy())
-        work.reach(0)
-    what = "layer"
-    for index in range(work.solved_layers or 0, architecture.layers):
-        job.progress.step(what, index, architecture.layers)
-        layer = read_layer(job.source, index)
-        equalize(architecture, layer)
-        following = work.make_before(index + 1)
-        before = work.before(index)
-        solved = solve_layer(job.settings, architecture, before, following, layer, layer_name(index))
-        with exact_products():
-            probe = layer_forward(architecture, solved.weights(), _load_probe(job, before))
-        np.save(following / _PROBE, probe.numpy())
-        work.save_layer(index, _packed_tensors(solved, layer_name(index)), solved.notes)
-        work.reach(index + 1)
-        what = f"layer (the last one's error {_share_of_rounding(solved.notes):.2f} of rounding's)"
-
-
-def _load_probe(job: Job[GptqSettings], before: Path) -> Tensor:
-    """Return the probe tokens' hidden states before a layer, fp32 [windows, tokens, width]."""
-    shape = (*job.probe.shape, job.source.architecture.width)
-    return torch.from_numpy(load_array(before / _PROBE, np.float32, shape, QuantizationError, calibration.AGAIN))
-
-
-def _share_of_rounding(notes: dict[str, dict[str, Any]]) -> float:
-    """Return the mean over a layer's linear layers of the error relative to that of rounding to nearest."""
-    ratios = [note["relative_error"] / (note["relative_error_rounding"] or 1.0) for note in notes.values()]
-    return float(sum(ratios) / len(ratios))
-
-
-def _packed_tensors(solved: SolvedLayer, prefix: str) -> dict[str, Tensor]:
-    """Return a layer's tensors by their names in the artifact. They are copies: safetensors refuses shared memory."""
-    tensors = {f"{prefix}.{name}": tensor for name, tensor in solved.floats.items()}
+def _packed(solved: SolvedLayer) -> dict[str, Tensor]:
+    """Return a layer's tensors as the artifact stores them, by their names within the layer."""
+    tensors = dict(solved.floats)
     for name, quantized in solved.integers.items():
-        tensors |= {f"{prefix}.{name}.{part}": tensor for part, tensor in pack(quantized).items()}
-    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+        tensors |= {f"{name}.{part}": tensor for part, tensor in pack(quantized).items()}
+    return tensors
 
 
 def _assemble(job: Job[GptqSettings], work: WorkFolder) -> Written:
@@ -188,7 +104,7 @@ def _assemble(job: Job[GptqSettings], work: WorkFolder) -> Written:
         linears |= {f"{layer_name(index)}.{name}": note for name, note in work.notes(index).items()}
     before = work.before(architecture.layers)
     forward = Forward(architecture, job.probe)
-    forward.hidden = _load_probe(job, before)
+    forward.hidden = load_probe(job, before)
     norm = {f"final_layer_norm.{part}": write_fp16(f"{FINAL_NORM}.{part}") for part in ("weight", "bias")}
     hidden = forward.finish(*norm.values())
     if job.settings.head == "fp16":
@@ -199,7 +115,9 @@ def _assemble(job: Job[GptqSettings], work: WorkFolder) -> Written:
             f"final_layer_norm.{part}": source.read(f"{FINAL_NORM}.{part}").float() for part in ("weight", "bias")
         }
         windows = Calibration(architecture, before, before)
-        quantized, linears["embed_out"] = solve_head(job.settings, windows, source.read(HEAD).float(), original, norm)
+        quantized, linears["embed_out"] = solve_head(
+            _method(job.settings), windows, source.read(HEAD).float(), original, norm
+        )
         for part, tensor in pack(quantized).items():
             writer.add(f"{HEAD.removesuffix('.weight')}.{part}", tensor)
         head = quantized.dequantize()

@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +23,6 @@ from pythia_quant.model.forward import LayerWeights
 from pythia_quant.quantizers import gptq
 from pythia_quant.quantizers.calibration import Calibration, Moments, device
 from pythia_quant.quantizers.grid import Quantized
-from pythia_quant.recipe.variants import GptqSettings
 
 _HEAD_ROWS = 8192  # of the head, solved at a time
 
@@ -34,7 +33,7 @@ class SolvedLayer:
 
     Attributes:
         integers: the weight of each linear layer, by the linear layer's name within the layer.
-        floats: gains and biases, fp16, by their names within the layer.
+        floats: gains and biases, as they are stored, by their names within the layer.
         notes: the manifest's note on each linear layer, by its name within the layer.
     """
 
@@ -52,26 +51,39 @@ class SolvedLayer:
         return SolvedLayer(self.integers | other.integers, self.floats | other.floats, self.notes | other.notes)
 
 
-def gptq_options(settings: GptqSettings) -> gptq.Options:
-    """Return the options of the quantizer for a variant's settings."""
-    return gptq.Options(
-        bits=settings.bits,
-        group_size=0 if settings.group_size == "row" else settings.group_size,
-        symmetric=settings.symmetric,
-        activation_order=settings.activation_order,
-        scale_search=settings.scale_search,
-        sweeps=settings.sweeps,
-        damping=settings.damping,
-    )
+@dataclass(frozen=True)
+class Method:
+    """How layers are solved.
+
+    Attributes:
+        options: how a weight is rounded.
+        correction: what is corrected: nothing; by biases, the mean error of a linear layer's outputs; or in full, the
+            errors of earlier layers, too.
+        floats: the dtype that gains and biases are stored in.
+    """
+
+    options: gptq.Options
+    correction: Literal["none", "bias", "full"]
+    floats: torch.dtype = torch.float16
+
+    @property
+    def centers(self) -> bool:
+        """Whether biases correct the mean error."""
+        return self.correction != "none"
+
+    @property
+    def corrects_earlier(self) -> bool:
+        """Whether a layer also corrects the errors of the layers before it."""
+        return self.correction == "full"
 
 
 def solve_layer(
-    settings: GptqSettings, architecture: Architecture, before: Path, following: Path, layer: LayerWeights, where: str
+    method: Method, architecture: Architecture, before: Path, following: Path, layer: LayerWeights, where: str
 ) -> SolvedLayer:
     """Solve a layer, and run the calibration windows through it.
 
     Args:
-        settings: the variant's settings.
+        method: how to solve it.
         architecture: the shape of the model.
         before: the folder of the windows before the layer.
         following: an empty folder for the windows after the layer.
@@ -79,9 +91,9 @@ def solve_layer(
         where: the layer's name, for errors.
 
     Raises:
-        QuantizationError: inputs are not finite, no damping helps, or a bias or scale does not fit fp16.
+        QuantizationError: inputs are not finite, no damping helps, or a bias or scale does not fit its dtype.
     """
-    solver = _Solver(settings, _on_device(layer), where)
+    solver = _Solver(method, _on_device(layer), where)
     solved = solver.norms()
     between = [following / f"after-update-{number}" for number in range(1, len(architecture.updates))]
     for update, (start, end) in zip(architecture.updates, pairwise((before, *between, following)), strict=True):
@@ -100,19 +112,19 @@ class _Solver:
     """Solves a layer, some of its linear layers at a time.
 
     Attributes:
-        settings: the variant's settings.
+        method: how to solve it.
         layer: the layer's fp32 tensors, equalized, on the device that computes.
         where: the layer's name, for errors.
     """
 
-    settings: GptqSettings
+    method: Method
     layer: LayerWeights
     where: str
 
     def norms(self) -> SolvedLayer:
         """Return the gains and biases of the norms as the artifact stores them."""
         gains = {name: tensor for name, tensor in self.layer.items() if "layernorm" in name}
-        return SolvedLayer({}, self._in_fp16(gains), {})
+        return SolvedLayer({}, self._stored(gains), {})
 
     def current_layer(self, solved: SolvedLayer) -> dict[str, Tensor]:
         """Return the layer with the solved tensors as a reader will get them, and the others as they were."""
@@ -127,13 +139,13 @@ class _Solver:
             current: the result of :meth:`current_layer` for all that is solved so far.
         """
         norm = NORM_OF[update.inner[0]]
-        moments = windows.normalized(norm, self.layer, current, centered=self._centered)
-        weights = self._weights(update.inner)
+        moments = windows.normalized(norm, self.layer, current, centered=self.method.centers)
+        weights, corrects = self._weights(update.inner), self.method.corrects_earlier
         weight = torch.cat(list(weights.values()))
-        solution = self._solve(
-            weight, moments, weight @ moments.cross() if self._corrects_earlier else None, update.inner
+        solution = self._solve(weight, moments, weight @ moments.cross() if corrects else None, update.inner)
+        shift = self._shift(
+            solution, weight, moments, weight @ moments.mean_error if self.method.corrects_earlier else None
         )
-        shift = self._shift(solution, weight, moments, weight @ moments.mean_error if self._corrects_earlier else None)
         integers, biases, notes = {}, {}, {}
         start = 0
         for name, part in weights.items():
@@ -142,18 +154,18 @@ class _Solver:
             notes[name] = error_note([solution], rows)
             biases[f"{name}.bias"] = self.layer[f"{name}.bias"] + shift[rows]
             start = rows.stop
-        return SolvedLayer(integers, self._in_fp16(biases), notes)
+        return SolvedLayer(integers, self._stored(biases), notes)
 
     def outer(self, update: Update, windows: Calibration, current: LayerWeights) -> SolvedLayer:
         """Solve an update's outer linear layers, their columns side by side; for the arguments see :meth:`inner`."""
-        moments = windows.outer(update, self.layer, current, centered=self._centered)
+        moments = windows.outer(update, self.layer, current, centered=self.method.centers)
         weights = self._weights(update.outer)
         widths = tuple(part.shape[1] for part in weights.values())
         weight = torch.cat(list(weights.values()), dim=1)
         solution = self._solve(
-            weight, moments, moments.cross() if self._corrects_earlier else None, update.outer, widths
+            weight, moments, moments.cross() if self.method.corrects_earlier else None, update.outer, widths
         )
-        shift = self._shift(solution, weight, moments, moments.mean_error if self._corrects_earlier else None)
+        shift = self._shift(solution, weight, moments, moments.mean_error if self.method.corrects_earlier else None)
         integers, biases, notes = {}, {}, {}
         start = 0
         for name, width in zip(weights, widths, strict=True):
@@ -162,17 +174,7 @@ class _Solver:
             # The whole shift is added to the first bias, because equalizing has added the other biases to it.
             biases[f"{name}.bias"] = self.layer[f"{name}.bias"] + (0 if start else shift)
             start += width
-        return SolvedLayer(integers, self._in_fp16(biases), notes)
-
-    @property
-    def _centered(self) -> bool:
-        """Whether biases correct the mean error."""
-        return self.settings.correction != "none"
-
-    @property
-    def _corrects_earlier(self) -> bool:
-        """Whether a layer also corrects the errors of the layers before it."""
-        return self.settings.correction == "full"
+        return SolvedLayer(integers, self._stored(biases), notes)
 
     def _weights(self, names: tuple[str, ...]) -> dict[str, Tensor]:
         return {name: self.layer[f"{name}.weight"] for name in names}
@@ -187,17 +189,19 @@ class _Solver:
     ) -> gptq.Solution:
         where = f"{self.where}.{' and '.join(names)}"
         check_inputs(moments, where)
-        return quantize_at(where, weight, moments.hessian(), gptq_options(self.settings), cross, parts)
+        return quantize_at(where, weight, moments.hessian(), self.method.options, cross, parts)
 
     def _shift(self, solution: gptq.Solution, weight: Tensor, moments: Moments, errors: Tensor | None) -> Tensor:
         """Return the change of the bias with which the mean of the outputs is exact, fp32 [out]."""
-        if not self._centered:
+        if not self.method.centers:
             return torch.zeros(len(weight), device=weight.device)
         shift = (weight - solution.quantized.dequantize()) @ moments.mean
         return shift if errors is None else shift + errors
 
-    def _in_fp16(self, tensors: LayerWeights) -> dict[str, Tensor]:
-        return {name: to_dtype(f"{self.where}.{name}", tensor.cpu(), torch.float16) for name, tensor in tensors.items()}
+    def _stored(self, tensors: LayerWeights) -> dict[str, Tensor]:
+        return {
+            name: to_dtype(f"{self.where}.{name}", tensor.cpu(), self.method.floats) for name, tensor in tensors.items()
+        }
 
 
 def _on_device(weights: LayerWeights) -> dict[str, Tensor]:
@@ -205,12 +209,12 @@ def _on_device(weights: LayerWeights) -> dict[str, Tensor]:
 
 
 def solve_head(
-    settings: GptqSettings, calibration: Calibration, weight: Tensor, norm: LayerWeights, stored_norm: LayerWeights
+    method: Method, calibration: Calibration, weight: Tensor, norm: LayerWeights, stored_norm: LayerWeights
 ) -> tuple[Quantized, dict[str, Any]]:
     """Quantize the head for the final hidden states, some rows at a time.
 
     Args:
-        settings: the variant's settings.
+        method: how to solve it.
         calibration: the windows after the last layer.
         weight: the head, fp32 [vocabulary, width].
         norm: the gain and the bias of the final norm, fp32, under the name ``final_layer_norm``.
@@ -228,11 +232,11 @@ def solve_head(
     solutions: list[gptq.Solution] = []
     for rows in weight.split(_HEAD_ROWS):
         part = rows.to(calibration.device)
-        errors = part @ cross if settings.correction == "full" else None
-        solutions.append(quantize_at("embed_out", part, hessian, gptq_options(settings), errors, ()))
+        errors = part @ cross if method.corrects_earlier else None
+        solutions.append(quantize_at("embed_out", part, hessian, method.options, errors, ()))
     parts = [solution.quantized.cpu() for solution in solutions]
     integers = Quantized(
-        settings.bits,
+        method.options.bits,
         codes=torch.cat([each.codes for each in parts]),
         scales=torch.cat([each.scales for each in parts]),
         zeros=torch.cat([each.zeros for each in parts]),
