@@ -22,6 +22,7 @@ from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.files import replace_file, target_lock, temporary_folder
 from pythia_quant.core.hub_files import forget
 from pythia_quant.core.process import CALLER, Here
+from pythia_quant.core.progress import PartOf
 from pythia_quant.model.place import locate
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, parse_recipe
@@ -93,7 +94,8 @@ def run_task(task: dict[str, Any]) -> dict[str, str]:
         task: a :class:`Task` as data.
 
     Returns:
-        What each job came to, by its row: ``done``, or why it failed. A failure is in the store, too.
+        What each job came to, by its row: ``done``, or why it failed. A failure is in the store, too. The caller hears
+        of each as soon as it ends.
 
     Raises:
         StudyError: the store cannot be written.
@@ -107,10 +109,9 @@ def run_task(task: dict[str, Any]) -> dict[str, str]:
             with _opened(todo, jobs, work) as inputs:
                 reference, seconds = _reference(inputs, work)
                 for job in jobs:
-                    if store.has(job.key):  # a task that is done again, because its process died
-                        outcomes[job.row] = "done"
-                        continue
-                    outcomes[job.row] = _run(job, todo, inputs, reference, seconds, work, store)
+                    there = store.has(job.key)  # in a task that is done again, because its process died
+                    outcomes[job.row] = "done" if there else _run(job, todo, inputs, reference, seconds, work, store)
+                    CALLER.part(job.row, outcomes[job.row])
         except PythiaQuantError as error:
             for job in jobs:
                 if job.row not in outcomes:
@@ -199,11 +200,12 @@ def _is_needed_later(recipe: Recipe, variant: str, task: Task) -> bool:
 
 
 def _convert(inputs: Inputs, variant: str, task: Task, work: Path) -> Artifact:
+    progress = PartOf(variant, CALLER)
     if task.keep is not None:
-        return convert(inputs, variant, task.keep, progress=CALLER)
+        return convert(inputs, variant, task.keep, progress=progress)
     # An artifact that is measured and removed is read back here: a fresh process would only import torch again.
     with Here(task.threads) as checker:
-        return convert_checked_by(checker, inputs, variant, work / "artifacts", overwrite=False, progress=CALLER)
+        return convert_checked_by(checker, inputs, variant, work / "artifacts", overwrite=False, progress=progress)
 
 
 def _measure(inputs: Inputs, artifact: Artifact | None, reference: Reference, task: Task, work: Path) -> Results:

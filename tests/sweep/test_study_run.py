@@ -54,6 +54,8 @@ def undisturbed(study: Path) -> Path:
     done = run("sweep", study, "--out", out, "--workers", "1")
     assert done.returncode == 4
     assert "39 jobs are done, 3 failed, 3 are of revisions that do not exist." in done.stdout
+    assert done.stderr.count("/39] ") == 39
+    assert done.stderr.count(" failed: ") == 3
     return out
 
 
