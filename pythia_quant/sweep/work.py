@@ -139,13 +139,13 @@ def _work_folder(task: Task) -> Iterator[Path]:
 def _opened(task: Task, jobs: list[Job], work: Path) -> Iterator[Inputs]:
     """Open source and texts; weights that were downloaded for this leave the hub's cache at the end."""
     recipe = override(parse_recipe(task.recipe, {}, Path(task.recipe_path)), model=task.model, revision=task.revision)
-    place = locate(task.model, task.revision)
+    place = locate(task.model, task.revision, CALLER)
     names = place.weight_names()
     if place.missing_bytes(names):
         replace_file(work / _FETCHED, task.model)
     variants = [job.row for job in jobs if job.row != FLOOR]
     try:
-        yield load_inputs(recipe, CALLER, convert=bool(variants), only=variants or None)
+        yield load_inputs(recipe, CALLER, convert=bool(variants), only=variants or None, place=place)
     finally:
         if (work / _FETCHED).exists():
             for name in names:
