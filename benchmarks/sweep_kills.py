@@ -78,9 +78,9 @@ def _write(work: Path, hub: Hub) -> Path:
         there = [f"step{step}" for step in STEPS[HERE:]]
         if name == SAME[0]:
             shutil.copy(folder / SAME[1] / "model.safetensors", folder / SAME[2])
-        hub.add(f"someone/{name}", {"main": folder / there[-1]} | {step: folder / step for step in there})
-        for step in there:
-            shutil.rmtree(folder / step)
+        hub.add(f"someone/{name}", {"main": folder / there[-1]} | {branch: folder / branch for branch in there})
+        for branch in there:
+            shutil.rmtree(folder / branch)
         revisions = ",".join([*there, MISSING] if seed == SEEDS[0] else there)
         facts = f"seed: {seed}, size: demo, tokens_per_step: 4096"
         sources += [f'{{model: "./{name}/{{revision}}", {facts}, revisions: all}}']

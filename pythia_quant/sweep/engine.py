@@ -88,7 +88,7 @@ class LocalEngine:
                 if isinstance(report.outcome, BaseException) and not isinstance(report.outcome, PythiaQuantError):
                     raise report.outcome
                 if report.outcome:
-                    yield report.index, report.outcome
+                    yield report.task, report.outcome
         finally:
             self._ending.set()
             for worker in opened:  # ends what a task of an interrupted study is doing
@@ -126,7 +126,7 @@ class LocalEngine:
 class _Report(NamedTuple):
     """What jobs of a task came to, or what was raised; and whether that is the end of the task."""
 
-    index: int
+    task: int
     outcome: Outcome | BaseException
     ended: bool
 
