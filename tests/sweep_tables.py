@@ -49,6 +49,14 @@ def line(size: str, seed: int, step: int, variant: str, /, **changed: Any) -> di
     return shown | changed
 
 
+def apart(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines with a perplexity of the reference that is 1 % higher with each seed."""
+    for one in lines:
+        if one["perplexity"] is not None:
+            one["perplexity"] = 30 * 1.01 ** one["seed"] * (1 + one["ppl_drift"] / 100)
+    return lines
+
+
 def unmeasured(size: str, seed: int, step: int, variant: str, /, **changed: Any) -> dict[str, Any]:
     """Return a line without values."""
     whole = line(size, seed, step, variant)

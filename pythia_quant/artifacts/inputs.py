@@ -9,7 +9,8 @@ import numpy as np
 
 from pythia_quant.core.errors import CorpusError
 from pythia_quant.core.progress import SILENT, Progress
-from pythia_quant.model.source import Checkpoint, Source, open_source
+from pythia_quant.model.place import Place
+from pythia_quant.model.source import Checkpoint, Source, open_place, open_source
 from pythia_quant.recipe.overrides import fit_context
 from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records.manifest import CalibrationRecord, SourceRecord, TextRecord
@@ -74,6 +75,7 @@ def load_inputs(
     *,
     convert: bool = True,
     only: list[str] | None = None,
+    place: Place | None = None,
 ) -> Inputs:
     """Open the source and the texts of a recipe, and check that its settings fit the model.
 
@@ -82,11 +84,13 @@ def load_inputs(
         progress: receives how much of a download has come, and what the user should know.
         convert: also check the variants and load the calibration text, which only conversions need.
         only: the variants that will be converted, all by default. What only other variants need is not checked.
+        place: where the recipe's source is, if it was located before: a hub is then not asked again.
 
     Raises:
         PythiaQuantError: the settings do not fit the model, a text is missing or too short, or the texts overlap.
     """
-    source = open_source(recipe.settings.source.model, recipe.settings.source.revision, progress)
+    named = recipe.settings.source
+    source = open_place(place, progress) if place else open_source(named.model, named.revision, progress)
     recipe = fit(recipe, source, progress, only if convert else [])
     inputs = Inputs(recipe, source, *read_texts(recipe, source, progress, convert=convert, only=only))
     if fewer := inputs.fewer_windows():

@@ -1,4 +1,4 @@
-"""What a shell may complete: names of recipes and of their variants, and folders of artifacts."""
+"""What a shell may complete: names of recipes, their variants, and studies, and folders of artifacts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.recipe.recipe import load_recipe, shipped_recipes
+from pythia_quant.sweep.study import shipped_studies
 
 _DEEPEST, _MOST_FOLDERS = 6, 2_000
 """How far below the word on the command line artifacts are looked for, and in how many folders: a home is large."""
@@ -19,6 +20,11 @@ _DEEPEST, _MOST_FOLDERS = 6, 2_000
 def complete_recipe(incomplete: str) -> list[str]:
     """Return the shipped recipes whose name begins so; the shell itself completes files."""
     return [name for name in shipped_recipes() if name.startswith(incomplete)]
+
+
+def complete_study(incomplete: str) -> list[str]:
+    """Return the shipped studies whose name begins so."""
+    return [name for name in shipped_studies() if name.startswith(incomplete)]
 
 
 def complete_variant(context: typer.Context, incomplete: str) -> list[str]:

@@ -70,4 +70,5 @@ def show(
         return
     out_console.print(ResultsTable(measured, keys), width=output_width())
     made = f"{measured.created:%Y-%m-%d %H:%M %Z} on {measured.machine.cpu}, {measured.machine.cores} cores"
-    out_console.print(f"\nMeasured {made}; from {path}", markup=False, highlight=False, soft_wrap=True)
+    out_console.print(f"\nMeasured {made}", markup=False, highlight=False, width=output_width())
+    out_console.print(f"From {path}", markup=False, highlight=False, soft_wrap=True)

@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from pythia_quant.cli.arguments import check_device, check_out, parse_out
+from pythia_quant.cli.completion import complete_study
 from pythia_quant.cli.options import AsJson, Quiet, Verbose, show_progress
 from pythia_quant.core.console import EVERY_VARIABLE, example
 from pythia_quant.core.errors import ArgumentError
 from pythia_quant.formats.packages import refuse_missing
 from pythia_quant.formats.table import missing_packages
+from pythia_quant.sweep.study import shipped_studies
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
@@ -39,7 +41,13 @@ _CODES = {"4": "Some jobs failed, or their revision does not exist. All others a
 
 _StudyFile = Annotated[Path | None, typer.Argument(metavar="STUDY", help="The study file.")]
 _Preset = Annotated[
-    str | None, typer.Option("--preset", metavar="NAME", help="Take a study that ships with the package.")
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help=f"Take a study that ships with the package: {', '.join(shipped_studies())}.",
+        autocompletion=complete_study,
+    ),
 ]
 _Out = Annotated[
     Path | None,

@@ -164,7 +164,8 @@ class _Board:
 
     def __init__(self, planned: PlannedStudy, needs: list[Needs]) -> None:
         self._groups, self._seconds = planned.todo, [one.seconds for one in needs]
-        self._total = sum(len(group.jobs) for group in planned.todo)
+        self._open = [dict.fromkeys(job.row for job in group.jobs) for group in planned.todo]
+        self._total = sum(map(len, self._open))
         self._expected, self._expected_done = sum(self._seconds), 0.0
         self._done, self._failed, self._start = 0, 0, monotonic()
         self._last: list[str] = []
@@ -182,12 +183,12 @@ class _Board:
             self._live.stop()
 
     def tell(self, index: int, outcome: Outcome) -> None:
-        """Take the index of a group of jobs that ended, and what it came to."""
-        self._expected_done += self._seconds[index]
-        self._doing.pop(index, None)
-        group = self._groups[index]
-        rows = dict.fromkeys((job.row for job in group.jobs), str(getattr(outcome, "what", "")))
-        for row, what in (rows if isinstance(outcome, PythiaQuantError) else outcome).items():
+        """Take the index of a group, and what jobs of it came to; an error ends all that are left."""
+        group, left = self._groups[index], self._open[index]
+        rows = dict.fromkeys(left, outcome.what) if isinstance(outcome, PythiaQuantError) else outcome
+        for row, what in rows.items():
+            left.pop(row, None)
+            self._expected_done += self._seconds[index] / len(group.jobs)
             self._done += 1
             self._failed += what != "done"
             words = "done" if what == "done" else f"failed: {what}"
@@ -198,6 +199,8 @@ class _Board:
                 progress_console.print(
                     f"{printable(line)}{self._left()}", markup=False, highlight=False, soft_wrap=True
                 )
+        if not left:
+            self._doing.pop(index, None)
         if self._live:
             self._live.update(self._table())
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any
 
 import typer
 
 from pythia_quant.cli.options import Artifacts, AsJson, local_folders
-from pythia_quant.core.console import EVERY_VARIABLE, example, out_console, print_json, progress_console
+from pythia_quant.core.console import EVERY_VARIABLE, example, out_console, output_width, print_json, progress_console
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.progress import Progress, Steps
 from pythia_quant.core.text import printable
@@ -62,22 +63,30 @@ def verify(
 
 
 def _print(findings: list[dict[str, Any]]) -> None:
-    """Print a line on the integrity of each artifact that was verified, and one on its origin."""
+    """Print the integrity of each artifact that was verified, and its origin, if that is known."""
     for one in findings:
-        lines = [
-            f"{one['artifact']}: {one['files']} files as in the manifest; {one['runtime']} runs them, KL from the "
-            f"weights in fp32 {1000 * one['kl_as_run']:.2g} mnat"
-        ]
+        _say(f"{one['artifact']}: {one['files']} files as in the manifest")
+        kl = f"KL from the weights in fp32 {1000 * one['kl_as_run']:.2g} mnat"
+        _say(_wrapped(f"{one['runtime']} runs them, {kl}", indent="  "))
         if one["source"]:
-            lines.append(f"  tokenizer and weights are those of {one['source']}: {one['closeness']}")
-        for line in lines:
-            out_console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+            _say(f"  tokenizer and weights are those of {one['source']}")
+            _say(_wrapped(one["closeness"], indent="  "))
     if not all(one["source"] for one in findings):
-        out_console.print(
-            "This proves integrity, not origin: whoever changes an artifact can write a manifest that agrees. Give the "
-            "source with --model, and weights are compared with its own.",
-            soft_wrap=True,
+        _say(
+            _wrapped(
+                "This proves integrity, not origin: whoever changes an artifact can write a manifest that agrees. Give "
+                "the source with --model, and weights are compared with its own."
+            )
         )
+
+
+def _say(text: str) -> None:
+    """Print lines as they are: a path is never cut."""
+    out_console.print("\n".join(map(printable, text.splitlines())), markup=False, highlight=False, soft_wrap=True)
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    return fill(text, output_width(), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _verify(folder: Path, model: str | None, progress: Progress) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pythia_quant.core.files import replace_file, temporary_folder
 from pythia_quant.core.machine import cores, thread_limits
 from pythia_quant.core.progress import SILENT, Progress
 
-_PROGRESS = "PYTHIA_QUANT_PROGRESS"
+_PROGRESS, _PARTS = "PYTHIA_QUANT_PROGRESS", "parts.jsonl"
 _INTERVAL, _REPORTED = 0.05, 0.5  # seconds
 
 
@@ -64,7 +64,8 @@ class Worker:
             function: a function at the top level of a module. Its arguments and its result are JSON data; large arrays
                 must be in files.
             arguments: the keyword arguments.
-            progress: receives, twice a second, the last step that the function has reported to :data:`CALLER`.
+            progress: receives, twice a second, the last step that the function has reported to :data:`CALLER`, and
+                all parts that have ended since; those of the last half second may be missing.
 
         Raises:
             BenchmarkError: the process died; the message says how.
@@ -72,6 +73,8 @@ class Worker:
         """
         self._calls += 1
         answer = self._folder / f"answer-{self._calls}.json"
+        for earlier in ("progress.json", _PARTS):
+            (self._folder / earlier).unlink(missing_ok=True)
         child = self._send(function, arguments, answer)
         self._wait(child, answer, progress)
         if not answer.exists():
@@ -100,13 +103,20 @@ class Worker:
         return self._child
 
     def _wait(self, child: subprocess.Popen[bytes], answer: Path, progress: Progress) -> None:
-        path = self._folder / "progress.json"
-        path.unlink(missing_ok=True)
-        before, due = None, time.monotonic() + _REPORTED
+        path, parts = self._folder / "progress.json", self._folder / _PARTS
+        before, told, due = None, 0, time.monotonic() + _REPORTED
         while not answer.exists() and child.poll() is None:
             time.sleep(_INTERVAL)
-            if time.monotonic() >= due and path.exists():
-                now, due = path.read_text(), time.monotonic() + _REPORTED
+            if time.monotonic() < due:
+                continue
+            due = time.monotonic() + _REPORTED
+            if parts.exists():
+                whole = parts.read_text().rpartition("\n")[0].splitlines()  # the last line may still be written
+                for line in whole[told:]:
+                    progress.part(*json.loads(line))
+                told = len(whole)
+            if path.exists():
+                now = path.read_text()
                 if now != before:
                     progress.step(*json.loads(now))
                 before = now
@@ -143,11 +153,17 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], threads: int |
 
 
 class _Caller(Progress):
-    """Reports steps to the process that has called this one, if there is one. It ignores notices."""
+    """Reports steps and parts to the process that has called this one, if there is one. It ignores notices."""
 
     def step(self, what: str, done: int, total: int) -> None:
         if name := os.environ.get(_PROGRESS):
             replace_file(Path(name), json.dumps([what, done, total]))
+
+    def part(self, name: str, outcome: str) -> None:
+        if place := os.environ.get(_PROGRESS):
+            # The caller learns the same from the result: that it hears of it early is not worth failing for.
+            with suppress(OSError), Path(place).with_name(_PARTS).open("a") as file:
+                file.write(f"{json.dumps([name, outcome])}\n")
 
 
 CALLER = _Caller()

@@ -23,6 +23,9 @@ class Progress:
     def step(self, what: str, done: int, total: int) -> None:
         """Take what is being done, and how many steps of how many are done."""
 
+    def part(self, name: str, outcome: str) -> None:
+        """Take the name of a part of the work that has ended, and what it came to."""
+
     def notice(self, text: str) -> None:
         """Take a sentence for the user."""
 
@@ -44,6 +47,10 @@ class PartOf(Progress):
     def step(self, what: str, done: int, total: int) -> None:
         """Pass a step on."""
         self._progress.step(f"{self._work}: {what}", done, total)
+
+    def part(self, name: str, outcome: str) -> None:
+        """Pass a part on."""
+        self._progress.part(name, outcome)
 
     def notice(self, text: str) -> None:
         """Pass a sentence on."""

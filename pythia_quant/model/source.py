@@ -99,7 +99,11 @@ def open_source(model: str, revision: str = "main", progress: Progress = SILENT)
     Raises:
         SourceError: the checkpoint is missing, damaged, or not a GPT-NeoX that we handle.
     """
-    place = locate(model, revision, progress)
+    return open_place(locate(model, revision, progress), progress)
+
+
+def open_place(place: Place, progress: Progress = SILENT) -> Source:
+    """Open a checkpoint that was located before; for errors see :func:`open_source`."""
     checkpoint, unknown = _read(place, progress)
     paths = _weight_files(place)
     own = read_config(place.folder / "config.json")

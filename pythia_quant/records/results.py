@@ -20,6 +20,7 @@ RESULTS = "results.json"
 QUICK_RESULTS = "quick.json"
 """The name of a quick look's result file: it does not take the place of a measurement."""
 _EDITED = "it was edited, or a newer version wrote it"
+_WANTED = "give a results.json that run or bench has left"
 CONFIDENCES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """The edges of the bins of the reference's confidence, the probability of its most likely token."""
 
@@ -291,10 +292,10 @@ def load_results(path: str | Path) -> Results:
     Raises:
         BenchmarkError: the file is missing or damaged, or a newer version wrote it.
     """
-    where, data = str(path), read_object(Path(path), BenchmarkError)
+    where, data = str(path), read_object(Path(path), BenchmarkError, _WANTED)
     version = data.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1 or "tool" not in data:
-        raise BenchmarkError("is no result file of ours", where=where, hint="give a results.json that bench wrote")
+        raise BenchmarkError("is no result file of ours", where=where, hint=_WANTED)
     made = f"schema version {short(version)}, written by {str(data['tool'])[:80]}"
     if version > CURRENT:
         raise BenchmarkError(f"has {made}; this program reads up to {CURRENT}", where=where, hint="update pythia-quant")

@@ -173,6 +173,12 @@ def how_to_read(found: Sequence[Panel]) -> str:
     )
     if any(panel.floor for panel in found):
         text += f" Dashed: {FLOOR}, the source run in fp16, which is the floor of every drift."
+    if any(panel.spread for panel in found):
+        text += (
+            " The grey band with dotted lines: how much the perplexity of the fp32 reference differs between seeds, as "
+            "a standard deviation in percent, with its 95 % interval. A drift below the band is less than another seed "
+            "would have made; a drift in it may be."
+        )
     if any(panel.rates for panel in found):
         text += " Below: the learning rate by the published schedule at the measured steps."
     return text + " All plots of a metric have the same axes."

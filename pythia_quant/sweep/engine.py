@@ -1,11 +1,12 @@
-"""Engines do tasks: here in a pool of processes. Each engine yields what a task came to as soon as it is done."""
+"""Engines do tasks: here in a pool of processes. Each engine yields what jobs came to as soon as it knows."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Protocol
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import NamedTuple, Protocol
 
 from pythia_quant.core import process
 from pythia_quant.core.errors import PythiaQuantError
@@ -14,7 +15,7 @@ from pythia_quant.core.progress import Progress
 from pythia_quant.sweep.work import Task, run_task
 
 Outcome = dict[str, str] | PythiaQuantError
-"""What each job of a task came to, by its row; or the error that ended the task's process."""
+"""What jobs of a task came to, by their rows; or the error that ended the process, and with it all that were left."""
 Function = Callable[..., dict[str, str]]
 
 
@@ -28,7 +29,9 @@ class Engine(Protocol):
         """Return how many tasks are done at a time, by the bytes of memory that each needs."""
 
     def run(self, tasks: Sequence[Task], needs: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
-        """Do tasks, and yield the index of each with what it came to, in the order in which they end.
+        """Do tasks, and yield the index of each with what its jobs came to: each job once, as soon as it is known.
+
+        The jobs of a task may come one by one or together, and tasks come in the order in which they end.
 
         Args:
             tasks: the tasks.
@@ -69,26 +72,41 @@ class LocalEngine:
         """Do tasks; see :class:`Engine`."""
         count = self.at_a_time(needs)
         opened: list[process.Worker] = []
+        reports: SimpleQueue[_Report] = SimpleQueue()
         pool = ThreadPoolExecutor(count)
         try:
             # No more tasks are waiting than there are processes: a study of thousands costs no memory here.
-            waiting: dict[Future[Outcome], int] = {}
-            upcoming = iter(enumerate(tasks))
+            upcoming, running = iter(enumerate(tasks)), 0
             while True:
-                while len(waiting) < count and (following := next(upcoming, None)):
-                    index, task = following
-                    waiting[pool.submit(self._do, index, task, opened)] = index
-                if not waiting:
+                while running < count and (following := next(upcoming, None)):
+                    pool.submit(self._do, *following, opened, reports)
+                    running += 1
+                if not running:
                     return
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    yield waiting.pop(future), future.result()
+                report = reports.get()
+                running -= report.ended
+                if isinstance(report.outcome, BaseException) and not isinstance(report.outcome, PythiaQuantError):
+                    raise report.outcome
+                if report.outcome:
+                    yield report.task, report.outcome
         finally:
             self._ending.set()
             for worker in opened:  # ends what a task of an interrupted study is doing
                 worker.__exit__()
             pool.shutdown(cancel_futures=True)
 
-    def _do(self, index: int, task: Task, opened: list[process.Worker]) -> Outcome:
+    def _do(self, index: int, task: Task, opened: list[process.Worker], reports: SimpleQueue[_Report]) -> None:
+        """Do a task; report its parts, then, whatever happens, its end."""
+        parts = _Parts(index, self, reports)
+        try:
+            outcome: Outcome | BaseException = self._outcome(task, opened, parts)
+        except BaseException as error:  # the thread that takes reports raises it
+            outcome = error
+        if isinstance(outcome, dict):
+            outcome = {row: what for row, what in outcome.items() if row not in parts.told}
+        reports.put(_Report(index, outcome, ended=True))
+
+    def _outcome(self, task: Task, opened: list[process.Worker], parts: _Parts) -> Outcome:
         worker = getattr(self._here, "worker", None)
         if worker is None:
             self._here.worker = worker = process.Worker(self._threads).__enter__()
@@ -96,7 +114,7 @@ class LocalEngine:
         data = {"task": task.model_dump(mode="json")}
         for last in (False, True):
             try:
-                outcome: dict[str, str] = worker.call(self._function, data, _Watched(index, self))
+                outcome: dict[str, str] = worker.call(self._function, data, parts)
             except PythiaQuantError as error:
                 if last or self._ending.is_set():
                     return error
@@ -105,12 +123,28 @@ class LocalEngine:
         raise AssertionError
 
 
-class _Watched(Progress):
-    def __init__(self, index: int, engine: LocalEngine) -> None:
-        self._index, self._engine = index, engine
+class _Report(NamedTuple):
+    """What jobs of a task came to, or what was raised; and whether that is the end of the task."""
+
+    task: int
+    outcome: Outcome | BaseException
+    ended: bool
+
+
+class _Parts(Progress):
+    """Reports each job of a task as soon as it ends, once even if the task is done again."""
+
+    def __init__(self, index: int, engine: LocalEngine, reports: SimpleQueue[_Report]) -> None:
+        self._index, self._engine, self._reports = index, engine, reports
+        self.told: set[str] = set()
 
     def step(self, what: str, done: int, total: int) -> None:
         self._engine.watch(self._index, f"{what} {done + 1}/{total}" if total > 1 else what)
+
+    def part(self, name: str, outcome: str) -> None:
+        if name not in self.told:
+            self.told.add(name)
+            self._reports.put(_Report(self._index, {name: outcome}, ended=False))
 
 
 def places(needs: Sequence[int], free: int, most: int) -> int:

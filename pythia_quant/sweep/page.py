@@ -25,7 +25,7 @@ from pythia_quant.report.theme import LIGHT, Look, name_styles
 from pythia_quant.sweep import conditions
 from pythia_quant.sweep.answers import answers, axes_remarks, factor_text, how_to_read, scope
 from pythia_quant.sweep.jobs import FLOOR
-from pythia_quant.sweep.plots import draw_panel, shared_axis, shared_scale
+from pythia_quant.sweep.plots import SPREAD, draw_panel, shared_axis, shared_scale
 from pythia_quant.sweep.series import Panel, Point, Table, changes, panels, value_of
 from pythia_quant.sweep.views import LawView, SeedsView
 
@@ -105,8 +105,8 @@ def _render(
     every = changes(found)
     return render_document(
         "pythia_quant.sweep", MARKER, tables=list(zip(letters, tables, strict=True)), styles=styles,
-        scope=scope(tables), how_to_read=how_to_read(found), answers=answers(every, law, seeds), changes=every,
-        factor_text=factor_text,
+        scope=scope(tables), how_to_read=how_to_read([*found, *drawn]), answers=answers(every, law, seeds),
+        changes=every, factor_text=factor_text,
         drawings=[_draw(one, key, look, folder) for key, one in (("kl", found), ("ppl_drift", drawn)) if one],
         warnings=conditions.warnings(tables, letters, [*found, *drawn]), law=law, seeds=seeds,
         jobs=list(_jobs(tables, letters)), job_count=len(lines),
@@ -173,7 +173,7 @@ def _jobs(tables: Sequence[Table], letters: Sequence[str]) -> Iterator[dict[str,
 
 
 def _curves_csv(tables: Sequence[Table], letters: Sequence[str]) -> str:
-    """Return the points of all means in the plots."""
+    """Return the points of all means in the plots, and those of the spread over seeds."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["metric", "unit", "plot", "variant", "step", "tokens", "value", "low", "high", "seeds"])
@@ -181,6 +181,12 @@ def _curves_csv(tables: Sequence[Table], letters: Sequence[str]) -> str:
         for panel in panels(tables, letters, key):
             for curve in panel.curves:
                 for point in curve.mean:
-                    cells = [key, METRICS[key].unit, panel.name, curve.variant, point.step, point.tokens, *point.value]
-                    writer.writerow([guard_cell(cell) for cell in [*cells, point.seeds]])
+                    writer.writerow(_cells(key, panel, curve.variant, point))
+            for point in panel.spread:
+                writer.writerow(_cells(key, panel, SPREAD, point))
     return stream.getvalue()
+
+
+def _cells(key: str, panel: Panel, name: str, point: Point) -> list[Any]:
+    cells = [key, METRICS[key].unit, panel.name, name, point.step, point.tokens, *point.value, point.seeds]
+    return [guard_cell(cell) for cell in cells]

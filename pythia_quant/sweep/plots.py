@@ -27,6 +27,8 @@ from pythia_quant.sweep.series import Curve, Panel, Point, uses_tokens
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 22, 10, 38
 _HEIGHT, _RATE_HEIGHT = 3.5, 0.75
+SPREAD = "another seed"
+"""The name of the spread over seeds in a plot; no variant can be called so."""
 _MOST_MARKED = 24
 """With more points than this, a line has no markers."""
 
@@ -80,14 +82,16 @@ def shared_scale(found: Sequence[Panel]) -> Scale:
     """Return the vertical axis of panels: it is linear around 0 where a value is not positive."""
     values = [point.value for panel in found for curve in panel.curves for point in curve.mean]
     values += [point.value for panel in found for curve in panel.curves for run in curve.runs for point in run]
+    # The interval of a spread of few seeds has ends far off: it is cut at the edges.
+    spreads = [point.value.value for panel in found for point in panel.spread]
     if all(value.value > 0 for value in values):
-        low = min(value.value for value in values)
+        low = min([*spreads, *(value.value for value in values)])
         # An interval may reach zero: it is cut at the lower edge.
         ends = [value.low for value in values if value.low > low / 3]
-        return Scale(min([low, *ends]) / 1.3, max(value.high for value in values) * 1.3, 0.0)
+        return Scale(min([low, *ends]) / 1.3, max([*spreads, *(value.high for value in values)]) * 1.3, 0.0)
     widths = [(value.high - value.low) / 2 for value in values if value.high > value.low]
     linear = 10.0 ** round(math.log10(median(widths))) if widths else 1.0
-    low, high = min(value.low for value in values), max(value.high for value in values)
+    low, high = min(value.low for value in values), max([*spreads, *(value.high for value in values)])
     return Scale(1.3 * min(low, -linear), 1.3 * max(high, linear), linear)
 
 
@@ -106,7 +110,8 @@ def draw_panel(panel: Panel, axis: Axis, scale: Scale, label: str, look: Look) -
         beside = len(names) <= MOST_NAMES
         below = 0 if beside else legend_height(len(names))
         figure = new_figure(look.theme, _HEIGHT + below / 72 + (_RATE_HEIGHT if panel.rates else 0))
-        right = _RIGHT + names_width(figure, names) if beside else 14
+        shown = [*names, SPREAD] if panel.spread else names
+        right = _RIGHT + names_width(figure, shown) if beside else 14
         set_margins(figure, _LEFT, right, _BOTTOM + below, _TOP)
         if panel.rates:
             axes, rates = figure.subplots(2, 1, sharex=True, height_ratios=[_HEIGHT, _RATE_HEIGHT])
@@ -121,10 +126,15 @@ def draw_panel(panel: Panel, axis: Axis, scale: Scale, label: str, look: Look) -
         rates.set_xlabel("training tokens" if axis.tokens else "training step")
         if panel.rates:
             axes.tick_params(axis="x", labelbottom=False, length=0)
+        _draw_spread(axes, panel, axis, scale, look)
         for curve in sorted(panel.curves, key=lambda curve: not curve.is_floor):
             _draw_curve(axes, curve, axis, scale, look)
         if beside:
-            name_ends(axes, [_name(curve, axis, scale, look) for curve in panel.curves], look.theme)
+            ends = [_name(curve, axis, scale, look) for curve in panel.curves]
+            if panel.spread:
+                last = panel.spread[-1]
+                ends.append(Name(SPREAD, axis.place(last.step, last.tokens), last.value.value, look.theme.muted))
+            name_ends(axes, ends, look.theme)
         else:
             draw_legend(figure, names, look)
         return figure
@@ -166,6 +176,27 @@ def _draw_curve(axes: Axes, curve: Curve, axis: Axis, scale: Scale, look: Look) 
             axes.plot(across(part) * 2, [*low, *high], color=color, linewidth=1.2, gid=gid)
         else:
             axes.fill_between(across(part), low, high, color=color, alpha=0.16, linewidth=0, gid=gid)
+
+
+def _draw_spread(axes: Axes, panel: Panel, axis: Axis, scale: Scale, look: Look) -> None:
+    """Draw the spread over seeds with its interval; of negative drifts, too, if there are any."""
+    color = look.theme.muted
+    for part in _parts(panel.spread):
+        across = [axis.place(point.step, point.tokens) for point in part]
+        for sign in (1, -1) if scale.low < 0 else (1,):
+            low, middle, high = (
+                [sign * getattr(point.value, end) for point in part] for end in ("low", "value", "high")
+            )
+            axes.plot(across, middle, color=color, linewidth=1, linestyle=(0, (1.2, 1.6)), zorder=1)
+            if len(part) == 1:
+                axes.plot(
+                    across * 2, [*low, *high], color=color, linewidth=7, alpha=0.2, solid_capstyle="butt", zorder=0
+                )
+                axes.plot(across, middle, color=color, marker="_", markersize=7, zorder=1)
+            else:
+                axes.fill_between(across, low, high, color=color, alpha=0.2, linewidth=0, zorder=0)
+                for edge in (low, high):  # the band of a source in fp16 is as grey
+                    axes.plot(across, edge, color=color, linewidth=0.6, linestyle=(0, (1.2, 1.6)), zorder=1)
 
 
 def _middle(point: Point) -> float:

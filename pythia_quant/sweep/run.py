@@ -110,7 +110,7 @@ def run_study(
         store: the store.
         engine: does the tasks.
         needs: the bytes of memory that each group of `planned.todo` needs.
-        tell: called with the index of each group of `planned.todo` that is done, and what it came to.
+        tell: called with the index of a group of `planned.todo`, and what jobs of it came to: once for each job.
         shared: whether the engine's processes see `out`, so that interrupted work goes on.
 
     Raises:

@@ -11,6 +11,10 @@ from typing import Any
 from pythia_quant.bench.metrics import Value
 from pythia_quant.bench.statistics import mean_of_samples
 from pythia_quant.sweep.jobs import FLOOR
+from pythia_quant.sweep.seeds import seed_spreads
+
+_SPREAD_OF = "ppl_drift"
+"""The metric that the spread over seeds can stand beside: both are percent of the perplexity."""
 
 Line = Mapping[str, Any]
 """A line of a table; its keys are those of :data:`pythia_quant.sweep.table.SCHEMA`."""
@@ -67,11 +71,14 @@ class Panel:
         name: size and family, and the table's letter if there are several; unique.
         curves: the curves, in the order of the table.
         rates: step, tokens and learning rate, by rising steps; empty if rates are not known.
+        spread: the spread over seeds by rising steps: the standard deviation of the reference's perplexity in percent,
+            with its interval. Empty if the metric is another one, or no step has two seeds.
     """
 
     name: str
     curves: Sequence[Curve]
     rates: Sequence[tuple[int, int | None, float]]
+    spread: Sequence[Point] = ()
 
     @property
     def floor(self) -> Curve | None:
@@ -101,7 +108,12 @@ def panels(tables: Sequence[Table], letters: Sequence[str], metric: str) -> list
         return letters.index(part[0]), max(line["parameters"] or 0 for line in parts[part])
 
     return [
-        Panel(name, [_curve(variant, group, metric) for variant, group in _by(lines, "variant").items()], _rates(lines))
+        Panel(
+            name,
+            [_curve(variant, group, metric) for variant, group in _by(lines, "variant").items()],
+            _rates(lines),
+            _spread(lines) if metric == _SPREAD_OF else [],
+        )
         for (_, name), lines in sorted(parts.items(), key=lambda item: order(item[0]))
     ]
 
@@ -181,6 +193,18 @@ def _rates(lines: Sequence[Line]) -> list[tuple[int, int | None, float]]:
         if line["learning_rate"] is not None
     }
     return [rates[step] for step in sorted(rates)]
+
+
+def _spread(lines: Sequence[Line]) -> list[Point]:
+    """Return the spread over seeds at each step; of several texts at a step, that of most seeds."""
+    tokens = {line["step"]: line["tokens"] for line in lines}
+    points: dict[int, Point] = {}
+    for group in seed_spreads(lines).groups:
+        spread, step = group.reference, group.step
+        if group.kind in ("run", "") and step is not None and spread.value > 0:
+            point = Point(step, tokens[step], Value(spread.value, spread.low, spread.high), spread.seeds)
+            points[step] = max(points.get(step, point), point, key=lambda one: one.seeds)
+    return [points[step] for step in sorted(points)]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.files import replace_file, target_lock, temporary_folder
 from pythia_quant.core.hub_files import forget
 from pythia_quant.core.process import CALLER, Here
+from pythia_quant.core.progress import PartOf
 from pythia_quant.model.place import locate
 from pythia_quant.recipe.overrides import override
 from pythia_quant.recipe.recipe import Recipe, parse_recipe
@@ -93,7 +94,8 @@ def run_task(task: dict[str, Any]) -> dict[str, str]:
         task: a :class:`Task` as data.
 
     Returns:
-        What each job came to, by its row: ``done``, or why it failed. A failure is in the store, too.
+        What each job came to, by its row: ``done``, or why it failed. A failure is in the store, too. The caller hears
+        of each as soon as it ends.
 
     Raises:
         StudyError: the store cannot be written.
@@ -107,10 +109,9 @@ def run_task(task: dict[str, Any]) -> dict[str, str]:
             with _opened(todo, jobs, work) as inputs:
                 reference, seconds = _reference(inputs, work)
                 for job in jobs:
-                    if store.has(job.key):  # a task that is done again, because its process died
-                        outcomes[job.row] = "done"
-                        continue
-                    outcomes[job.row] = _run(job, todo, inputs, reference, seconds, work, store)
+                    there = store.has(job.key)  # in a task that is done again, because its process died
+                    outcomes[job.row] = "done" if there else _run(job, todo, inputs, reference, seconds, work, store)
+                    CALLER.part(job.row, outcomes[job.row])
         except PythiaQuantError as error:
             for job in jobs:
                 if job.row not in outcomes:
@@ -138,13 +139,13 @@ def _work_folder(task: Task) -> Iterator[Path]:
 def _opened(task: Task, jobs: list[Job], work: Path) -> Iterator[Inputs]:
     """Open source and texts; weights that were downloaded for this leave the hub's cache at the end."""
     recipe = override(parse_recipe(task.recipe, {}, Path(task.recipe_path)), model=task.model, revision=task.revision)
-    place = locate(task.model, task.revision)
+    place = locate(task.model, task.revision, CALLER)
     names = place.weight_names()
     if place.missing_bytes(names):
         replace_file(work / _FETCHED, task.model)
     variants = [job.row for job in jobs if job.row != FLOOR]
     try:
-        yield load_inputs(recipe, CALLER, convert=bool(variants), only=variants or None)
+        yield load_inputs(recipe, CALLER, convert=bool(variants), only=variants or None, place=place)
     finally:
         if (work / _FETCHED).exists():
             for name in names:
@@ -199,11 +200,12 @@ def _is_needed_later(recipe: Recipe, variant: str, task: Task) -> bool:
 
 
 def _convert(inputs: Inputs, variant: str, task: Task, work: Path) -> Artifact:
+    progress = PartOf(variant, CALLER)
     if task.keep is not None:
-        return convert(inputs, variant, task.keep, progress=CALLER)
+        return convert(inputs, variant, task.keep, progress=progress)
     # An artifact that is measured and removed is read back here: a fresh process would only import torch again.
     with Here(task.threads) as checker:
-        return convert_checked_by(checker, inputs, variant, work / "artifacts", overwrite=False, progress=CALLER)
+        return convert_checked_by(checker, inputs, variant, work / "artifacts", overwrite=False, progress=progress)
 
 
 def _measure(inputs: Inputs, artifact: Artifact | None, reference: Reference, task: Task, work: Path) -> Results:

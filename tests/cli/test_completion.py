@@ -24,6 +24,8 @@ def completed(line: str, *, last: int) -> list[str]:
         ("pythia-quant run demo --only gp", 4, ["gptq-int4"]),
         ("pythia-quant convert demo --only onnx-int8-", 4, ["onnx-int8-dynamic"]),
         ("pythia-quant run none --only gp", 4, []),
+        ("pythia-quant sweep --preset s", 3, ["seeds", "suite"]),
+        ("pythia-quant sweep run --preset arxiv-2510", 4, ["arxiv-2510.06213"]),
     ],
 )
 def test_names_are_completed(line: str, last: int, expected: list[str]) -> None:

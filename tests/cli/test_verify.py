@@ -4,19 +4,24 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from program import refuse, run, succeed
 
 
-def test_verify_and_generate(finished: Path, whole_run: Path) -> None:
+def test_verify_and_generate(finished: Path, whole_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pythia_quant.artifacts.artifact import open_artifact
     from pythia_quant.artifacts.generate import continue_text
 
     parent = finished / "out/tiny/local"
+    monkeypatch.setenv("COLUMNS", "80")
     printed = succeed("verify", *(parent / name for name in ("bnb-nf4", "gptq-int4", "onnx-int8", "onnx-fp32")))
     assert printed.count("files as in the manifest") == 4
     assert printed.count(f"weights are those of {whole_run / 'tiny'}") == 4
     assert "origin" not in printed
+    assert (
+        max(len(line) for line in printed.splitlines() if str(parent) not in line and str(whole_run) not in line) <= 80
+    )
     arguments = ("generate", parent / "onnx-fp32", "--prompt", "abc", "--max-new-tokens", "5")
     greedy = json.loads(succeed(*arguments, "--json"))
     assert len(greedy["prompt_tokens"]) == 3

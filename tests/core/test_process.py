@@ -45,6 +45,23 @@ def test_progress_comes_back() -> None:
     assert heard.steps == [("lingering", 3, 4)]
 
 
+def test_parts_come_back_while_the_function_runs_and_each_call_has_its_own() -> None:
+    heard, others = Heard(), Heard()
+    with process.Worker() as worker:
+        worker.call(end_parts, {"names": ["one", "two\u2028", "three"]}, heard)
+        worker.call(end_parts, {"names": ["four"]}, others)
+    assert heard.parts == [("one", "done"), ("two\u2028", "done"), ("three", "done")]
+    assert others.parts == [("four", "done")]
+
+
+def end_parts(names: list[str]) -> None:
+    import time
+
+    for name in names:
+        process.CALLER.part(name, "done")
+    time.sleep(0.9)
+
+
 def linger() -> None:
     import time
 

@@ -81,7 +81,7 @@ def test_show_prints_the_newest_table_of_a_folder(tmp_path: Path, monkeypatch: p
         shown = succeed("show", place)
         assert shown.startswith("builtin:demo (builtin): 2,238,464 parameters\n")
         assert max(map(len, shown.splitlines()[:-1])) <= 80
-        assert shown.endswith(f"from {deep / 'results.json'}\n")
+        assert shown.endswith(f"\nFrom {deep / 'results.json'}\n")
     save_results(plausible.results(), tmp_path / "results.json")
     assert succeed("show", tmp_path).startswith("EleutherAI/pythia-160m")
     assert succeed("show", deep).startswith("builtin:demo")

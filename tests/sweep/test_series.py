@@ -119,3 +119,26 @@ def test_a_value_that_is_not_finite_is_not_drawn(value: float | None) -> None:
     assert point.step == 512
     assert point.value.low == point.value.value < point.value.high
     assert changes([one])[0].factor is None
+
+
+def test_the_spread_over_seeds_stands_beside_the_drift_of_the_perplexity_alone() -> None:
+    lines = made.apart(made.study())
+    small, large = panels([("s", lines)], [""], "ppl_drift")
+    assert [point.step for point in small.spread] == list(made.STEPS)
+    # Step 512 of one seed of the smaller size is missing; step 1 of the larger one repeats the weights of another.
+    assert [point.seeds for point in small.spread] == [2 if step == 512 else 3 for step in made.STEPS]
+    assert [point.step for point in large.spread] == [step for step in made.STEPS if step != 1]
+    for point in small.spread:
+        seeds = [1, 3] if point.seeds == 2 else [1, 2, 3]
+        assert point.value.value == pytest.approx(100 * math.log(1.01) * stdev(seeds))
+        assert point.value.low < point.value.value < point.value.high
+    assert all(not one.spread for one in panels([("s", lines)], [""], "kl"))
+
+
+def test_seeds_of_other_kinds_and_a_single_seed_have_no_spread() -> None:
+    lines = made.apart(made.study(["160m"], [1, 2]))
+    for line in lines:
+        line["model"] = f"EleutherAI/pythia-160m-weight-seed{line['seed']}"
+    for table in (lines, made.apart(made.study(["160m"], [1]))):
+        (one,) = panels([("s", table)], [""], "ppl_drift")
+        assert list(one.spread) == []

@@ -54,6 +54,8 @@ def undisturbed(study: Path) -> Path:
     done = run("sweep", study, "--out", out, "--workers", "1")
     assert done.returncode == 4
     assert "39 jobs are done, 3 failed, 3 are of revisions that do not exist." in done.stdout
+    assert done.stderr.count("/39] ") == 39
+    assert done.stderr.count(" failed: ") == 3
     return out
 
 
@@ -187,7 +189,10 @@ def test_sources_of_a_hub_leave_the_cache_when_they_are_measured(tmp_path: Path)
         planned = client.run("sweep", study, "--out", tmp_path / "out", "--dry-run")
         assert "no such revision: someone/tiny@lost" in planned.stderr
         assert not list((tmp_path / "home").rglob("model.safetensors"))
+        asked = len(hub.requests)
         done = client.run("sweep", study, "--out", tmp_path / "out")
+        # The plan looks at one source for its shape; each of four tasks locates its own once.
+        assert sum(line.endswith("/config.json") for line in hub.requests[asked:]) == 1 + 4
     assert done.returncode == 4
     lines = stable(tmp_path / "out")
     assert [line["status"] for line in lines] == ["done"] * 4 + ["missing"]

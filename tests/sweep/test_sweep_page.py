@@ -187,6 +187,10 @@ def test_the_plotted_means_are_a_table_too(lines: list[dict[str, Any]], written:
         assert [float(row[name]) for name in ("value", "low", "high")] == list(point.value)
         assert int(row["seeds"]) == point.seeds
     assert {row["metric"] for row in rows} == {"kl", "ppl_drift"}
+    spread = [row for row in rows if row["variant"] == "another seed"]
+    drifts = panels([("", lines)], [""], "ppl_drift")
+    assert [float(row["value"]) for row in spread] == [point.value.value for one in drifts for point in one.spread]
+    assert spread
 
 
 def test_the_same_table_gives_the_same_bytes(lines: list[dict[str, Any]], written: list[Path], tmp_path: Path) -> None:

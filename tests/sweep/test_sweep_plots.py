@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from pythia_quant.model.schedule import TOKENS_PER_STEP
 from pythia_quant.report.labels import MOST_NAMES
 from pythia_quant.report.theme import LIGHT, Look, name_styles
-from pythia_quant.sweep.plots import draw_panel, shared_axis, shared_scale
+from pythia_quant.sweep.plots import SPREAD, draw_panel, shared_axis, shared_scale
 from pythia_quant.sweep.series import Panel, panels
 
 
@@ -82,6 +82,22 @@ def test_runs_are_thin_and_their_mean_is_thick(found: list[Panel]) -> None:
         widths = [line.get_linewidth() for line in figure.axes[0].lines if len(across(line)) > 2]
         assert widths.count(0.7) == 3 * len(one.curves)
         assert widths.count(1.6) == len(one.curves)
+
+
+def test_the_spread_over_seeds_is_a_named_band_within_the_axes() -> None:
+    found = panels([("study", made.apart(made.study()))], [""], "ppl_drift")
+    scale = shared_scale(found)
+    for figure, one in zip(drawn(found), found, strict=True):
+        axes = figure.axes[0]
+        dotted = {tuple(np.asarray(line.get_ydata())) for line in axes.lines if not line.get_gid()}
+        later = [point for point in one.spread if point.step]
+        for end in ("low", "value", "high"):
+            assert tuple(getattr(point.value, end) for point in later) in dotted
+        assert all(scale.low < point.value.value < scale.high for point in one.spread)
+        texts = [text.get_text() for text in axes.texts]
+        assert texts.count(SPREAD) == 1
+    (figure,) = drawn(panels([("study", made.apart(made.study(["70m"], [1])))], [""], "ppl_drift"))
+    assert SPREAD not in [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_many_variants_get_a_legend() -> None:
