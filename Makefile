@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 OPTIMUM ?= .venv/share/optimum
 VLLM ?= .venv/share/vllm
+AUTOGPTQ ?= .venv/share/autogptq
 TRANSFORMERS_JS := .venv/share/transformers.js
 
-.PHONY: demo test test-all optimum vllm check docs format clean
+.PHONY: demo test test-all optimum vllm autogptq check docs format clean
 
 demo: .venv/ready
 	$(BIN)/pythia-quant run recipes/demo.yaml --out artifacts
@@ -37,6 +38,13 @@ vllm: .venv/ready
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM)/bin/python -m pip install --quiet --no-deps vllm-bnb-plugin==0.0.3 bitsandbytes==0.50.2
 	PYTHIA_QUANT_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/pytest -rsP tests/clients -k vllm
+
+# auto-gptq is archived; these are the last versions that it can be imported with.
+autogptq: .venv/ready
+	$(PYTHON) -m venv $(AUTOGPTQ)
+	$(AUTOGPTQ)/bin/python -m pip install --quiet auto-gptq==0.7.1 transformers==4.47.1 peft==0.14.0 \
+		accelerate==1.2.1 numpy==2.2.6 datasets==3.6.0 torch==2.13.0
+	PYTHIA_QUANT_AUTOGPTQ_PYTHON=$(abspath $(AUTOGPTQ))/bin/python $(BIN)/pytest -rsP tests/clients -k autogptq
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
