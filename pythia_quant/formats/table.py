@@ -15,11 +15,12 @@ from pythia_quant.formats.foreign_plain import PlainKind
 from pythia_quant.formats.format import Format
 from pythia_quant.formats.gptq.foreign import ForeignGptqKind
 from pythia_quant.formats.gptq.format import GptqFormat
+from pythia_quant.formats.onnx.foreign import ForeignOnnxKind
 from pythia_quant.formats.onnx.format import OnnxFormat
 
 FORMATS: dict[str, Format[Any]] = {"bnb": BnbFormat(), "gptq": GptqFormat(), "onnx": OnnxFormat()}
 
-_KINDS = (ForeignGptqKind(), ForeignBnbKind(), PlainKind())
+_KINDS = (ForeignGptqKind(), ForeignBnbKind(), PlainKind(), ForeignOnnxKind())
 FOREIGN: dict[str, ForeignKind] = {kind.name: kind for kind in _KINDS}
 """What others make and :mod:`pythia_quant.artifacts.foreign` opens: whoever adds a kind adds it here."""
 
