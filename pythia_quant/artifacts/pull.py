@@ -45,11 +45,18 @@ def pull(artifact: str, progress: Progress = SILENT) -> Path:
         if folder.is_dir():  # another process has downloaded it meanwhile
             return folder
         with fresh_folder(folder) as scratch:
-            _place(manifest_path, scratch / MANIFEST)
+            place_file(manifest_path, scratch / MANIFEST)
             for index, (name, file) in enumerate(manifest.files.items()):
                 progress.step(f"downloading {name}", index, len(manifest.files))
-                _place(_download(repo_id, name, commit, file, progress), scratch / name)
+                place_file(_download(repo_id, name, commit, file, progress), scratch / name)
     return folder
+
+
+def is_ours(artifact: str) -> bool:
+    """Say whether a repository has a manifest of ours; only that is downloaded. For the errors see :func:`pull`."""
+    repo_id, _, revision = artifact.removeprefix(SCHEME).rstrip("/").partition("@")
+    check_name(repo_id, artifact)
+    return fetch(repo_id, MANIFEST, revision or "main") is not None
 
 
 def _download(repo_id: str, name: str, commit: str, file: FileRecord, progress: Progress) -> Path:
@@ -67,7 +74,7 @@ def _download(repo_id: str, name: str, commit: str, file: FileRecord, progress: 
     return path
 
 
-def _place(cached: Path, path: Path) -> None:
+def place_file(cached: Path, path: Path) -> None:
     """Put a file of the hub's cache into a folder, as a hard link if the disk can; else copy it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

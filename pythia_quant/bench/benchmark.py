@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from rich.console import Console
 
 from pythia_quant.artifacts.artifact import Artifact, verify_files
+from pythia_quant.artifacts.foreign import ForeignArtifact
 from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.bench import quality
 from pythia_quant.bench.durations import REFERENCE, measurement_steps, work_of
@@ -36,7 +38,7 @@ from pythia_quant.texts.lambada import Passages
 
 
 def benchmark_steps(recipe: Recipe, artifacts: int, options: Options) -> int:
-    """Return the number of progress steps of :func:`benchmark` for so many artifacts."""
+    """Return the number of progress steps of :func:`benchmark` for so many artifacts, whoever made them."""
     rows = len(SOURCE_DTYPES) + artifacts
     lambada = 1 + rows if recipe.settings.tasks.lambada else 0  # one more to open the passages
     rounds = recipe.settings.latency.rounds
@@ -48,6 +50,7 @@ def benchmark(
     artifacts: list[Artifact],
     path: Path,
     *,
+    foreign: Sequence[ForeignArtifact] = (),
     passages: Passages | None = None,
     options: Options | None = None,
     steps: Steps | None = None,
@@ -61,6 +64,7 @@ def benchmark(
         inputs: the recipe with its source and evaluation windows.
         artifacts: artifacts of that source.
         path: the path that the caller will write the result file to. The work folder stands beside it.
+        foreign: what others made of that source.
         passages: the passages of LAMBADA; None to leave LAMBADA out.
         options: how to measure.
         steps: shows progress; :func:`benchmark_steps` returns the number of steps.
@@ -77,8 +81,8 @@ def benchmark(
         verify_files(artifact, sha256_if_changed)
         if artifact.manifest.source.sha256 != inputs.source.sha256:
             raise BenchmarkError("was made from other weights than these", where=str(artifact.folder))
-    planned = plan_rows(inputs, artifacts, options)
-    rows_of = {row.subject.name: row.subject.settings for row in planned}
+    planned = plan_rows(inputs, artifacts, options, foreign)
+    rows_of = {row.subject.name: row.foreign.like if row.foreign else row.subject.settings for row in planned}
     whole, examples = [row.subject.name for row in planned if row.whole], passages.examples if passages else None
     steps.expect(measurement_steps(work_of(inputs), rows_of, whole, examples, options.threads))
     with work_folder(path, _fingerprint(inputs, planned, passages, options), resume_after=(PythiaQuantError,)) as work:
@@ -151,7 +155,13 @@ def _measure_speeds(
 def _fingerprint(inputs: Inputs, planned: list[PlannedRow], passages: Passages | None, options: Options) -> str:
     """Return a hash of all that the measurements depend on. A call with the same hash continues an interrupted one."""
     rows = [
-        [row.subject.name, not row.whole, row.artifact and _sha256(row.artifact.folder / MANIFEST)] for row in planned
+        [
+            row.subject.name,
+            not row.whole,
+            row.artifact and _sha256(row.artifact.folder / MANIFEST),
+            row.foreign and row.foreign.record().model_dump(),
+        ]
+        for row in planned
     ]
     return _digest({"rows": rows, "source": _source_key(inputs, passages, options)})
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pythia_quant.bench.metrics import METRICS, PER_PROCESS, Metric, Value, outdated, outdated_sizes
 from pythia_quant.bench.statistics import differences, mean_of_samples, mean_of_windows
-from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.core.errors import BenchmarkError, nearest
 from pythia_quant.records.results import Results, Row
 
 Verdict = Literal["same", "better", "worse", "changed"]
@@ -64,19 +64,28 @@ class Comparison:
 
 
 def compare_results(
-    before: Results, after: Results, names: tuple[str, str] = ("the first result", "the second result")
+    before: Results,
+    after: Results,
+    names: tuple[str, str] = ("the first result", "the second result"),
+    pairs: Sequence[tuple[str, str]] = (),
 ) -> Comparison:
-    """Compare every value of every row that both results have.
+    """Compare every value of every row that both results have, or of pairs of rows, such as ours and theirs.
 
     Args:
         before: the earlier result.
         after: the later result.
         names: what notes and errors call the two.
+        pairs: the names of a row of `before` and of one of `after`, which are compared in place of rows of one name.
 
     Raises:
-        BenchmarkError: they were measured on different texts, or by different protocols.
+        BenchmarkError: they were measured on different texts, or by different protocols, or a row is missing.
     """
     _check_comparable(before, after, " and ".join(names))
+    if pairs:
+        before, after = (
+            _renamed(each, [(pair[side], _ARROW.join(pair)) for pair in pairs], names[side])
+            for side, each in enumerate((before, after))
+        )
     notes, left_out = _notes(before, after, names)
     after_rows = {row.name: row for row in after.rows}
     changes = [
@@ -88,6 +97,24 @@ def compare_results(
         and (change := _change(metric, row, after_rows[row.name], before, after)) is not None
     ]
     return Comparison(changes, notes)
+
+
+_ARROW = " → "
+
+
+def _renamed(results: Results, pairs: Sequence[tuple[str, str]], called: str) -> Results:
+    """Return results with the rows of these names, and the baseline, under new names.
+
+    Raises:
+        BenchmarkError: there is no such row.
+    """
+    rows = {row.name: row for row in results.rows}
+    for name, _ in pairs:
+        if name not in rows:
+            raise BenchmarkError(f"there is no row {name!r}", where=called, hint=nearest(name, rows))
+    renamed = [rows[name].model_copy(update={"name": shown}) for name, shown in pairs]
+    others = [row for row in results.rows if not row.quantized and row.foreign is None]
+    return results.model_copy(update={"rows": [*renamed, *others]})
 
 
 def _check_comparable(before: Results, after: Results, where: str) -> None:
@@ -128,6 +155,8 @@ def _notes(before: Results, after: Results, called: tuple[str, str]) -> tuple[li
     names = [{row.name for row in results.rows} for results in (before, after)]
     for result, only in zip(called, (names[0] - names[1], names[1] - names[0]), strict=True):
         notes += [f"Only {result} has {name}." for name in sorted(only)]
+    theirs = dict.fromkeys(row.name.rpartition(_ARROW)[2] for row in (*before.rows, *after.rows) if row.foreign)
+    notes += [f"{name} is not ours: nothing proves the integrity of its files." for name in theirs]
     for results in (before, after):
         notes += [f"{row.name}: {speed.disturbed}." for row in results.rows for speed in row.speeds if speed.disturbed]
     return notes, left_out

@@ -133,14 +133,15 @@ def machine_record(device: str = "cpu") -> Machine:
 _LIBRARIES = 700_000_000  # torch, transformers and onnxruntime, imported
 
 
-def memory_needed(model: VariantSettings | str, disk_bytes: int, shape: Architecture, tokens: int) -> int:
+def memory_needed(model: VariantSettings | str | int, disk_bytes: int, shape: Architecture, tokens: int) -> int:
     """Estimate the bytes of memory that a row needs if its model is in memory whole.
 
     These are the weights in the runtime, and their files, which are mapped while they are read; two heads in fp32; and
     the logits of one window three times: as run, of the weights, and of the reference.
 
     Args:
-        model: the settings of an artifact, or the dtype of a source, as torch names it.
+        model: the settings of an artifact; the dtype of a source, as torch names it; or, of what others made, the bytes
+            that its weights take in the runtime.
         disk_bytes: the bytes of the weights' files.
         shape: the shape of the model.
         tokens: the number of tokens in a window.
@@ -148,6 +149,8 @@ def memory_needed(model: VariantSettings | str, disk_bytes: int, shape: Architec
     if isinstance(model, str):
         dtype: torch.dtype = getattr(torch, model)
         weights = shape.parameters * dtype.itemsize
+    elif isinstance(model, int):
+        weights = model
     else:
         weights = format_of(model).memory_bytes(model, shape, disk_bytes)
     return _LIBRARIES + weights + disk_bytes + 4 * shape.vocabulary * (2 * shape.width + 3 * tokens)

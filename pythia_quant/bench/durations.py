@@ -83,7 +83,7 @@ def conversion_name(variant: str, *, is_there: bool) -> str:
 
 def measurement_steps(
     work: Work,
-    rows: Mapping[str, VariantSettings | None],
+    rows: Mapping[str, VariantSettings | str | None],
     whole: Collection[str],
     passages: int | None,
     threads: list[int],
@@ -92,7 +92,8 @@ def measurement_steps(
 
     Args:
         work: the model, the windows, and the lengths of speed.
-        rows: the settings of each row; None for the source in a dtype.
+        rows: the settings of each row; None for the source in a dtype; for what others made, the name of the format of
+            ours, or of the row of the source, that takes about as long.
         whole: the rows that fit in memory whole; of others neither LAMBADA nor speed is measured.
         passages: the passages of LAMBADA; None if it is left out.
         threads: numbers of threads that speed is measured with.
@@ -101,7 +102,7 @@ def measurement_steps(
     tokens = windows * context
     one_pass, compared = _pass(shape, tokens, context), tokens * (shape.vocabulary + _TOKEN) / _LOGITS
     steps = [ExpectedStep(REFERENCE, one_pass + compared, "drift")]
-    slower = {name: _SLOWER[settings.format if settings else name] for name, settings in rows.items()}
+    slower = {name: _SLOWER[_runtime(name, settings)] for name, settings in rows.items()}
     for name, settings in rows.items():
         of_weights = 0.0 if settings is None else one_pass + compared
         seconds = slower[name] * (one_pass + compared / 2) + 1.5 * compared + of_weights
@@ -115,7 +116,8 @@ def measurement_steps(
         lengths = latency_protocol(work.latency, shape.context)
         for what, count in rounds_of(lengths.rounds, threads):
             for name in (name for name in rows if name in whole):
-                seconds = _start(rows[name]) + _speed(shape, slower[name], lengths.prompts, lengths.contexts)
+                seconds = _START_ONNX if _runtime(name, rows[name]) == "onnx" else _START
+                seconds += _speed(shape, slower[name], lengths.prompts, lengths.contexts)
                 steps.append(ExpectedStep(f"speed of {name}, {what}", seconds, "speed", f"{name}, {count}"))
     return steps
 
@@ -127,8 +129,13 @@ def _pass(shape: Architecture, tokens: int, context: int) -> float:
     return tokens * (2 * shape.non_embedding_parameters + attention) / operations
 
 
-def _start(settings: VariantSettings | None) -> float:
-    return _START_ONNX if settings and settings.format == "onnx" else _START
+def _start(settings: VariantSettings) -> float:
+    return _START_ONNX if settings.format == "onnx" else _START
+
+
+def _runtime(name: str, settings: VariantSettings | str | None) -> str:
+    """Return the key of a row's runtime in the table of how fast they are."""
+    return settings if isinstance(settings, str) else settings.format if settings else name
 
 
 def _speed(shape: Architecture, slower: float, prompts: list[int], contexts: list[int]) -> float:

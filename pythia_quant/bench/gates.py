@@ -65,7 +65,9 @@ def evaluate_gates(results: Results, gates: dict[str, GateSettings]) -> list[Gat
 
 
 def _limits(row: Row, gates: dict[str, GateSettings]) -> list[tuple[str, float]]:
-    return list(gates[row.name].model_dump(exclude_none=True).items()) if row.name in gates else []
+    if row.foreign or row.name not in gates:  # a recipe limits its own variants, not what others call the same
+        return []
+    return list(gates[row.name].model_dump(exclude_none=True).items())
 
 
 def _why_absent(name: str, row: Row, results: Results) -> str:

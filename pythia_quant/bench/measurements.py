@@ -87,7 +87,7 @@ class Measurements:
 
     def _key(self, what: str, subject: Subject, *, whole: bool) -> str | None:
         """Return the key of a measurement in the cache; None for one that is not kept there."""
-        if self.source_key is None or subject.settings is not None:
+        if self.source_key is None or subject.dtype is None:
             return None
         parts = json.dumps([self.source_key, what, subject.name, subject.dtype, whole])
         return hashlib.sha256(parts.encode()).hexdigest()

@@ -110,8 +110,9 @@ def fp16_floor(results: Results) -> Drift | None:
 
 
 def fastest_unquantized(results: Results) -> Row | None:
-    """Return the unquantized row that decodes fastest; None if no speed was measured."""
-    timed = [(decode, row) for row in results.rows if not row.quantized and (decode := decode_ms(row, results))]
+    """Return the unquantized row of ours that decodes fastest; None if no speed was measured."""
+    rows = [row for row in results.rows if not (row.quantized or row.foreign)]
+    timed = [(decode, row) for row in rows if (decode := decode_ms(row, results))]
     return min(timed, key=lambda pair: pair[0].value)[1] if timed else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from pythia_quant.artifacts.artifact import Artifact
+from pythia_quant.artifacts.foreign import ForeignArtifact
 from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.bench import conditions
 from pythia_quant.bench.conditions import machine_record
@@ -50,11 +52,12 @@ class PlannedRow:
 
     Attributes:
         subject: the model that is run, and how it is opened.
-        artifact: the artifact; None for the source.
+        artifact: the artifact; None for the source and for what others made.
         disk_bytes: the bytes that the weights take on disk.
         needed_bytes: the bytes of memory that the whole model needs.
         allowed_bytes: the bytes of memory that the row may take; if it needs more, it is run layer by layer, or not at
             all.
+        foreign: what others made; None for the source and for artifacts of ours.
     """
 
     subject: Subject
@@ -62,6 +65,7 @@ class PlannedRow:
     disk_bytes: int
     needed_bytes: int
     allowed_bytes: int
+    foreign: ForeignArtifact | None = None
 
     @property
     def whole(self) -> bool:
@@ -70,24 +74,28 @@ class PlannedRow:
 
     def notes(self) -> list[str]:
         """Return sentences on how the row was run, for readers of the results."""
+        own = self.foreign.notes() if self.foreign else []
         if self.whole:
-            return []
+            return own
         way = "was run layer by layer" if self.subject.in_layers else "was not run: nothing runs it layer by layer"
         memory_gb = f"about {self.needed_bytes / 1e9:.1f} GB of memory, of {self.allowed_bytes / 1e9:.1f}"
-        return [f"whole, it needs {memory_gb}; it {way}, its speed not measured"]
+        return [*own, f"whole, it needs {memory_gb}; it {way}, its speed not measured"]
 
 
-def plan_rows(inputs: Inputs, artifacts: list[Artifact], options: Options) -> list[PlannedRow]:
-    """Return the rows to measure: the source in each dtype, then the artifacts."""
+def plan_rows(
+    inputs: Inputs, artifacts: list[Artifact], options: Options, foreign: Sequence[ForeignArtifact] = ()
+) -> list[PlannedRow]:
+    """Return the rows to measure: the source in each dtype, then the artifacts, then what others made."""
     source = inputs.source
     files = sum((source.folder / name).stat().st_size for name in source.sha256)
 
-    def planned(subject: Subject, artifact: Artifact | None, files: int, disk_bytes: int) -> PlannedRow:
-        needed = conditions.memory_needed(
-            subject.settings or subject.dtype or "", files, source.architecture, inputs.evaluation.shape[1]
-        )
+    def planned(
+        subject: Subject, artifact: Artifact | None, files: int, disk_bytes: int, others: ForeignArtifact | None = None
+    ) -> PlannedRow:
+        model = others.memory_bytes if others else subject.settings or subject.dtype or ""
+        needed = conditions.memory_needed(model, files, source.architecture, inputs.evaluation.shape[1])
         allowed = machine.memory_available() if options.memory is None else options.memory
-        return PlannedRow(subject, artifact, disk_bytes, needed, allowed)
+        return PlannedRow(subject, artifact, disk_bytes, needed, allowed, others)
 
     rows = []
     for dtype, name in SOURCE_DTYPES.items():
@@ -97,14 +105,16 @@ def plan_rows(inputs: Inputs, artifacts: list[Artifact], options: Options) -> li
         name, size = artifact.manifest.variant, artifact.manifest.bytes_on_disk
         subject = Subject(name=name, folder=artifact.folder, settings=artifact.settings, device=options.device)
         rows.append(planned(subject, artifact, size, size))
+    for others in foreign:
+        subject = Subject(name=others.name, folder=others.path, foreign=others.kind, device=options.device)
+        rows.append(planned(subject, None, others.disk_bytes, others.disk_bytes, others))
     return rows
 
 
 def row_record(planned: PlannedRow, inputs: Inputs, measurement: dict[str, Any], work: Path) -> Row:
     """Return the record of a row, of what :func:`~pythia_quant.bench.quality.measure_drift` returned."""
-    if planned.artifact is None:
-        digest, quantized = None, False
-    else:
+    digest, quantized = None, planned.foreign is not None and planned.foreign.quantized
+    if planned.artifact is not None:
         digest = hashlib.sha256((planned.artifact.folder / MANIFEST).read_bytes()).hexdigest()
         quantized = min(planned.artifact.settings.stored_bits()) < 16
     facts = {
@@ -113,6 +123,7 @@ def row_record(planned: PlannedRow, inputs: Inputs, measurement: dict[str, Any],
         "bits_per_weight": sizes.bits_per_weight(planned.disk_bytes, inputs.source.architecture.parameters),
         "disk_bytes": planned.disk_bytes,
         "manifest_sha256": digest,
+        "foreign": planned.foreign and planned.foreign.record(),
         "notes": planned.notes(),
     }
     return as_record(Row, measurement | facts, work)

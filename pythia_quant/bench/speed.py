@@ -17,7 +17,6 @@ from pythia_quant.bench.subject import Subject
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.progress import Progress, Steps
-from pythia_quant.formats.table import format_of
 from pythia_quant.model.config import read_config
 from pythia_quant.records.protocols import LatencyProtocol
 from pythia_quant.records.results import Samples, Speed, SpeedProcess
@@ -147,8 +146,8 @@ def weight_bytes(subject: Subject) -> int:
         ArtifactError: the artifact's files are missing or damaged.
         SourceError: ``config.json`` is missing or not understood.
     """
-    if subject.settings is not None:
-        return format_of(subject.settings).streamed_bytes(subject.folder)
+    if opener := subject.opener:
+        return opener.streamed_bytes(subject.folder)
     shape = read_config(subject.folder / "config.json")
     dtype: torch.dtype = getattr(torch, subject.dtype or "")
     head = shape.vocabulary * shape.width  # a head reads its whole matrix, even one that is tied to the embeddings

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-from pythia_quant.formats.table import FORMATS, format_of
+from pythia_quant.formats.format import Opener
+from pythia_quant.formats.table import FOREIGN, FORMATS, foreign_kind, format_of
 from pythia_quant.model.weights import WeightReader
 from pythia_quant.recipe.recipe import SOURCE_ROWS
 from pythia_quant.recipe.variants import AnyVariant
@@ -25,9 +26,10 @@ class Subject(BaseModel):
 
     Attributes:
         name: the name of the row.
-        folder: the folder of the source or of the artifact.
+        folder: the folder of the source or of the artifact; what others made may be a single file.
         dtype: for a source, the dtype in which transformers runs it; None for an artifact.
-        settings: for an artifact, the settings of its variant; None for a source.
+        settings: for an artifact of ours, the settings of its variant; else None.
+        foreign: for what others made, the name of its kind; else None.
         device: ``cpu`` or ``cuda``. An ONNX artifact is always run on the CPU, and then this is ``cpu``.
     """
 
@@ -37,20 +39,33 @@ class Subject(BaseModel):
     folder: Path
     dtype: str | None = None
     settings: AnyVariant | None = None
+    foreign: str | None = None
     device: Literal["cpu", "cuda"] = "cpu"
 
     @field_validator("device")
     @classmethod
     def _device_of_format(cls, device: str, info: ValidationInfo) -> str:
-        settings = info.data.get("settings")
-        return device if settings is None or FORMATS[settings.format].on_gpu else "cpu"
+        settings, foreign = info.data.get("settings"), info.data.get("foreign")
+        opener: Opener | None = FOREIGN[foreign] if foreign else FORMATS[settings.format] if settings else None
+        return device if opener is None or opener.on_gpu else "cpu"
+
+    @property
+    def opener(self) -> Opener | None:
+        """What reads and runs the artifact; None for a source.
+
+        Raises:
+            ArtifactError: a package that it needs is not installed.
+        """
+        if self.foreign is not None:
+            return foreign_kind(self.foreign)
+        return None if self.settings is None else format_of(self.settings)
 
     def import_runtime(self) -> None:
         """Import all modules that :meth:`open_runtime` needs, so that it measures no import."""
-        if self.settings is None:
-            from pythia_quant.runtimes import transformers  # noqa: F401
+        if opener := self.opener:
+            opener.import_runtime()
         else:
-            format_of(self.settings).import_runtime()
+            from pythia_quant.runtimes import transformers  # noqa: F401
 
     def open_runtime(self, threads: int) -> Runtime:
         """Load the model into the runtime that users run it with.
@@ -63,8 +78,8 @@ class Subject(BaseModel):
             BenchmarkError: the model cannot run on the device.
         """
         torch.set_num_threads(threads)
-        if self.settings is not None:
-            return format_of(self.settings).open_runtime(self.folder, threads, self.device)
+        if opener := self.opener:
+            return opener.open_runtime(self.folder, threads, self.device)
         from pythia_quant.runtimes.transformers import open_model
 
         return open_model(self.folder, self._torch_dtype(), self.device)
@@ -72,7 +87,8 @@ class Subject(BaseModel):
     @property
     def in_layers(self) -> bool:
         """Whether :meth:`open_layers` can run the model."""
-        return self.settings is None or format_of(self.settings).in_layers
+        opener = self.opener
+        return opener is None or opener.in_layers
 
     def open_layers(self, threads: int) -> Layered:
         """Open the model to run it layer by layer, with the weights of only one layer in memory at a time.
@@ -84,8 +100,8 @@ class Subject(BaseModel):
             ArtifactError: the artifact cannot be loaded.
             SourceError: the source is missing or damaged.
         """
-        if self.settings is not None:
-            return format_of(self.settings).open_layers(self.folder, threads)
+        if opener := self.opener:
+            return opener.open_layers(self.folder, threads)
         from pythia_quant.runtimes.transformers_layers import open_source_layers
 
         return open_source_layers(self.folder, self._torch_dtype())
@@ -96,7 +112,8 @@ class Subject(BaseModel):
         Raises:
             ArtifactError: a file of the artifact is missing or damaged.
         """
-        return None if self.settings is None else format_of(self.settings).open_weights(self.folder)
+        opener = self.opener
+        return None if opener is None else opener.open_weights(self.folder)
 
     def _torch_dtype(self) -> torch.dtype:
         dtype: torch.dtype = getattr(torch, self.dtype or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.markup import escape
 from pythia_quant.artifacts.artifact import Artifact, open_artifact
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.artifacts.plan import costs
+from pythia_quant.core import process
 from pythia_quant.core.errors import ArtifactError, without_links
 from pythia_quant.core.machine import memory_available
 from pythia_quant.core.progress import Notices, Steps
@@ -22,12 +24,14 @@ from pythia_quant.library.conversions import convert_each, expected_conversions,
 from pythia_quant.library.main_job import Outcome, convert_and_measure, main_job_steps, open_passages
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO
+from pythia_quant.recipe.methods import recipe_of_model
 from pythia_quant.recipe.overrides import MODEL, override, without_fetched_passages
 from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.records.manifest import SourceRecord
 from pythia_quant.records.results import RESULTS, save_results
 
 if TYPE_CHECKING:
+    from pythia_quant.artifacts.foreign import ForeignArtifact
     from pythia_quant.bench.rows import Options
 
 # ruff: noqa: PLC0415 - an artifact that is there is found without torch, which takes seconds to import
@@ -133,6 +137,72 @@ def bench(
         results = benchmark(inputs, artifacts, path, passages=passages, options=options, steps=steps)
     save_results(results, path)
     return Outcome(artifacts, results, path)
+
+
+def audit(
+    theirs: Sequence[tuple[str, Path]],
+    folders: list[Path],
+    source: str,
+    revision: str | None,
+    console: Console,
+    changes: Changes,
+    options: Options,
+    out: Path,
+) -> Outcome:
+    """Measure what others made of a source, and artifacts of ours beside it, by one recipe.
+
+    The recipe is the one in `changes`, that of the first artifact of ours, or the one that measures the source.
+
+    Args:
+        theirs: what others made: the name that the user gave, and the folder or file on this machine.
+        folders: the folders of artifacts of ours.
+        source: the model that all of them were made from.
+        revision: its branch, tag or commit.
+        console: the console that shows progress.
+        changes: changes to the recipe; a model in them is not used.
+        options: how to measure.
+        out: the folder for the result file.
+
+    Raises:
+        PythiaQuantError: an artifact is damaged, or was not made from this source; no result file is written.
+    """
+    from pythia_quant.artifacts.foreign import open_foreign
+    from pythia_quant.bench.benchmark import benchmark, benchmark_steps
+
+    artifacts = _open_artifacts(folders, together=False)
+    base = changes.recipe or (artifacts[0].recipe() if artifacts else recipe_of_model(source))
+    recipe = override(
+        base, model=source, revision=revision or "main", text=changes.text, lambada=changes.lambada,
+        context=changes.context,
+    )  # fmt: skip
+    path = out / RESULTS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Steps(2 + benchmark_steps(recipe, len(artifacts) + len(theirs), options), console) as steps:
+        passages = open_passages(recipe, steps)
+        with steps.step("opening source and texts") as step:
+            inputs = load_inputs(recipe, step, convert=False)
+        with steps.step("checking what others made") as step, process.Worker() as worker:
+            foreign = []
+            for index, (place, path_of_theirs) in enumerate(theirs):
+                step.step(place, index, len(theirs))
+                foreign.append(open_foreign(place, path_of_theirs, inputs.source, inputs.evaluation.tolist(), worker))
+        _check_rows(artifacts, foreign)
+        results = benchmark(inputs, artifacts, path, foreign=foreign, passages=passages, options=options, steps=steps)
+    save_results(results, path)
+    return Outcome(artifacts, results, path)
+
+
+def _check_rows(artifacts: list[Artifact], foreign: list[ForeignArtifact]) -> None:
+    """Refuse rows of one name: what others made is called by its folder or file."""
+    places = {artifact.manifest.variant: str(artifact.folder) for artifact in artifacts}
+    for one in foreign:
+        other = places.setdefault(one.name, one.place)
+        if other != one.place:
+            raise ArtifactError(
+                f"is called {one.name}, as {other} is",
+                where=one.place,
+                hint="measure them in two calls with different --out, and compare the result files",
+            )
 
 
 def _open_artifacts(folders: list[Path], *, together: bool) -> list[Artifact]:

@@ -16,6 +16,7 @@ from pythia_quant.core.files import CacheKind, cache_folder
 KINDS: dict[CacheKind, str] = {
     "references": "logits of sources in fp32, which bench compares with",
     "artifacts": "artifacts that were pulled from a hub",
+    "foreign": "artifacts of others that were pulled from a hub",
     "measurements": "drift and LAMBADA of sources",
     "tokens": "tokens of long texts",
     "texts": "the built-in text",
@@ -25,7 +26,8 @@ KINDS: dict[CacheKind, str] = {
 
 _DAY = 86_400
 """A folder that was used within a day may be read by a benchmark or a model that still runs: they hold no lock."""
-_FOLDERS = ("references", "artifacts")
+_PULLED = ("artifacts", "foreign")
+_FOLDERS = ("references", *_PULLED)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def entries(kind: CacheKind) -> list[Entry]:
         StorageError: there is no place for a cache.
     """
     result = []
-    for path in cache_folder(kind).glob("*/*" if kind == "artifacts" else "*"):
+    for path in cache_folder(kind).glob("*/*" if kind in _PULLED else "*"):
         if path.suffix == ".lock" or path.name.startswith("."):
             continue
         with suppress(FileNotFoundError):  # another process removes entries, too

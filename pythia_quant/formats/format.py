@@ -1,4 +1,4 @@
-"""The class that every format implements: it writes, reads and runs artifacts."""
+"""The classes that every format implements: one reads and runs artifacts, one also writes them."""
 
 from __future__ import annotations
 
@@ -30,50 +30,31 @@ class Costs(NamedTuple):
     disk: int
 
 
-class Format(ABC, Generic[S]):
-    """One format: how its artifacts are written, read and run.
+class Opener(ABC):
+    """How artifacts of one kind are read and run, whoever made them.
 
     A method imports what it needs when it is called, so that the table of formats needs neither torch nor a backend.
 
     Attributes:
         needs: the names of packages that must be installed, which are those of their modules.
         extra: the extra of this package that installs them; empty if its own dependencies are enough.
-        equalizes: whether layers are equalized before they are rounded, see :mod:`pythia_quant.model.equalize`.
         on_gpu: whether the runtime can run on a GPU; one that cannot runs on the CPU, whatever device a user names.
         in_layers: whether :meth:`open_layers` can run a model that is larger than memory.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
-    equalizes: ClassVar[bool] = False
     on_gpu: ClassVar[bool] = True
     in_layers: ClassVar[bool] = False
 
     @abstractmethod
-    def write(self, job: Job[S]) -> Written:
-        """Write weights and ``config.json`` into the job's folder.
+    def open_weights(self, folder: Path) -> WeightReader | None:
+        """Open an artifact's weights, dequantized, under the checkpoint's names; None if they cannot be taken apart.
 
         Raises:
-            QuantizationError: the weights cannot be quantized with these settings.
-            SourceError: a source tensor is missing or damaged.
-        """
-
-    @abstractmethod
-    def open_weights(self, folder: Path) -> WeightReader:
-        """Open an artifact's weights, dequantized, under the checkpoint's names.
-
-        Raises:
-            ArtifactError: a file is missing or damaged, or :meth:`write` would not write it.
+            ArtifactError: a file is missing or damaged.
             SourceError: ``config.json`` is not that of a GPT-NeoX.
         """
-
-    def open_codes(self, folder: Path) -> CodesReader:
-        """Open an artifact whose integers another format can store. Only GPTQ's artifacts are of this kind.
-
-        Raises:
-            ArtifactError: a file is missing or damaged, as in :meth:`open_weights`.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no integers for other formats")
 
     @abstractmethod
     def streamed_bytes(self, folder: Path) -> int:
@@ -111,6 +92,42 @@ class Format(ABC, Generic[S]):
             ArtifactError: a file is missing or damaged, or the runtime refuses a layer.
         """
         raise NotImplementedError(f"{type(self).__name__} does not run layer by layer")
+
+
+class Format(Opener, Generic[S]):
+    """One format: how its artifacts are written, read and run.
+
+    Attributes:
+        equalizes: whether layers are equalized before they are rounded, see :mod:`pythia_quant.model.equalize`.
+    """
+
+    equalizes: ClassVar[bool] = False
+
+    @abstractmethod
+    def write(self, job: Job[S]) -> Written:
+        """Write weights and ``config.json`` into the job's folder.
+
+        Raises:
+            QuantizationError: the weights cannot be quantized with these settings.
+            SourceError: a source tensor is missing or damaged.
+        """
+
+    @abstractmethod
+    def open_weights(self, folder: Path) -> WeightReader:
+        """Open an artifact's weights, dequantized, under the checkpoint's names.
+
+        Raises:
+            ArtifactError: a file is missing or damaged, or :meth:`write` would not write it.
+            SourceError: ``config.json`` is not that of a GPT-NeoX.
+        """
+
+    def open_codes(self, folder: Path) -> CodesReader:
+        """Open an artifact whose integers another format can store. Only GPTQ's artifacts are of this kind.
+
+        Raises:
+            ArtifactError: a file is missing or damaged, as in :meth:`open_weights`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no integers for other formats")
 
     def costs(self, architecture: Architecture, calibration_tokens: int) -> Costs:  # noqa: ARG002
         """Estimate what a conversion takes while it runs; 0 stands for little."""

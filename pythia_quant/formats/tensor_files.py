@@ -64,7 +64,7 @@ def read_artifact_config(folder: Path) -> ArtifactConfig:
     return ArtifactConfig(architecture, dtype, quantization or {})
 
 
-_WIDTHS = {"U8": 1, "F16": 2, "BF16": 2, "I32": 4, "F32": 4}
+WIDTHS = {"U8": 1, "F16": 2, "BF16": 2, "I32": 4, "F32": 4}
 """The bytes of a value of each dtype that our artifacts have, by safetensors' names."""
 
 
@@ -98,7 +98,7 @@ def list_tensors(folder: Path) -> dict[str, StoredTensor]:
         file = own_file(folder, name, ArtifactError)
         if file is None:
             raise ArtifactError(f"{name} is missing", where=str(folder), hint=AGAIN)
-        for tensor, stored in _contents(file).items():
+        for tensor, stored in stored_tensors(file).items():
             if tensor in tensors:
                 raise ArtifactError(
                     f"{tensor:.200} is in {tensors[tensor].file.name}, too", where=str(file), hint=AGAIN
@@ -107,7 +107,12 @@ def list_tensors(folder: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _contents(file: Path) -> dict[str, StoredTensor]:
+def stored_tensors(file: Path) -> dict[str, StoredTensor]:
+    """Return the tensors of one safetensors file by their names; none is loaded.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
     try:
         with safe_open(file, framework="pt") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
@@ -126,10 +131,10 @@ def streamed_bytes(folder: Path) -> int:
     """
     total = 0
     for name, stored in list_tensors(folder).items():
-        if stored.dtype not in _WIDTHS:
+        if stored.dtype not in WIDTHS:
             what = f"{name:.200} is {stored.dtype}, which we do not write"
             raise ArtifactError(what, where=str(stored.file), hint=AGAIN)
-        total += _WIDTHS[stored.dtype] * math.prod(stored.shape) * (name != EMBEDDING)
+        total += WIDTHS[stored.dtype] * math.prod(stored.shape) * (name != EMBEDDING)
     return total
 
 

@@ -49,7 +49,7 @@ def public_results(results: Results, row: Row, manifest: Manifest, public: Manif
     rows = [
         other.model_copy(update={"manifest_sha256": digest}) if other is row else other
         for other in results.rows
-        if other is row or not other.quantized
+        if other is row or not (other.quantized or other.foreign)
     ]
     gates = [gate for gate in results.gates if gate.variant == row.name]
     of_variant = results.model_copy(update={"rows": rows, "gates": gates})

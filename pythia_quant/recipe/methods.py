@@ -65,7 +65,7 @@ def recipe_of_method(
         SourceError: the model's name means nothing.
     """
     method = _with_bits(method, bits)
-    base = override(_base(model), revision=revision, text=text, calibration=calibration)
+    base = override(recipe_of_model(model), revision=revision, text=text, calibration=calibration)
     variants = _variants(base, method, group_size)
     name = list(variants)[-1]
     data = base.canonical() | {"variants": variants, "basis": {}}
@@ -93,8 +93,14 @@ def write_recipe(recipe: Recipe) -> str:
     return head + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _base(model: str) -> Recipe:
-    """Return the recipe whose texts are used, with the model as its source."""
+def recipe_of_model(model: str) -> Recipe:
+    """Return the recipe by which a model is measured unless another is named, with the model as its source.
+
+    It is the one that ships for the model, or for the suite's models of its size; of any other model, the demo's.
+
+    Args:
+        model: a recipe's name, ``builtin:demo``, a folder, a hub repository or its address.
+    """
     if model in shipped_recipes():
         return load_recipe(model)
     member = suite.find(repository_of(model)) if model != DEMO else None

@@ -12,7 +12,7 @@ from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.files import replace_file, target_lock
 from pythia_quant.core.foreign_files import read_object
 from pythia_quant.core.text import short
-from pythia_quant.records.manifest import Record, SourceRecord, TextRecord
+from pythia_quant.records.manifest import Record, Sha256, SourceRecord, TextRecord
 from pythia_quant.records.protocols import LambadaProtocol, LatencyProtocol, Protocol
 from pythia_quant.records.results_check import CURRENT, find_fault, upgrade
 
@@ -171,8 +171,28 @@ class Lambada(Record):
     greedy: list[bool]
 
 
+class Foreign(Record):
+    """What others made, and who says so: nothing proves that its files are the ones that its maker published.
+
+    Attributes:
+        kind: the kind of artifact, such as ``gptq`` or ``onnx``.
+        place: the folder, the file or the ``hf://`` name that the user gave.
+        commit: the commit of a repository of a hub; None for what is on this machine.
+        stored: how its weights are stored, in words.
+        tokenizer: whether it has a tokenizer of its own, which encodes as the source's does, or the source's was used.
+        files: the hex SHA-256 of each file that holds weights, by its path in the artifact.
+    """
+
+    kind: str
+    place: str
+    commit: str | None
+    stored: str
+    tokenizer: Literal["own", "source"]
+    files: dict[str, Sha256]
+
+
 class Row(Record):
-    """What was measured of a variant, or of the source in a dtype.
+    """What was measured of a variant, of the source in a dtype, or of what others made of it.
 
     Attributes:
         name: the variant's name, or ``torch-<dtype>`` for the source as transformers runs it.
@@ -182,11 +202,13 @@ class Row(Record):
         disk_bytes: the bytes of the artifact's files that hold weights, or of the source as one safetensors file in the
             row's dtype.
         manifest_sha256: the hex SHA-256 of the artifact's manifest, which holds its files' hashes; None for the source.
-        weights: the drift of the weights in fp32 arithmetic; None for the source, whose weights are the reference's.
+        foreign: what others made; None for the source and for artifacts of ours.
+        weights: the drift of the weights in fp32 arithmetic; None for the source, whose weights are the reference's,
+            and for a graph that cannot be taken apart.
         as_run: the drift of the runtime's logits; None if the row was not run; `notes` says why.
         speeds: the speeds by numbers of threads; tables compare the first. None are there if speed was not measured.
         lambada: the runtime's answers to LAMBADA; None if LAMBADA was not measured.
-        layers: the error of each layer; none for the source.
+        layers: the error of each layer; none where there are no `weights`.
         notes: sentences that a reader of the numbers should know.
     """
 
@@ -196,6 +218,7 @@ class Row(Record):
     bits_per_weight: float
     disk_bytes: int
     manifest_sha256: str | None = None
+    foreign: Foreign | None = None
     weights: Drift | None = None
     as_run: Drift | None
     speeds: list[Speed] = Field(default_factory=list)

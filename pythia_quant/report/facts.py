@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pythia_quant.bench.agreement import describe_published, disagreement
 from pythia_quant.bench.metrics import bits_per_byte, outdated, outdated_sizes, plus_minus, reference_perplexity
-from pythia_quant.records.results import Results
+from pythia_quant.records.results import Results, Row
 from pythia_quant.report.files import ResultFile
 
 QUICK = "quick look"
@@ -21,6 +21,11 @@ class Fact(NamedTuple):
     term: str
     text: str
     code: str = ""
+
+
+def made_by(row: Row) -> str:
+    """Return who made what a row measures: ``source``, ``ours``, or ``others``, whose files nothing proves."""
+    return "others" if row.foreign else "ours" if row.manifest_sha256 else "source"
 
 
 def source_line(results: Results) -> str:

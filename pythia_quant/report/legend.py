@@ -12,6 +12,9 @@ from pythia_quant.records.results import Results
 from pythia_quant.report.columns import GATES, Block
 from pythia_quant.report.numbers import format_value
 
+NOT_OURS = " †"
+"""The mark after the name of a row that measures what others made."""
+
 
 class Entry(NamedTuple):
     """A line below the table: a term or the names of rows, and what is said of them."""
@@ -72,6 +75,8 @@ def particulars(results: Results) -> list[Entry]:
     elif fp16 is not None and fp16.as_run is not None:
         faults = f"not finite at {fp16.as_run.non_finite:,} positions"
         entries.append(Entry("fp16", f"{faults}: the baseline is {results.baseline}, and there is no fp16 floor"))
+    if any(row.foreign for row in results.rows):
+        entries.append(Entry(NOT_OURS.strip(), f"made by others of what they say is {results.source.model}"))
     if any(gate.gate == "min_speedup" for gate in results.gates) and (fastest := fastest_unquantized(results)):
         entries.append(Entry("Gates on speed", f"compare with {fastest.name}, which decodes fastest unquantized"))
     of_rows: dict[str, list[str]] = {}

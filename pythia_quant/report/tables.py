@@ -20,6 +20,7 @@ from pythia_quant.report.facts import (
     QUICK,
     latency_line,
     machine_line,
+    made_by,
     reference_line,
     remarks,
     size_line,
@@ -61,7 +62,7 @@ def render_table(files: Sequence[ResultFile], form: TableFormat) -> str:
 FIELDS = (
     "file", "model", "revision", "commit", "text", "text_sha256", "row", "quantized", "metric", "value", "low", "high",
     "interval", "unit", "better", "protocol", "machine", "cores", "threads", "runtime", "created", "disturbed",
-    "published", "agrees",
+    "published", "agrees", "made_by",
 )  # fmt: skip
 """The columns of a tidy table, which has a line for each measured value."""
 
@@ -110,6 +111,7 @@ def row_records(row: Row, results: Results, label: str) -> Iterator[dict[str, An
             "disturbed": row.speeds[0].disturbed if row.speeds and metric.protocol == "latency" else "",
             "published": published[metric.key].published if metric.key in published else None,
             "agrees": published[metric.key].agrees if metric.key in published else None,
+            "made_by": made_by(row),
         }
 
 
@@ -128,7 +130,9 @@ def rows_json(results: Results, keys: Sequence[str] | None = None) -> str:
             key: _without_infinity(value._asdict()) | {"unit": unit} for key, (value, unit) in values.items() if value
         }
         gates = {gate.gate: gate.outcome for gate in results.gates if gate.variant == row.name}
-        rows.append({"row": row.name, "quantized": row.quantized, "values": shown, "gates": gates})
+        rows.append(
+            {"row": row.name, "made_by": made_by(row), "quantized": row.quantized, "values": shown, "gates": gates}
+        )
     source = results.source
     facts = {"model": source.model, "revision": source.revision, "commit": source.commit, "baseline": results.baseline}
     return json.dumps(facts | {"created": results.created.isoformat(), "rows": rows}, indent=1, ensure_ascii=False)
@@ -210,7 +214,7 @@ def _heading(label: str, metric: Metric) -> str:
 
 
 def _row_name(row: Row, results: Results) -> str:
-    name = escape_markdown(row.name)
+    name = f"{escape_markdown(row.name)}{' (not ours)' if row.foreign else ''}"
     return f"**{name}** (baseline)" if row.name == results.baseline else name
 
 

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from pythia_quant.bench.compare import Change, Comparison
 from pythia_quant.bench.metrics import METRICS, Value, bits_per_byte, plus_minus, reference_perplexity
-from pythia_quant.records.results import Results
+from pythia_quant.records.results import Results, Row
 from pythia_quant.report.columns import DEFAULT, GATES, Block, Column, blocks_of, columns_of
-from pythia_quant.report.legend import Entry, definitions, particulars, sentences
+from pythia_quant.report.legend import NOT_OURS, Entry, definitions, particulars, sentences
 
 NOTES_WIDTH = 100
 """The longest line of text below a table, whatever the width of the terminal: longer ones are hard to read."""
@@ -42,7 +42,7 @@ class ResultsTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         results = self._results
-        names = [row.name for row in results.rows]
+        names = [_shown(row) for row in results.rows]
         blocks = blocks_of(columns_of(results, self._keys), names, options.max_width)
         yield Text(_title(results), style="bold")
         for block in blocks:
@@ -80,8 +80,13 @@ def _table(block: Block, results: Results) -> Table:
         table.add_column(_heading(column.heading, lines), justify="right", no_wrap=True)
     cells = [_cells(column, interval=column.key in block.intervals) for column in block.columns]
     for row, values in zip(results.rows, zip(*cells, strict=True), strict=True):
-        table.add_row(Text(row.name), *values, style="bold" if row.name == results.baseline else "")
+        table.add_row(Text(_shown(row)), *values, style="bold" if row.name == results.baseline else "")
     return table
+
+
+def _shown(row: Row) -> str:
+    """Return the name of a row, with a mark if others made what it measures."""
+    return f"{row.name}{NOT_OURS if row.foreign else ''}"
 
 
 def _heading(lines: list[str], count: int) -> Text:

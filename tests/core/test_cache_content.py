@@ -34,7 +34,9 @@ def made(path: Path, days: float) -> Path:
 def test_every_kind_of_entry_is_shown_and_removed(folder: Path) -> None:
     assert set(KINDS) == set(get_args(CacheKind))
     for kind in get_args(CacheKind):
-        made(folder / kind / "name" / "content", 40) if kind == "artifacts" else Cache(kind, 1000).write("old", b"x")
+        made(folder / kind / "name" / "content", 40) if kind in ("artifacts", "foreign") else Cache(kind, 1000).write(
+            "old", b"x"
+        )
     shown = json.loads(succeed("cache", "info", "--json"))["kinds"]
     assert {kind: len(those) for kind, those in shown.items()} == dict.fromkeys(get_args(CacheKind), 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +14,28 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXLayer
 
 from pythia_quant.core import compat
-from pythia_quant.core.errors import BenchmarkError
-from pythia_quant.formats.gptq.reader import GptqWeights, read
+from pythia_quant.core.errors import ArtifactError, BenchmarkError
+from pythia_quant.formats.gptq.foreign_reader import ForeignGptq
+from pythia_quant.formats.gptq.reader import read
 from pythia_quant.formats.tensor_files import check_all_finite
 from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
+from pythia_quant.model.weights import WeightReader
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.runtimes.protocol import Stage
 from pythia_quant.runtimes.transformers import HfRuntime, dtype_name, load_pretrained
 from pythia_quant.runtimes.transformers_layers import TorchLayers, layers_description
+
+
+class GptqReader(WeightReader, Protocol):
+    """Reads the integers of a GPTQ checkpoint, ours or another maker's."""
+
+    def quantized(self, name: str) -> Quantized:
+        """Return the integers of a linear layer's weight by its name in a checkpoint."""
+        ...
+
+    def is_quantized(self, name: str) -> bool:
+        """Return whether a tensor is stored as integers, by its name in a checkpoint."""
+        ...
 
 
 def open_runtime(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
@@ -40,24 +54,47 @@ def open_runtime(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
     weights = read(folder)
     if find_spec("gptqmodel") and find_spec("optimum") and not weights.is_quantized(HEAD):
         return open_with_gptqmodel(folder, device)
+    return _open_on_cpu(weights, folder, device, "pip install 'pythia-quant[gptq]', or measure it on the CPU")
+
+
+def open_foreign(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
+    """Load a GPTQ checkpoint of another maker into the same model and kernel as ours.
+
+    Raises:
+        ArtifactError: a file or tensor is missing or damaged, or embeddings or head exceed fp16, in which they run.
+        BenchmarkError: `device` is not the CPU.
+    """
+    torch.set_num_threads(threads)
+    weights = ForeignGptq(folder)
+    _check_halves(weights, folder)
+    return _open_on_cpu(weights, folder, device, "measure it on the CPU: --device cpu")
+
+
+def _open_on_cpu(weights: GptqReader, folder: Path, device: str, hint: str) -> HfRuntime:
     if device != "cpu":
         # Dequantized, it would run there, but with the speed and memory of an unquantized model.
         raise BenchmarkError(
             "on a GPU only gptqmodel runs GPTQ artifacts, and none with a quantized head",
             where=str(folder),
-            hint="pip install 'pythia-quant[gptq]', or measure it on the CPU",
+            hint=hint,
         )
     model = build_model(weights)
     dequantized = sum(isinstance(module, DequantizedLinear) for module in model.modules())
     return HfRuntime(model, kernel_description(weights, dequantized))
 
 
-def kernel_description(weights: GptqWeights, dequantized: int) -> str:
+def _check_halves(weights: ForeignGptq, folder: Path) -> None:
+    for name in (EMBEDDING, HEAD):
+        if not weights.is_quantized(name) and not weights.read(name).half().isfinite().all():
+            raise ArtifactError(f"{name} holds values that fp16 cannot hold, in which it is run", where=str(folder))
+
+
+def kernel_description(weights: GptqReader, dequantized: int) -> str:
     """Return the kernel and the dtypes, which tables show beside every number.
 
     Args:
         weights: the artifact's weights.
-        dequantized: the number of linear layers that the kernel does not take.
+        dequantized: the number of linear layers that the kernel does not take, or that are not quantized.
     """
     exceptions = f" ({dequantized} layers dequantized)" if dequantized else ""
     head = "" if weights.is_quantized(HEAD) else ", head float16"
@@ -65,7 +102,7 @@ def kernel_description(weights: GptqWeights, dequantized: int) -> str:
 
 
 @torch.no_grad()
-def build_model(weights: GptqWeights) -> GPTNeoXForCausalLM:
+def build_model(weights: GptqReader) -> GPTNeoXForCausalLM:
     """Build a model with an artifact's integers as its weights; it takes about as much memory as the artifact on disk.
 
     The residual stream, norms and attention are in fp32. This costs little, because most time goes into the weights.
@@ -83,8 +120,7 @@ def build_model(weights: GptqWeights) -> GPTNeoXForCausalLM:
             _load_norm(model, f"{layer}.{norm}", weights)
         for linear in LINEARS:
             name = f"{layer}.{linear}"
-            module = linear_layer(weights.quantized(f"{name}.weight"), weights.read(f"{name}.bias"))
-            model.set_submodule(name, module)
+            model.set_submodule(name, _read_linear(weights, name))
     _load_norm(model, FINAL_NORM, weights)
     if weights.is_quantized(HEAD):
         model.lm_head = linear_layer(weights.quantized(HEAD), torch.zeros(config.vocab_size))
@@ -92,6 +128,20 @@ def build_model(weights: GptqWeights) -> GPTNeoXForCausalLM:
         model.lm_head = HalfHead(weights.read(HEAD))
     model.eval()
     return cast(GPTNeoXForCausalLM, model)
+
+
+def _read_linear(weights: GptqReader, name: str) -> nn.Module:
+    """Read a linear layer by its name without ``.weight``; other makers leave some of them unquantized."""
+    weight, bias = f"{name}.weight", weights.read(f"{name}.bias")
+    if not weights.is_quantized(weight):
+        return DequantizedLinear(weights.read(weight), bias)
+    return linear_layer(weights.quantized(weight), bias)
+
+
+def runs_in_kernel(weights: GptqReader) -> bool:
+    """Say whether the kernel takes the linear layers, judged by those of the first layer."""
+    names = [f"{layer_name(0)}.{linear}.weight" for linear in LINEARS]
+    return all(weights.is_quantized(one) and kernel_group_size(weights.quantized(one)) for one in names)
 
 
 _KERNEL_GROUPS = (256, 128, 64, 32)
@@ -106,7 +156,7 @@ def linear_layer(quantized: Quantized, bias: Tensor) -> nn.Module:
     """
     kernel_group = kernel_group_size(quantized)
     if kernel_group is None:
-        return DequantizedLinear(quantized, bias)
+        return DequantizedLinear(quantized.dequantize(), bias)
     return Int4Linear(quantized, bias, kernel_group)
 
 
@@ -114,11 +164,11 @@ def kernel_group_size(quantized: Quantized) -> int | None:
     """Return the size of the groups in which torch's int4 CPU kernel computes a weight; None if it does not take it.
 
     The conditions are those of torch 2.13. Codes of 2 and 3 bits fit into 4 bits. A group of the weight may be several
-    groups of the kernel, with the same scale.
+    groups of the kernel, with the same scale. All groups must have as many inputs.
     """
-    out, width = quantized.codes.shape
-    size = width // quantized.scales.shape[1]
-    if quantized.bits > 4 or out % 16:
+    (out, width), groups = quantized.codes.shape, quantized.scales.shape[1]
+    size = width // groups
+    if quantized.bits > 4 or out % 16 or (torch.bincount(quantized.groups, minlength=groups) != size).any():
         return None
     return next((kernel for kernel in _KERNEL_GROUPS if size % kernel == 0), None)
 
@@ -170,14 +220,14 @@ class Int4Linear(nn.Module):
 
 
 class DequantizedLinear(nn.Module):
-    """A linear layer with its weight dequantized to fp32: exact, and of eight times the memory of 4-bit codes."""
+    """A linear layer with its weight in fp32: exact, and of eight times the memory of 4-bit codes."""
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, quantized: Quantized, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.register_buffer("weight", quantized.dequantize())
+        self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -219,7 +269,7 @@ class HalfHead(nn.Module):
         return F.linear(rounded.float(), self.weight.float()).half()
 
 
-def _load_norm(model: GPTNeoXForCausalLM, name: str, weights: GptqWeights) -> None:
+def _load_norm(model: GPTNeoXForCausalLM, name: str, weights: GptqReader) -> None:
     state = {part: weights.read(f"{name}.{part}") for part in ("weight", "bias")}
     model.get_submodule(name).load_state_dict(state, assign=True)
 
@@ -227,12 +277,15 @@ def _load_norm(model: GPTNeoXForCausalLM, name: str, weights: GptqWeights) -> No
 class GptqLayers(TorchLayers):
     """A GPTQ artifact in stages, with the same linear layers as a whole model has; see :func:`linear_layer`."""
 
-    def __init__(self, weights: GptqWeights) -> None:
+    def __init__(self, weights: GptqReader) -> None:
         super().__init__(weights, torch.float32)
         self._weights = weights
         names = [f"{layer_name(0)}.{linear}.weight" for linear in LINEARS] * weights.architecture.layers
         names += [HEAD] if weights.is_quantized(HEAD) else []
-        in_kernel = {name: kernel_group_size(weights.quantized(name)) is not None for name in set(names)}
+        in_kernel = {
+            name: weights.is_quantized(name) and kernel_group_size(weights.quantized(name)) is not None
+            for name in set(names)
+        }
         dequantized = sum(not in_kernel[name] for name in names)
         self.description = layers_description(kernel_description(weights, dequantized))
 
@@ -246,9 +299,7 @@ class GptqLayers(TorchLayers):
     def _load(self, module: nn.Module, prefix: str) -> None:
         if isinstance(module, GPTNeoXLayer):
             for linear in LINEARS:
-                name = f"{prefix}.{linear}"
-                bias = self.reader.read(f"{name}.bias")
-                module.set_submodule(linear, linear_layer(self._weights.quantized(f"{name}.weight"), bias))
+                module.set_submodule(linear, _read_linear(self._weights, f"{prefix}.{linear}"))
             for norm in ("input_layernorm", "post_attention_layernorm"):
                 super()._load(module.get_submodule(norm), f"{prefix}.{norm}")
         else:
@@ -263,6 +314,14 @@ def open_layers(folder: Path, threads: int) -> GptqLayers:
     """
     torch.set_num_threads(threads)
     return GptqLayers(read(folder))
+
+
+def open_foreign_layers(folder: Path, threads: int) -> GptqLayers:
+    """Open a GPTQ checkpoint of another maker to run it layer by layer; see :func:`open_foreign`."""
+    torch.set_num_threads(threads)
+    weights = ForeignGptq(folder)
+    _check_halves(weights, folder)
+    return GptqLayers(weights)
 
 
 def open_with_gptqmodel(folder: Path, device: str = "cpu") -> HfRuntime:
