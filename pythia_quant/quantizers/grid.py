@@ -19,17 +19,19 @@ _SHARES = tuple(share / 20 for share in range(9, 23))
 
 @dataclass(frozen=True)
 class Grid:
-    """The values ``scale * (code - zero)`` for the codes 0 … 2**bits - 1.
+    """The values ``scale * (code - zero) + minimum`` for the codes 0 … 2**bits - 1.
 
     Attributes:
         bits: the bits of a code.
         scale: fp32 with values that fp16 can represent; its shape broadcasts against the values to encode.
-        zero: the code that stands for 0, as fp32 in the shape of `scale`.
+        zero: the code that stands for 0, or for the minimum, as fp32 in the shape of `scale`.
+        minimum: fp32 in the shape of `scale`; None if it is 0.
     """
 
     bits: int
     scale: Tensor
     zero: Tensor
+    minimum: Tensor | None = None
 
     def encode(self, values: Tensor) -> Tensor:
         """Return the codes of the nearest grid values, uint8 in the shape of `values`."""
@@ -37,13 +39,17 @@ class Grid:
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the values that codes stand for, fp32."""
-        return self.scale * (codes.float() - self.zero)
+        values = self.scale * (codes.float() - self.zero)
+        return values if self.minimum is None else values.add_(self.minimum)
 
     def round(self, values: Tensor) -> Tensor:
         """Return the nearest grid values, fp32 in the shape of `values`."""
-        return self._codes(values).sub_(self.zero).mul_(self.scale)
+        rounded = self._codes(values).sub_(self.zero).mul_(self.scale)
+        return rounded if self.minimum is None else rounded.add_(self.minimum)
 
     def _codes(self, values: Tensor) -> Tensor:
+        if self.minimum is not None:
+            values = values - self.minimum
         return torch.div(values, self.scale).add_(self.zero).round_().clamp_(0, 2**self.bits - 1)
 
 
