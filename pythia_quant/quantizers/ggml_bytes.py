@@ -162,8 +162,8 @@ def _join_bits(numbers: Tensor, bits: int, count: int, width: int) -> Tensor:
 
 
 def _split_bits(data: Tensor, bits: int, count: int, width: int) -> Tensor:
-    apart: Tensor = data.unflatten(1, (-1, 1, width)) >> _shifts(data, bits, count)
-    return (apart & (2**bits - 1)).flatten(1)
+    apart: Tensor = (data.unflatten(1, (-1, 1, width)) >> _shifts(data, bits, count)) & (2**bits - 1)
+    return apart.flatten(1)
 
 
 def _shifts(like: Tensor, bits: int, count: int) -> Tensor:

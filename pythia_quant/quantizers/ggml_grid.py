@@ -5,6 +5,7 @@ Weights are [inputs, outputs] here, so that a block extends along the first dime
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,6 +40,10 @@ class BlockGrid:
         return self.kind.block // self.kind.group
 
     @cached_property
+    def _zero(self) -> Tensor:
+        return torch.tensor(float(self.kind.zero or 0), device=self.scale.device)
+
+    @cached_property
     def step(self) -> Tensor:
         """What a code is multiplied with, fp32 [groups, outputs]."""
         return self.scale if self.scales is None else self.scale.repeat_interleave(self._groups, 0) * self.scales
@@ -53,13 +58,13 @@ class BlockGrid:
     def at(self, row: int) -> Grid:
         """Return the grid of one input; its scale and zero are [outputs]."""
         group = row // self.kind.group
-        zero = torch.tensor(float(self.kind.zero or 0), device=self.scale.device)
-        return Grid(self.kind.bits, self.step[group], zero, None if self.lowest is None else self.lowest[group])
+        return Grid(self.kind.bits, self.step[group], self._zero, None if self.lowest is None else self.lowest[group])
 
     def whole(self) -> Grid:
         """Return the grid of all inputs for values [groups, weights of a group, outputs]."""
-        zero = torch.tensor(float(self.kind.zero or 0), device=self.scale.device)
-        return Grid(self.kind.bits, self.step[:, None], zero, None if self.lowest is None else self.lowest[:, None])
+        return Grid(
+            self.kind.bits, self.step[:, None], self._zero, None if self.lowest is None else self.lowest[:, None]
+        )
 
     def round(self, values: Tensor) -> Tensor:
         """Return the nearest values of the grid, fp32 [inputs, outputs]."""
@@ -68,6 +73,41 @@ class BlockGrid:
     def encode(self, values: Tensor) -> Tensor:
         """Return the codes of the nearest values, uint8 [inputs, outputs]."""
         return self.whole().encode(values.view(-1, self.kind.group, values.shape[1])).view(values.shape)
+
+    def part(self, blocks: slice, outputs: slice) -> BlockGrid:
+        """Return the grid of some blocks and outputs."""
+        groups = slice(blocks.start * self._groups, blocks.stop * self._groups)
+
+        def cut(numbers: Tensor | None, inputs: slice) -> Tensor | None:
+            return None if numbers is None else numbers[inputs, outputs]
+
+        return BlockGrid(
+            self.kind,
+            self.scale[blocks, outputs],
+            cut(self.minimum, blocks),
+            cut(self.scales, groups),
+            cut(self.minimums, groups),
+        )
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the values that codes, uint8 [inputs, outputs], stand for, fp32."""
+        return self.whole().decode(codes.view(-1, self.kind.group, codes.shape[1])).view(codes.shape)
+
+
+def join(grids: Sequence[BlockGrid], dim: int) -> BlockGrid:
+    """Join grids of the same type: 0 puts their inputs below each other, 1 their outputs side by side."""
+
+    def joined(each: list[Tensor | None]) -> Tensor | None:
+        there = [tensor for tensor in each if tensor is not None]
+        return torch.cat(there, dim) if there else None
+
+    return BlockGrid(
+        grids[0].kind,
+        torch.cat([grid.scale for grid in grids], dim),
+        joined([grid.minimum for grid in grids]),
+        joined([grid.scales for grid in grids]),
+        joined([grid.minimums for grid in grids]),
+    )
 
 
 def choose(where: Tensor, first: BlockGrid, second: BlockGrid) -> BlockGrid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,11 @@ class Grid:
     scale: Tensor
     zero: Tensor
     minimum: Tensor | None = None
+
+    def at(self, row: int) -> Grid:
+        """Return the grid of one index of the first dimension."""
+        minimum = None if self.minimum is None else self.minimum[row]
+        return Grid(self.bits, self.scale[row], self.zero[row], minimum)
 
     def encode(self, values: Tensor) -> Tensor:
         """Return the codes of the nearest grid values, uint8 in the shape of `values`."""
@@ -156,6 +162,22 @@ class Quantized:
         first = int(groups.min())
         part = slice(first, int(groups.max()) + 1)
         return Quantized(self.bits, self.codes[:, columns], self.scales[:, part], self.zeros[:, part], groups - first)
+
+
+def side_by_side(parts: Sequence[Quantized]) -> Quantized:
+    """Return matrices of the same outputs and bits as one matrix, the inputs of the first one first."""
+    groups: list[Tensor] = []
+    first = 0
+    for part in parts:
+        groups.append(part.groups + first)
+        first += part.scales.shape[1]
+    return Quantized(
+        parts[0].bits,
+        torch.cat([part.codes for part in parts], 1),
+        torch.cat([part.scales for part in parts], 1),
+        torch.cat([part.zeros for part in parts], 1),
+        torch.cat(groups),
+    )
 
 
 def consecutive_groups(width: int, group_size: int) -> Tensor:
