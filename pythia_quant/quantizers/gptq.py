@@ -10,6 +10,7 @@ the error that the outputs have with W. GPTAQ (arXiv 2504.02692) has the same ai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,7 +20,9 @@ from torch import Tensor
 from pythia_quant.core.errors import QuantizationError
 from pythia_quant.core.precision import exact_products
 from pythia_quant.quantizers import refine
-from pythia_quant.quantizers.grid import Grid, Quantized, bounds, consecutive_groups, fit
+from pythia_quant.quantizers.grid import Quantized, side_by_side
+from pythia_quant.quantizers.grid_kind import GridKind, IntegerKind, Levels, Stored
+from pythia_quant.quantizers.sections import Section, SideBySide, cut
 
 BLOCK_SIZE = 128
 """Within so many columns each one is updated at once; one matrix product then updates all later columns. The paper
@@ -54,24 +57,41 @@ class Options:
     sweeps: int = 0
     damping: float = 0.01
 
+    @property
+    def kind(self) -> GridKind:
+        """The grids that these options say."""
+        return IntegerKind(self.bits, self.group_size, self.symmetric)
+
 
 @dataclass(frozen=True)
 class Solution:
     """A quantized weight and its errors. A squared error is summed over the calibration tokens.
 
     Attributes:
-        quantized: the codes and scales.
+        parts: each matrix as a file stores it.
         error: the squared error of each output against the outputs of the target weights, fp32 [out].
         rounding_error: the same error if the original weights are rounded to nearest, with the same bits and groups.
         outputs: the squared outputs of the original weights, summed over the same tokens, fp32 [out].
         damping: what was added to the Hessian's diagonal, relative to the diagonal's mean.
     """
 
-    quantized: Quantized
+    parts: tuple[Stored, ...]
     error: Tensor
     rounding_error: Tensor
     outputs: Tensor
     damping: float
+
+    @property
+    def quantized(self) -> Quantized:
+        """The codes and scales of all matrices, if all have the grids of the GPTQ format and the same bits."""
+        parts = [part for part in self.parts if isinstance(part, Quantized)]
+        if len(parts) < len(self.parts) or len({part.bits for part in parts}) > 1:
+            raise TypeError("not all matrices have the grids of the GPTQ format and the same bits")
+        return parts[0] if len(parts) == 1 else side_by_side(parts)
+
+    def dequantize(self) -> Tensor:
+        """Return the weights of all matrices side by side, fp32 [out, in]."""
+        return torch.cat([part.dequantize() for part in self.parts], 1)
 
 
 @exact_products()
@@ -82,6 +102,7 @@ def quantize(
     cross: Tensor | None = None,
     parts: tuple[int, ...] = (),
     block_size: int = BLOCK_SIZE,
+    kinds: Sequence[GridKind] = (),
 ) -> Solution:
     """Quantize a weight.
 
@@ -95,21 +116,33 @@ def quantize(
         parts: the number of inputs of each matrix, if `weight` consists of several matrices side by side; no group
             extends over two of them.
         block_size: the number of columns between updates of all later columns; it changes only the speed.
+        kinds: the kind of grids of each matrix; those of the options if it is empty.
 
     Raises:
-        QuantizationError: the group size does not divide the inputs, a scale exceeds fp16, or no damping helps.
+        QuantizationError: the group size does not divide the inputs, a scale exceeds fp16, no damping helps, or groups
+            of an order that the kind of grids cannot say.
     """
     parts = parts or (weight.shape[1],)
-    groups = _groups(parts, options.group_size).to(weight.device)
+    kinds = kinds or [options.kind] * len(parts)
+    sections = cut(parts, kinds)
     if options.activation_order != "dynamic":
-        return _solve(weight, hessian, options, cross, groups, block_size)
+        return _solve(weight, hessian, options, cross, sections, block_size)
+    if not all(kind.any_order for kind in kinds):
+        raise QuantizationError(
+            "groups of a dynamic activation order do not fit blocks of neighbours", hint="say activation_order: static"
+        )
     order = _most_important_first(hessian, parts)
     cross = None if cross is None else cross[:, order]
-    return _put_back(_solve(weight[:, order], hessian[order][:, order], options, cross, groups, block_size), order)
+    return _put_back(_solve(weight[:, order], hessian[order][:, order], options, cross, sections, block_size), order)
 
 
 def _solve(
-    weight: Tensor, hessian: Tensor, options: Options, cross: Tensor | None, groups: Tensor, block_size: int
+    weight: Tensor,
+    hessian: Tensor,
+    options: Options,
+    cross: Tensor | None,
+    sections: list[Section],
+    block_size: int,
 ) -> Solution:
     """Quantize a weight whose groups are neighbours, see :func:`quantize`."""
     static = options.activation_order == "static"
@@ -121,27 +154,23 @@ def _solve(
         target = weight + (cross[:, order] @ factor.T @ factor)[:, order.argsort()]
     target = target.T.contiguous()  # one input a row, as all below
     importance = hessian.diagonal()[:, None] if options.scale_search else None
-    fitting = _Fitting(options, groups, importance)
-    values, grid = _column_by_column(target, factor, order, fitting, block_size)
+    if static:
+        levels = SideBySide(sections, [section.fit(target, importance) for section in sections])
+        values = _column_by_column(target, factor, order, levels, block_size)
+    else:
+        values, levels = _group_by_group(target, factor, sections, importance, block_size)
     del factor
     if options.sweeps:
         damped = _damped(hessian, damping)
         for _ in range(options.sweeps):
-            grid = _with_fitted_scales(target, damped, values, grid, groups)
-            refine.move_codes(target, damped, values, grid)
+            levels = levels.refit(target, damped, values)
+            refine.move_codes(target, damped, values, levels)
 
-    first = [start for start, _ in fitting.bounds]
-    quantized = Quantized(
-        bits=options.bits,
-        codes=torch.round(values / grid.scale + grid.zero).byte().T.contiguous(),
-        scales=grid.scale[first].T.contiguous().half(),
-        zeros=grid.zero[first].T.contiguous().byte(),
-        groups=groups,
-    )
     original = weight.T.contiguous()
-    rounded = _Fitting(options, groups, None).all(original).round(original)
+    rounded = torch.cat([section.fit(original, None).round(original[section.inputs]) for section in sections])
+    each = zip(sections, levels.levels, strict=True)
     return Solution(
-        quantized,
+        tuple(part for section, those in each for part in section.stored(those, values)),
         error=_squared(values - target, hessian),
         rounding_error=_squared(rounded - target, hessian),
         outputs=_squared(original, hessian),
@@ -149,64 +178,60 @@ def _solve(
     )
 
 
-class _Fitting:
-    """Fits the grids of groups of neighbouring inputs.
-
-    Attributes:
-        options: the options of the grids.
-        bounds: the first input of each group, and the one after its last.
-    """
-
-    def __init__(self, options: Options, groups: Tensor, importance: Tensor | None) -> None:
-        self.options, self._importance = options, importance
-        self.bounds = bounds(groups)
-
-    def empty(self, like: Tensor) -> Grid:
-        """Return a grid without values; its scale and zero are [in, out]."""
-        return Grid(self.options.bits, torch.empty_like(like), torch.empty_like(like))
-
-    def fit(self, values: Tensor, start: int, stop: int, into: Grid) -> None:
-        """Fit the group of the inputs from start up to stop to `values`, [stop - start, out]; write it into a grid."""
-        importance = None if self._importance is None else self._importance[start:stop]
-        grid = fit(values, self.options.bits, 0, symmetric=self.options.symmetric, importance=importance)
-        into.scale[start:stop], into.zero[start:stop] = grid.scale, grid.zero
-
-    def all(self, values: Tensor) -> Grid:
-        """Fit every group to `values`, [in, out]."""
-        grid = self.empty(values)
-        for start, stop in self.bounds:
-            self.fit(values[start:stop], start, stop, grid)
-        return grid
-
-
-def _column_by_column(
-    target: Tensor, factor: Tensor, order: Tensor, fitting: _Fitting, block_size: int
-) -> tuple[Tensor, Grid]:
+def _column_by_column(target: Tensor, factor: Tensor, order: Tensor, levels: SideBySide, block_size: int) -> Tensor:
     """Round the weights of one input after the other, and update the weights of later inputs.
 
-    In the original order, a group's grid is fitted when its first input is reached, to the updated weights that will be
-    rounded. In another order the inputs of a group are not neighbours, so all grids are fitted beforehand.
+    The inputs of a group are not neighbours in the order, so all grids were fitted beforehand.
 
     Returns:
-        The rounded weights, fp32 [in, out], and the grid of each input, its scale and zero [in, out].
+        The rounded weights, fp32 [in, out].
     """
-    beforehand = fitting.options.activation_order == "static"
-    grids = fitting.all(target) if beforehand else fitting.empty(target)
-    due = {} if beforehand else dict(fitting.bounds)
     columns = target[order]
     rounded = torch.empty_like(target)
     places = order.tolist()
-    for start, stop in _blocks([(0, len(target))] if beforehand else fitting.bounds, block_size):
+    for start, stop in _blocks([(0, len(target))], block_size):
+        errors = torch.empty(stop - start, target.shape[1], device=target.device)
+        for i in range(start, stop):
+            rounded[places[i]] = levels.at(places[i]).round(columns[i])
+            _update_block(columns, rounded[places[i]], factor, i, stop, errors[i - start])
+        columns[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
+    return rounded
+
+
+def _group_by_group(
+    target: Tensor, factor: Tensor, sections: list[Section], importance: Tensor | None, block_size: int
+) -> tuple[Tensor, SideBySide]:
+    """Do the same in the original order, where a group's grid is fitted when its first input is reached.
+
+    So it is fitted to the updated weights that will be rounded.
+
+    Returns:
+        The rounded weights, fp32 [in, out], and the levels.
+    """
+    columns = target.clone()
+    rounded = torch.empty_like(target)
+    fitted: list[list[Levels]] = [[] for _ in sections]
+    due = {start: (number, stop) for number, section in enumerate(sections) for start, stop in section.bounds}
+    first = 0
+    for start, stop in _blocks([bounds for section in sections for bounds in section.bounds], block_size):
         errors = torch.empty(stop - start, target.shape[1], device=target.device)
         for i in range(start, stop):
             if i in due:
-                fitting.fit(columns[i : due[i]], i, due[i], grids)
-            place = places[i]
-            rounded[place] = Grid(grids.bits, grids.scale[place], grids.zero[place]).round(columns[i])
-            error = torch.sub(columns[i], rounded[place], out=errors[i - start]).div_(factor[i, i])
-            columns[i + 1 : stop].addr_(factor[i, i + 1 : stop], error, alpha=-1)
+                (number, end), first = due[i], i
+                given = None if importance is None else importance[i:end]
+                group = sections[number].kind.fit(columns[i:end], given)
+                fitted[number].append(group)
+            rounded[i] = group.at(i - first).round(columns[i])
+            _update_block(columns, rounded[i], factor, i, stop, errors[i - start])
         columns[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
-    return rounded, grids
+    levels = [section.kind.join(groups) for section, groups in zip(sections, fitted, strict=True)]
+    return rounded, SideBySide(sections, levels)
+
+
+def _update_block(columns: Tensor, rounded: Tensor, factor: Tensor, i: int, stop: int, error: Tensor) -> None:
+    """Write the error of a rounded input, and update the weights of the inputs after it up to `stop`."""
+    torch.sub(columns[i], rounded, out=error).div_(factor[i, i])
+    columns[i + 1 : stop].addr_(factor[i, i + 1 : stop], error, alpha=-1)
 
 
 def _blocks(bounds: list[tuple[int, int]], block_size: int) -> list[tuple[int, int]]:
@@ -222,24 +247,6 @@ def _blocks(bounds: list[tuple[int, int]], block_size: int) -> list[tuple[int, i
     return list(zip(starts, [*starts[1:], bounds[-1][1]], strict=True))
 
 
-def _with_fitted_scales(target: Tensor, hessian: Tensor, values: Tensor, grid: Grid, groups: Tensor) -> Grid:
-    """Return a grid with scales fitted to the codes; `values` are changed to what the codes then stand for."""
-    steps = torch.round(values / grid.scale)
-    scale = refine.fit_scales(target, hessian, steps, grid.scale, groups)
-    torch.mul(steps, scale, out=values)
-    return Grid(grid.bits, scale, grid.zero)
-
-
-def _groups(parts: tuple[int, ...], group_size: int) -> Tensor:
-    """Return the number of each input's group, int32 [in]; with a group size of 0 each part is one group."""
-    groups: list[Tensor] = []
-    first = 0
-    for width in parts:
-        groups.append(consecutive_groups(width, group_size or width) + first)
-        first = int(groups[-1][-1]) + 1
-    return torch.cat(groups)
-
-
 def _most_important_first(hessian: Tensor, parts: tuple[int, ...]) -> Tensor:
     """Return the inputs of each part in the order of their second moments, the largest first, int64 [in]."""
     orders: list[Tensor] = []
@@ -250,10 +257,16 @@ def _most_important_first(hessian: Tensor, parts: tuple[int, ...]) -> Tensor:
 
 def _put_back(solution: Solution, order: Tensor) -> Solution:
     """Return a solution of inputs in another order with the inputs in the original order."""
-    permuted, back = solution.quantized, order.argsort()
-    return replace(
-        solution, quantized=replace(permuted, codes=permuted.codes[:, back].contiguous(), groups=permuted.groups[back])
-    )
+    back, first = order.argsort(), 0
+    parts: list[Stored] = []
+    for part in solution.parts:
+        if isinstance(part, Quantized):
+            stop = first + len(part.groups)
+            inside = back[first:stop] - first
+            part = replace(part, codes=part.codes[:, inside].contiguous(), groups=part.groups[inside])  # noqa: PLW2901
+            first = stop
+        parts.append(part)
+    return replace(solution, parts=tuple(parts))
 
 
 def _squared(weight: Tensor, hessian: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,17 +20,24 @@ _SHARES = tuple(share / 20 for share in range(9, 23))
 
 @dataclass(frozen=True)
 class Grid:
-    """The values ``scale * (code - zero)`` for the codes 0 … 2**bits - 1.
+    """The values ``scale * (code - zero) + minimum`` for the codes 0 … 2**bits - 1.
 
     Attributes:
         bits: the bits of a code.
         scale: fp32 with values that fp16 can represent; its shape broadcasts against the values to encode.
-        zero: the code that stands for 0, as fp32 in the shape of `scale`.
+        zero: the code that stands for 0, or for the minimum, as fp32 in the shape of `scale`.
+        minimum: fp32 in the shape of `scale`; None if it is 0.
     """
 
     bits: int
     scale: Tensor
     zero: Tensor
+    minimum: Tensor | None = None
+
+    def at(self, row: int) -> Grid:
+        """Return the grid of one index of the first dimension."""
+        minimum = None if self.minimum is None else self.minimum[row]
+        return Grid(self.bits, self.scale[row], self.zero[row], minimum)
 
     def encode(self, values: Tensor) -> Tensor:
         """Return the codes of the nearest grid values, uint8 in the shape of `values`."""
@@ -37,13 +45,17 @@ class Grid:
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the values that codes stand for, fp32."""
-        return self.scale * (codes.float() - self.zero)
+        values = self.scale * (codes.float() - self.zero)
+        return values if self.minimum is None else values.add_(self.minimum)
 
     def round(self, values: Tensor) -> Tensor:
         """Return the nearest grid values, fp32 in the shape of `values`."""
-        return self._codes(values).sub_(self.zero).mul_(self.scale)
+        rounded = self._codes(values).sub_(self.zero).mul_(self.scale)
+        return rounded if self.minimum is None else rounded.add_(self.minimum)
 
     def _codes(self, values: Tensor) -> Tensor:
+        if self.minimum is not None:
+            values = values - self.minimum
         return torch.div(values, self.scale).add_(self.zero).round_().clamp_(0, 2**self.bits - 1)
 
 
@@ -150,6 +162,22 @@ class Quantized:
         first = int(groups.min())
         part = slice(first, int(groups.max()) + 1)
         return Quantized(self.bits, self.codes[:, columns], self.scales[:, part], self.zeros[:, part], groups - first)
+
+
+def side_by_side(parts: Sequence[Quantized]) -> Quantized:
+    """Return matrices of the same outputs and bits as one matrix, the inputs of the first one first."""
+    groups: list[Tensor] = []
+    first = 0
+    for part in parts:
+        groups.append(part.groups + first)
+        first += part.scales.shape[1]
+    return Quantized(
+        parts[0].bits,
+        torch.cat([part.codes for part in parts], 1),
+        torch.cat([part.scales for part in parts], 1),
+        torch.cat([part.zeros for part in parts], 1),
+        torch.cat(groups),
+    )
 
 
 def consecutive_groups(width: int, group_size: int) -> Tensor:

@@ -6,23 +6,41 @@ code at a time to its best value, given all others, is coordinate descent (Quant
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from pythia_quant.quantizers.grid import Grid, bounds
+from pythia_quant.quantizers.grid import bounds
 
 _BLOCK = 128
 _BYTES_AT_ONCE = 2**28
 
 
-def move_codes(target: Tensor, hessian: Tensor, values: Tensor, grid: Grid) -> None:
+class Row(Protocol):
+    """The values that the weights of one input may have."""
+
+    def round(self, values: Tensor) -> Tensor:
+        """Return the nearest values, fp32 in the shape of `values`, [out]."""
+        ...
+
+
+class Rows(Protocol):
+    """The values that the weights of some inputs may have."""
+
+    def at(self, row: int) -> Row:
+        """Return those of one input."""
+        ...
+
+
+def move_codes(target: Tensor, hessian: Tensor, values: Tensor, grid: Rows) -> None:
     """Set each weight in turn to the grid value that leaves the least error while all other weights stay.
 
     Args:
         target: the weights that give the target outputs, fp32 [in, out].
         hessian: fp32 [in, in], with a positive diagonal.
         values: the quantized weights, fp32 [in, out], which are values of the grid; changed in place.
-        grid: the grid; its scale and zero are [in, out], or broadcast to it.
+        grid: the grid of each input.
     """
     diagonal = hessian.diagonal()
     error = values - target
@@ -32,14 +50,16 @@ def move_codes(target: Tensor, hessian: Tensor, values: Tensor, grid: Grid) -> N
         inner = hessian[block, block]
         for i, row in enumerate(range(start, min(start + _BLOCK, len(target)))):
             best = torch.addcdiv(values[row], slopes[i], diagonal[row], value=-1)
-            moved = Grid(grid.bits, grid.scale[row], grid.zero[row]).round(best)
+            moved = grid.at(row).round(best)
             change = moved - values[row]
             values[row] = moved
             error[row] += change
             slopes[i + 1 :].addr_(inner[i + 1 :, i], change)
 
 
-def fit_scales(target: Tensor, hessian: Tensor, steps: Tensor, scale: Tensor, groups: Tensor) -> Tensor:
+def fit_scales(
+    target: Tensor, hessian: Tensor, steps: Tensor, scale: Tensor, groups: Tensor, others: Tensor | None = None
+) -> Tensor:
     """Return the scales that leave the least error for unchanged codes, rounded to fp16.
 
     An output's error is quadratic in its scales: the weights are Σ s_g a_g, where a_g are the steps of group g, and the
@@ -52,6 +72,8 @@ def fit_scales(target: Tensor, hessian: Tensor, steps: Tensor, scale: Tensor, gr
         steps: code - zero, fp32 [in, out].
         scale: the scale of each step before, fp32 [in, out].
         groups: the group of each input, int32 [in]; the inputs of a group are neighbours.
+        others: half the derivative of the error by each weight that errors of other inputs add, fp32 [in, out]; None if
+            there are no other inputs.
 
     Returns:
         The scale of each step, fp32 [in, out], with values that fp16 can represent.
@@ -62,11 +84,14 @@ def fit_scales(target: Tensor, hessian: Tensor, steps: Tensor, scale: Tensor, gr
     fitted = torch.empty_like(scale)
     for start in range(0, outputs, at_once):
         part = slice(start, start + at_once)
-        fitted[:, part] = _fit_scales(target[:, part], hessian, steps[:, part], scale[:, part], groups)
+        aim = hessian @ target[:, part]
+        if others is not None:
+            aim -= others[:, part]
+        fitted[:, part] = _fit_scales(aim, hessian, steps[:, part], scale[:, part], groups)
     return fitted
 
 
-def _fit_scales(target: Tensor, hessian: Tensor, steps: Tensor, scale: Tensor, groups: Tensor) -> Tensor:
+def _fit_scales(aim: Tensor, hessian: Tensor, steps: Tensor, scale: Tensor, groups: Tensor) -> Tensor:
     count, outputs = int(groups[-1]) + 1, steps.shape[1]
 
     def total(products: Tensor) -> Tensor:  # over each group's inputs
@@ -77,7 +102,7 @@ def _fit_scales(target: Tensor, hessian: Tensor, steps: Tensor, scale: Tensor, g
     for group, (start, stop) in enumerate(bounds(groups)):
         gram[group] = total((hessian[:, start:stop] @ steps[start:stop]).mul_(steps))
         before[:, group] = scale[start]
-    matrix, right = gram.permute(2, 0, 1).double(), total((hessian @ target).mul_(steps)).T.double()
+    matrix, right = gram.permute(2, 0, 1).double(), total(aim.mul_(steps)).T.double()
     diagonal = matrix.diagonal(dim1=1, dim2=2)
     empty = diagonal <= 0
     diagonal += torch.where(empty, 1.0, 1e-9 * diagonal)

@@ -19,6 +19,8 @@ from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS
 from pythia_quant.model.forward import Forward
 from pythia_quant.quantizers import gptq
 from pythia_quant.quantizers.calibration import Calibration
+from pythia_quant.quantizers.grid import Quantized
+from pythia_quant.quantizers.grid_kind import Stored
 from pythia_quant.recipe.variants import GptqSettings
 
 
@@ -81,9 +83,15 @@ def _method(settings: GptqSettings) -> Method:
 def _packed(solved: SolvedLayer) -> dict[str, Tensor]:
     """Return a layer's tensors as the artifact stores them, by their names within the layer."""
     tensors = dict(solved.floats)
-    for name, quantized in solved.integers.items():
-        tensors |= {f"{name}.{part}": tensor for part, tensor in pack(quantized).items()}
+    for name, stored in solved.integers.items():
+        tensors |= {f"{name}.{part}": tensor for part, tensor in pack(_integers(stored)).items()}
     return tensors
+
+
+def _integers(stored: Stored) -> Quantized:
+    if not isinstance(stored, Quantized):
+        raise TypeError("the GPTQ format stores integers of its own grids")
+    return stored
 
 
 def _assemble(job: Job[GptqSettings], work: WorkFolder) -> Written:
@@ -118,7 +126,7 @@ def _assemble(job: Job[GptqSettings], work: WorkFolder) -> Written:
         quantized, linears["embed_out"] = solve_head(
             _method(job.settings), windows, source.read(HEAD).float(), original, norm
         )
-        for part, tensor in pack(quantized).items():
+        for part, tensor in pack(_integers(quantized)).items():
             writer.add(f"{HEAD.removesuffix('.weight')}.{part}", tensor)
         head = quantized.dequantize()
     writer.close()

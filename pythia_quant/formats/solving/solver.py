@@ -8,6 +8,7 @@ other. :class:`pythia_quant.model.architecture.Update` says which linear layers 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +23,9 @@ from pythia_quant.model.architecture import NORM_OF, Architecture, Update
 from pythia_quant.model.forward import LayerWeights
 from pythia_quant.quantizers import gptq
 from pythia_quant.quantizers.calibration import Calibration, Moments, device
+from pythia_quant.quantizers.ggml import Packed
 from pythia_quant.quantizers.grid import Quantized
+from pythia_quant.quantizers.grid_kind import GridKind, Stored
 
 _HEAD_ROWS = 8192  # of the head, solved at a time
 
@@ -37,7 +40,7 @@ class SolvedLayer:
         notes: the manifest's note on each linear layer, by its name within the layer.
     """
 
-    integers: dict[str, Quantized]
+    integers: dict[str, Stored]
     floats: dict[str, Tensor]
     notes: dict[str, dict[str, Any]]
 
@@ -60,11 +63,18 @@ class Method:
         correction: what is corrected: nothing; by biases, the mean error of a linear layer's outputs; or in full, the
             errors of earlier layers, too.
         floats: the dtype that gains and biases are stored in.
+        grids: returns the kind of grids of a linear layer by its name, such as ``gpt_neox.layers.0.mlp.dense_4h_to_h``
+            or ``embed_out``; None if the options say it for all.
     """
 
     options: gptq.Options
     correction: Literal["none", "bias", "full"]
     floats: torch.dtype = torch.float16
+    grids: Callable[[str], GridKind] | None = None
+
+    def kind(self, name: str) -> GridKind:
+        """Return the kind of grids of a linear layer, by its name."""
+        return self.options.kind if self.grids is None else self.grids(name)
 
     @property
     def centers(self) -> bool:
@@ -131,7 +141,7 @@ class _Solver:
         return {**self.layer, **_on_device(solved.weights())}
 
     def inner(self, update: Update, windows: Calibration, current: LayerWeights) -> SolvedLayer:
-        """Solve an update's inner linear layers, their rows below each other.
+        """Solve an update's inner linear layers, those of the same kind of grids with their rows below each other.
 
         Args:
             update: the update.
@@ -140,17 +150,21 @@ class _Solver:
         """
         norm = NORM_OF[update.inner[0]]
         moments = windows.normalized(norm, self.layer, current, centered=self.method.centers)
-        weights, corrects = self._weights(update.inner), self.method.corrects_earlier
+        solved = SolvedLayer({}, {}, {})
+        for kind, names in self._by_kind(update.inner):
+            solved |= self._inner(names, kind, moments)
+        return solved
+
+    def _inner(self, names: tuple[str, ...], kind: GridKind, moments: Moments) -> SolvedLayer:
+        weights, corrects = self._weights(names), self.method.corrects_earlier
         weight = torch.cat(list(weights.values()))
-        solution = self._solve(weight, moments, weight @ moments.cross() if corrects else None, update.inner)
-        shift = self._shift(
-            solution, weight, moments, weight @ moments.mean_error if self.method.corrects_earlier else None
-        )
+        solution = self._solve(weight, moments, weight @ moments.cross() if corrects else None, names, kinds=(kind,))
+        shift = self._shift(solution, weight, moments, weight @ moments.mean_error if corrects else None)
         integers, biases, notes = {}, {}, {}
         start = 0
         for name, part in weights.items():
             rows = slice(start, start + len(part))
-            integers[name] = solution.quantized.rows(rows).cpu()
+            integers[name] = solution.parts[0].rows(rows).cpu()
             notes[name] = error_note([solution], rows)
             biases[f"{name}.bias"] = self.layer[f"{name}.bias"] + shift[rows]
             start = rows.stop
@@ -162,19 +176,28 @@ class _Solver:
         weights = self._weights(update.outer)
         widths = tuple(part.shape[1] for part in weights.values())
         weight = torch.cat(list(weights.values()), dim=1)
+        kinds = tuple(self._kind(name) for name in update.outer)
         solution = self._solve(
-            weight, moments, moments.cross() if self.method.corrects_earlier else None, update.outer, widths
+            weight, moments, moments.cross() if self.method.corrects_earlier else None, update.outer, widths, kinds
         )
         shift = self._shift(solution, weight, moments, moments.mean_error if self.method.corrects_earlier else None)
         integers, biases, notes = {}, {}, {}
-        start = 0
-        for name, width in zip(weights, widths, strict=True):
-            integers[name] = solution.quantized.columns(slice(start, start + width)).cpu()
+        for number, name in enumerate(weights):
+            integers[name] = solution.parts[number].cpu()
             notes[name] = error_note([solution], slice(None))
             # The whole shift is added to the first bias, because equalizing has added the other biases to it.
-            biases[f"{name}.bias"] = self.layer[f"{name}.bias"] + (0 if start else shift)
-            start += width
+            biases[f"{name}.bias"] = self.layer[f"{name}.bias"] + (0 if number else shift)
         return SolvedLayer(integers, self._stored(biases), notes)
+
+    def _kind(self, name: str) -> GridKind:
+        return self.method.kind(f"{self.where}.{name}")
+
+    def _by_kind(self, names: tuple[str, ...]) -> list[tuple[GridKind, tuple[str, ...]]]:
+        kinds: list[GridKind] = []
+        for name in names:
+            if self._kind(name) not in kinds:
+                kinds.append(self._kind(name))
+        return [(kind, tuple(name for name in names if self._kind(name) == kind)) for kind in kinds]
 
     def _weights(self, names: tuple[str, ...]) -> dict[str, Tensor]:
         return {name: self.layer[f"{name}.weight"] for name in names}
@@ -186,16 +209,17 @@ class _Solver:
         cross: Tensor | None,
         names: tuple[str, ...],
         parts: tuple[int, ...] = (),
+        kinds: tuple[GridKind, ...] = (),
     ) -> gptq.Solution:
         where = f"{self.where}.{' and '.join(names)}"
         check_inputs(moments, where)
-        return quantize_at(where, weight, moments.hessian(), self.method.options, cross, parts)
+        return quantize_at(where, weight, moments.hessian(), self.method.options, cross, parts, kinds)
 
     def _shift(self, solution: gptq.Solution, weight: Tensor, moments: Moments, errors: Tensor | None) -> Tensor:
         """Return the change of the bias with which the mean of the outputs is exact, fp32 [out]."""
         if not self.method.centers:
             return torch.zeros(len(weight), device=weight.device)
-        shift = (weight - solution.quantized.dequantize()) @ moments.mean
+        shift = (weight - solution.dequantize()) @ moments.mean
         return shift if errors is None else shift + errors
 
     def _stored(self, tensors: LayerWeights) -> dict[str, Tensor]:
@@ -210,7 +234,7 @@ def _on_device(weights: LayerWeights) -> dict[str, Tensor]:
 
 def solve_head(
     method: Method, calibration: Calibration, weight: Tensor, norm: LayerWeights, stored_norm: LayerWeights
-) -> tuple[Quantized, dict[str, Any]]:
+) -> tuple[Stored, dict[str, Any]]:
     """Quantize the head for the final hidden states, some rows at a time.
 
     Args:
@@ -229,20 +253,28 @@ def solve_head(
     moments = calibration.normalized("final_layer_norm", norm, stored_norm, centered=False)  # the head has no bias
     check_inputs(moments, "embed_out")
     hessian, cross = moments.hessian(), moments.cross()
+    kind = method.kind("embed_out")
     solutions: list[gptq.Solution] = []
     for rows in weight.split(_HEAD_ROWS):
         part = rows.to(calibration.device)
         errors = part @ cross if method.corrects_earlier else None
-        solutions.append(quantize_at("embed_out", part, hessian, method.options, errors, ()))
-    parts = [solution.quantized.cpu() for solution in solutions]
-    integers = Quantized(
-        method.options.bits,
-        codes=torch.cat([each.codes for each in parts]),
-        scales=torch.cat([each.scales for each in parts]),
-        zeros=torch.cat([each.zeros for each in parts]),
-        groups=parts[0].groups,
+        solutions.append(quantize_at("embed_out", part, hessian, method.options, errors, (), (kind,)))
+    return _below_each_other([solution.parts[0].cpu() for solution in solutions]), error_note(solutions, slice(None))
+
+
+def _below_each_other(parts: list[Stored]) -> Stored:
+    """Join rows of a matrix."""
+    packed = [part for part in parts if isinstance(part, Packed)]
+    if packed:
+        return Packed(packed[0].type, torch.cat([part.data for part in packed]))
+    integers = [part for part in parts if isinstance(part, Quantized)]
+    return Quantized(
+        integers[0].bits,
+        codes=torch.cat([part.codes for part in integers]),
+        scales=torch.cat([part.scales for part in integers]),
+        zeros=torch.cat([part.zeros for part in integers]),
+        groups=integers[0].groups,
     )
-    return integers, error_note(solutions, slice(None))
 
 
 def quantize_at(
@@ -252,6 +284,7 @@ def quantize_at(
     chosen: gptq.Options,
     cross: Tensor | None,
     parts: tuple[int, ...],
+    kinds: tuple[GridKind, ...],
 ) -> gptq.Solution:
     """Quantize a weight, and name it in an error; for the other arguments see the function that is called.
 
@@ -259,7 +292,7 @@ def quantize_at(
         QuantizationError: see :func:`pythia_quant.quantizers.gptq.quantize`.
     """
     try:
-        return gptq.quantize(weight, hessian, chosen, cross, parts)
+        return gptq.quantize(weight, hessian, chosen, cross, parts, kinds=kinds)
     except QuantizationError as error:
         raise QuantizationError(error.what, where=where, hint=error.hint) from error
 
