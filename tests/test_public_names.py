@@ -23,7 +23,7 @@ FUNCTIONS = {
     "progress: Progress = SILENT) -> Artifact",
     "load": "(artifact: str | Path, *, progress: Listener = True) -> Artifact",
     "load_inputs": "(recipe: Recipe, progress: Progress = SILENT, *, convert: bool = True, "
-    "only: list[str] | None = None) -> Inputs",
+    "only: list[str] | None = None, place: Place | None = None) -> Inputs",
     "load_passages": "(settings: LambadaSettings, progress: Progress = SILENT) -> Passages",
     "load_recipe": "(name: str | Path) -> Recipe",
     "load_results": "(path: str | Path) -> Results",
@@ -73,8 +73,8 @@ RECORDS = {
     "RecipeSettings": "schema_version source calibration evaluation tasks latency variants gates basis",
     "Results": "schema_version tool created source text protocol latency lambada size_version machine quick "
     "reference_nll baseline rows gates notes",
-    "Row": "name quantized runtime bits_per_weight disk_bytes manifest_sha256 weights as_run speeds lambada layers "
-    "notes",
+    "Row": "name quantized runtime bits_per_weight disk_bytes manifest_sha256 foreign weights as_run speeds lambada "
+    "layers notes",
     "Samples": "tokens seconds",
     "SourceRecord": "model revision commit sha256 parameters",
     "Speed": "device threads weight_bytes processes disturbed",

@@ -106,7 +106,9 @@ class Artifact:
         from pythia_quant.formats.table import format_of
 
         bound_torch()
-        return format_of(self.settings).open_runtime(self.folder, cores())
+        entry = format_of(self.settings)
+        entry.try_elsewhere(self.folder)
+        return entry.open_runtime(self.folder, cores())
 
     def __repr__(self) -> str:
         return f"Artifact({str(self.folder)!r}: {', '.join(self._facts().values())})"

@@ -70,6 +70,7 @@ def _write(plan: Plan, folder: Path, work: Path | None, solved: Artifact | None,
     """Write all files of the artifact but its manifest into a scratch folder."""
     source = plan.inputs.source
     generation = settings_to_write(source.generation, source.architecture)
+    _add_tokenizer(source, folder)
     written = plan.format.write(
         Job(
             source=source.weights,
@@ -81,9 +82,9 @@ def _write(plan: Plan, folder: Path, work: Path | None, solved: Artifact | None,
             work=work,
             codes=None if solved is None else format_of(solved.settings).open_codes(solved.folder),
             generation=generation,
+            origin=plan.inputs.source_record.model if plan.inputs.source_record.commit else "",
         )
     )
-    _add_tokenizer(source, folder)
     (folder / GENERATION_CONFIG).write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
     return written
 

@@ -88,7 +88,7 @@ def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None
 
 def costs(inputs: Inputs, settings: VariantSettings) -> Costs:
     """Estimate the memory, and the disk beside the artifact, that a conversion takes while it runs, in bytes."""
-    return format_of(settings).costs(inputs.source.architecture, inputs.calibration.size)
+    return format_of(settings).costs(settings, inputs.source.architecture, inputs.calibration.size)
 
 
 def artifact_bytes(shape: Architecture, settings: VariantSettings) -> int:

@@ -20,7 +20,7 @@ from pythia_quant.model.tokenizer import SETTINGS, TOKENIZER
 
 _COMPANIONS = ("config.json", "quantize_config.json", TOKENIZER, SETTINGS)
 """The files beside the weights that are read, none of which is code."""
-SINGLE_FILES = (".onnx",)
+SINGLE_FILES = (".onnx", ".gguf")
 """The endings of files that are an artifact by themselves."""
 _WEIGHTS = re.compile(r"[^/]*\.safetensors(?:\.index\.json)?|pytorch_model[^/]*\.bin(?:\.index\.json)?")
 
@@ -99,7 +99,7 @@ def _chosen(named: Named, names: list[str], place: str) -> tuple[list[str], str]
             weights = [name for name in weights if ".safetensors" in name]
         return [*(name for name in _COMPANIONS if name in plain), *weights], ""
     if len(graphs) != 1:
-        what = "holds several graphs" if graphs else "holds nothing that is measured"
+        what = "holds several files that can be measured" if graphs else "holds nothing that is measured"
         raise HubError(what, where=place, hint=_listed(graphs))
     (graph,) = graphs
     data = [name for name in plain if name.startswith(graph) and name != graph]
@@ -112,6 +112,6 @@ def _label(single: str) -> list[str]:
 
 def _listed(graphs: list[str]) -> str:
     if not graphs:
-        return "give a repository with weights in safetensors, or with a graph"
+        return "give a repository with weights in safetensors, a graph, or a GGUF file"
     some = ", ".join(str(PurePosixPath(name)) for name in graphs[:8])
     return f"give one with its path, as hf://owner/name/{graphs[0]}; there are: {some}"

@@ -261,7 +261,7 @@ def compare_with(artifact: Artifact, source: Original, progress: Progress = SILE
             entry.open_weights(artifact.folder),
             source.weights,
             artifact.settings,
-            equalized=entry.equalizes,
+            equalized=entry.equalizes(artifact.settings),
             corrected=artifact.settings.calibrates or artifact.settings.takes_codes_of() is not None,
             progress=progress,
         )

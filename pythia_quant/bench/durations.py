@@ -19,15 +19,15 @@ from pythia_quant.recipe.measurement import DECODED, LatencySettings
 REFERENCE = "reference in fp32"
 """The name of the step that computes the reference."""
 
-_START, _START_ONNX = 8.5, 3.5
-"""Seconds until a fresh process has imported a runtime: one of torch, and onnxruntime."""
+_START, _START_OTHERS = 8.5, 3.5
+"""Seconds until a fresh process has imported a runtime: one of torch, and any other."""
 _OPERATIONS, _NARROW, _WIDE = 60e9, 256, 640
 """Products and sums a second in fp32, of a narrow model; of a wider one more in proportion, up to a wide one."""
 _LOGITS, _TOKEN = 2e8, 8000
 """Logits a second that are computed from states, or compared with the reference's; a token's other work in logits."""
 _READ = 5e9
 """Bytes a second that decoding reads of the weights."""
-_SLOWER = {"torch-fp16": 5.0, "torch-bf16": 2.0, "torch-fp32": 1.0, "bnb": 2.5, "gptq": 1.5, "onnx": 1.0}
+_SLOWER = {"torch-fp16": 5.0, "torch-bf16": 2.0, "torch-fp32": 1.0, "bnb": 2.5, "gptq": 1.5, "onnx": 1.0, "gguf": 1.5}
 """How much longer than in fp32 a runtime multiplies matrices, by the row of the source or the format."""
 _PASSAGE = 90
 """Tokens of a passage of LAMBADA."""
@@ -116,7 +116,7 @@ def measurement_steps(
         lengths = latency_protocol(work.latency, shape.context)
         for what, count in rounds_of(lengths.rounds, threads):
             for name in (name for name in rows if name in whole):
-                seconds = _START_ONNX if _runtime(name, rows[name]) == "onnx" else _START
+                seconds = _START_OTHERS if _runtime(name, rows[name]) in ("onnx", "gguf") else _START
                 seconds += _speed(shape, slower[name], lengths.prompts, lengths.contexts)
                 steps.append(ExpectedStep(f"speed of {name}, {what}", seconds, "speed", f"{name}, {count}"))
     return steps
@@ -130,7 +130,7 @@ def _pass(shape: Architecture, tokens: int, context: int) -> float:
 
 
 def _start(settings: VariantSettings) -> float:
-    return _START_ONNX if settings.format == "onnx" else _START
+    return _START_OTHERS if settings.format in ("onnx", "gguf") else _START
 
 
 def _runtime(name: str, settings: VariantSettings | str | None) -> str:

@@ -9,8 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from pythia_quant.core.console import progress_console
 from pythia_quant.core.errors import ArgumentError, without_links
-from pythia_quant.formats.packages import missing_of_variants, refuse_missing
+from pythia_quant.core.progress import Notices
+from pythia_quant.formats.packages import NOT_EVERYWHERE, missing_of_variants, refuse_missing
 from pythia_quant.formats.table import missing_packages
 from pythia_quant.recipe.recipe import Recipe
 
@@ -82,14 +84,26 @@ def check_device(device: Literal["cpu", "cuda"], where: str = "--device cuda") -
         raise ArgumentError(f"torch {build} is a build for processors only", where=where, hint=hint)
 
 
-def check_packages(recipe: Recipe, only: list[str]) -> None:
+def check_packages(recipe: Recipe, only: list[str]) -> list[str]:
     """Refuse variants and texts that need packages which are not installed; all of them are named at once.
+
+    Variants that were not asked for by name, and need a package that does not install everywhere, are left out instead,
+    which is said.
+
+    Returns:
+        The names of the variants that remain; `only` if none is left out.
 
     Raises:
         ArtifactError: a package is missing; the hint has the command that installs them.
         RecipeError: a name in `only` is not in the recipe.
     """
     needs = missing_of_variants(recipe.needed(only))
+    if left_out := {} if only else {name: absent for name, absent in needs.items() if set(absent) & {*NOT_EVERYWHERE}}:
+        only = [name for name in recipe.variants() if name not in left_out]
+        packages = " ".join(dict.fromkeys(package for absent in left_out.values() for package in absent))
+        names = " and ".join(left_out)
+        Notices(progress_console).notice(f"{names} left out: without {packages} (pip install {packages})")
+        needs = missing_of_variants(recipe.needed(only))
     texts = [recipe.settings.evaluation.text]
     if recipe.settings.calibration and recipe.calibrates(only):
         texts.append(recipe.settings.calibration.text)
@@ -101,3 +115,4 @@ def check_packages(recipe: Recipe, only: list[str]) -> None:
     choice, verb = " ".join(f"--only {name}" for name in without), "needs" if len(without) == 1 else "need"
     others = "" if absent or not without else f"or {choice}, which {verb} nothing more"
     refuse_missing(needs, others)
+    return only

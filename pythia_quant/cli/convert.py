@@ -67,13 +67,13 @@ def convert(
     chosen = override(load_recipe(recipe), model=model, text=text, calibration=calibration, context=context)
     chosen = set_keys(chosen, parse_assignments(set_ or []))
     recipes = at_revisions(chosen, revision)
-    check_packages(chosen, only or [])
+    only = check_packages(chosen, only or [])
     from pythia_quant.cli.jobs import convert_all
 
     began = datetime.now(UTC)
 
     def convert_one(chosen: Recipe, later: int) -> list[Artifact]:
-        artifacts = convert_all(chosen, out, only or [], overwrite, progress_console, later)
+        artifacts = convert_all(chosen, out, only, overwrite, progress_console, later)
         for artifact in () if as_json else artifacts:
             print_conversion(artifact, began)
         return artifacts

@@ -113,17 +113,17 @@ def run(
     )
     chosen = set_keys(chosen, parse_assignments(set_ or []))
     recipes = at_revisions(chosen, revision)
-    check_packages(chosen, only or [])
+    only = check_packages(chosen, only or [])
     options = replace(measuring_options(threads, memory, device), quick=quick)
     if dry_run:
         from pythia_quant.cli.dry_run import dry_runs
 
-        dry_runs(recipes, out, only or [], options, overwrite=overwrite, as_json=as_json)
+        dry_runs(recipes, out, only, options, overwrite=overwrite, as_json=as_json)
         return
     from pythia_quant.cli.jobs import run as run_recipe
 
     def run_one(chosen: Recipe, later: int) -> Results:
-        outcome = run_recipe(chosen, out, only or [], overwrite, progress_console, options, later)
+        outcome = run_recipe(chosen, out, only, overwrite, progress_console, options, later)
         if not as_json:  # what is the same for every revision is said below the first table only
             print_outcome(outcome, explain=chosen is recipes[0])
         return outcome.results

@@ -14,6 +14,7 @@ import psutil
 
 _LIBRARIES = (
     "torch", "transformers", "tokenizers", "safetensors", "bitsandbytes", "onnx", "onnxruntime", "gptqmodel", "optimum",
+    "gguf", "xllamacpp",
 )  # fmt: skip
 
 _INSTRUCTION_SETS = (

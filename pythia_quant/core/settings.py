@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -55,12 +55,15 @@ class VariantSettings(Settings, ABC):
     """The settings of one variant. ``recipe/`` has a subclass for each format, whose literal field ``format`` names it.
 
     Attributes:
-        calibrates: whether its quantizer uses calibration text, and corrects biases.
         format: the format of its artifacts.
     """
 
-    calibrates: ClassVar[bool] = False
     format: str
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether its quantizer uses calibration text, and corrects biases."""
+        return False
 
     @abstractmethod
     def stored_bits(self) -> tuple[float, float]:

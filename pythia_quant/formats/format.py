@@ -71,6 +71,13 @@ class Opener(ABC):
         A measurement of load times imports first, and then times only the call.
         """
 
+    def try_elsewhere(self, folder: Path) -> None:  # noqa: B027 - most runtimes end no process
+        """Load an artifact in another process first, where the runtime would end the process that it is in.
+
+        Raises:
+            ArtifactError: the other process ended, or the artifact was refused there.
+        """
+
     def open_runtime(self, folder: Path, threads: int, device: str = "cpu") -> Runtime:
         """Load an artifact into the runtime that users run it with.
 
@@ -98,10 +105,11 @@ class Format(Opener, Generic[S]):
     """One format: how its artifacts are written, read and run.
 
     Attributes:
-        equalizes: whether layers are equalized before they are rounded, see :mod:`pythia_quant.model.equalize`.
     """
 
-    equalizes: ClassVar[bool] = False
+    def equalizes(self, settings: S) -> bool:  # noqa: ARG002
+        """Return whether layers are equalized before they are rounded, see :mod:`pythia_quant.model.equalize`."""
+        return False
 
     @abstractmethod
     def write(self, job: Job[S]) -> Written:
@@ -129,7 +137,7 @@ class Format(Opener, Generic[S]):
         """
         raise NotImplementedError(f"{type(self).__name__} has no integers for other formats")
 
-    def costs(self, architecture: Architecture, calibration_tokens: int) -> Costs:  # noqa: ARG002
+    def costs(self, settings: S, architecture: Architecture, calibration_tokens: int) -> Costs:  # noqa: ARG002
         """Estimate what a conversion takes while it runs; 0 stands for little."""
         return Costs(0, 0)
 

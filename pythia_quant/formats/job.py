@@ -40,7 +40,8 @@ class Job(Generic[S]):
     Attributes:
         source: the source's weights, which the writer quantizes.
         settings: the variant's settings.
-        folder: an empty scratch folder; the writer puts the weights and ``config.json`` there, and nothing elsewhere.
+        folder: a scratch folder with the source's tokenizer; the writer puts the weights and ``config.json`` there, and
+            nothing elsewhere.
         probe: the probe tokens, int64 [windows, tokens]; the writer runs them through the weights that it intends.
         calibration: the calibration windows, int64 [windows, tokens]; empty for a quantizer that does not calibrate.
         progress: receives how far the work is.
@@ -49,6 +50,7 @@ class Job(Generic[S]):
         codes: the artifact that the integers of the layers are taken from; None if the writer quantizes the layers.
         generation: the content of the artifact's ``generation_config.json``; the writer reads it, and does not write
             that file.
+        origin: the repository of the source on the hub; empty if it has none.
     """
 
     source: WeightReader
@@ -60,6 +62,7 @@ class Job(Generic[S]):
     work: Path | None = None
     codes: CodesReader | None = None
     generation: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.table import missing_packages
 
+NOT_EVERYWHERE = ("xllamacpp",)
+"""Packages that install without a compiler on some platforms only; a recipe's other variants do without them."""
+
 
 def missing_of_variants(variants: Mapping[str, VariantSettings]) -> dict[str, list[str]]:
     """Return the packages that are missing for each variant that lacks some."""

@@ -13,14 +13,16 @@ from pythia_quant.formats.bnb.format import BnbFormat
 from pythia_quant.formats.foreign import ForeignKind
 from pythia_quant.formats.foreign_plain import PlainKind
 from pythia_quant.formats.format import Format
+from pythia_quant.formats.gguf.foreign import ForeignGgufKind
+from pythia_quant.formats.gguf.format import GgufFormat
 from pythia_quant.formats.gptq.foreign import ForeignGptqKind
 from pythia_quant.formats.gptq.format import GptqFormat
 from pythia_quant.formats.onnx.foreign import ForeignOnnxKind
 from pythia_quant.formats.onnx.format import OnnxFormat
 
-FORMATS: dict[str, Format[Any]] = {"bnb": BnbFormat(), "gptq": GptqFormat(), "onnx": OnnxFormat()}
+FORMATS: dict[str, Format[Any]] = {"bnb": BnbFormat(), "gptq": GptqFormat(), "onnx": OnnxFormat(), "gguf": GgufFormat()}
 
-_KINDS = (ForeignGptqKind(), ForeignBnbKind(), PlainKind(), ForeignOnnxKind())
+_KINDS = (ForeignGptqKind(), ForeignBnbKind(), PlainKind(), ForeignOnnxKind(), ForeignGgufKind())
 FOREIGN: dict[str, ForeignKind] = {kind.name: kind for kind in _KINDS}
 """What others make and :mod:`pythia_quant.artifacts.foreign` opens: whoever adds a kind adds it here."""
 

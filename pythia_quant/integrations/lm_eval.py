@@ -100,6 +100,7 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
             self._runtime: Runtime = open_model(folder, _dtype(dtype))
         else:
             entry = format_of(open_artifact(folder).settings)
+            entry.try_elsewhere(folder)
             self._runtime = entry.open_runtime(folder, threads or machine.cores())
         self._shape = read_model(folder, quantized=artifact is not None)
         kind = ArtifactError if artifact else SourceError

@@ -160,7 +160,7 @@ def _conversions(
     there = {name for name in variants if not overwrite and artifact_folder(out, source, name).exists()}
     planned = []
     for (name, settings), step in zip(variants.items(), conversion_steps(work, variants, there), strict=True):
-        costs = format_of(settings).costs(source.architecture, texts.calibration.size)
+        costs = format_of(settings).costs(settings, source.architecture, texts.calibration.size)
         size = artifact_bytes(source.architecture, settings)
         if name in there:
             size = open_artifact(artifact_folder(out, source, name)).manifest.bytes_on_disk

@@ -79,8 +79,8 @@ _QLORA = """\
 
 def citations(settings: VariantSettings) -> str:
     """Return BibTeX of the paper on Pythia and, if the variant's method has a paper, of that one."""
-    method = {"gptq": _GPTQ, "bnb": _QLORA}.get(settings.format, "")
-    if settings.takes_codes_of() is not None:
+    method = _QLORA if settings.format == "bnb" else ""
+    if settings.calibrates or settings.takes_codes_of() is not None:
         method = _GPTQ
     return "\n\n".join(filter(None, (_PYTHIA, method)))
 

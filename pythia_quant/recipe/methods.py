@@ -30,6 +30,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "onnx-int8-dynamic": {"format": "onnx", "weights": "int8-channel"},
     "onnx-int4": {"format": "onnx", "weights": "int4", "codes": "gptq-int4", "block_size": 128},
     "onnx-fp32": {"format": "onnx", **dict.fromkeys(("weights", "activations", "embeddings", "head"), "fp32")},
+    "gguf-q4": {"format": "gguf"},
+    "gguf-q8": {"format": "gguf", "weights": "q8_0", "quantizer": "nearest"},
 }
 """The settings of each method that differ from its format's defaults."""
 
@@ -114,12 +116,13 @@ def _with_bits(method: str, bits: int | None) -> str:
     if bits is None:
         return method
     family = method.partition("-")[0]
-    others = [name for name in METHODS if name.startswith(f"{family}-int") and not name.endswith("dynamic")]
-    if (wanted := f"{family}-int{bits}") in others:
+    stem = f"{family}-q" if family == "gguf" else f"{family}-int"
+    others = [name for name in METHODS if name.startswith(stem) and not name.endswith("dynamic")]
+    if (wanted := f"{stem}{bits}") in others:
         return wanted
     if not others:
         raise RecipeError(f"{method} has 4 bits and no choice", where="--bits", hint="gptq-int4 has 2, 3, 4 or 8")
-    choices = ", ".join(sorted(name.removeprefix(f"{family}-int") for name in others))
+    choices = ", ".join(sorted(name.removeprefix(stem) for name in others))
     raise RecipeError(f"{family} has no {bits} bits; choose from: {choices}", where="--bits")
 
 
@@ -134,8 +137,9 @@ def _variants(base: Recipe, method: str, group_size: int | None) -> dict[str, di
     if group_size is None or group_size == _group_size(settings(method, {})):
         solved = METHODS[method].get("codes")
         return ({solved: settings(solved, {})} if solved else {}) | {method: settings(method, {})}
-    if kind == "bnb" or method == "onnx-fp32":
-        fixed = "blocks of 64 and no choice" if kind == "bnb" else "no groups"
+    blocks = {"bnb": "blocks of 64", "gguf": "blocks of 32"}.get(kind)
+    if blocks or method == "onnx-fp32":
+        fixed = f"{blocks} and no choice" if blocks else "no groups"
         raise RecipeError(f"{method} has {fixed}", where="--group-size", hint="leave it out, or choose another method")
     ending = f"-g{group_size}"
     if kind == "gptq":

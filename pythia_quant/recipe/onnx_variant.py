@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
-from pythia_quant.core.errors import nearest
 from pythia_quant.core.settings import Misfit, Settings, VariantSettings, divides
 from pythia_quant.model.architecture import EMBEDDING, HEAD
+from pythia_quant.recipe.tensor_keys import IN_LAYERS, beyond, conflict, parse_name, refuse_unknown
 
 Weights = Literal["fp32", "int8", "int4", "int8-channel", "int7-channel"]
 BlockSize = Literal[16, 32, 64, 128]
 Activations = Literal["fp32", "int8", "int8x2"]
 
 _BITS = {"fp32": 32, "int8": 8, "int4": 4, "int8-channel": 8, "int7-channel": 7}
-# The linear layers of a layer, with each one's share of the weights if the MLP is four times as wide as the model.
-_IN_LAYERS = {
-    "attention.query_key_value": 3 / 12,
-    "attention.dense": 1 / 12,
-    "mlp.dense_h_to_4h": 4 / 12,
-    "mlp.dense_4h_to_h": 4 / 12,
-}
-_PATTERN = re.compile(r"(?:layers\.([0-9]{1,4})\.)?(.+)")
 
 
 class TensorSettings(Settings):
@@ -105,8 +95,7 @@ class OnnxSettings(VariantSettings):
     def code_bits(self, name: str) -> int:
         if name in (EMBEDDING, HEAD):
             return (self.embeddings_choice() if name == EMBEDDING else self.head_choice()).bits
-        layer, linear = _parse(name.removeprefix("gpt_neox.").removesuffix(".weight"))
-        return self.linear_choice(layer or 0, linear).bits
+        return self.linear_choice(*parse_name(name)).bits
 
     def quantizes(self) -> bool:
         """Return whether any tensor is stored as integers."""
@@ -114,14 +103,12 @@ class OnnxSettings(VariantSettings):
         return kinds != {"fp32"}
 
     def stored_bits(self) -> tuple[float, float]:
-        linear = sum(share * self.linear_choice(0, name).stored_bits for name, share in _IN_LAYERS.items())
+        linear = sum(share * self.linear_choice(0, name).stored_bits for name, share in IN_LAYERS.items())
         return linear, (self.embeddings_choice().stored_bits + self.head_choice().stored_bits) / 2
 
     def fits(self, width: int, mlp_width: int, layers: int) -> Misfit | None:
-        for pattern in self.tensors:
-            layer, _ = _parse(pattern)
-            if layer is not None and layer >= layers:
-                return Misfit(("tensors", pattern), f"the model has layers 0 to {layers - 1}")
+        if misfit := beyond(self.tensors, layers):
+            return misfit
         keys: dict[tuple[str, ...], int] = {
             ("tensors", pattern, "block_size"): chosen.block_size
             for pattern, chosen in self.tensors.items()
@@ -147,30 +134,14 @@ class OnnxSettings(VariantSettings):
 
     @model_validator(mode="after")
     def _refuse_conflicts(self) -> OnnxSettings:
+        refuse_unknown(self.tensors)
         for pattern, chosen in self.tensors.items():
-            _, name = _parse(pattern)
-            if name not in (*_IN_LAYERS, "head", "embeddings"):
-                hint = nearest(name, (*_IN_LAYERS, "head", "embeddings"))
-                raise _conflict(f"'{pattern}' is no tensor; {hint}", "tensors")
-            if name == "embeddings" and (chosen.activations or str(chosen.weights).endswith("-channel")):
-                raise _conflict("embeddings are looked up: fp32, int8 or int4 weights, no activations", "tensors")
+            if pattern == "embeddings" and (chosen.activations or str(chosen.weights).endswith("-channel")):
+                raise conflict("embeddings are looked up: fp32, int8 or int4 weights, no activations", "tensors")
         if self.activations == "int8" and {self.weights, self.head} == {"fp32"} and not self.tensors:
-            raise _conflict(
-                "int8 needs integer weights or head; with fp32 weights say activations: fp32", "activations"
-            )
+            raise conflict("int8 needs integer weights or head; with fp32 weights say activations: fp32", "activations")
         if self.activations == "fp32" and any(
-            choice.in_channels for choice in (self.head_choice(), *(self.linear_choice(0, name) for name in _IN_LAYERS))
+            choice.in_channels for choice in (self.head_choice(), *(self.linear_choice(0, name) for name in IN_LAYERS))
         ):
-            raise _conflict("weights with a scale per channel are multiplied by int8 activations", "activations")
+            raise conflict("weights with a scale per channel are multiplied by int8 activations", "activations")
         return self
-
-
-def _parse(pattern: str) -> tuple[int | None, str]:
-    """Split ``layers.3.attention.dense`` into the layer's number and the name; the number is None if none is there."""
-    match = _PATTERN.fullmatch(pattern)
-    layer, name = match.groups() if match else (None, pattern)
-    return (int(layer) if layer else None), name
-
-
-def _conflict(message: str, key: str) -> PydanticCustomError:
-    return PydanticCustomError("conflict", "{message}", {"message": message, "under": key})

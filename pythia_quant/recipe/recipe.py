@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path, PurePath
@@ -16,13 +16,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pythia_quant.core.errors import RecipeError, nearest, without_links
-from pythia_quant.core.settings import MOST_TOKENS, MOST_WINDOWS, Misfit, Name, Settings, VariantSettings
+from pythia_quant.core.settings import MOST_TOKENS, MOST_WINDOWS, Name, Settings, VariantSettings
 from pythia_quant.core.text import short
 from pythia_quant.model import suite
 from pythia_quant.model.architecture import Architecture
+from pythia_quant.recipe.codes import codes_misfit
 from pythia_quant.recipe.measurement import DECODED, GateSettings, LambadaSettings, LatencySettings, TaskSettings
-from pythia_quant.recipe.onnx_variant import OnnxSettings
-from pythia_quant.recipe.variants import AnyVariant, GptqSettings
+from pythia_quant.recipe.variants import AnyVariant
 from pythia_quant.recipe.yaml_lines import Keys, error_at, load_located, located_error
 
 SOURCE_ROWS = ("torch-fp16", "torch-bf16", "torch-fp32")
@@ -103,11 +103,9 @@ class RecipeSettings(Settings):
     @model_validator(mode="after")
     def _codes_fit(self) -> RecipeSettings:
         for name, variant in self.variants.items():
-            if isinstance(variant, OnnxSettings) and variant.codes is not None:
-                misfit = next(_codes_misfits(variant, variant.codes, self.variants), None)
-                if misfit:
-                    keys = ("variants", name, *misfit.keys)
-                    raise PydanticCustomError("codes", "{why}", {"keys": keys, "why": misfit.why})
+            if misfit := codes_misfit(variant, self.variants):
+                keys = ("variants", name, *misfit.keys)
+                raise PydanticCustomError("codes", "{why}", {"keys": keys, "why": misfit.why})
         return self
 
     @model_validator(mode="after")
@@ -143,32 +141,6 @@ def _name_problem(name: str, first: str) -> str:
     if _RESERVED.fullmatch(name):
         return f"'{name}' is the name of something else in a folder; choose another"
     return f"'{name}' and '{first}' are one folder on some systems; choose another" if name != first else ""
-
-
-def _codes_misfits(variant: OnnxSettings, codes: str, variants: Mapping[str, VariantSettings]) -> Iterator[Misfit]:
-    """Yield the settings that stop an ONNX variant from storing the integers of the variant called `codes`."""
-    solved = variants.get(codes)
-    if not isinstance(solved, GptqSettings):
-        what = "is no variant" if solved is None else f"has format {solved.format}, and only gptq has codes to take"
-        choices = [name for name, other in variants.items() if isinstance(other, GptqSettings)]
-        yield Misfit(("codes",), f"'{codes}' {what}; {nearest(codes, choices) if choices else 'add a gptq variant'}")
-        return
-    weights = {4: "int4", 8: "int8"}.get(solved.bits)
-    if weights is None:
-        yield Misfit(("codes",), f"'{codes}' has codes of {solved.bits} bits; ONNX has them of 4 or 8")
-    elif variant.weights != weights:
-        yield Misfit(("weights",), f"'{codes}' has codes of {solved.bits} bits; say weights: {weights}")
-    if solved.group_size == "row":
-        yield Misfit(("codes",), f"'{codes}' has group_size: row; ONNX has blocks of 16 to 128 inputs")
-    elif variant.block_size != solved.group_size:
-        size = solved.group_size
-        yield Misfit(("block_size",), f"'{codes}' has groups of {size}; say block_size: {size}")
-    if solved.activation_order == "dynamic":
-        why = "ONNX's blocks are neighbouring inputs; dynamic groups are not"
-        yield Misfit(("codes",), f"'{codes}' has activation_order: dynamic: {why}; say static there")
-    for pattern in variant.tensors:
-        if pattern not in ("head", "embeddings"):
-            yield Misfit(("tensors", pattern), f"layers are those of '{codes}'; only head and embeddings may differ")
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
 from pythia_quant.core.settings import Misfit, VariantSettings, divides
 from pythia_quant.model.architecture import EMBEDDING, HEAD
+from pythia_quant.recipe.gguf_variant import GgufSettings
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 
 
@@ -37,7 +38,6 @@ class BnbSettings(VariantSettings):
 class GptqSettings(VariantSettings):
     """Integers in groups of inputs, solved column by column on calibration inputs (GPTQ, arXiv 2210.17323)."""
 
-    calibrates: ClassVar[bool] = True
     format: Literal["gptq"]
     bits: Literal[2, 3, 4, 8] = 4
     group_size: Literal[32, 64, 128, "row"] = 128
@@ -49,6 +49,10 @@ class GptqSettings(VariantSettings):
     damping: float = Field(default=0.01, gt=0, lt=1)
     embeddings: Literal["fp16"] = "fp16"
     head: Literal["fp16", "quantized"] = "fp16"
+
+    @property
+    def calibrates(self) -> bool:
+        return True
 
     def stored_bits(self) -> tuple[float, float]:
         group = 128 if self.group_size == "row" else self.group_size  # no row of a model is shorter than 128
@@ -77,7 +81,7 @@ class GptqSettings(VariantSettings):
         return caveats
 
 
-AnyVariant = Annotated[BnbSettings | GptqSettings | OnnxSettings, Field(discriminator="format")]
+AnyVariant = Annotated[BnbSettings | GptqSettings | OnnxSettings | GgufSettings, Field(discriminator="format")]
 
 _ADAPTER: TypeAdapter[VariantSettings] = TypeAdapter(AnyVariant)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from pythia_quant.model.architecture import ATTENTION_BIASES, HEAD, Architecture
 
-WEIGHT_FILES = (".safetensors", ".onnx", ".onnx_data")
+WEIGHT_FILES = (".safetensors", ".onnx", ".onnx_data", ".gguf")
 """The endings of the names of an artifact's files that hold weights."""
 _DTYPES = {"float16": ("F16", 2), "bfloat16": ("BF16", 2), "float32": ("F32", 4)}
 
@@ -17,7 +17,7 @@ def of_weight_files(sizes: Mapping[str, int]) -> int:
     """Return the bytes of an artifact's files that hold weights, of the sizes of all its files by name.
 
     They count as they lie: with scales, zero points, headers, padding, and the graph and its tables. Tokenizer,
-    configurations, the index of shards and records do not count.
+    configurations, the index of shards and records do not count; within a GGUF file, the tokenizer does.
     """
     return sum(size for name, size in sizes.items() if name.endswith(WEIGHT_FILES))
 

@@ -90,7 +90,7 @@ def _needs(group: Group, shape: Architecture, weight_bytes: int, measured: Measu
     memory = [memory_needed("float16", weight_bytes, shape, context)]
     memory += [memory_needed(variant, sizes[name], shape, context) for name, variant in variants.items()]
     for variant in group.recipe.needed(list(variants)).values() if variants else ():
-        memory.append(format_of(variant).costs(shape, calibration[0] * calibration[1]).memory)
+        memory.append(format_of(variant).costs(variant, shape, calibration[0] * calibration[1]).memory)
     reference = 4 * shape.width * (2 * windows * context + shape.vocabulary)
     work = Work(shape, (windows, context), calibration, settings.latency.model_copy(update={"rounds": 0}))
     predicted = _predicted(work, {job.row: variants.get(job.row) for job in group.jobs})

@@ -72,7 +72,7 @@ def test_arguments_that_cannot_be_used_are_refused_before_torch_is_imported(tmp_
 
 def test_all_packages_that_are_missing_are_named_at_once_with_a_command_that_installs_them(tmp_path: Path) -> None:
     out = ("--out", tmp_path)
-    blocked = ["bitsandbytes", "accelerate", "onnxruntime", "pyarrow"]
+    blocked = ["bitsandbytes", "accelerate", "onnxruntime", "pyarrow", "xllamacpp"]
     some, all_of_them, of_one, text = refusals(
         (blocked[:2], ("run", "demo", *out)),
         (blocked, ("run", "demo", *out)),
@@ -83,6 +83,7 @@ def test_all_packages_that_are_missing_are_named_at_once_with_a_command_that_ins
     assert some.splitlines()[1] == "  pip install bitsandbytes accelerate"
     assert some.splitlines()[2].endswith("--only onnx-fp32, which need nothing more")
     assert all_of_them.splitlines() == [
+        "gguf-q4 and gguf-q8 left out: without xllamacpp (pip install xllamacpp)",
         "error: bnb-nf4 needs bitsandbytes and accelerate; onnx-int8, onnx-int8-dynamic, onnx-int4 and onnx-fp32 need "
         "onnxruntime: not installed here",
         "  pip install bitsandbytes accelerate onnxruntime",

@@ -134,7 +134,8 @@ def test_every_size_has_a_recipe_and_all_fit_their_model() -> None:
         recipe = load_recipe(name)
         recipe.check_suite()
         assert set(recipe.settings.variants) == {
-            "bnb-nf4", "gptq-int4", "onnx-int8", "onnx-int8-dynamic", "onnx-int4", "onnx-fp32",
+            "bnb-nf4", "gptq-int4", "onnx-int8", "onnx-int8-dynamic", "onnx-int4", "gguf-q4", "gguf-q8",
+            "onnx-fp32",
         }  # fmt: skip
 
 

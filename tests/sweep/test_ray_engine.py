@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray[client]'")
@@ -107,7 +108,8 @@ def test_few_tasks_wait_and_those_of_an_interrupted_study_end(address: str, tmp_
     started = time.monotonic()
     running.close()  # type: ignore[attr-defined]
     assert time.monotonic() - started < 10
-    assert not list(tmp_path.iterdir())
+    # On a slow machine Ray kills a process that takes too long to be interrupted, which then leaves its file.
+    assert not [mark for mark in tmp_path.iterdir() if psutil.pid_exists(int(mark.name))]
 
 
 @pytest.mark.parametrize(

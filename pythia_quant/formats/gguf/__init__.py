@@ -1,1 +1,1 @@
-"""GGUF, the files that llama.cpp and what is built on it read: their writer, their reader, and llama.cpp itself."""
+"""GGUF: one file with weights and tokenizer, which llama.cpp and the programs around it run."""

@@ -149,4 +149,3 @@ class Cells:
         if not found:
             raise BenchmarkError(f"llama.cpp fails with {status} ({MESSAGES.take()})", where=str(self._model.file))
         ctypes.memmove(logits.ctypes.data, found, logits.nbytes)
-

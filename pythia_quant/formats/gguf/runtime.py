@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,38 @@ import torch
 from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError, BenchmarkError
+from pythia_quant.formats.gguf.header import TensorPlace
 from pythia_quant.formats.gguf.llama_cpp import BUILD, PACKAGE, TESTED
 from pythia_quant.formats.gguf.loaded import TOKENS_AT_ONCE, Cells, Model
-from pythia_quant.model.architecture import Architecture
+from pythia_quant.formats.gguf.reader import read
+from pythia_quant.model.architecture import EMBEDDING, HEAD, LINEARS, Architecture
 from pythia_quant.runtimes.protocol import check_capacity
 
+_LINEAR_WEIGHTS = tuple(f"{linear}.weight" for linear in LINEARS)
 
-def open_runtime(file: Path, architecture: Architecture, threads: int, description_of_types: str) -> LlamaCppRuntime:
-    """Load a file that the reader has checked.
+
+def open_runtime(folder: Path, threads: int) -> LlamaCppRuntime:
+    """Load an artifact.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, llama.cpp cannot be loaded, or it refuses the file.
+        SourceError: ``config.json`` is missing or not understood.
+    """
+    weights = read(folder)
+    return open_file(weights.path, weights.architecture, threads, types_in_words(weights.places))
+
+
+def types_in_words(places: Mapping[str, TensorPlace]) -> str:
+    """Return the types of the matrices of a model, whose tensors have their names in a checkpoint."""
+    layers = sorted({place.kind for name, place in places.items() if name.endswith(_LINEAR_WEIGHTS)})
+    words = {"layers": " and ".join(layers), "embeddings": places[EMBEDDING].kind, "head": places[HEAD].kind}
+    if len({*words.values()}) == 1:
+        return f"{words['head'].upper()} weights"
+    return ", ".join(f"{part} {kind.upper()}" for part, kind in words.items())
+
+
+def open_file(file: Path, architecture: Architecture, threads: int, description_of_types: str) -> LlamaCppRuntime:
+    """Load a file that the reader has checked, with a look at all weights, since one that is not finite spoils all.
 
     Args:
         file: the GGUF file.
@@ -27,7 +52,7 @@ def open_runtime(file: Path, architecture: Architecture, threads: int, descripti
     Raises:
         ArtifactError: llama.cpp cannot be loaded, refuses the file, or reads another model than `architecture`.
     """
-    model = Model(file)
+    model = Model(file, check_data=True)
     check_shape(model, architecture)
     return LlamaCppRuntime(model, threads, runtime_description(description_of_types))
 
@@ -43,6 +68,7 @@ def check_shape(model: Model, architecture: Architecture) -> None:
     Raises:
         ArtifactError: they differ; the message names the first difference.
     """
+    parallel = str(architecture.parallel_residual).lower()
     for what, found, expected in (
         ("architecture", model.value("general.architecture"), "gptneox"),
         ("vocabulary", model.vocabulary, architecture.vocabulary),
@@ -50,7 +76,7 @@ def check_shape(model: Model, architecture: Architecture) -> None:
         ("layers", model.layers, architecture.layers),
         ("heads", model.heads, architecture.heads),
         ("context", model.context, architecture.context),
-        ("parallel residual", model.value("gptneox.use_parallel_residual"), str(architecture.parallel_residual).lower()),
+        ("parallel residual", model.value("gptneox.use_parallel_residual"), parallel),
         ("rotary size", model.value("gptneox.rope.dimension_count"), str(architecture.rotary_size)),
     ):
         if found != expected:

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 class GptqFormat(Format[GptqSettings]):
     """The GPTQ format: version 1 of auto-gptq's layout, which transformers, vLLM, SGLang and gptqmodel read."""
 
-    equalizes = True
     in_layers = True
+
+    def equalizes(self, settings: GptqSettings) -> bool:  # noqa: ARG002
+        return True
 
     def write(self, job: Job[GptqSettings]) -> Written:
         from pythia_quant.formats.gptq.writer import write
@@ -52,7 +54,7 @@ class GptqFormat(Format[GptqSettings]):
 
         return open_layers(folder, threads)
 
-    def costs(self, architecture: Architecture, calibration_tokens: int) -> Costs:
+    def costs(self, settings: GptqSettings, architecture: Architecture, calibration_tokens: int) -> Costs:  # noqa: ARG002
         from pythia_quant.formats.solving.solve import costs
 
         return costs(architecture, calibration_tokens)

@@ -22,9 +22,11 @@ class OnnxFormat(Format[OnnxSettings]):
 
     needs = ("onnx", "onnxruntime")
     extra = "onnx"
-    equalizes = True
     on_gpu = False
     in_layers = True
+
+    def equalizes(self, settings: OnnxSettings) -> bool:  # noqa: ARG002
+        return True
 
     def write(self, job: Job[OnnxSettings]) -> Written:
         from pythia_quant.formats.onnx.writer import write
