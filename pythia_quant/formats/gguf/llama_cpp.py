@@ -1,8 +1,8 @@
 """llama.cpp's C interface, from the shared object of the wheel ``xllamacpp``, in the one version that was tested.
 
-The wheel offers Python only a server, but its shared object exports all of ``include/llama.h``. C passes parameters in
-structures by value, and nothing but a comparison can tell whether they are laid out as they are here: so another version
-is refused, and so are structures whose defaults are not where they were.
+The wheel offers Python only a server, but its shared object exports all of ``include/llama.h``. C passes parameters
+in structures by value, and nothing but a comparison can tell whether they are laid out as they are here: so another
+version is refused, and so are structures whose defaults are not where they were.
 """
 
 from __future__ import annotations
@@ -201,15 +201,18 @@ class _Messages:
 MESSAGES = _Messages()
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int, c_char_p, c_void_p)
-def _keep(level: int, text: bytes | None, _: int | None) -> None:
+def _keep_line(level: int, text: bytes | None, _: int | None) -> None:
     MESSAGES.add(level, text)
 
 
-@ctypes.CFUNCTYPE(None, c_char_p)
-def _say_why(text: bytes | None) -> None:
+def _say_line(text: bytes | None) -> None:
     """Write the one line that llama.cpp ends the process with; it would start a debugger to show where it was."""
     os.write(2, (text or b"llama.cpp ends the process").strip() + b"\n")
+
+
+# C calls them for as long as the library is loaded.
+_keep = ctypes.CFUNCTYPE(None, ctypes.c_int, c_char_p, c_void_p)(_keep_line)
+_say_why = ctypes.CFUNCTYPE(None, c_char_p)(_say_line)
 
 
 @cache

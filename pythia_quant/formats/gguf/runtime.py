@@ -43,6 +43,7 @@ def check_shape(model: Model, architecture: Architecture) -> None:
     Raises:
         ArtifactError: they differ; the message names the first difference.
     """
+    parallel = str(architecture.parallel_residual).lower()
     for what, found, expected in (
         ("architecture", model.value("general.architecture"), "gptneox"),
         ("vocabulary", model.vocabulary, architecture.vocabulary),
@@ -50,7 +51,7 @@ def check_shape(model: Model, architecture: Architecture) -> None:
         ("layers", model.layers, architecture.layers),
         ("heads", model.heads, architecture.heads),
         ("context", model.context, architecture.context),
-        ("parallel residual", model.value("gptneox.use_parallel_residual"), str(architecture.parallel_residual).lower()),
+        ("parallel residual", model.value("gptneox.use_parallel_residual"), parallel),
         ("rotary size", model.value("gptneox.rope.dimension_count"), str(architecture.rotary_size)),
     ):
         if found != expected:
