@@ -61,6 +61,7 @@ class Model:
         self.begin = _token(api.llama_vocab_bos(self._vocab))
         self.end = _token(api.llama_vocab_eos(self._vocab))
         self.adds_begin: bool = api.llama_vocab_get_add_bos(self._vocab)
+        self._check_numbers()
 
     def value(self, key: str) -> str | None:
         """Return a value of the file's metadata as llama.cpp prints it; None if the file has none."""
@@ -84,6 +85,29 @@ class Model:
         if count < 0:
             raise BenchmarkError(f"llama.cpp finds {-count} tokens in {len(encoded)} bytes", where=str(self.file))
         return room[:count]
+
+    def _check_numbers(self) -> None:
+        """Refuse what llama.cpp loads but computes wrongly (heads of odd size), never ends, or ends the process for.
+
+        Raises:
+            ArtifactError: the model is of this kind.
+        """
+        kind = self.value("general.architecture")
+        size = self.width // self.heads if self.heads else 0
+        rotary = int(self.value(f"{kind}.rope.dimension_count") or size)
+        if kind != "gptneox":
+            what = f"it is a {kind} model, not GPT-NeoX"
+        elif self.context < 1:  # C reads it without a sign
+            what = f"its context of {self.context % 2**32} positions is none"
+        elif size == 0 or size % 2 or self.width % self.heads:
+            what = f"llama.cpp computes no {self.heads} heads in a width of {self.width}: their size must be even"
+        elif rotary % 2 or not 0 < rotary <= size:
+            what = (
+                f"llama.cpp rotates no {rotary} dimensions of {size}: an even number of them, at least 2, must rotate"
+            )
+        else:
+            return
+        raise ArtifactError(what, where=str(self.file), hint="choose another model or format")
 
 
 def _token(token: int) -> int | None:
