@@ -169,7 +169,7 @@ def measure(inputs: Inputs, files: dict[str, Path], store: Store, work: Path, th
         if name in store.data.setdefault("rows", {}):
             continue
         say(f"{name}: drift")
-        weights = GgufWeights(path, source.architecture, None)
+        weights = GgufWeights(path, source.architecture, read_header(path))
         runtime = open_file(path, source.architecture, threads, types_in_words(weights.places))
         with tempfile.TemporaryDirectory(dir=work) as states:
             layers = run_in_layers(Fp32Layers(weights), ids, Path(states), name)

@@ -44,6 +44,7 @@ def test_what_llama_cpp_cannot_compute_is_refused_before_work(tmp_path: Path) ->
     for name, change, message in (
         ("relu", {"activation": "relu"}, "activation relu"),
         ("dynamic", {"rope_scaling": RopeScaling("dynamic", 2.0)}, "dynamic scaling"),
+        ("odd", {"width": 36, "heads": 4, "rotary_size": 2}, "heads of 9 channels"),
     ):
         with pytest.raises(QuantizationError, match=message):
             convert(source(tmp_path / name, replace(SHAPE, **change)), tmp_path / f"{name}-artifact")

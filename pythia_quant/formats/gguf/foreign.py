@@ -59,7 +59,10 @@ class ForeignGgufKind(ForeignKind):
         return sum(place.size for name, place in places.items() if name != EMBEDDING)
 
     def import_runtime(self) -> Callable[[Path, int, str], Runtime]:
+        from pythia_quant.formats.gguf.llama_cpp import library
         from pythia_quant.formats.gguf.runtime import open_file, types_in_words
+
+        library()
 
         def open_foreign(path: Path, threads: int, _: str) -> Runtime:
             weights = _open(_file(path))
@@ -107,10 +110,11 @@ def _open(file: Path, source: Architecture | None = None) -> GgufWeights:
     from pythia_quant.formats.gguf.header import read_header
     from pythia_quant.formats.gguf.reader import GgufWeights
 
-    architecture = _architecture(read_header(file).values, file)
+    header = read_header(file)
+    architecture = _architecture(header.values, file)
     if source is not None:
         check_shape(architecture, _as_llama_cpp_computes(source), str(file))
-    return GgufWeights(file, architecture, expected=None)
+    return GgufWeights(file, architecture, header)
 
 
 def _as_llama_cpp_computes(source: Architecture) -> Architecture:

@@ -44,15 +44,17 @@ class GgufFormat(Format[GgufSettings]):
         return streamed_bytes(folder)
 
     def import_runtime(self) -> Callable[[Path, int, str], Runtime]:
+        from pythia_quant.formats.gguf.llama_cpp import library
         from pythia_quant.formats.gguf.runtime import open_runtime
 
+        library()
         return lambda folder, threads, _: open_runtime(folder, threads)
 
     def try_elsewhere(self, folder: Path) -> None:
-        from pythia_quant.formats.gguf.reader import read
+        from pythia_quant.formats.gguf.names import find_file
         from pythia_quant.formats.gguf.trial import try_in_child
 
-        try_in_child(read(folder).path)
+        try_in_child(find_file(folder))
 
     def costs(self, settings: GgufSettings, architecture: Architecture, calibration_tokens: int) -> Costs:
         from pythia_quant.formats.solving.solve import costs

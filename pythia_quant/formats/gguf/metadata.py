@@ -89,5 +89,8 @@ def _check(shape: Architecture) -> None:
         problem = f"the activation {shape.activation}; llama.cpp computes every gptneox with GELU"
     elif shape.rope_scaling and shape.rope_scaling.kind != "linear":
         problem = f"positions stretched by {shape.rope_scaling.kind} scaling; llama.cpp has only the linear one"
+    elif shape.head_size % 2 or shape.rotary_size % 2 or not 0 < shape.rotary_size <= shape.head_size:
+        sizes = f"{shape.head_size} channels, of which {shape.rotary_size} rotate"
+        problem = f"heads of {sizes}; llama.cpp computes only even numbers above 0 correctly"
     if problem:
         raise QuantizationError(f"the model has {problem}", hint="the onnx format stores it")

@@ -22,22 +22,19 @@ _ROWS_AT_ONCE = 4096
 
 
 class GgufWeights:
-    """An artifact's tensors, which are read one at a time. Opening checks every key, name, shape and type.
+    """A file's tensors, which are read one at a time. Opening checks every name, shape and type.
 
     Args:
         path: the GGUF file.
         architecture: the shape of the model.
-        expected: the keys that decide what llama.cpp computes; None if somebody else made the file.
+        header: the file's header.
 
     Raises:
-        ArtifactError: the file is damaged, a key has another value, or a tensor is missing or has another shape.
+        ArtifactError: a tensor is missing, has another shape, or does not belong there.
     """
 
-    def __init__(self, path: Path, architecture: Architecture, expected: dict[str, Any] | None) -> None:
+    def __init__(self, path: Path, architecture: Architecture, header: Header) -> None:
         self.architecture, self.path = architecture, path
-        header = read_header(path)
-        if expected is not None:
-            _check_keys(header, expected, path)
         self.places = _places(header, architecture, path)
 
     def read(self, name: str) -> Tensor:
@@ -72,7 +69,9 @@ def read(folder: Path) -> GgufWeights:
     path = find_file(folder)
     try:
         vocabulary = read_vocabulary(folder / TOKENIZER, architecture.vocabulary)
-        return GgufWeights(path, architecture, keys(architecture, vocabulary))
+        header = read_header(path)
+        _check_keys(header, keys(architecture, vocabulary), path)
+        return GgufWeights(path, architecture, header)
     except QuantizationError as error:
         raise ArtifactError(error.what, where=error.where or str(folder), hint=AGAIN) from error
 

@@ -91,9 +91,12 @@ def _solve(job: Job[GgufSettings], types: dict[str, GgufType]) -> WorkFolder:
     """Solve all layers into the work folder."""
     check_calibration(job)
     work = WorkFolder(job.work or job.folder / ".work")
-    source = job.source.read(EMBEDDING).float()
-    tables = Tables(quantize(source, types[EMBEDDING]).dequantize(), source)
-    solve_layers(job, _method(job.settings, types), tables, work, _packed)
+
+    def read_tables() -> Tables:
+        source = job.source.read(EMBEDDING).float()
+        return Tables(quantize(source, types[EMBEDDING]).dequantize(), source)
+
+    solve_layers(job, _method(job.settings, types), read_tables, work, _packed)
     return work
 
 

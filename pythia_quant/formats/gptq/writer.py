@@ -43,9 +43,12 @@ def write(job: Job[GptqSettings]) -> Written:
     check_head(job)
     folder = job.work or job.folder / ".work"
     work = WorkFolder(folder)
-    table = to_dtype(EMBEDDING, job.source.read(EMBEDDING), torch.float16)
-    solve_layers(job, _method(job.settings), Tables(table, table), work, _packed)
-    del table
+
+    def read_tables() -> Tables:
+        table = to_dtype(EMBEDDING, job.source.read(EMBEDDING), torch.float16)
+        return Tables(table, table)
+
+    solve_layers(job, _method(job.settings), read_tables, work, _packed)
     written = _assemble(job, work)
     if job.work is None:
         shutil.rmtree(folder)

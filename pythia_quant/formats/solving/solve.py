@@ -80,7 +80,7 @@ def most_inputs(architecture: Architecture) -> int:
 def solve_layers(
     job: Job[Any],
     method: Method,
-    tables: Tables,
+    read_tables: Callable[[], Tables],
     work: WorkFolder,
     packed: Callable[[SolvedLayer], dict[str, Tensor]],
 ) -> None:
@@ -89,7 +89,7 @@ def solve_layers(
     Args:
         job: the conversion.
         method: how to solve a layer.
-        tables: the embedding matrices that windows begin with.
+        read_tables: returns the embedding matrices that windows begin with; not called where work goes on.
         work: where solved layers are kept, and the windows before the next one.
         packed: returns a layer's tensors as the artifact stores them, by their names within the layer.
 
@@ -99,12 +99,7 @@ def solve_layers(
     """
     architecture = job.source.architecture
     if work.solved_layers is None:
-        before = work.make_before(0)
-        calibration.begin(before, job.calibration, tables.stored, tables.source if method.corrects_earlier else None)
-        forward = Forward(architecture, job.probe)
-        forward.embed(tables.stored)
-        np.save(before / _PROBE, forward.hidden.numpy())
-        work.reach(0)
+        _begin(job, method, read_tables(), work)
     what = "layer"
     for index in range(work.solved_layers or 0, architecture.layers):
         job.progress.step(what, index, architecture.layers)
@@ -124,6 +119,16 @@ def solve_layers(
         work.save_layer(index, copies, solved.notes)
         work.reach(index + 1)
         what = f"layer (the last one's error {_share_of_rounding(solved.notes):.2f} of rounding's)"
+
+
+def _begin(job: Job[Any], method: Method, tables: Tables, work: WorkFolder) -> None:
+    """Write the windows and the probe before the first layer. The tables are freed before a layer is read."""
+    before = work.make_before(0)
+    calibration.begin(before, job.calibration, tables.stored, tables.source if method.corrects_earlier else None)
+    forward = Forward(job.source.architecture, job.probe)
+    forward.embed(tables.stored)
+    np.save(before / _PROBE, forward.hidden.numpy())
+    work.reach(0)
 
 
 def load_probe(job: Job[Any], before: Path) -> Tensor:
