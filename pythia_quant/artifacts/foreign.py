@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -194,6 +195,8 @@ def inspect_foreign(path: str, kind: str, source: str, windows: list[list[int]])
     if own is not None:
         tokenizer = open_tokenizer(folder / TOKENIZER, shape.vocabulary)
         texts = [*_PROBES, f"a{END_OF_TEXT}b", *(tokenizer.decode(ids, skip_special_tokens=False) for ids in windows)]
+        if not opener.normalizes:
+            texts = [unicodedata.normalize("NFC", text) for text in texts]
         _check_tokenizer(own, encode_with(tokenizer), texts, path)
     return {"finding": asdict(finding), "tokenizer": "source" if own is None else "own"}
 

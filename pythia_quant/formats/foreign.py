@@ -51,10 +51,12 @@ class ForeignKind(Opener):
     Attributes:
         name: the kind's name in the table of kinds and in result files.
         like: the format of ours that takes about as long, for estimates.
+        normalizes: whether its tokenizer can bring a text into NFC; if not, tokenizers are compared on texts in NFC.
     """
 
     name: ClassVar[str]
     like: ClassVar[str]
+    normalizes: ClassVar[bool] = True
 
     @abstractmethod
     def recognizes(self, path: Path) -> bool:

@@ -11,6 +11,7 @@ import torch
 from gguf_models import write_gguf
 from tiny import TINY, byte_tokenizer, random_weights, write_checkpoint
 
+from pythia_quant.artifacts.foreign import inspect_foreign
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.gguf.header import _BLOCKS
 from pythia_quant.formats.table import FOREIGN, recognize
@@ -39,6 +40,7 @@ def test_a_file_of_another_maker_is_read_and_run(file: Path, tmp_path: Path) -> 
     assert (KIND.open_runtime(file, 1).logits(PROBE) - expected).norm() < 2e-3 * expected.norm()
     encode = KIND.encoder(file, TINY.vocabulary)
     assert encode is not None
+    assert inspect_foreign(str(file), "gguf", str(tmp_path / "source"), [[5, 6, 7]])["tokenizer"] == "own"
     text = "def f(x):\n\treturn x  # \u00e9\u4e2d"
     assert encode(text) == byte_tokenizer().encode(text).ids
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ class ForeignGgufKind(ForeignKind):
     needs = ("xllamacpp",)
     extra = "gguf"
     on_gpu = False
+    normalizes = False
 
     def recognizes(self, path: Path) -> bool:
         return _file_of(path) is not None
@@ -77,7 +77,7 @@ class ForeignGgufKind(ForeignKind):
         if model.vocabulary != vocabulary:
             what = f"its tokenizer has {model.vocabulary:,} tokens, the source {vocabulary:,}"
             raise ArtifactError(what, where=str(model.file), hint="name with --source the model that it was made from")
-        return lambda text: model.tokenize(unicodedata.normalize("NFC", text), parse_special=True)
+        return lambda text: model.tokenize(text, parse_special=True)
 
 
 def _file_of(path: Path) -> Path | None:
