@@ -76,7 +76,7 @@ def _add_tokenizer(writer: GGUFWriter, vocabulary: int) -> None:
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(names)
     writer.add_token_types(kinds)
-    writer.add_token_merges(["Ġ t"])  # llama.cpp wants one; neither this nor any other token is made of it
+    writer.add_token_merges(["<none> <none>"])  # llama.cpp wants one; this never happens
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
     writer.add_add_bos_token(False)

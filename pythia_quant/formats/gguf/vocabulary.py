@@ -17,7 +17,7 @@ from pythia_quant.core.foreign_files import read_object
 MODEL, SPLIT = "gpt2", "gpt-2"
 """llama.cpp's names for byte-level BPE, and for the rule by which ByteLevel splits a text."""
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # llama_token_type in llama.h
-_NO_MERGE = ["Ġ t"]  # of a tokenizer without merges; llama.cpp wants one, and takes the parts if it makes no token
+_NO_MERGE = ["<none> <none>"]  # llama.cpp wants a merge; symbols of several signs only come of merges, so never this
 _HINT = "Pythia's tokenizer has this form; the other formats store any tokenizer"
 
 
