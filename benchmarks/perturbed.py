@@ -34,7 +34,9 @@ def write_study(work: Path, revisions: list[str], variants: list[str], windows: 
     """Write a study of these checkpoints; return its path."""
     path = work / "study.yaml"
     path.write_text(
-        f"schema: 1\nrecipe: demo\nsettings: {{evaluation.windows: {windows}}}\nvariants: [{', '.join(variants)}]\n"
+        "schema: 1\nrecipe: demo\n"
+        f"settings: {{evaluation.windows: {windows}, calibration.windows: 16, calibration.context: 128}}\n"
+        f"variants: [{', '.join(variants)}]\n"
         f'sources: [{{model: "./models/{{revision}}", size: demo, revisions: "{",".join(revisions)}"}}]\n'
     )
     return path

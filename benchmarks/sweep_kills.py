@@ -36,6 +36,8 @@ SEEDS, STEPS, HERE = (1, 2, 3), (1, 2, 4, 8, 16, 32, 64, 128), 4
 """The first :data:`HERE` of the steps are folders."""
 SAME = ("seed2", "step8", "step16")
 CORRUPT_HERE, CORRUPT_THERE, MISSING = "seed3/step2", "seed1/step32", "step256"
+OF_LIBRARIES = {".ses", "torchinductor_root"}
+"""What onnxruntime and torch leave in the temporary folder: the name of a session, and an empty folder."""
 _ENDING = 10.0
 """Seconds within which the processes of a killed program must have ended."""
 
@@ -155,9 +157,13 @@ def _watched(out: Path) -> Iterator[set[tuple[str, int]]]:
 
 
 def _stable(out: Path) -> list[dict[str, object]]:
-    """Return the lines of a table without times; as text, in which no digit of a number is lost and NaN equals NaN."""
+    """Return the lines of a table without times; as text, in which no digit of a number is lost and NaN equals NaN.
+
+    A problem may name a file in the hub's cache, which each study has in a place of its own.
+    """
     return [
-        {key: repr(value) for key, value in line.items() if key not in VOLATILE} for line in read_table(out / TABLE)
+        {key: repr(value).replace(str(out), "") for key, value in line.items() if key not in VOLATILE}
+        for line in read_table(out / TABLE)
     ]
 
 
@@ -174,8 +180,9 @@ def _left(work: Path, name: str) -> list[str]:
     """Return what a study has left beside what it should leave."""
     beside = {path.name for path in (work / name).iterdir()} - {"store", "report", "table.csv", TABLE}
     beside |= {path.name for path in (work / name / "store").rglob("*") if path.is_file() and path.suffix != ".json"}
-    beside |= {path.name for path in (work / f"{name}.tmp").iterdir()}
-    large = [path for path in (work / f"{name}.home").rglob("*") if path.is_file() and path.stat().st_size > 1_000_000]
+    beside |= {path.name for path in (work / f"{name}.tmp").iterdir()} - OF_LIBRARIES
+    cached = (work / f"{name}.home" / "hub").rglob("*")
+    large = [path for path in cached if path.is_file() and path.stat().st_size > 1_000_000]
     processes = [one for one in psutil.process_iter() if str(work / name) in _command(one) and one.pid != os.getpid()]
     return sorted(beside) + [str(path) for path in large] + [str(one) for one in processes]
 
