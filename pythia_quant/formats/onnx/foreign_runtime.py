@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import torch
 from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError, BenchmarkError
 from pythia_quant.core.text import short
 from pythia_quant.formats.onnx.foreign_graph import ForeignGraph, read_graph
+from pythia_quant.formats.onnx.library import ort
 from pythia_quant.runtimes.protocol import check_capacity
 
 IDS, MASK, POSITIONS, BRANCH, LOGITS = "input_ids", "attention_mask", "position_ids", "use_cache_branch", "logits"

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from pythia_quant.core.errors import ArtifactError
+from pythia_quant.formats.onnx.library import ort
 from pythia_quant.formats.onnx.nodes import MICROSOFT
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 

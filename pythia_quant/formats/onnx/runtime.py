@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from onnx import GraphProto, ModelProto, TensorProto, helper
 from torch import Tensor
@@ -17,6 +16,7 @@ from pythia_quant.formats.onnx import names
 from pythia_quant.formats.onnx.data_file import StoredModel
 from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.kernel_check import exact_session_entries
+from pythia_quant.formats.onnx.library import ort
 from pythia_quant.formats.onnx.rotary import kept_head_size
 from pythia_quant.model.architecture import DENSE, Architecture
 from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
