@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from pythia_quant.artifacts.artifact import Artifact, hash_files
 from pythia_quant.artifacts.check import check, import_check
-from pythia_quant.artifacts.plan import Plan
+from pythia_quant.artifacts.plan import Plan, caveats
 from pythia_quant.artifacts.reuse import CODES, calibration_record, codes_record, fingerprint
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import ArtifactError
@@ -119,7 +119,7 @@ def _record(plan: Plan, folder: Path, written: Written, solved: Artifact | None,
 
 def _manifest(plan: Plan, notes: dict[str, object], checked: CheckRecord, folder: Path) -> Manifest:
     recipe, source = plan.inputs.recipe, plan.inputs.source
-    noted = {"caveats": plan.settings.caveats(), "unknown_config_fields": source.unknown_fields}
+    noted = {"caveats": caveats(plan.inputs, plan.settings), "unknown_config_fields": source.unknown_fields}
     return Manifest(
         tool=machine.tool_version(),
         created=datetime.now(UTC),

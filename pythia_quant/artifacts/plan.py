@@ -16,6 +16,8 @@ from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.source import Checkpoint
 from pythia_quant.texts.windows import Tokens
 
+FEW_TOKENS = 10
+"""Calibration tokens an input of the widest matrix, below which solving gains much from more."""
 PROBE_TOKENS = 64
 """The most tokens of a window that the check runs."""
 _PROBE_WINDOWS = 2
@@ -84,6 +86,18 @@ def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None
             where=str(target),
             hint="free some, or choose another --out",
         )
+
+
+def caveats(inputs: Inputs, settings: VariantSettings) -> list[str]:
+    """Return what a user should know before a conversion: of the settings, and of the amount of calibration text."""
+    found = settings.caveats()
+    tokens, widest = inputs.calibration.size, inputs.source.architecture.most_inputs
+    if settings.calibrates and tokens < FEW_TOKENS * widest:
+        found.append(
+            f"{tokens:,} calibration tokens are {tokens / widest:.1f} for each of the {widest:,} inputs of the widest "
+            f"matrix; with fewer than {FEW_TOKENS}, more text or more windows drift less"
+        )
+    return found
 
 
 def costs(inputs: Inputs, settings: VariantSettings) -> Costs:

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from pythia_quant.artifacts.artifact import Artifact, open_artifact
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
-from pythia_quant.artifacts.plan import costs
+from pythia_quant.artifacts.plan import caveats, costs
 from pythia_quant.core import process
 from pythia_quant.core.errors import ArtifactError, without_links
 from pythia_quant.core.machine import memory_available
@@ -289,5 +289,5 @@ def _announce(console: Console, name: str, inputs: Inputs, settings: VariantSett
         console.print(f"[yellow]{escape(name)}[/]: needs {needs}; {free / 1e9:.1f} GB of memory are free")
     elif memory and console.is_terminal:
         console.print(f"{escape(name)}: {needs}")
-    for caveat in settings.caveats():
+    for caveat in caveats(inputs, settings):
         console.print(f"[yellow]{escape(name)}[/]: {caveat}")

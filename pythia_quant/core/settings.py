@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -25,6 +25,9 @@ def _without_nul(name: str) -> str:
 
 Name = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
 """The name of a file, a repository, a revision or a column."""
+
+Damping = Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
+"""Of a Hessian, relative to its mean diagonal; or held-out calibration windows decide it."""
 
 
 class Settings(BaseModel):

@@ -107,6 +107,12 @@ class Architecture:
         return (together,) if self.parallel_residual else (Update((MIXED,), (DENSE,)), Update((EXPAND,), (CONTRACT,)))
 
     @property
+    def most_inputs(self) -> int:
+        """The most inputs of linear layers whose results are added at once."""
+        size = {DENSE: self.width, CONTRACT: self.mlp_width}
+        return max(sum(size[name] for name in update.outer) for update in self.updates)
+
+    @property
     def parameters(self) -> int:
         """Parameters of the whole model, embedding matrices and all biases included; a tied one counts once."""
         return (1 if self.tied else 2) * self.vocabulary * self.width + self.non_embedding_parameters

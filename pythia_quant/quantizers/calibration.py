@@ -47,6 +47,7 @@ class Moments:
         self, width: int, errors: int = 0, device: torch.device | str = "cpu", *, centered: bool = True
     ) -> None:
         self.count = self.bad = 0
+        self._held: list[tuple[Tensor, Tensor]] = []
         self._centered = centered
         self._shift = torch.zeros(width, device=device)
         self._sum = torch.zeros(width, device=device)
@@ -73,6 +74,31 @@ class Moments:
             self._products.addmm_(wrong.T, rows)
         self.bad += len(finite) - int(finite.sum())
 
+    def hold(self, inputs: Tensor, errors: Tensor) -> None:
+        """Keep inputs and errors, as :meth:`add` takes them, out of the sums until :meth:`release`."""
+        self._held.append((inputs.flatten(0, -2), errors.flatten(0, -2)))
+
+    def held(self) -> tuple[Tensor, Tensor] | None:
+        """Return what is held, fp32 [tokens, width] and [tokens, errors], about the means of the sums; None if nothing.
+
+        If moments are about 0, so are these.
+        """
+        if not self._held:
+            return None
+        inputs, errors = (torch.cat(part) for part in zip(*self._held, strict=True))
+        return (inputs - self.mean, errors - self.mean_error) if self._centered else (inputs, errors)
+
+    def release(self) -> None:
+        """Add what is held to the sums."""
+        held, self._held = self._held, []
+        for inputs, errors in held:
+            self.add(inputs, errors)
+
+    @property
+    def bytes_a_token(self) -> int:
+        """What the inputs and errors of a token take in memory."""
+        return 4 * (len(self._sum) + len(self._error_sum))
+
     @property
     def mean(self) -> Tensor:
         """The mean of the inputs, fp32 [width]."""
@@ -83,17 +109,19 @@ class Moments:
         """The mean of the errors, fp32 [errors]."""
         return self._error_sum / max(self.count, 1)
 
-    def hessian(self) -> Tensor:
+    def hessian(self, *, finished: bool = True) -> Tensor:
         """Return Σ x xᵀ, fp32 [width, width]: up to a factor, the second derivative of the squared output error.
 
-        It takes the memory of the sums, so nothing can be added afterwards.
+        Args:
+            finished: nothing will be added afterwards; so the result takes the memory of the sums.
         """
-        for start in range(0, len(self._squares), _COLUMNS_AT_ONCE):
+        hessian = self._squares if finished else self._squares.clone()
+        for start in range(0, len(hessian), _COLUMNS_AT_ONCE):
             stop = start + _COLUMNS_AT_ONCE
-            self._squares[stop:, start:stop] = self._squares[start:stop, stop:].T
-        self._squares.addr_(self._sum, self._sum, alpha=self._minus)
-        hessian, self._squares = self._squares, torch.empty(0)
-        return hessian
+            hessian[stop:, start:stop] = hessian[start:stop, stop:].T
+        if finished:
+            self._squares = torch.empty(0)
+        return hessian.addr_(self._sum, self._sum, alpha=self._minus)
 
     def cross(self) -> Tensor:
         """Return Σ e xᵀ, fp32 [errors, width]; if the inputs are about their mean, so are the errors."""
@@ -111,6 +139,27 @@ AGAIN = "it is left of an interrupted conversion: remove the folder to begin tha
 """The hint of errors about files of states that cannot be read."""
 
 _ORIGINAL, _QUANTIZED = "original.npy", "quantized.npy"
+
+
+HELD_BYTES = 250_000_000
+"""The most that inputs and errors of held-out windows may take in memory."""
+
+
+def held_out(windows: int, tokens: int, bytes_a_token: int) -> range:
+    """Return the windows that are held out: up to sixteen, evenly spread, and at most a quarter of them, at least one.
+
+    Where there is a single window, none is.
+
+    Args:
+        windows: the number of windows.
+        tokens: the tokens of a window.
+        bytes_a_token: what the inputs and errors of a token take in memory.
+    """
+    if windows < 2:
+        return range(0)
+    count = max(1, min(windows // 4, 16, HELD_BYTES // (tokens * bytes_a_token)))
+    step = windows // count
+    return range(step // 2, step * count, step)
 
 
 def device() -> torch.device:
@@ -148,10 +197,11 @@ class Calibration:
         architecture: the model's shape.
         folder: the folder with the hidden states before the update.
         following: an empty folder for the hidden states after the update.
+        holds: whether moments hold some windows out, if errors of earlier layers are known.
     """
 
-    def __init__(self, architecture: Architecture, folder: Path, following: Path) -> None:
-        self.architecture, self.device = architecture, device()
+    def __init__(self, architecture: Architecture, folder: Path, following: Path, holds: bool = False) -> None:
+        self.architecture, self.device, self._holds = architecture, device(), holds
         width = architecture.width
         self._quantized = _open(folder / _QUANTIZED, width)
         self._original = _open(folder / _ORIGINAL, width) if (folder / _ORIGINAL).exists() else None
@@ -174,10 +224,11 @@ class Calibration:
         moments = Moments(width, width if self._original is not None else 0, self.device, centered=centered)
         for rows in self._parts():
             inputs = normalize(self.architecture, quantized, norm, self._load(self._quantized, rows))
-            errors = None
-            if self._original is not None:
-                errors = normalize(self.architecture, layer, norm, self._load(self._original, rows)) - inputs
-            moments.add(inputs, errors)
+            if self._original is None:
+                moments.add(inputs)
+                continue
+            errors = normalize(self.architecture, layer, norm, self._load(self._original, rows)) - inputs
+            self._take(moments, rows, inputs, errors)
         return moments
 
     @rounded_products()
@@ -204,7 +255,10 @@ class Calibration:
                 for name, inputs in zip(update.outer, read, strict=True):
                     errors -= linear(layer, name, inputs)
             together = torch.cat(read, dim=-1)
-            moments.add(together, errors)
+            if errors is None:
+                moments.add(together)
+            else:
+                self._take(moments, rows, together, errors)
             if self._tokens * size * 2 <= KEPT_BYTES:
                 self._outer.append(together.bfloat16())
         return moments
@@ -222,6 +276,16 @@ class Calibration:
             else:
                 hidden = update_forward(self.architecture, quantized, update, hidden)
             after[rows] = hidden.half().cpu().numpy()
+
+    def _take(self, moments: Moments, rows: slice, inputs: Tensor, errors: Tensor) -> None:
+        """Add these windows to the moments, and hold some of them out."""
+        windows, length, _ = self._quantized.shape
+        held = held_out(windows, length, moments.bytes_a_token) if self._holds else ()
+        out = torch.tensor([index in held for index in range(windows)[rows]])
+        if out.any():
+            moments.hold(inputs[out], errors[out])
+        if not out.all():
+            moments.add(inputs[~out], errors[~out])
 
     @property
     def _tokens(self) -> int:

@@ -20,8 +20,10 @@ from torch import Tensor
 from pythia_quant.core.errors import QuantizationError
 from pythia_quant.core.precision import exact_products
 from pythia_quant.quantizers import refine
+from pythia_quant.quantizers.damping import damped, inverse_factor
 from pythia_quant.quantizers.grid import Quantized, side_by_side
 from pythia_quant.quantizers.grid_kind import GridKind, IntegerKind, Levels, Stored
+from pythia_quant.quantizers.ridge import fit
 from pythia_quant.quantizers.sections import Section, SideBySide, cut
 
 BLOCK_SIZE = 128
@@ -47,6 +49,7 @@ class Options:
         sweeps: how often scales are fitted and codes moved afterwards, see :mod:`pythia_quant.quantizers.refine`.
         damping: what is added to the Hessian's diagonal, relative to the diagonal's mean; it is raised tenfold until
             the Hessian is positive definite.
+        ridge: the same where the target is fitted; None if it is the damping.
     """
 
     bits: int = 4
@@ -56,6 +59,7 @@ class Options:
     scale_search: bool = False
     sweeps: int = 0
     damping: float = 0.01
+    ridge: float | None = None
 
     @property
     def kind(self) -> GridKind:
@@ -73,6 +77,7 @@ class Solution:
         rounding_error: the same error if the original weights are rounded to nearest, with the same bits and groups.
         outputs: the squared outputs of the original weights, summed over the same tokens, fp32 [out].
         damping: what was added to the Hessian's diagonal, relative to the diagonal's mean.
+        ridge: the same where the target was fitted.
     """
 
     parts: tuple[Stored, ...]
@@ -80,6 +85,7 @@ class Solution:
     rounding_error: Tensor
     outputs: Tensor
     damping: float
+    ridge: float
 
     @property
     def quantized(self) -> Quantized:
@@ -147,11 +153,15 @@ def _solve(
     """Quantize a weight whose groups are neighbours, see :func:`quantize`."""
     static = options.activation_order == "static"
     order = _most_important_first(hessian, (len(hessian),)) if static else torch.arange(len(hessian))
-    factor, damping = _inverse_factor(hessian, order, options.damping)
+    factor, damping = inverse_factor(hessian, order, options.damping)
 
     target = weight
-    if cross is not None:  # times the inverse of the damped Hessian
-        target = weight + (cross[:, order] @ factor.T @ factor)[:, order.argsort()]
+    ridge = options.ridge or damping
+    if cross is not None:
+        moved = None if ridge == damping else fit(hessian, cross, ridge)
+        if moved is None:  # the factor spares another factorization, or that has failed
+            ridge, moved = damping, (cross[:, order] @ factor.T @ factor)[:, order.argsort()]
+        target = weight + moved
     target = target.T.contiguous()  # one input a row, as all below
     importance = hessian.diagonal()[:, None] if options.scale_search else None
     if static:
@@ -161,10 +171,10 @@ def _solve(
         values, levels = _group_by_group(target, factor, sections, importance, block_size)
     del factor
     if options.sweeps:
-        damped = _damped(hessian, damping)
+        with_damping = damped(hessian, damping)
         for _ in range(options.sweeps):
-            levels = levels.refit(target, damped, values)
-            refine.move_codes(target, damped, values, levels)
+            levels = levels.refit(target, with_damping, values)
+            refine.move_codes(target, with_damping, values, levels)
 
     original = weight.T.contiguous()
     rounded = torch.cat([section.fit(original, None).round(original[section.inputs]) for section in sections])
@@ -175,6 +185,7 @@ def _solve(
         rounding_error=_squared(rounded - target, hessian),
         outputs=_squared(original, hessian),
         damping=damping,
+        ridge=ridge,
     )
 
 
@@ -272,36 +283,3 @@ def _put_back(solution: Solution, order: Tensor) -> Solution:
 def _squared(weight: Tensor, hessian: Tensor) -> Tensor:
     """Return the square of each output, summed over the calibration tokens, for a weight [in, out]."""
     return (hessian @ weight).mul_(weight).sum(0)
-
-
-def _damped(hessian: Tensor, damping: float) -> Tensor:
-    """Return the Hessian plus `damping` times its mean diagonal; inputs that were always 0 get the mean, too."""
-    diagonal = hessian.diagonal()
-    seen = diagonal > 0
-    mean = diagonal[seen].mean() if seen.any() else torch.ones((), device=hessian.device)
-    damped = hessian.clone()
-    damped.diagonal().add_(torch.where(seen, damping * mean, (1 + damping) * mean))
-    return damped
-
-
-def _inverse_factor(hessian: Tensor, order: Tensor, damping: float) -> tuple[Tensor, float]:
-    """Return the upper triangular U with UᵀU = (damped Hessian)⁻¹, inputs in the order, and the damping that worked.
-
-    Cholesky's factor L of the Hessian with its inputs reversed is, reversed again, an upper triangular V with H = V Vᵀ;
-    U = V⁻¹ is L⁻¹ reversed. This takes one factorization, whereas the reference implementation of GPTQ inverts H and
-    then factors the inverse.
-    """
-    backwards = order.flip(0)
-    trial = damping
-    while trial <= 1:
-        lower, failure = torch.linalg.cholesky_ex(_damped(hessian, trial)[backwards][:, backwards])
-        if not failure:
-            inverse = torch.eye(len(hessian), device=hessian.device)
-            torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
-            del lower  # each of these matrices takes 2.6 GB for a model of 12b
-            return inverse.flip(0, 1), trial
-        trial *= 10
-    raise QuantizationError(
-        f"the inputs' Hessian is not positive definite, with damping from {damping:g} to {trial / 10:g}",
-        hint="calibrate with more text, or start with a larger damping",
-    )

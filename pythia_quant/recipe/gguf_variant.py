@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pythia_quant.core.settings import Misfit, VariantSettings
+from pythia_quant.core.settings import Damping, Misfit, VariantSettings
 from pythia_quant.model.architecture import EMBEDDING, HEAD
 from pythia_quant.recipe.tensor_keys import IN_LAYERS, beyond, parse_name, refuse_unknown
 
@@ -39,7 +39,7 @@ class GgufSettings(VariantSettings):
     scale_search: bool = True
     sweeps: int = Field(default=2, ge=0, le=100)
     correction: Literal["none", "bias", "full"] = "full"
-    damping: float = Field(default=0.01, gt=0, lt=1)
+    damping: Damping = "auto"
 
     @property
     def calibrates(self) -> bool:

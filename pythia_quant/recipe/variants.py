@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from pythia_quant.core.settings import Misfit, VariantSettings, divides
+from pythia_quant.core.settings import Damping, Misfit, VariantSettings, divides
 from pythia_quant.model.architecture import EMBEDDING, HEAD
 from pythia_quant.recipe.gguf_variant import GgufSettings
 from pythia_quant.recipe.onnx_variant import OnnxSettings
@@ -46,7 +46,7 @@ class GptqSettings(VariantSettings):
     scale_search: bool = True
     sweeps: int = Field(default=2, ge=0, le=100)
     correction: Literal["none", "bias", "full"] = "full"
-    damping: float = Field(default=0.01, gt=0, lt=1)
+    damping: Damping = "auto"
     embeddings: Literal["fp16"] = "fp16"
     head: Literal["fp16", "quantized"] = "fp16"
 

@@ -15,7 +15,7 @@ from tiny import TINY, random_weights, write_checkpoint
 from pythia_quant.artifacts.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, WHOLE_MODEL_BYTES, check_again, check_artifact
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
-from pythia_quant.artifacts.plan import check_space, costs
+from pythia_quant.artifacts.plan import caveats, check_space, costs
 from pythia_quant.cli.jobs import convert_all
 from pythia_quant.core.errors import ArtifactError, CorpusError
 from pythia_quant.recipe.recipe import load_recipe
@@ -49,6 +49,15 @@ def test_what_gptq_keeps_while_it_works_counts(inputs: Inputs, tmp_path: Path, m
     monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(10**9, 10**9, 10_000_000 + disk))
     with pytest.raises(ArtifactError, match="MB of disk"):
         check_space(inputs, settings, tmp_path / "artifact")
+
+
+def test_little_calibration_text_is_said(inputs: Inputs) -> None:
+    """The widest matrix has 64 + 256 inputs: the two matrices whose results are added."""
+    settings = inputs.recipe.settings.variants["gptq-int4"]
+    assert caveats(inputs, settings)[0].startswith("512 calibration tokens are 1.6 for each of the 320 inputs")
+    assert caveats(replace(inputs, calibration=np.zeros((10, 319), np.int64)), settings)
+    assert not caveats(replace(inputs, calibration=np.zeros((10, 320), np.int64)), settings)
+    assert not caveats(inputs, inputs.recipe.settings.variants["onnx-int8"])
 
 
 def test_caveats_are_said_and_recorded(

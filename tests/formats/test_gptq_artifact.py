@@ -26,6 +26,7 @@ from pythia_quant.formats.job import Job
 from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
 from pythia_quant.model.forward import final_hidden_states, head_weight
 from pythia_quant.model.weights import WeightFiles, WeightReader
+from pythia_quant.quantizers.ridge import RIDGES, ROUNDING
 from pythia_quant.recipe.variants import GptqSettings
 
 DENSE = f"{layer_name(1)}.attention.dense"
@@ -146,7 +147,8 @@ def test_gptq_is_nearer_to_the_source_than_rounding(weights: WeightFiles, tmp_pa
     ]
     for facts in linears.values():
         assert 0 < facts["relative_error"] < facts["relative_error_rounding"] < 0.1
-        assert facts["damping"] == 0.01
+        assert facts["damping"] == ROUNDING
+        assert facts["ridge"] in RIDGES
     reference = logits(weights)
     assert float((written.logits - reference).norm() / reference.norm()) < 0.2
 

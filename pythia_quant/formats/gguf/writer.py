@@ -29,6 +29,7 @@ from pythia_quant.quantizers.calibration import Calibration
 from pythia_quant.quantizers.ggml import Packed, from_quantized, quantize
 from pythia_quant.quantizers.ggml_kind import kind_of
 from pythia_quant.quantizers.grid_kind import Stored
+from pythia_quant.quantizers.ridge import ROUNDING
 from pythia_quant.recipe.gguf_variant import FLOATS, GgufSettings, GgufType
 
 _ROWS_AT_ONCE = 4096
@@ -82,9 +83,15 @@ def _method(settings: GgufSettings, types: dict[str, GgufType]) -> Method:
         activation_order=settings.activation_order,
         scale_search=settings.scale_search,
         sweeps=settings.sweeps,
-        damping=settings.damping,
+        damping=ROUNDING if settings.damping == "auto" else settings.damping,
     )
-    return Method(options, settings.correction, torch.float32, lambda name: kind_of(types[f"{name}.weight"]))
+    return Method(
+        options,
+        settings.correction,
+        decides=settings.damping == "auto",
+        floats=torch.float32,
+        grids=lambda name: kind_of(types[f"{name}.weight"]),
+    )
 
 
 def _solve(job: Job[GgufSettings], types: dict[str, GgufType]) -> WorkFolder:
@@ -200,8 +207,8 @@ class _Assembly:
             return quantize(weight, kind)
         before = self.work.before(self.job.source.architecture.layers)
         norm = {"final_layer_norm.weight": gain, "final_layer_norm.bias": bias}
-        windows = Calibration(self.job.source.architecture, before, before)
         method = _method(self.job.settings, self.types)
+        windows = Calibration(self.job.source.architecture, before, before, method.decides)
         stored, linears["embed_out"] = solve_head(method, windows, weight, norm, norm)
         return _blocks(stored)
 

@@ -21,6 +21,7 @@ from pythia_quant.quantizers import gptq
 from pythia_quant.quantizers.calibration import Calibration
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.quantizers.grid_kind import Stored
+from pythia_quant.quantizers.ridge import ROUNDING
 from pythia_quant.recipe.variants import GptqSettings
 
 
@@ -78,9 +79,9 @@ def _method(settings: GptqSettings) -> Method:
         activation_order=settings.activation_order,
         scale_search=settings.scale_search,
         sweeps=settings.sweeps,
-        damping=settings.damping,
+        damping=ROUNDING if settings.damping == "auto" else settings.damping,
     )
-    return Method(options, settings.correction)
+    return Method(options, settings.correction, decides=settings.damping == "auto")
 
 
 def _packed(solved: SolvedLayer) -> dict[str, Tensor]:
@@ -125,10 +126,9 @@ def _assemble(job: Job[GptqSettings], work: WorkFolder) -> Written:
         original = {
             f"final_layer_norm.{part}": source.read(f"{FINAL_NORM}.{part}").float() for part in ("weight", "bias")
         }
-        windows = Calibration(architecture, before, before)
-        quantized, linears["embed_out"] = solve_head(
-            _method(job.settings), windows, source.read(HEAD).float(), original, norm
-        )
+        method = _method(job.settings)
+        windows = Calibration(architecture, before, before, method.decides)
+        quantized, linears["embed_out"] = solve_head(method, windows, source.read(HEAD).float(), original, norm)
         for part, tensor in pack(_integers(quantized)).items():
             writer.add(f"{HEAD.removesuffix('.weight')}.{part}", tensor)
         head = quantized.dequantize()
@@ -149,7 +149,7 @@ def _write_configs(job: Job[GptqSettings]) -> None:
         "act_group_aware": False,
         "static_groups": settings.activation_order == "static",
         "true_sequential": True,
-        "damp_percent": settings.damping,
+        "damp_percent": ROUNDING if settings.damping == "auto" else settings.damping,  # a number to readers
         "lm_head": settings.head == "quantized",
         "quant_method": "gptq",
         "checkpoint_format": "gptq",

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pythia_quant.core.errors import QuantizationError
 from pythia_quant.formats.job import to_dtype
+from pythia_quant.formats.solving.problem import Problem, pose
 from pythia_quant.model.architecture import NORM_OF, Architecture, Update
 from pythia_quant.model.forward import LayerWeights
 from pythia_quant.quantizers import gptq
@@ -62,6 +62,7 @@ class Method:
         options: how a weight is rounded.
         correction: what is corrected: nothing; by biases, the mean error of a linear layer's outputs; or in full, the
             errors of earlier layers, too.
+        decides: whether held-out windows decide the ridge of the correction, and with it the damping.
         floats: the dtype that gains and biases are stored in.
         grids: returns the kind of grids of a linear layer by its name, such as ``gpt_neox.layers.0.mlp.dense_4h_to_h``
             or ``embed_out``; None if the options say it for all.
@@ -69,6 +70,7 @@ class Method:
 
     options: gptq.Options
     correction: Literal["none", "bias", "full"]
+    decides: bool = False
     floats: torch.dtype = torch.float16
     grids: Callable[[str], GridKind] | None = None
 
@@ -108,7 +110,7 @@ def solve_layer(
     between = [following / f"after-update-{number}" for number in range(1, len(architecture.updates))]
     for update, (start, end) in zip(architecture.updates, pairwise((before, *between, following)), strict=True):
         end.mkdir(exist_ok=True)
-        windows = Calibration(architecture, start, end)
+        windows = Calibration(architecture, start, end, method.decides)
         solved |= solver.inner(update, windows, solver.current_layer(solved))
         solved |= solver.outer(update, windows, solver.current_layer(solved))
         windows.advance(update, solver.current_layer(solved))
@@ -150,15 +152,18 @@ class _Solver:
         """
         norm = NORM_OF[update.inner[0]]
         moments = windows.normalized(norm, self.layer, current, centered=self.method.centers)
+        weight = torch.cat(list(self._weights(update.inner).values()))
+        problem = self._problem(moments, weight, len(weight), update.inner)
         solved = SolvedLayer({}, {}, {})
         for kind, names in self._by_kind(update.inner):
-            solved |= self._inner(names, kind, moments)
+            solved |= self._inner(names, kind, moments, problem)
         return solved
 
-    def _inner(self, names: tuple[str, ...], kind: GridKind, moments: Moments) -> SolvedLayer:
+    def _inner(self, names: tuple[str, ...], kind: GridKind, moments: Moments, problem: Problem) -> SolvedLayer:
         weights, corrects = self._weights(names), self.method.corrects_earlier
         weight = torch.cat(list(weights.values()))
-        solution = self._solve(weight, moments, weight @ moments.cross() if corrects else None, names, kinds=(kind,))
+        cross = weight @ moments.cross() if corrects else None
+        solution = problem.solve(weight, cross, kinds=(kind,))
         shift = self._shift(solution, weight, moments, weight @ moments.mean_error if corrects else None)
         integers, biases, notes = {}, {}, {}
         start = 0
@@ -177,9 +182,8 @@ class _Solver:
         widths = tuple(part.shape[1] for part in weights.values())
         weight = torch.cat(list(weights.values()), dim=1)
         kinds = tuple(self._kind(name) for name in update.outer)
-        solution = self._solve(
-            weight, moments, moments.cross() if self.method.corrects_earlier else None, update.outer, widths, kinds
-        )
+        problem = self._problem(moments, None, len(weight), update.outer)
+        solution = problem.solve(weight, moments.cross() if self.method.corrects_earlier else None, widths, kinds)
         shift = self._shift(solution, weight, moments, moments.mean_error if self.method.corrects_earlier else None)
         integers, biases, notes = {}, {}, {}
         for number, name in enumerate(weights):
@@ -202,18 +206,8 @@ class _Solver:
     def _weights(self, names: tuple[str, ...]) -> dict[str, Tensor]:
         return {name: self.layer[f"{name}.weight"] for name in names}
 
-    def _solve(
-        self,
-        weight: Tensor,
-        moments: Moments,
-        cross: Tensor | None,
-        names: tuple[str, ...],
-        parts: tuple[int, ...] = (),
-        kinds: tuple[GridKind, ...] = (),
-    ) -> gptq.Solution:
-        where = f"{self.where}.{' and '.join(names)}"
-        check_inputs(moments, where)
-        return quantize_at(where, weight, moments.hessian(), self.method.options, cross, parts, kinds)
+    def _problem(self, moments: Moments, weight: Tensor | None, outputs: int, names: tuple[str, ...]) -> Problem:
+        return pose(f"{self.where}.{' and '.join(names)}", moments, self.method.options, weight, outputs)
 
     def _shift(self, solution: gptq.Solution, weight: Tensor, moments: Moments, errors: Tensor | None) -> Tensor:
         """Return the change of the bias with which the mean of the outputs is exact, fp32 [out]."""
@@ -251,14 +245,13 @@ def solve_head(
         QuantizationError: inputs are not finite, no damping helps, or a scale does not fit fp16.
     """
     moments = calibration.normalized("final_layer_norm", norm, stored_norm, centered=False)  # the head has no bias
-    check_inputs(moments, "embed_out")
-    hessian, cross = moments.hessian(), moments.cross()
+    problem = pose("embed_out", moments, method.options, weight, len(weight))
+    cross = moments.cross()
     kind = method.kind("embed_out")
     solutions: list[gptq.Solution] = []
     for rows in weight.split(_HEAD_ROWS):
         part = rows.to(calibration.device)
-        errors = part @ cross if method.corrects_earlier else None
-        solutions.append(quantize_at("embed_out", part, hessian, method.options, errors, (), (kind,)))
+        solutions.append(problem.solve(part, part @ cross if method.corrects_earlier else None, (), (kind,)))
     return _below_each_other([solution.parts[0].cpu() for solution in solutions]), error_note(solutions, slice(None))
 
 
@@ -277,40 +270,6 @@ def _below_each_other(parts: list[Stored]) -> Stored:
     )
 
 
-def quantize_at(
-    where: str,
-    weight: Tensor,
-    hessian: Tensor,
-    chosen: gptq.Options,
-    cross: Tensor | None,
-    parts: tuple[int, ...],
-    kinds: tuple[GridKind, ...],
-) -> gptq.Solution:
-    """Quantize a weight, and name it in an error; for the other arguments see the function that is called.
-
-    Raises:
-        QuantizationError: see :func:`pythia_quant.quantizers.gptq.quantize`.
-    """
-    try:
-        return gptq.quantize(weight, hessian, chosen, cross, parts, kinds=kinds)
-    except QuantizationError as error:
-        raise QuantizationError(error.what, where=where, hint=error.hint) from error
-
-
-def check_inputs(moments: Moments, where: str) -> None:
-    """Refuse inputs that are not finite.
-
-    Raises:
-        QuantizationError: some are; the message says for how many tokens.
-    """
-    if moments.bad:
-        raise QuantizationError(
-            f"{moments.bad:,} of {moments.count:,} calibration tokens give inputs of this layer that are not finite",
-            where=where,
-            hint="the checkpoint does not compute within fp16's range; use another revision",
-        )
-
-
 def error_note(solutions: list[gptq.Solution], rows: slice) -> dict[str, Any]:
     """Return the manifest's note on some outputs of a linear layer.
 
@@ -326,4 +285,5 @@ def error_note(solutions: list[gptq.Solution], rows: slice) -> dict[str, Any]:
         "relative_error": sum(float(solution.error[rows].sum()) for solution in solutions) / outputs,
         "relative_error_rounding": sum(float(solution.rounding_error[rows].sum()) for solution in solutions) / outputs,
         "damping": max(solution.damping for solution in solutions),
+        "ridge": max(solution.ridge for solution in solutions),
     }
