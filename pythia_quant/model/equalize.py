@@ -73,7 +73,7 @@ def _level(layer: dict[str, Tensor], linears: tuple[str, ...]) -> None:
     gain = _ratio(norms, norms.mean())
     for linear in linears:
         layer[f"{linear}.weight"] /= gain
-        layer[f"{NORM_OF[linear]}.weight"] = gain
+        layer[f"{NORM_OF[linear]}.weight"] = gain.clone()  # two norms are two tensors in a file
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ class BnbSettings(VariantSettings):
     format: Literal["bnb"]
     quant_type: Literal["nf4", "fp4"] = "nf4"
     double_quant: bool = True
+    equalize: bool = True
     compute_dtype: Literal["float16", "bfloat16", "float32"] = "bfloat16"
     embeddings: Literal["unquantized"] = "unquantized"
     head: Literal["unquantized"] = "unquantized"

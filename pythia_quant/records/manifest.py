@@ -15,6 +15,7 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     computed_field,
+    field_validator,
     model_validator,
 )
 
@@ -123,6 +124,12 @@ class CheckRecord(Record):
     generated: list[int]
 
 
+def _as_before(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as older versions meant them: they had no `equalize`, and left bnb's layers as they were."""
+    older = settings.get("format") == "bnb" and "equalize" not in settings
+    return settings | {"equalize": False} if older else settings
+
+
 class Manifest(Record):
     """Everything that is known of an artifact when it is made.
 
@@ -145,6 +152,20 @@ class Manifest(Record):
     notes: dict[str, Any]
     check: CheckRecord
     files: Annotated[dict[FileName, FileRecord], AfterValidator(_beside_each_other)]
+
+    @field_validator("settings", mode="after")
+    @classmethod
+    def _of_older_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return _as_before(settings)
+
+    @field_validator("recipe", mode="after")
+    @classmethod
+    def _of_older_recipes(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        variants = recipe.get("variants")
+        if not isinstance(variants, dict):
+            return recipe
+        known = {name: _as_before(variant) for name, variant in variants.items() if isinstance(variant, dict)}
+        return recipe | {"variants": variants | known}
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorator of properties
     @property

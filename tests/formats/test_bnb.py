@@ -17,6 +17,7 @@ from pythia_quant.formats.bnb.reader import read
 from pythia_quant.formats.bnb.runtime import open_bnb
 from pythia_quant.formats.bnb.writer import write
 from pythia_quant.formats.job import Job
+from pythia_quant.model.architecture import NORM_OF
 from pythia_quant.model.forward import final_hidden_states, head_weight
 from pythia_quant.model.source import open_source
 from pythia_quant.recipe.variants import BnbSettings
@@ -35,7 +36,8 @@ def make(checkpoint: Path, folder: Path, **settings: Any) -> torch.Tensor:
 def test_files_hold_what_transformers_saves(
     checkpoint: Path, tmp_path: Path, quant_type: str, double_quant: bool
 ) -> None:
-    make(checkpoint, tmp_path / "ours", quant_type=quant_type, double_quant=double_quant, compute_dtype="float32")
+    fields = {"quant_type": quant_type, "double_quant": double_quant, "compute_dtype": "float32"}
+    make(checkpoint, tmp_path / "ours", equalize=False, **fields)
     bitsandbytes()
     config = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -67,6 +69,23 @@ def test_plain_transformers_gives_the_logits_we_report(
     with torch.no_grad():
         plain = AutoModelForCausalLM.from_pretrained(tmp_path / "artifact")(PROBE).logits.float()
     assert torch.equal(plain, as_run)
+
+
+def test_inputs_of_other_sizes_cost_nothing(tmp_path: Path) -> None:
+    """Gains times 32, and the weights that read them divided by it: four bits must not hurt the same function."""
+    weights = {name: tensor.float() for name, tensor in random_weights(TINY).items()}
+    for name in ("attention.query_key_value", "mlp.dense_h_to_4h"):
+        weights[f"gpt_neox.layers.0.{name}.weight"][:, ::7] /= 32
+    for norm in NORM_OF.values():
+        for part in ("weight", "bias"):
+            weights[f"gpt_neox.layers.0.{norm}.{part}"][::7] *= 32
+    source = write_checkpoint(tmp_path / "source", weights=weights)
+    wanted = final_hidden_states(open_source(str(source)).weights, PROBE)
+    errors = {}
+    for equal in (True, False):
+        make(source, tmp_path / str(equal), equalize=equal, compute_dtype="float32")
+        errors[equal] = float((final_hidden_states(read(tmp_path / str(equal)), PROBE) - wanted).norm())
+    assert errors[True] < 0.5 * errors[False]
 
 
 def test_a_value_that_fp16_cannot_hold_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ class BnbFormat(Format[BnbSettings]):
     needs = ("bitsandbytes", "accelerate")
     extra = "bnb"
 
+    def equalizes(self, settings: BnbSettings) -> bool:
+        return settings.equalize
+
     def write(self, job: Job[BnbSettings]) -> Written:
         from pythia_quant.formats.bnb.writer import write
 

@@ -55,7 +55,7 @@ def quantization_config(settings: BnbSettings) -> dict[str, Any]:
 
 
 def settings_of(config: ArtifactConfig, folder: Path) -> BnbSettings:
-    """Return the settings that config.json stands for.
+    """Return the settings that config.json stands for; it does not say whether layers are equalized.
 
     Raises:
         ArtifactError: it is not what :func:`quantization_config` gives for any: transformers would load otherwise.

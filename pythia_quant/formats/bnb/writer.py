@@ -11,13 +11,17 @@ from pythia_quant.formats.bnb.library import bitsandbytes, quantization_config
 from pythia_quant.formats.bnb.quant_state import BLOCK_SIZE
 from pythia_quant.formats.job import Job, ShardWriter, Written, to_dtype
 from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
-from pythia_quant.model.forward import Forward, layer_tensor_names
+from pythia_quant.model.equalize import equalize
+from pythia_quant.model.forward import Forward, read_layer
 from pythia_quant.recipe.variants import BnbSettings
 
 
 @torch.no_grad()
 def write(job: Job[BnbSettings]) -> Written:
     """Quantize the linear layers with bitsandbytes; embeddings, head, norms and biases are stored in the compute dtype.
+
+    Layers are equalized before, which changes no function; where a few inputs have most of a block's range, the others
+    would be rounded away.
 
     Raises:
         QuantizationError: a value does not fit fp16, where that is the compute dtype.
@@ -26,26 +30,31 @@ def write(job: Job[BnbSettings]) -> Written:
     writer, dtype = ShardWriter(job.folder), getattr(torch, settings.compute_dtype)
     forward = Forward(architecture, job.probe)
 
-    def write_unquantized(name: str) -> Tensor:
-        tensor = to_dtype(name, job.source.read(name), dtype)
+    def write_unquantized(name: str, value: Tensor) -> Tensor:
+        tensor = to_dtype(name, value, dtype)
         writer.add(name, tensor)
         return tensor.float()
 
-    forward.embed(write_unquantized(EMBEDDING))
+    def copy(name: str) -> Tensor:
+        return write_unquantized(name, job.source.read(name))
+
+    forward.embed(copy(EMBEDDING))
     for index in range(architecture.layers):
         job.progress.step("layer", index, architecture.layers)
-        weights: dict[str, Tensor] = {}
-        for name in layer_tensor_names(architecture):
+        layer = read_layer(job.source, index)
+        if settings.equalize:
+            equalize(architecture, layer)
+        for name, value in layer.items():
             full_name = f"{layer_name(index)}.{name}"
             if name.removesuffix(".weight") in LINEARS:
-                stored, weights[name] = quantize(job.source.read(full_name), settings)
+                stored, layer[name] = quantize(value, settings)
                 for suffix, tensor in stored.items():
                     writer.add(f"{full_name}{suffix}", tensor)
             else:
-                weights[name] = write_unquantized(full_name)
-        forward.layer(weights)
-    hidden = forward.finish(write_unquantized(f"{FINAL_NORM}.weight"), write_unquantized(f"{FINAL_NORM}.bias"))
-    logits = hidden @ write_unquantized(HEAD).T
+                layer[name] = write_unquantized(full_name, value)
+        forward.layer(layer)
+    hidden = forward.finish(copy(f"{FINAL_NORM}.weight"), copy(f"{FINAL_NORM}.bias"))
+    logits = hidden @ copy(HEAD).T
     writer.close()
     config = architecture.config() | {
         "dtype": settings.compute_dtype,
