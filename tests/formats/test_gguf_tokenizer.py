@@ -61,3 +61,44 @@ def test_an_added_token_that_llama_cpp_would_find_elsewhere_is_refused(tmp_path:
     path = like_pythias(tmp_path, **{flag: True})
     with pytest.raises(QuantizationError, match=rf"padding.*{flag}.*llama\.cpp would tokenize otherwise"):
         read_vocabulary(path, 5000)
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+TEXT, BEGIN = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+ONE = {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}
+
+
+def template(*single: object) -> dict[str, object]:
+    pair = [TEXT, {"Sequence": {"id": "B", "type_id": 0}}]
+    return {
+        "type": "TemplateProcessing", "single": list(single), "pair": pair, "special_tokens": {"<|endoftext|>": ONE},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("step", "added"),
+    [
+        (None, 0),
+        (BYTES, 0),
+        (template(TEXT), 0),
+        ({"type": "Sequence", "processors": [BYTES, template(TEXT)]}, 0),
+        (template(BEGIN, TEXT), 1),
+        (template(TEXT, BEGIN), 1),
+        ({"type": "Sequence", "processors": [BYTES, template(BEGIN, TEXT)]}, 1),
+        ({"type": "BertProcessing", "sep": ["<|endoftext|>", 0], "cls": ["<|endoftext|>", 0]}, 2),
+        ({"type": "RobertaProcessing", "sep": ["<|endoftext|>", 0], "cls": ["<|endoftext|>", 0], "trim_offsets": True,
+          "add_prefix_space": False}, 2),
+    ],
+)  # fmt: skip
+def test_a_tokenizer_that_adds_tokens_to_a_text_is_refused(tmp_path: Path, step: Any, added: int) -> None:
+    fields = json.loads(TOKENIZER_FILE.read_text()) | {"post_processor": step}
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(fields))
+    tokenizer = Tokenizer.from_file(str(path))  # what it really does, by the library
+    more = len(tokenizer.encode("a text").ids) - len(tokenizer.encode("a text", add_special_tokens=False).ids)
+    assert more == added
+    if added:
+        with pytest.raises(QuantizationError, match=r"post_processor that adds .*llama\.cpp would tokenize otherwise"):
+            read_vocabulary(path, 5000)
+    else:
+        assert read_vocabulary(path, 5000).tokens

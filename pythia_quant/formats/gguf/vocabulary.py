@@ -78,9 +78,30 @@ def _check_steps(path: Path, fields: dict[str, Any], model: dict[str, Any]) -> N
         raise _unlike(path, f"has the pre_tokenizer {split!s:.80}")
     if split.get("add_prefix_space") or split.get("use_regex") is False:
         raise _unlike(path, "puts a blank in front of a text, or does not split it")
+    if added := _added_to_a_text(fields.get("post_processor")):
+        raise _unlike(path, f"has a post_processor that adds {added}, which the file tells llama.cpp not to do")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges"):
         if model.get(key):
             raise _unlike(path, f"has model.{key}: {model[key]!s:.40}")
+
+
+def _added_to_a_text(step: Any) -> str:
+    """Return what a post-processor adds to a text, in words; empty if it adds nothing.
+
+    ByteLevel only moves offsets. A TemplateProcessing adds nothing to one text if its template is the text alone. Of
+    all others it is not known.
+    """
+    if step is None:
+        return ""
+    kind = step.get("type") if isinstance(step, dict) else None
+    if kind == "ByteLevel":
+        return ""
+    if kind == "Sequence" and isinstance(step.get("processors"), list):
+        return next(filter(None, map(_added_to_a_text, step["processors"])), "")
+    if kind == "TemplateProcessing" and isinstance(step.get("single"), list):
+        pieces = [piece for piece in step["single"] if not (isinstance(piece, dict) and "Sequence" in piece)]
+        return "" if len(step["single"]) == 1 and not pieces else f"{pieces or step['single']!s:.80}"
+    return f"tokens by {step!s:.80}"
 
 
 def _unlike(path: Path, what: str) -> QuantizationError:
