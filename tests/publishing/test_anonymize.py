@@ -15,6 +15,7 @@ from pythia_quant.publishing.anonymize import local_paths, public_manifest, publ
 from pythia_quant.publishing.card import render_card
 from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.records.manifest import FileRecord, Manifest, SourceRecord
+from pythia_quant.records.results import Foreign
 
 
 def with_local_files(of: Manifest) -> Manifest:
@@ -75,11 +76,19 @@ def test_results_are_those_of_the_variant_and_belong_to_the_public_manifest() ->
     row = run.row(of.variant)
     public = public_manifest(of)
     of_others = row.model_copy(update={"name": "another"})
-    kept = public_results(run.model_copy(update={"rows": [*run.rows, of_others]}), row, of, public)
+    foreign = Foreign(
+        kind="gguf", place="/home/someone/theirs.gguf", commit=None, stored="GGUF", tokenizer="own", files={}
+    )
+    theirs = row.model_copy(update={"name": "their-q4", "foreign": foreign, "manifest_sha256": None})
+    half = theirs.model_copy(update={"name": "their-half", "quantized": False})  # as quantized as the source's own rows
+    kept = public_results(run.model_copy(update={"rows": [*run.rows, of_others, theirs, half]}), row, of, public)
     assert [one.name for one in kept.rows] == [one.name for one in run.rows]
     assert kept.row(of.variant).manifest_sha256 == hashlib.sha256(serialized(public)).hexdigest()
     assert kept.source == public.source
     assert "someone" not in kept.model_dump_json()
+    card = render_card(public, kept, repo_id="me/quantized", original=None)
+    assert "their-q4" not in card
+    assert "their-half" not in card
 
 
 def test_the_recipe_of_one_variant_loads_and_has_what_its_codes_are_from(tmp_path: Path) -> None:
