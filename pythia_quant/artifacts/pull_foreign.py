@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from pythia_quant.artifacts.pull import place_file
 from pythia_quant.core.errors import HubError
 from pythia_quant.core.files import cache_folder, fresh_folder, target_lock
-from pythia_quant.core.foreign_files import is_file_name
+from pythia_quant.core.foreign_files import COMMIT, is_file_name
 from pythia_quant.core.hub_client import check_name
 from pythia_quant.core.hub_files import check_download, fetch, read_tree
 from pythia_quant.core.progress import SILENT, Progress
@@ -67,10 +67,13 @@ def pull_foreign(place: str, progress: Progress = SILENT) -> Path:
         SourceError: the hub cannot be asked, or a download is damaged.
     """
     named = parse_named(place)
+    if COMMIT.fullmatch(named.revision):  # what it names never changes, so the hub need not be asked again
+        folder = _parent(named.repo_id, named.file) / named.revision
+        if folder.is_dir():
+            return folder / named.file if named.file else folder
     tree = read_tree(named.repo_id, named.revision)
     chosen, single = _chosen(named, list(tree.files), place)
-    parent = cache_folder("foreign") / "--".join([named.repo_id.replace("/", "--"), *_label(single)])
-    folder = parent / tree.commit
+    folder = _parent(named.repo_id, single) / tree.commit
     with target_lock(folder, wait=True):
         if not folder.is_dir():
             with fresh_folder(folder) as scratch:
@@ -106,8 +109,9 @@ def _chosen(named: Named, names: list[str], place: str) -> tuple[list[str], str]
     return [*(name for name in _COMPANIONS if name in plain), graph, *data], graph
 
 
-def _label(single: str) -> list[str]:
-    return [single.replace("/", "--")] if single else []
+def _parent(repo_id: str, single: str) -> Path:
+    """Return the folder for all commits of a repository, or of one file of it."""
+    return cache_folder("foreign") / "--".join(part.replace("/", "--") for part in (repo_id, single) if part)
 
 
 def _listed(graphs: list[str]) -> str:
