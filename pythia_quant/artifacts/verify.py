@@ -57,6 +57,8 @@ LIMITS = {
     2: Limits((0.77, 1.05), 2.0, 3.0, 1.0),
     3: Limits((0.91, 1.04), 1.1, 1.8, 0.4),
     4: Limits((0.96, 1.03), 0.55, 0.9, 0.2),
+    5: Limits((0.99, 1.005), 0.22, 0.3, 0.06),
+    6: Limits((0.996, 1.004), 0.07, 0.09, 0.02),
     7: Limits((0.997, 1.003), 0.05, 0.08, 0.02),
     8: Limits((0.997, 1.003), 0.04, 0.06, 0.02),
     16: BF16_LIMITS,
@@ -67,7 +69,10 @@ LIMITS = {
 Of all quantizers GPTQ changes weights the most. It was measured on the demo model and on one of the 14m shape, with
 groups of 32 up to a whole row, symmetric and not. With 2, 3, 4 and 8 bits, gains were 0.84 to 1.02, 0.95 to 1.01, 0.975
 to 1.006 and 0.9997 to 1.0002; errors were at most 1.15, 0.64, 0.32 and 0.02, errors of a row 1.80, 1.05, 0.54 and 0.03,
-and changes of biases 0.50, 0.18, 0.08 and 0.004."""
+and changes of biases 0.50, 0.18, 0.08 and 0.004. The types of GGUF with 5 and 6 bits were measured on the demo model
+alone, with all its matrices as q5_0, q5_1 and q6_k (which fits those of 512 inputs; the others were q8_0), solved on 64
+windows and rounded: gains were 0.997 to 1.0013 and 0.9993 to 1.0001; errors at most 0.118 and 0.029, errors of a row
+0.154 and 0.034, and changes of biases 0.031 and 0.005."""
 
 
 @dataclass
