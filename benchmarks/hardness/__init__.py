@@ -1,0 +1,1 @@
+"""Models made hard to quantize, texts of four kinds and little calibration: what our methods cost there."""
