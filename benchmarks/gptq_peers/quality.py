@@ -6,18 +6,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 from peers.reference import fp32_reference
+from peers.replaced import Replaced, nearest
 from peers.store import Record, Store
 from peers.watch import FailedError
-from torch import Tensor
 
 from gptq_peers import peer
 from gptq_peers.methods import GROUP_SIZE, Method
-from gptq_peers.replaced import Replaced
 from gptq_peers.unpack import UnreadableError, linear_weights
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs
@@ -27,7 +25,6 @@ from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.table import format_of
 from pythia_quant.model.forward import Fp32Layers
 from pythia_quant.model.weights import WeightReader
-from pythia_quant.quantizers import grid
 
 Row = Method | str
 """A method, or the name of one of the recipe's variants."""
@@ -101,16 +98,10 @@ class Quality:
             seconds = time.perf_counter() - started
             return format_of(artifact.settings).open_weights(artifact.folder), {"seconds": seconds}
         if row.options is None:
-            return Replaced(source.weights, partial(_nearest, source.weights, row.bits)), {}
+            return nearest(source.weights, row.bits, GROUP_SIZE), {}
         if isinstance(self.python, str):
             raise FailedError(self.python)
         windows = self.inputs.calibration.tolist()
         told, saved = peer.run(row, self.python, source.folder, windows, folder, self.threads)
         weights = linear_weights(saved)
         return Replaced(source.weights, lambda layer: torch.from_numpy(weights(layer))), told
-
-
-def _nearest(source: WeightReader, bits: int, layer: str) -> Tensor:
-    grouped = source.read(f"{layer}.weight").float().unflatten(1, (-1, GROUP_SIZE))
-    nearest = grid.fit(grouped, bits, dim=-1, symmetric=True)
-    return nearest.decode(nearest.encode(grouped)).flatten(1)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pythia_quant.model.architecture import LINEARS
 from pythia_quant.model.weights import WeightReader
+from pythia_quant.quantizers import grid
 
 LinearWeights = Callable[[str], Tensor]
 """Gives the weight, fp32 [out, in], of a linear layer by its name, such as ``gpt_neox.layers.0.attention.dense``."""
@@ -30,3 +31,14 @@ class Replaced:
         if layer != name and layer.endswith(LINEARS):
             return self._linears(layer)
         return self._source.read(name)
+
+
+def nearest(source: WeightReader, bits: int, group_size: int) -> Replaced:
+    """Round the linear layers of a checkpoint to the nearest values of symmetric grids of neighbouring inputs."""
+
+    def rounded(layer: str) -> Tensor:
+        grouped = source.read(f"{layer}.weight").float().unflatten(1, (-1, group_size))
+        values = grid.fit(grouped, bits, dim=-1, symmetric=True)
+        return values.decode(values.encode(grouped)).flatten(1)
+
+    return Replaced(source, rounded)
