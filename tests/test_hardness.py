@@ -41,3 +41,22 @@ def test_the_same_seed_gives_the_same_hard_model(
         write_model(str(checkpoint), "damaged", tmp_path / name, seed)
     one, again, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "again", "other"))
     assert one == again != other
+
+
+def test_the_table_averages_draws_and_pairs_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    from hardness.tables import table
+
+    def row(method: str, draw: int, more: float) -> dict[str, object]:
+        kl = [1e-3 * (window + more) for window in range(8)]
+        return {
+            "model": "demo", "method": method, "calibration": "c4", "windows": 8, "draw": draw,
+            "texts": {"web": {"weights": kl}},
+        }  # fmt: skip
+
+    records = [row("plain", 0, 0.0), row("plain", 1, 1.0), row("ours", 0, -1.0), row("ours", 1, -1.5)]
+    # The standard deviation of 0 … 7 is √6, and t of 7 degrees of freedom is 2.365: 2.365 √6 / √8 = 2.05.
+    assert "| demo | plain | 8 c4 | 4.00 ± 2.05 (3.50 … 4.50) |" in table(records, "weights")
+    against = table(records, "weights", "plain")
+    assert "| demo | ours | 8 c4 | -1.75 ± 0.00 (-2.50 … -1.00) |" in against
+    assert "| demo | plain |" not in against

@@ -91,8 +91,9 @@ class Measuring:
         """Convert, and measure the drift of the weights and as run.
 
         Returns:
-            JSON data: the row; ``measured``, the windows of each kind of text; ``texts``, for each kind of text ``weights`` and ``as_run``, the mean KL of every window
-            in nat, empty if a logit is not finite; ``seconds`` of the conversion and of all.
+            JSON data: the row; ``measured``, the windows of each kind of text; ``seconds`` of the conversion and of
+            all; ``texts``, for each kind of text the mean KL of every window in nat, ``weights`` and ``as_run``. They
+            are empty if a logit is not finite.
 
         Raises:
             PythiaQuantError: the conversion failed.
