@@ -27,7 +27,10 @@ _LOGITS, _TOKEN = 2e8, 8000
 """Logits a second that are computed from states, or compared with the reference's; a token's other work in logits."""
 _READ = 5e9
 """Bytes a second that decoding reads of the weights."""
-_SLOWER = {"torch-fp16": 5.0, "torch-bf16": 2.0, "torch-fp32": 1.0, "bnb": 2.5, "gptq": 1.5, "onnx": 1.0, "gguf": 1.5}
+_SLOWER = {
+    "torch-fp16": 5.0, "torch-bf16": 2.0, "torch-fp32": 1.0, "bnb": 2.5, "gptq": 1.5, "onnx": 1.0, "gguf": 1.5,
+    "compressed-tensors": 1.5,
+}  # fmt: skip
 """How much longer than in fp32 a runtime multiplies matrices, by the row of the source or the format."""
 _PASSAGE = 90
 """Tokens of a passage of LAMBADA."""

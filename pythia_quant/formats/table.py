@@ -10,6 +10,7 @@ from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.bnb.foreign import ForeignBnbKind
 from pythia_quant.formats.bnb.format import BnbFormat
+from pythia_quant.formats.compressed_tensors.format import CompressedFormat
 from pythia_quant.formats.foreign import ForeignKind
 from pythia_quant.formats.foreign_plain import PlainKind
 from pythia_quant.formats.format import Format
@@ -20,7 +21,13 @@ from pythia_quant.formats.gptq.format import GptqFormat
 from pythia_quant.formats.onnx.foreign import ForeignOnnxKind
 from pythia_quant.formats.onnx.format import OnnxFormat
 
-FORMATS: dict[str, Format[Any]] = {"bnb": BnbFormat(), "gptq": GptqFormat(), "onnx": OnnxFormat(), "gguf": GgufFormat()}
+FORMATS: dict[str, Format[Any]] = {
+    "bnb": BnbFormat(),
+    "gptq": GptqFormat(),
+    "onnx": OnnxFormat(),
+    "gguf": GgufFormat(),
+    "compressed-tensors": CompressedFormat(),
+}
 
 _KINDS = (ForeignGptqKind(), ForeignBnbKind(), PlainKind(), ForeignOnnxKind(), ForeignGgufKind())
 FOREIGN: dict[str, ForeignKind] = {kind.name: kind for kind in _KINDS}

@@ -64,7 +64,7 @@ def read_artifact_config(folder: Path) -> ArtifactConfig:
     return ArtifactConfig(architecture, dtype, quantization or {})
 
 
-WIDTHS = {"U8": 1, "F16": 2, "BF16": 2, "I32": 4, "F32": 4}
+WIDTHS = {"U8": 1, "F16": 2, "BF16": 2, "I32": 4, "F32": 4, "I64": 8}
 """The bytes of a value of each dtype that our artifacts have, by safetensors' names."""
 
 

@@ -163,8 +163,13 @@ CLIENTS = (
         "transformers", "gptq", "python", _TRANSFORMERS, _PYTHON, "pip install transformers optimum gptqmodel",
         {"transformers": "5.23", "optimum": "2.3", "gptqmodel": "7.6"}, _gptqmodel_reads,
     ),
+    Client(
+        "transformers", "compressed-tensors", "python", _TRANSFORMERS, _PYTHON,
+        "pip install transformers compressed-tensors", {"transformers": "5.23", "compressed-tensors": "0.20"},
+    ),
     Client(OURS, "bnb", "sh", _OURS, "", "", {"transformers": "5.23", "bitsandbytes": "0.50"}),
     Client(OURS, "gptq", "sh", _OURS, "", "", {"transformers": "5.23"}),
+    Client(OURS, "compressed-tensors", "sh", _OURS, "", "", {"transformers": "5.23"}),
     Client(OURS, "onnx", "sh", _OURS, "", "", {"onnxruntime": "1.31"}),
     Client(OURS, "gguf", "sh", _OURS, "", "", {"xllamacpp": "2026.10.11549"}),
     # We ran llama.cpp as a library. Its program has the name and the options that its documentation gives.

@@ -28,7 +28,10 @@ _MEASURED = {
 
 # The hub asks for a library, not for a file format (huggingface.js, model-libraries.ts). Of the libraries that run ONNX
 # files, it knows only transformers.js for this task.
-_LIBRARIES = {"bnb": "transformers", "gptq": "transformers", "onnx": "transformers.js", "gguf": "llama.cpp"}
+_LIBRARIES = {
+    "bnb": "transformers", "gptq": "transformers", "onnx": "transformers.js", "gguf": "llama.cpp",
+    "compressed-tensors": "transformers",
+}  # fmt: skip
 
 _FILE_TAGS = {"pytorch", "safetensors", "tf", "jax", "onnx", "gguf"}
 """Tags that say which files a repository has. Those of the source's card are not true of ours."""

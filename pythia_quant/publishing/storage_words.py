@@ -6,11 +6,18 @@ from functools import singledispatch
 
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.model.architecture import DENSE
+from pythia_quant.recipe.compressed_variant import CompressedSettings
 from pythia_quant.recipe.gguf_variant import FLOATS, GgufSettings, GgufType, bits_of
 from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 from pythia_quant.recipe.variants import BnbSettings, GptqSettings
 
-TITLES = {"bnb": "bitsandbytes", "gptq": "GPTQ", "onnx": "ONNX", "gguf": "GGUF"}
+TITLES = {
+    "bnb": "bitsandbytes",
+    "gptq": "GPTQ",
+    "onnx": "ONNX",
+    "gguf": "GGUF",
+    "compressed-tensors": "compressed-tensors",
+}
 """The names of formats for people."""
 
 
@@ -39,6 +46,13 @@ def _(settings: GptqSettings) -> dict[str, str]:
         "embeddings": "fp16, not quantized",
         "head": layers if settings.head == "quantized" else "fp16, not quantized",
     }
+
+
+@storage.register
+def _(settings: CompressedSettings) -> dict[str, str]:
+    groups = "one group a row" if settings.group_size == "row" else f"groups of {settings.group_size}"
+    layers = f"{settings.bits} bits in {groups}, symmetric, the very integers of the variant {settings.codes}"
+    return {"layers": layers, "embeddings": "fp16, not quantized", "head": "fp16, not quantized"}
 
 
 @storage.register
@@ -76,7 +90,7 @@ def bits(settings: VariantSettings) -> str:
     if isinstance(settings, GgufSettings):
         kind = settings.linear_type(0, DENSE, 256)
         return "" if kind in FLOATS else f"{bits_of(kind)}-bit"
-    return f"{settings.bits}-bit" if isinstance(settings, GptqSettings) else "4-bit"
+    return f"{settings.bits}-bit" if isinstance(settings, GptqSettings | CompressedSettings) else "4-bit"
 
 
 def warnings(settings: VariantSettings) -> list[str]:

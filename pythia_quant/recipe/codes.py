@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from pythia_quant.core.errors import nearest
 from pythia_quant.core.settings import Misfit, VariantSettings
+from pythia_quant.recipe.compressed_variant import CompressedSettings
 from pythia_quant.recipe.gguf_variant import GgufSettings
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 from pythia_quant.recipe.variants import GptqSettings
@@ -26,7 +27,27 @@ def codes_misfit(variant: VariantSettings, variants: Mapping[str, VariantSetting
         what = "is no variant" if solved is None else f"has format {solved.format}, and only gptq has codes to take"
         choices = [name for name, other in variants.items() if isinstance(other, GptqSettings)]
         return Misfit(("codes",), f"'{codes}' {what}; {nearest(codes, choices) if choices else 'add a gptq variant'}")
+    if isinstance(variant, CompressedSettings):
+        return next(_compressed_misfits(variant, codes, solved), None)
     return next(_misfits(variant, codes, solved), None)
+
+
+def _compressed_misfits(variant: CompressedSettings, codes: str, solved: GptqSettings) -> Iterator[Misfit]:
+    if solved.bits not in (4, 8):
+        yield Misfit(("codes",), f"'{codes}' has codes of {solved.bits} bits; compressed-tensors has them of 4 or 8")
+    if variant.bits != solved.bits:
+        yield Misfit(("bits",), f"'{codes}' has codes of {solved.bits} bits; say bits: {solved.bits}")
+    if variant.group_size != solved.group_size:
+        size = solved.group_size
+        yield Misfit(("group_size",), f"'{codes}' has group_size: {size}; say group_size: {size}")
+    if not solved.symmetric:
+        yield Misfit(
+            ("codes",), f"'{codes}' has symmetric: false, which vLLM may not run from this layout; say true there"
+        )
+    if solved.activation_order == "dynamic":
+        yield Misfit(("codes",), f"'{codes}' has activation_order: dynamic, which vLLM refuses; say static there")
+    if solved.head == "quantized":
+        yield Misfit(("codes",), f"'{codes}' has head: quantized; say fp16 there")
 
 
 def _misfits(variant: VariantSettings, codes: str, solved: GptqSettings) -> Iterator[Misfit]:

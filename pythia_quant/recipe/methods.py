@@ -26,6 +26,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "gptq-int2": {"format": "gptq", "bits": 2},
     "gptq-int3": {"format": "gptq", "bits": 3},
     "gptq-int8": {"format": "gptq", "bits": 8},
+    "ct-int4": {"format": "compressed-tensors", "codes": "gptq-int4"},
+    "ct-int8": {"format": "compressed-tensors", "codes": "gptq-int8", "bits": 8},
     "onnx-int8": {"format": "onnx"},
     "onnx-int8-dynamic": {"format": "onnx", "weights": "int8-channel"},
     "onnx-int4": {"format": "onnx", "weights": "int4", "codes": "gptq-int4", "block_size": 128},
@@ -145,9 +147,10 @@ def _variants(base: Recipe, method: str, group_size: int | None) -> dict[str, di
     if kind == "gptq":
         return {f"{method}{ending}": settings(method, {"group_size": group_size})}
     if solved := METHODS[method].get("codes"):
+        key = "block_size" if kind == "onnx" else "group_size"
         return {
             f"{solved}{ending}": settings(solved, {"group_size": group_size}),
-            f"{method}{ending}": settings(method, {"block_size": group_size, "codes": f"{solved}{ending}"}),
+            f"{method}{ending}": settings(method, {key: group_size, "codes": f"{solved}{ending}"}),
         }
     return {f"{method}{ending}": settings(method, {"block_size": group_size})}
 

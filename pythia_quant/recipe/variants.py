@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter
 
 from pythia_quant.core.settings import Damping, Misfit, VariantSettings, divides
 from pythia_quant.model.architecture import EMBEDDING, HEAD
+from pythia_quant.recipe.compressed_variant import CompressedSettings
 from pythia_quant.recipe.gguf_variant import GgufSettings
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 
@@ -82,7 +83,9 @@ class GptqSettings(VariantSettings):
         return caveats
 
 
-AnyVariant = Annotated[BnbSettings | GptqSettings | OnnxSettings | GgufSettings, Field(discriminator="format")]
+AnyVariant = Annotated[
+    BnbSettings | GptqSettings | OnnxSettings | GgufSettings | CompressedSettings, Field(discriminator="format")
+]
 
 _ADAPTER: TypeAdapter[VariantSettings] = TypeAdapter(AnyVariant)
 

@@ -26,8 +26,8 @@ def pack(quantized: Quantized) -> dict[str, Tensor]:
     """
     bits = quantized.bits
     return {
-        "qweight": _to_words(quantized.codes.T, bits),
-        "qzeros": _to_words(quantized.zeros - 1, bits).T.contiguous(),
+        "qweight": to_words(quantized.codes.T, bits),
+        "qzeros": to_words(quantized.zeros - 1, bits).T.contiguous(),
         "scales": quantized.scales.T.contiguous(),
         "g_idx": quantized.groups,
     }
@@ -37,9 +37,9 @@ def unpack(parts: dict[str, Tensor], bits: int) -> Quantized:
     """Return the weight that :func:`pack` has packed into tensors of `bits` bits."""
     return Quantized(
         bits=bits,
-        codes=_from_words(parts["qweight"], bits).T.contiguous(),
+        codes=from_words(parts["qweight"], bits).T.contiguous(),
         scales=parts["scales"].T.contiguous(),
-        zeros=_from_words(parts["qzeros"].T, bits) + 1,
+        zeros=from_words(parts["qzeros"].T, bits) + 1,
         groups=parts["g_idx"],
     )
 
@@ -56,7 +56,7 @@ def packed_layout(shape: tuple[int, ...], bits: int, group_size: int) -> dict[st
     }
 
 
-def _to_words(numbers: Tensor, bits: int) -> Tensor:
+def to_words(numbers: Tensor, bits: int) -> Tensor:
     """Pack uint8 [n, columns] along n into int32 [n * bits / 32, columns]."""
     period, words_each = _period(bits)
     runs = numbers.reshape(-1, period, numbers.shape[1])
@@ -70,7 +70,7 @@ def _to_words(numbers: Tensor, bits: int) -> Tensor:
     return words.flatten(0, 1)
 
 
-def _from_words(words: Tensor, bits: int) -> Tensor:
+def from_words(words: Tensor, bits: int) -> Tensor:
     """Unpack int32 [words, columns] into uint8 [words * 32 / bits, columns]."""
     period, words_each = _period(bits)
     runs = words.reshape(-1, words_each, words.shape[1])

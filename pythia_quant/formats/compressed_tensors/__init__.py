@@ -1,0 +1,1 @@
+"""compressed-tensors, ``pack-quantized``: the layout that transformers and vLLM read without gptqmodel."""
