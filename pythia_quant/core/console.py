@@ -108,6 +108,7 @@ _VARIABLES = {
         "MKL_NUM_THREADS": "The same for MKL.",
         "OPENBLAS_NUM_THREADS": "The same for OpenBLAS.",
         "ORT_GQA_DISABLE_FLASH_ATTENTION": "With 0, onnxruntime tiles attention.",
+        "ORT_DISABLE_TELEMETRY": "onnxruntime reports nothing; set by us.",
     },
 }
 """What is said of each environment variable in --help, by what they concern; docs/environment.md says more."""

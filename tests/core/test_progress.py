@@ -178,7 +178,8 @@ def test_the_time_left_is_that_of_all_jobs_of_a_command(clock: Clock) -> None:
 
 
 def test_every_step_of_a_run_was_expected(whole_run: Path) -> None:
-    lines = (whole_run / "progress.txt").read_text().splitlines()
+    said = (whole_run / "progress.txt").read_text().splitlines()
+    lines = [line for line in said if line.startswith("[")]  # the others say that there is little calibration text
     assert [line.partition("]")[0].replace(" ", "") for line in lines] == [
         f"[{n + 1}/{len(lines)}" for n in range(len(lines))
     ]
