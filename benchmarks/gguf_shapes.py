@@ -56,7 +56,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(convert_and_compare(*given.one, given.type)))
+        source, folder = given.one
+        print(json.dumps(convert_and_compare(source, folder, given.type)))
         return
     wrong = 0
     for size in given.sizes:
