@@ -8,7 +8,7 @@ import gguf
 import pytest
 import torch
 from gguf.quants import dequantize as reference
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -137,9 +137,11 @@ def plain(weight: Tensor, name: str) -> Tensor:
 @pytest.mark.parametrize("name", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"])
 @undisturbed
 @given(MATRICES)
+@example(matrix(69539, 1, -1, 0.0))
 def test_no_block_is_worse_than_with_the_range_of_its_weights(name: str, weight: Tensor) -> None:
+    """But for blocks of equal weights: which grid is next to their value is chance, within fp16's rounding."""
     bound = plain(weight, name)
-    least = 32 * (weight.abs().amax() * 2.0**-16) ** 2  # no scale is finer, beside its minimum
+    least = 32 * (weight.abs().amax() * 2.0**-12) ** 2  # half of the last place of a scale or minimum in fp16
     assert (error(ggml.quantize(weight, name), weight) <= bound * 1.02 + least).all()
 
 
