@@ -36,8 +36,8 @@ SEEDS, STEPS, HERE = (1, 2, 3), (1, 2, 4, 8, 16, 32, 64, 128), 4
 """The first :data:`HERE` of the steps are folders."""
 SAME = ("seed2", "step8", "step16")
 CORRUPT_HERE, CORRUPT_THERE, MISSING = "seed3/step2", "seed1/step32", "step256"
-OF_LIBRARIES = {".ses", "torchinductor_root"}
-"""What onnxruntime and torch leave in the temporary folder: the name of a session, and an empty folder."""
+OF_LIBRARIES = {"torchinductor_root"}
+"""What torch leaves in the temporary folder, which is an empty folder."""
 _ENDING = 10.0
 """Seconds within which the processes of a killed program must have ended."""
 

@@ -67,13 +67,12 @@ def pull_foreign(place: str, progress: Progress = SILENT) -> Path:
         SourceError: the hub cannot be asked, or a download is damaged.
     """
     named = parse_named(place)
-    if COMMIT.fullmatch(named.revision):  # what it names never changes, so the hub need not be asked again
-        folder = _parent(named.repo_id, named.file) / named.revision
-        if folder.is_dir():
-            return folder / named.file if named.file else folder
+    kept = cache_folder("foreign") / "--".join(part.replace("/", "--") for part in (named.repo_id, named.file) if part)
+    if COMMIT.fullmatch(named.revision) and (folder := kept / named.revision).is_dir():
+        return _within(folder, named, place)  # what it names never changes, so the hub need not be asked again
     tree = read_tree(named.repo_id, named.revision)
-    chosen, single = _chosen(named, list(tree.files), place)
-    folder = _parent(named.repo_id, single) / tree.commit
+    chosen, _ = _chosen(named, list(tree.files), place)
+    folder = kept / tree.commit
     with target_lock(folder, wait=True):
         if not folder.is_dir():
             with fresh_folder(folder) as scratch:
@@ -85,7 +84,13 @@ def pull_foreign(place: str, progress: Progress = SILENT) -> Path:
                         raise HubError(f"the file {name} is missing", where=place, hint="it was removed meanwhile")
                     check_download(path)
                     place_file(path, scratch / name)
-    return folder / single if single else folder
+    return _within(folder, named, place)
+
+
+def _within(folder: Path, named: Named, place: str) -> Path:
+    """Return the artifact in a folder of the cache: the folder, or its one file that is measured."""
+    _, single = _chosen(named, [path.relative_to(folder).as_posix() for path in folder.rglob("*")], place)
+    return folder / single
 
 
 def _chosen(named: Named, names: list[str], place: str) -> tuple[list[str], str]:
@@ -107,11 +112,6 @@ def _chosen(named: Named, names: list[str], place: str) -> tuple[list[str], str]
     (graph,) = graphs
     data = [name for name in plain if name.startswith(graph) and name != graph]
     return [*(name for name in _COMPANIONS if name in plain), graph, *data], graph
-
-
-def _parent(repo_id: str, single: str) -> Path:
-    """Return the folder for all commits of a repository, or of one file of it."""
-    return cache_folder("foreign") / "--".join(part.replace("/", "--") for part in (repo_id, single) if part)
 
 
 def _listed(graphs: list[str]) -> str:

@@ -176,6 +176,18 @@ def check_finite(name: str, tensor: Tensor, file: Path) -> None:
         raise ArtifactError(f"{name} holds values that are not finite", where=str(file), hint=AGAIN)
 
 
+def read_tensor(name: str, stored: StoredTensor) -> Tensor:
+    """Read a tensor as it is stored.
+
+    Raises:
+        ArtifactError: a value is not finite.
+    """
+    with safe_open(stored.file, framework="pt") as opened:
+        tensor: Tensor = opened.get_tensor(name)
+    check_finite(name, tensor, stored.file)
+    return tensor
+
+
 def check_all_finite(folder: Path) -> None:
     """Refuse an artifact in which a stored value is not finite: a runtime would compute with it.
 
@@ -183,5 +195,4 @@ def check_all_finite(folder: Path) -> None:
         ArtifactError: a value is not finite, or a file is missing or damaged.
     """
     for name, stored in list_tensors(folder).items():
-        with safe_open(stored.file, framework="pt") as opened:
-            check_finite(name, opened.get_tensor(name), stored.file)
+        read_tensor(name, stored)

@@ -282,8 +282,10 @@ class Calibration:
         windows, length, _ = self._quantized.shape
         held = held_out(windows, length, moments.bytes_a_token) if self._holds else ()
         out = torch.tensor([index in held for index in range(windows)[rows]])
-        if out.any():
-            moments.hold(inputs[out], errors[out])
+        if not out.any():
+            moments.add(inputs, errors)
+            return
+        moments.hold(inputs[out], errors[out])
         if not out.all():
             moments.add(inputs[~out], errors[~out])
 

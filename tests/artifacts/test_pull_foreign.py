@@ -63,6 +63,17 @@ def test_one_graph_of_several_is_fetched_with_its_data(client: Client, hub: Hub)
     assert not hub.requests
 
 
+def test_the_one_file_of_a_commit_is_there_offline(client: Client, hub: Hub) -> None:
+    hub.put("me/one", "main", {"config.json": b"{}", "model-Q4_K.gguf": b"file", "README.md": b"card"})
+    place = f"hf://me/one@{hub.head('me/one')}"
+    file = pulled(client, place)
+    assert isinstance(file, Path)
+    assert file.name == "model-Q4_K.gguf"
+    hub.requests.clear()
+    assert pulled(client, place, HF_HUB_OFFLINE="1") == file
+    assert not hub.requests
+
+
 @pytest.mark.parametrize(
     ("place", "said"),
     [

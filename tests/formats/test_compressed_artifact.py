@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
+from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig, QuantizationScheme
 from gptq_models import PROBE, SHAPE, convert, source
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.compressed_tensors.packing import pack, unpack
-from pythia_quant.formats.compressed_tensors.reader import read
+from pythia_quant.formats.compressed_tensors.reader import quantization_fields, read
 from pythia_quant.formats.compressed_tensors.runtime import open_layers
 from pythia_quant.formats.compressed_tensors.writer import write
 from pythia_quant.formats.gptq.reader import read as read_gptq
@@ -91,6 +92,18 @@ def test_unpacks_as_the_library_does(out: int, groups: int, bits: int, seed: int
     assert torch.equal(again.dequantize(), quantized.dequantize())
     signed = unpack_from_int32(parts["weight_packed"], bits, torch.Size(parts["weight_shape"].tolist()))
     assert torch.equal(signed.int() + 2 ** (bits - 1), codes.int())
+
+
+@pytest.mark.parametrize(("bits", "size"), [(4, 32), (8, None)])
+def test_the_library_understands_what_config_json_says(bits: int, size: int | None) -> None:
+    config = QuantizationConfig.model_validate(quantization_fields(bits, size))
+    (scheme,) = config.config_groups.values()
+    assert isinstance(scheme, QuantizationScheme)
+    assert scheme.weights == QuantizationArgs(num_bits=bits, group_size=size, strategy="group" if size else "channel")
+    assert scheme.input_activations is scheme.output_activations is None
+    assert config.format == "pack-quantized"
+    assert config.quantization_status == "compressed"
+    assert config.ignore == ["embed_out", "lm_head"]
 
 
 def test_refuses_a_doctored_artifact(tmp_path: Path) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.bnb.library import bitsandbytes, settings_of
 from pythia_quant.formats.bnb.quant_state import check_fields, fields_name, is_fields, layout
-from pythia_quant.formats.tensor_files import AGAIN, check_finite, check_tensors, list_tensors, read_artifact_config
+from pythia_quant.formats.tensor_files import AGAIN, check_tensors, list_tensors, read_artifact_config, read_tensor
 from pythia_quant.model.architecture import LINEARS, Architecture
 from pythia_quant.recipe.variants import BnbSettings
 
@@ -59,10 +58,7 @@ class BnbWeights:
         return weight
 
     def _tensor(self, name: str) -> Tensor:
-        with safe_open(self._stored[name].file, framework="pt") as opened:
-            tensor: Tensor = opened.get_tensor(name)
-        check_finite(name, tensor, self._stored[name].file)
-        return tensor
+        return read_tensor(name, self._stored[name])
 
 
 def _is_quantized(name: str) -> bool:

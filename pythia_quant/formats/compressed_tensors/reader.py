@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError
@@ -14,10 +12,10 @@ from pythia_quant.formats.compressed_tensors.packing import PARTS, packed_layout
 from pythia_quant.formats.tensor_files import (
     AGAIN,
     NAME,
-    check_finite,
     check_tensors,
     list_tensors,
     read_artifact_config,
+    read_tensor,
 )
 from pythia_quant.model.architecture import LINEARS, Architecture
 from pythia_quant.quantizers.grid import Quantized
@@ -82,11 +80,7 @@ class CompressedWeights:
         return name.endswith(_QUANTIZED)
 
     def _load(self, name: str) -> Tensor:
-        with safe_open(self._entries[name].file, framework="pt") as opened:
-            tensor: Tensor = opened.get_tensor(name)
-        if tensor.dtype != torch.int64:
-            check_finite(name, tensor, self._entries[name].file)
-        return tensor
+        return read_tensor(name, self._entries[name])
 
 
 def quantization_fields(bits: int, group_size: int | None) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def write(job: Job[CompressedSettings]) -> Written:
         return tensor.float()
 
     forward = Forward(shape, job.probe)
-    forward.hidden = copy(EMBEDDING)[job.probe]
+    forward.embed(copy(EMBEDDING))
     linears = {f"{name}.weight" for name in LINEARS}
     for index in range(shape.layers):
         job.progress.step("layer", index, shape.layers)

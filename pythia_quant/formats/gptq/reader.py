@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError
@@ -15,10 +14,10 @@ from pythia_quant.formats.gptq.packing import PARTS, packed_layout, unpack
 from pythia_quant.formats.tensor_files import (
     AGAIN,
     NAME,
-    check_finite,
     check_tensors,
     list_tensors,
     read_artifact_config,
+    read_tensor,
 )
 from pythia_quant.model.architecture import HEAD, LINEARS, Architecture
 from pythia_quant.quantizers.grid import Quantized
@@ -86,10 +85,7 @@ class GptqWeights:
         return name.endswith(_QUANTIZED) or (self._head and name == HEAD)
 
     def _load(self, name: str) -> Tensor:
-        with safe_open(self._entries[name].file, framework="pt") as opened:
-            tensor: Tensor = opened.get_tensor(name)
-        check_finite(name, tensor, self._entries[name].file)
-        return tensor
+        return read_tensor(name, self._entries[name])
 
     def _where(self, name: str) -> str:
         return str(self._entries[name].file)
