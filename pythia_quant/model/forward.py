@@ -59,15 +59,19 @@ def linear(weights: LayerWeights, name: str, inputs: Tensor) -> Tensor:
     return F.linear(inputs.to(weight.dtype), weight, bias.to(weight.dtype)).float()
 
 
-def attend(architecture: Architecture, weights: LayerWeights, hidden: Tensor) -> Tensor:
+Apply = Callable[[LayerWeights, str, Tensor], Tensor]
+"""How a linear layer is applied: a function such as :func:`linear`, perhaps one that rounds."""
+
+
+def attend(architecture: Architecture, weights: LayerWeights, hidden: Tensor, apply: Apply = linear) -> Tensor:
     """Return what ``attention.dense`` reads, fp32 [windows, tokens, width]."""
-    return _attend(architecture, linear(weights, MIXED, normalize(architecture, weights, NORM_OF[MIXED], hidden)))
+    return _attend(architecture, apply(weights, MIXED, normalize(architecture, weights, NORM_OF[MIXED], hidden)))
 
 
-def expand(architecture: Architecture, weights: LayerWeights, hidden: Tensor) -> Tensor:
+def expand(architecture: Architecture, weights: LayerWeights, hidden: Tensor, apply: Apply = linear) -> Tensor:
     """Return what ``mlp.dense_4h_to_h`` reads, fp32 [windows, tokens, MLP width]."""
     normed = normalize(architecture, weights, NORM_OF[EXPAND], hidden)
-    return activate(architecture, linear(weights, EXPAND, normed))
+    return activate(architecture, apply(weights, EXPAND, normed))
 
 
 def activate(architecture: Architecture, inputs: Tensor) -> Tensor:
@@ -93,17 +97,21 @@ def layer_forward(architecture: Architecture, weights: LayerWeights, hidden: Ten
     return hidden
 
 
-def update_forward(architecture: Architecture, weights: LayerWeights, update: Update, hidden: Tensor) -> Tensor:
-    """Apply one update of a layer; see :func:`layer_forward`."""
+def update_forward(
+    architecture: Architecture, weights: LayerWeights, update: Update, hidden: Tensor, apply: Apply = linear
+) -> Tensor:
+    """Apply one update of a layer, and `apply` each linear layer; see :func:`layer_forward`."""
     after = hidden
     for name in update.outer:
-        after = after + linear(weights, name, outer_input(architecture, weights, name, hidden))
+        after = after + apply(weights, name, outer_input(architecture, weights, name, hidden, apply))
     return after
 
 
-def outer_input(architecture: Architecture, weights: LayerWeights, name: str, hidden: Tensor) -> Tensor:
+def outer_input(
+    architecture: Architecture, weights: LayerWeights, name: str, hidden: Tensor, apply: Apply = linear
+) -> Tensor:
     """Return what one of the two linear layers whose results are added reads, of the hidden states before it."""
-    return {DENSE: attend, CONTRACT: expand}[name](architecture, weights, hidden)
+    return {DENSE: attend, CONTRACT: expand}[name](architecture, weights, hidden, apply)
 
 
 def _attend(architecture: Architecture, mixed: Tensor) -> Tensor:
@@ -111,7 +119,7 @@ def _attend(architecture: Architecture, mixed: Tensor) -> Tensor:
     windows, tokens, _ = mixed.shape
     per_head = mixed.view(windows, tokens, architecture.heads, 3 * architecture.head_size).transpose(1, 2)
     query, key, value = per_head.split(architecture.head_size, dim=-1)
-    cosine, sine = (table.to(mixed.device) for table in _rotary_table(architecture, tokens))
+    cosine, sine = (table.to(mixed) for table in _rotary_table(architecture, tokens))
     attended = F.scaled_dot_product_attention(
         _rotate(query, cosine, sine), _rotate(key, cosine, sine), value, is_causal=True
     )

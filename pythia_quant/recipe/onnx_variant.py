@@ -66,6 +66,8 @@ class OnnxSettings(VariantSettings):
     """The weights and activations of each tensor. If the layers' activations are int8, those of the head are int8x2.
 
     If `codes` names a GPTQ variant, the layers' integers are taken from it; the recipe checks that both settings agree.
+    With `adapt`, a conversion to 8 bits stores or multiplies tensors more finely where outliers make it lose more than
+    bf16 does; tensors that `tensors` names stay as they are.
     """
 
     format: Literal["onnx"]
@@ -75,6 +77,7 @@ class OnnxSettings(VariantSettings):
     activations: Literal["fp32", "int8"] = "int8"
     embeddings: Literal["fp32", "int8", "int4"] = "int8"
     head: Weights = "int8"
+    adapt: bool = True
     tensors: dict[str, TensorSettings] = Field(default_factory=dict)
 
     def linear_choice(self, layer: int, name: str) -> Choice:

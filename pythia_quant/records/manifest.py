@@ -124,10 +124,14 @@ class CheckRecord(Record):
     generated: list[int]
 
 
+_NEW_SETTINGS = {"bnb": "equalize", "onnx": "adapt"}
+"""By format, a setting that is true by default and that older versions did not have: they did what false means."""
+
+
 def _as_before(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as older versions meant them: they had no `equalize`, and left bnb's layers as they were."""
-    older = settings.get("format") == "bnb" and "equalize" not in settings
-    return settings | {"equalize": False} if older else settings
+    """Return settings as the version meant them that wrote them."""
+    new = _NEW_SETTINGS.get(str(settings.get("format")))
+    return {new: False, **settings} if new else settings
 
 
 class Manifest(Record):

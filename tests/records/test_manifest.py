@@ -124,11 +124,13 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
         read_manifest(tmp_path / MANIFEST, ArtifactError)
 
 
-def test_a_bitsandbytes_artifact_of_before_was_not_equalized(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "new"), [("bnb", "equalize"), ("onnx", "adapt")])
+def test_an_artifact_of_before_is_what_its_version_made(tmp_path: Path, kind: str, new: str) -> None:
     """Its manifest has no such setting, neither for itself nor in its recipe, and both must say the same."""
-    bnb, now = {"format": "bnb", "quant_type": "nf4"}, {"format": "bnb", "equalize": True}
-    recipe = {"variants": {"v": bnb, "w": {"format": "onnx"}}}
-    before = read(tmp_path, MANIFEST_FIELDS | {"settings": bnb, "recipe": recipe})
-    assert before.settings == before.recipe["variants"]["v"] == bnb | {"equalize": False}
-    assert before.recipe["variants"]["w"] == {"format": "onnx"}
+    settings = {"format": kind}
+    recipe = {"variants": {"v": settings, "w": {"format": "gptq"}}}
+    before = read(tmp_path, MANIFEST_FIELDS | {"settings": settings, "recipe": recipe})
+    assert before.settings == before.recipe["variants"]["v"] == settings | {new: False}
+    assert before.recipe["variants"]["w"] == {"format": "gptq"}
+    now = settings | {new: True}
     assert read(tmp_path, MANIFEST_FIELDS | {"settings": now}).settings == now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.job import CodesReader, Job, Written
 from pythia_quant.formats.onnx import graph, nodes, rotary
+from pythia_quant.formats.onnx.adapt import GOAL, LIMITS, MOST, NEGLIGIBLE, Adapted, Sample, adapts
 from pythia_quant.formats.onnx.client_configs import write_configs
 from pythia_quant.formats.onnx.data_file import ExternalWriter, model_path
 from pythia_quant.formats.onnx.nodes import NORMS, OFFSETS, Product
@@ -51,35 +53,106 @@ def write(job: Job[OnnxSettings]) -> Written:
         SourceError: a tensor of the source is missing or not finite.
         ArtifactError: the artifact of the codes is damaged, or its layers are not equalized.
     """
-    source, settings, shape = job.source, job.settings, job.source.architecture
-    path = model_path(job.folder, quantized=settings.quantizes())
+    path = model_path(job.folder, quantized=job.settings.quantizes())
     path.parent.mkdir(parents=True)
-    forward = Forward(shape, job.probe)
-    with ExternalWriter(path) as data:
-        job.progress.step("embeddings", 0, 1)
-        table = _embeddings(data, source.read(checkpoint.EMBEDDING), settings.embeddings_choice())
-        forward.hidden = _rows(table, job.probe.flatten()).view(*job.probe.shape, -1)
-        del table
-        for index in range(shape.layers):
-            job.progress.step("layer", index, shape.layers)
-            layer, weigh = _rounded(source, index) if job.codes is None else _solved(job.codes, index)
-            _layer(data, settings, shape, index, layer, weigh)
-            forward.layer(layer)
-            del layer, weigh  # or two are in memory
+    for limit in LIMITS if adapts(job.settings, job.source.architecture) else LIMITS[:1]:
+        assembly = _Assembly(job, path, limit)
+        logits = assembly.write()
+        if assembly.is_good:
+            break
+    write_configs(job.folder, job.source.architecture, path, job.generation)
+    return Written(logits, assembly.notes())
+
+
+class _Assembly:
+    """Writes the model and its data, and computes the probe and a sample with what it writes.
+
+    Args:
+        job: the conversion.
+        path: the model's.
+        limit: what a tensor may lose before it is adapted, one of :data:`LIMITS`.
+    """
+
+    def __init__(self, job: Job[OnnxSettings], path: Path, limit: float) -> None:
+        self._job, self._path = job, path
+        self._shape = job.source.architecture
+        self._adapted = Adapted(job.settings, self._shape, limit)
+        self._sample = Sample(self._shape) if adapts(job.settings, self._shape) else None
+        self._kl: tuple[float, float] | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing need be adapted further: there are no outliers, or the sample diverges little enough."""
+        if self._kl is None or not self._adapted.outliers | bool(self._adapted.notes):
+            return True
+        most = GOAL if self._adapted.notes else MOST
+        return self._kl[0] <= max(most * self._kl[1], NEGLIGIBLE)
+
+    def notes(self) -> dict[str, object]:
+        """Return what the manifest says of tensors that were adapted."""
+        if self._kl is None or not self._adapted.notes:
+            return {}
+        overrides = self._adapted.settings.tensors
+        tensors = {
+            name: overrides[name].model_dump(mode="json", exclude_none=True) | note
+            for name, note in self._adapted.notes.items()
+        }
+        as_run, in_bf16 = (float(f"{kl:.3g}") for kl in self._kl)
+        return {"adapted": {"sample_kl": as_run, "sample_kl_of_bf16": in_bf16, "tensors": tensors}}
+
+    def write(self) -> Tensor:
+        """Write all tensors and the graph; return the logits of the probe."""
+        job, source, shape = self._job, self._job.source, self._shape
+        forward = Forward(shape, job.probe)
+        with ExternalWriter(self._path) as data:
+            job.progress.step("embeddings", 0, 1)
+            forward.hidden = self._embeddings(data)
+            for index in range(shape.layers):
+                job.progress.step("layer", index, shape.layers)
+                layer, weigh = _rounded(source, index) if job.codes is None else _solved(job.codes, index)
+                if self._sample:
+                    self._adapted.layer(index, layer, self._sample.exact)
+                    self._sample.before(layer)
+                _layer(data, self._adapted.settings, shape, index, layer, weigh)
+                forward.layer(layer)
+                if self._sample:
+                    self._sample.after(layer, self._adapted.settings, index)
+                del layer, weigh  # or two are in memory
+            job.progress.step("head", 0, 1)
+            logits = self._head(data, forward)
+            mark = data.finish()
+        self._path.write_bytes(graph.build(shape, self._adapted.settings, data.tensors, mark).SerializeToString())
+        return logits
+
+    def _embeddings(self, data: ExternalWriter) -> Tensor:
+        """Store the embeddings; return those of the probe."""
+        table, probe = self._job.source.read(checkpoint.EMBEDDING), self._job.probe
+        if self._sample:
+            sample = table[self._sample.ids.flatten()]
+            self._adapted.embeddings(sample)
+        stored = _embeddings(data, table, self._adapted.settings.embeddings_choice())
+        if self._sample:
+            self._sample.begin(sample, _rows(stored, self._sample.ids.flatten()))
+        return _rows(stored, probe.flatten()).view(*probe.shape, -1)
+
+    def _head(self, data: ExternalWriter, forward: Forward) -> Tensor:
+        """Store the final norm and the head; return the logits of the probe."""
+        source = self._job.source
         gain, bias = (source.read(f"{checkpoint.FINAL_NORM}.{part}").float() for part in ("weight", "bias"))
         data.add(f"{nodes.FINAL_NORM}.weight", gain)
         data.add(f"{nodes.FINAL_NORM}.bias", bias)
-        job.progress.step("head", 0, 1)
-        product = nodes.head(settings, shape)
-        head = _quantize(source.read(checkpoint.HEAD), product.choice)
+        weight = source.read(checkpoint.HEAD)
+        if self._sample:
+            self._adapted.head(weight[:: -(-len(weight) // _ROWS_AT_ONCE)], self._sample.normed(gain, bias))
+        product = nodes.head(self._adapted.settings, self._shape)
+        head = _quantize(weight, product.choice)
         _add_product(data, product, [head], dim=0)
+        pieces = torch.arange(self._shape.vocabulary).split(_ROWS_AT_ONCE)
+        if self._sample:
+            rows = ((weight[piece], _rows(head, piece)) for piece in pieces)
+            self._kl = self._sample.divergences(gain, bias, product.choice, rows)
         hidden = forward.finish(gain, bias)
-        pieces = torch.arange(shape.vocabulary).split(_ROWS_AT_ONCE)
-        logits = torch.cat([F.linear(hidden, _rows(head, rows)) for rows in pieces], dim=-1)
-        mark = data.finish()
-    path.write_bytes(graph.build(shape, settings, data.tensors, mark).SerializeToString())
-    write_configs(job.folder, shape, path, job.generation)
-    return Written(logits)
+        return torch.cat([F.linear(hidden, _rows(head, rows)) for rows in pieces], dim=-1)
 
 
 def _rounded(source: WeightReader, index: int) -> tuple[Layer, Weigh]:
