@@ -127,6 +127,7 @@ def test_a_config_that_asks_for_something_else_is_refused(
         ("g_idx", torch.full((256,), -1, dtype=torch.int32), "names groups that are not there"),
         ("scales", torch.full((16, 64), torch.inf, dtype=torch.float16), "not finite"),
         ("qzeros", torch.zeros(1, 8, dtype=torch.int32), "qzeros is I32"),
+        ("weight", torch.zeros(64, 256), r"the tensor .*weight'? is none of GPT-NeoX's"),
         ("lora_A", torch.zeros(1), r"the tensor .*lora_A'? is none of GPT-NeoX's"),
     ],
 )
