@@ -41,7 +41,7 @@ def save_half(source: Path, folder: Path) -> Path:
 
 
 def save_gptq(source: Path, folder: Path, *, bits: int = 4, group_size: int = 16, version: int = 1) -> Path:
-    """Round to nearest in groups of inputs in a random order, packed as auto-gptq packs them; bits divides 32."""
+    """Round to nearest in groups of inputs in a random order, packed as auto-gptq packs them."""
     folder.mkdir()
     stored = {name: tensor.float() for name, tensor in load_file(source / "model.safetensors").items()}
     tensors = {"gpt_neox.layers.0.attention.masked_bias": torch.tensor(-1e9), **stored}
@@ -93,12 +93,10 @@ def _pack(weight: Tensor, bits: int, group_size: int, version: int) -> tuple[dic
 
 
 def _words(numbers: np.ndarray[Any, Any], bits: int) -> Tensor:
-    """Put numbers, [n, columns], into int32 words from the lowest bits on."""
-    each = 32 // bits
-    words = np.zeros((len(numbers) // each, numbers.shape[1]), np.uint32)
-    for index, row in enumerate(numbers.astype(np.uint32)):
-        words[index // each] |= row << np.uint32(bits * (index % each))
-    return torch.from_numpy(words.view(np.int32))
+    """Put numbers, [n, columns], into int32 words: the bits of a column one by one, the lowest first."""
+    stream = (numbers.T[:, :, None] >> np.arange(bits)) & 1
+    octets = np.packbits(stream.astype(np.uint8).reshape(numbers.shape[1], -1), axis=1, bitorder="little")
+    return torch.from_numpy(np.ascontiguousarray(octets.view("<i4").T.astype(np.int32)))
 
 
 def save_compressed(source: Path, folder: Path, *options: dict[str, Any], head: bool = False) -> Path:
