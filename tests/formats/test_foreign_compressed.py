@@ -36,7 +36,8 @@ def by_the_library(folder: Path, name: str, group: int = 0) -> torch.Tensor:
     stored = load_file(folder / "model.safetensors")
     state = {key.removeprefix(prefix): one for key, one in stored.items() if key.startswith(f"{prefix}weight")}
     state["weight_scale"] = state["weight_scale"].float()
-    return PackedQuantizationCompressor.decompress(state, scheme)["weight"]
+    weight: torch.Tensor = PackedQuantizationCompressor.decompress(state, scheme)["weight"]
+    return weight
 
 
 @pytest.mark.parametrize(
