@@ -77,7 +77,7 @@ def merged() -> ModelProto:
     node = helper.make_node(
         "If", ["use_cache_branch"], names, then_branch=branch("with", past=True), else_branch=branch("no", past=False)
     )
-    cache = ["batch", HEADS, "past", SIZE]
+    cache: list[str | int | None] = ["batch", HEADS, "past", SIZE]
     inputs = [
         helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"]),
         helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch", "all"]),
