@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from compressed_tensors.compressors.pack_quantized import PackedQuantizationCompressor
+from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig, QuantizationScheme
+from compressed_tensors.quantization.utils import calculate_qparams
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -38,7 +41,7 @@ def save_half(source: Path, folder: Path) -> Path:
 
 
 def save_gptq(source: Path, folder: Path, *, bits: int = 4, group_size: int = 16, version: int = 1) -> Path:
-    """Round to nearest in groups of inputs in a random order, packed as auto-gptq packs them; bits divides 32."""
+    """Round to nearest in groups of inputs in a random order, packed as auto-gptq packs them."""
     folder.mkdir()
     stored = {name: tensor.float() for name, tensor in load_file(source / "model.safetensors").items()}
     tensors = {"gpt_neox.layers.0.attention.masked_bias": torch.tensor(-1e9), **stored}
@@ -90,12 +93,52 @@ def _pack(weight: Tensor, bits: int, group_size: int, version: int) -> tuple[dic
 
 
 def _words(numbers: np.ndarray[Any, Any], bits: int) -> Tensor:
-    """Put numbers, [n, columns], into int32 words from the lowest bits on."""
-    each = 32 // bits
-    words = np.zeros((len(numbers) // each, numbers.shape[1]), np.uint32)
-    for index, row in enumerate(numbers.astype(np.uint32)):
-        words[index // each] |= row << np.uint32(bits * (index % each))
-    return torch.from_numpy(words.view(np.int32))
+    """Put numbers, [n, columns], into int32 words: the bits of a column one by one, the lowest first."""
+    stream = (numbers.T[:, :, None] >> np.arange(bits)) & 1
+    octets = np.packbits(stream.astype(np.uint8).reshape(numbers.shape[1], -1), axis=1, bitorder="little")
+    return torch.from_numpy(np.ascontiguousarray(octets.view("<i4").T.astype(np.int32)))
+
+
+def save_compressed(source: Path, folder: Path, *options: dict[str, Any], head: bool = False) -> Path:
+    """Round to nearest on the grid of compressed-tensors, and pack with its own compressor.
+
+    Args:
+        source: a checkpoint.
+        folder: will be made.
+        options: of the weights; a second one is for the layers of the MLP.
+        head: whether the head is quantized, too.
+    """
+    folder.mkdir()
+    schemes = [QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(**one)) for one in options]
+    ends = (*(f"{linear}.weight" for linear in LINEARS), *(["embed_out.weight"] if head else []))
+    tensors = {}
+    for name, tensor in load_file(source / "model.safetensors").items():
+        if not name.endswith(ends):
+            tensors[name] = tensor
+            continue
+        scheme = schemes[-1 if "mlp" in name else 0]
+        args, weight = scheme.weights, tensor.float()
+        assert args is not None
+        size = args.group_size if args.strategy == "group" else weight.shape[1]
+        groups = weight.unflatten(1, (-1, size))
+        scale, zero = calculate_qparams(groups.amin(2), groups.amax(2), args)
+        state = {"weight": weight, "weight_scale": scale.half().float(), "weight_zero_point": zero.to(torch.int8)}
+        packed = PackedQuantizationCompressor.compress(state, scheme)
+        packed["weight_scale"] = packed["weight_scale"].half()
+        tensors |= {f"{name.removesuffix('.weight')}.{part}": one for part, one in packed.items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    groups_of_layers = {f"group_{index}": scheme for index, scheme in enumerate(schemes)}
+    if len(schemes) > 1:
+        groups_of_layers["group_0"].targets = ["re:.*attention.*"]
+        groups_of_layers["group_1"].targets = ["re:.*mlp.*"]
+    quantization = QuantizationConfig(
+        config_groups=groups_of_layers, format="pack-quantized", ignore=[] if head else ["embed_out", "lm_head"],
+        quantization_status="compressed",
+    )  # fmt: skip
+    config = json.loads((source / "config.json").read_text())
+    config["quantization_config"] = json.loads(quantization.model_dump_json())
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 class _Neox(torch.nn.Module):

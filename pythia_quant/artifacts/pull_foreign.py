@@ -52,6 +52,21 @@ def parse_named(place: str) -> Named:
     return Named(f"{owner}/{name}", unquote(revision) or "main", file)
 
 
+def is_kept(place: str) -> bool:
+    """Say whether what others made is in the cache at the commit that a place names, so that no hub need be asked.
+
+    Raises:
+        HubError: the name is not valid.
+    """
+    named = parse_named(place)
+    return COMMIT.fullmatch(named.revision) is not None and (_kept(named) / named.revision).is_dir()
+
+
+def _kept(named: Named) -> Path:
+    """Return the folder of the cache that has a folder for each commit of what is named."""
+    return cache_folder("foreign") / "--".join(part.replace("/", "--") for part in (named.repo_id, named.file) if part)
+
+
 def pull_foreign(place: str, progress: Progress = SILENT) -> Path:
     """Return the folder or file of what others made in the cache. If it is not there, download it first.
 
@@ -67,9 +82,9 @@ def pull_foreign(place: str, progress: Progress = SILENT) -> Path:
         SourceError: the hub cannot be asked, or a download is damaged.
     """
     named = parse_named(place)
-    kept = cache_folder("foreign") / "--".join(part.replace("/", "--") for part in (named.repo_id, named.file) if part)
-    if COMMIT.fullmatch(named.revision) and (folder := kept / named.revision).is_dir():
-        return _within(folder, named, place)  # what it names never changes, so the hub need not be asked again
+    kept = _kept(named)
+    if is_kept(place):  # what it names never changes, so the hub need not be asked again
+        return _within(kept / named.revision, named, place)
     tree = read_tree(named.repo_id, named.revision)
     chosen, _ = _chosen(named, list(tree.files), place)
     folder = kept / tree.commit

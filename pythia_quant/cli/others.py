@@ -50,11 +50,11 @@ def _is_of_others(artifact: str, *, named: bool) -> bool:
     from pythia_quant.artifacts.artifact import artifact_folders
     from pythia_quant.artifacts.foreign import unknown_kind
     from pythia_quant.artifacts.pull import is_ours
-    from pythia_quant.artifacts.pull_foreign import parse_named
+    from pythia_quant.artifacts.pull_foreign import is_kept, parse_named
     from pythia_quant.formats.table import recognize
 
     if artifact.startswith(SCHEME):
-        return bool(parse_named(artifact).file) or not is_ours(artifact)
+        return bool(parse_named(artifact).file) or is_kept(artifact) or not is_ours(artifact)
     path = Path(artifact)
     if (path / MANIFEST).exists() or (path.is_dir() and artifact_folders(path)):
         return False

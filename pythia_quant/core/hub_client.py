@@ -282,14 +282,15 @@ _CAUSES: dict[type[Exception], tuple[type[HubError], str, str]] = {
         HubError, "the hub needs a token", "log in with: hf auth login, or set HF_TOKEN",
     ),
     hub_errors.GatedRepoError: (  # a kind of RepositoryNotFoundError
-        HubError, "access to this repository is restricted", "ask for access on its page, then: hf auth login",
+        HubError, "access to this repository is restricted",
+        "ask for access on its page, then: hf auth login, or set HF_TOKEN",
     ),
     hub_errors.RevisionNotFoundError: (
         NoRevisionError, "the repository has no such revision", "its page lists the branches",
     ),
     hub_errors.RepositoryNotFoundError: (
         NoRepositoryError, "the hub has no such repository, or it is private",
-        "check the name; if it is yours: hf auth login",
+        "check the name; if it is yours: hf auth login, or set HF_TOKEN",
     ),
 }  # fmt: skip
 

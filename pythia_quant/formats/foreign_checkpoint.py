@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -159,6 +160,16 @@ class ForeignTensors:
         if not codes:
             check_finite(name, tensor, file)
         return tensor
+
+    def read(self, name: str, architecture: Architecture) -> Tensor:
+        """Return a tensor that is not quantized, fp32; a tied head is the embeddings, and biases left out are zeros.
+
+        Raises:
+            ArtifactError: a value is not finite.
+        """
+        if name in self.stored:
+            return self.load(name).float()
+        return self.load(EMBEDDING).float() if name == HEAD else torch.zeros(architecture.tensor_shapes()[name])
 
     def require(self, name: str, dtypes: tuple[str, ...], shape: tuple[int, ...]) -> None:
         """Refuse a tensor that is missing, or has another dtype or shape than native code may rely on.

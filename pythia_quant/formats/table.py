@@ -10,6 +10,7 @@ from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.bnb.foreign import ForeignBnbKind
 from pythia_quant.formats.bnb.format import BnbFormat
+from pythia_quant.formats.compressed_tensors.foreign import ForeignCompressedKind
 from pythia_quant.formats.compressed_tensors.format import CompressedFormat
 from pythia_quant.formats.foreign import ForeignKind
 from pythia_quant.formats.foreign_plain import PlainKind
@@ -29,7 +30,9 @@ FORMATS: dict[str, Format[Any]] = {
     "compressed-tensors": CompressedFormat(),
 }
 
-_KINDS = (ForeignGptqKind(), ForeignBnbKind(), PlainKind(), ForeignOnnxKind(), ForeignGgufKind())
+_KINDS = (
+    ForeignGptqKind(), ForeignCompressedKind(), ForeignBnbKind(), PlainKind(), ForeignOnnxKind(), ForeignGgufKind(),
+)  # fmt: skip
 FOREIGN: dict[str, ForeignKind] = {kind.name: kind for kind in _KINDS}
 """What others make and :mod:`pythia_quant.artifacts.foreign` opens: whoever adds a kind adds it here."""
 

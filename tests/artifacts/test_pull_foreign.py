@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gguf
 import pytest
+from gguf_models import write_gguf
 from hub_user import SECRETS, Client
 from loopback import Hub, client_environment
 from program import surroundings
+from tiny import TINY, random_weights
 
 from pythia_quant.artifacts.pull_foreign import pull_foreign
 from pythia_quant.core.errors import PythiaQuantError
@@ -72,6 +75,42 @@ def test_the_one_file_of_a_commit_is_there_offline(client: Client, hub: Hub) -> 
     hub.requests.clear()
     assert pulled(client, place, HF_HUB_OFFLINE="1") == file
     assert not hub.requests
+
+
+def test_bench_measures_offline_what_was_fetched_before(client: Client, hub: Hub, origin: Path, tmp_path: Path) -> None:
+    """A repository of one GGUF file has no config.json, so huggingface_hub's cache knows nothing of it offline."""
+    file = write_gguf(tmp_path / "tiny-F16.gguf", TINY, random_weights(TINY), gguf.GGMLQuantizationType.F16)
+    hub.put("me/one", "main", {file.name: file.read_bytes()})
+    place = f"hf://me/one@{hub.head('me/one')}"
+    options = ("--source", origin / "tiny", "--recipe", origin / "tiny.yaml", "--out", tmp_path / "out")
+    assert "is not in the cache and the hub cannot be reached" in client.refuse(
+        "bench", "hf://me/one", *options, HF_HUB_OFFLINE="1"
+    )
+    pulled(client, place)
+    hub.requests.clear()
+    assert "one-tiny-F16" in client.succeed("bench", place, *options, HF_HUB_OFFLINE="1")
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("token", ["hf_secretsecretsecret", None], ids=["token", "none"])
+def test_access_that_is_missing_is_one_error_that_says_what_to_do(
+    client: Client, hub: Hub, origin: Path, tmp_path: Path, token: str | None
+) -> None:
+    hub.put("me/gated", "main", GPTQ)
+    hub.gated.add("me/gated")
+    hub.add("else/private", {"main": origin / "tiny"}, private=True)
+    options = ("--source", origin / "tiny", "--recipe", origin / "tiny.yaml", "--out", tmp_path / "out")
+    for place in ("hf://me/gated", "hf://me/gated/onnx/model.onnx"):
+        said = " ".join(client.refuse("bench", place, *options, HF_TOKEN=token).split())
+        assert "access to this repository is restricted" in said
+        assert "ask for access on its page, then: hf auth login, or set HF_TOKEN" in said
+    if token:  # which is in no line of the log
+        logged = client.run("--debug", "bench", "hf://me/gated", *options, HF_TOKEN=token)
+        assert (logged.returncode, "HTTP Request" in logged.stderr) == (2, True)
+    said = " ".join(client.refuse("bench", "hf://else/private", *options, HF_TOKEN=token).split())
+    assert "no such repository, or it is private" in said
+    assert "if it is yours: hf auth login, or set HF_TOKEN" in said
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

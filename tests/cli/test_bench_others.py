@@ -7,7 +7,8 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from foreign_makers import save_bnb, save_gptq, save_half
+from foreign_makers import save_bnb, save_compressed, save_gptq, save_half
+from passages import write_passages
 from program import refuse, run, succeed
 from shared import linked
 from tiny import byte_tokenizer, write_checkpoint
@@ -31,7 +32,8 @@ def quick(finished: Path) -> Path:
 
 def test_theirs_and_ours_have_one_table(finished: Path, quick: Path, tmp_path: Path) -> None:
     source, out = finished / "tiny", tmp_path / "out"
-    gptq, half = save_gptq(source, tmp_path / "their-gptq"), save_half(source, tmp_path / "half")
+    gptq = save_gptq(source, tmp_path / "their-gptq", bits=3, group_size=32)
+    half = save_half(source, tmp_path / "half")
     bnb = save_bnb(source, tmp_path / "bnb", load_in_4bit=True, bnb_4bit_quant_type="nf4")
     ours = finished / "out/tiny/local/gptq-int4"
     options = ("--source", source, "--out", out, "--recipe", quick)
@@ -45,7 +47,7 @@ def test_theirs_and_ours_have_one_table(finished: Path, quick: Path, tmp_path: P
     assert (theirs.kind, theirs.tokenizer, list(theirs.files)) == (
         "gptq",
         "source",
-        ["gptq_model-4bit-16g.safetensors"],
+        ["gptq_model-3bit-32g.safetensors"],
     )
     assert rows["half"].foreign is not None
     assert rows["half"].foreign.tokenizer == "own"
@@ -69,6 +71,30 @@ def test_theirs_and_ours_have_one_table(finished: Path, quick: Path, tmp_path: P
     assert "gptq-int4 → their-gptq" in {change["row"] for change in data["changes"] if change["verdict"] != "same"}
     assert any("their-gptq is not ours" in note for note in data["notes"])
     assert "there is no row" in refuse("compare", out, out, "--rows", "gptq-int4=nothing")
+
+
+@pytest.mark.slow
+@pytest.mark.measures_time
+def test_theirs_have_speed_and_lambada(finished: Path, tmp_path: Path) -> None:
+    theirs = save_compressed(finished / "tiny", tmp_path / "theirs", {"num_bits": 4, "group_size": 32})
+    recipe = finished / "one-length.yaml"
+    text = (finished / "tiny.yaml").read_text()
+    recipe.write_text(text.replace("rounds: 1", "rounds: 1, prompts: [8], contexts: [8]"))
+    options = ("--source", finished / "tiny", "--recipe", recipe, "--out", tmp_path / "out")
+    done = run("bench", theirs, *options, "--lambada", write_passages(tmp_path), "--threads", "1")
+    assert done.returncode == 0, done.stderr  # where it also says if other programs disturbed it
+    row = load_results(tmp_path / "out/results.json").rows[-1]
+    assert row.foreign is not None
+    assert row.lambada is not None
+    assert len(row.lambada.greedy) == 5
+    (speed,) = row.speeds
+    assert (speed.threads, len(speed.processes)) == (1, 1)
+    assert speed.weight_bytes is not None
+    assert speed.processes[0].decode[0].seconds
+    assert "theirs †" in done.stdout
+    lines = csv.DictReader(StringIO(succeed("report", tmp_path / "out/results.json", "--format", "csv")))
+    said = {line["metric"] for line in lines if line["row"] == "theirs"}
+    assert {"decode", "prefill", "lambada"} <= {metric.partition("_")[0] for metric in said}, said
 
 
 def test_what_was_not_made_of_this_source_is_refused(finished: Path, quick: Path, tmp_path: Path) -> None:

@@ -27,11 +27,13 @@ def logits_of_weights(kind: str, folder: Path) -> torch.Tensor:
     return final_hidden_states(reader, PROBE) @ head_weight(reader).float().T
 
 
-@pytest.mark.parametrize(("bits", "group_size", "version"), [(4, 48, 1), (4, 32, 2), (2, 16, 2), (8, 64, 1)])
+@pytest.mark.parametrize(
+    ("bits", "group_size", "version"), [(4, 48, 1), (4, 32, 2), (2, 16, 2), (3, 32, 1), (3, 48, 2), (8, 64, 1)]
+)
 def test_gptq_of_another_packer_is_read_and_run(
     checkpoint: Path, tmp_path: Path, bits: int, group_size: int, version: int
 ) -> None:
-    """Groups of 48 do not divide the width: the last one is smaller."""
+    """Groups of 48 do not divide the width: the last one is smaller. 3 bits run on across words."""
     folder = save_gptq(checkpoint, tmp_path / "theirs", bits=bits, group_size=group_size, version=version)
     kind = recognize(folder)
     assert kind is FOREIGN["gptq"]
@@ -127,6 +129,7 @@ def test_a_config_that_asks_for_something_else_is_refused(
         ("g_idx", torch.full((256,), -1, dtype=torch.int32), "names groups that are not there"),
         ("scales", torch.full((16, 64), torch.inf, dtype=torch.float16), "not finite"),
         ("qzeros", torch.zeros(1, 8, dtype=torch.int32), "qzeros is I32"),
+        ("weight", torch.zeros(64, 256), r"the tensor .*weight'? is none of GPT-NeoX's"),
         ("lora_A", torch.zeros(1), r"the tensor .*lora_A'? is none of GPT-NeoX's"),
     ],
 )

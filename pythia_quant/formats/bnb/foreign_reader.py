@@ -16,7 +16,7 @@ from pythia_quant.core.text import short
 from pythia_quant.formats.bnb.quant_state import is_fields
 from pythia_quant.formats.foreign_checkpoint import FLOATS, ForeignTensors, may_lack, read_foreign_config
 from pythia_quant.formats.tensor_files import NAME
-from pythia_quant.model.architecture import EMBEDDING, HEAD, LINEARS
+from pythia_quant.model.architecture import HEAD, LINEARS
 
 _STATE = ".quant_state.bitsandbytes__"
 _BLOCKS = tuple(2**power for power in range(5, 13))
@@ -86,11 +86,7 @@ class ForeignBnb:
         if self._in_8_bits(name):
             scales = self.tensors.load(f"{name.removesuffix('.weight')}.SCB")
             return self.tensors.load(name).float() * (scales.float() / 127)[:, None]
-        if name not in self.tensors and name == HEAD:
-            return self.read(EMBEDDING)
-        if name not in self.tensors:
-            return torch.zeros(self.architecture.tensor_shapes()[name])
-        return self.tensors.load(name).float()
+        return self.tensors.read(name, self.architecture)
 
     def _in_8_bits(self, name: str) -> bool:
         return name.endswith(_QUANTIZABLE) and f"{name.removesuffix('.weight')}.SCB" in self.tensors

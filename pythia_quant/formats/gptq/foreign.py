@@ -55,12 +55,12 @@ class ForeignGptqKind(ForeignKind):
     def import_runtime(self) -> Callable[[Path, int, str], Runtime]:
         from pythia_quant.formats.gptq.runtime import open_foreign
 
-        return open_foreign
+        return lambda folder, threads, device: open_foreign(self.open_weights(folder), folder, threads, device)
 
     def open_layers(self, folder: Path, threads: int) -> Layered:
         from pythia_quant.formats.gptq.runtime import open_foreign_layers
 
-        return open_foreign_layers(folder, threads)
+        return open_foreign_layers(self.open_weights(folder), folder, threads)
 
 
 def _described(weights: ForeignGptq) -> str:

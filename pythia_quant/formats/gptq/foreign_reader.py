@@ -13,7 +13,7 @@ from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.text import short
 from pythia_quant.formats.foreign_checkpoint import FLOATS, ForeignTensors, may_lack, read_foreign_config
 from pythia_quant.formats.gptq.packing import unpack
-from pythia_quant.model.architecture import EMBEDDING, HEAD, LINEARS
+from pythia_quant.model.architecture import HEAD, LINEARS
 from pythia_quant.quantizers.grid import Quantized
 
 BITS = (2, 3, 4, 8)
@@ -92,10 +92,11 @@ class ForeignGptq:
         self.tensors = ForeignTensors(folder)
         known: set[str] = set()
         for name, shape in self.architecture.tensor_shapes().items():
-            known.add(name)
             if self.is_quantized(name):
                 known |= self._check_parts(name, shape)
-            elif name in self.tensors or not may_lack(name, self.architecture):
+                continue
+            known.add(name)
+            if name in self.tensors or not may_lack(name, self.architecture):
                 self.tensors.require(name, FLOATS, shape)
         head_bias = HEAD.replace("weight", "bias")  # which some packers store, though there is none
         if head_bias in self.tensors and not self.tensors.load(head_bias).any():
@@ -110,11 +111,7 @@ class ForeignGptq:
         """
         if self.is_quantized(name):
             return self.quantized(name).dequantize()
-        if name not in self.tensors and name == HEAD:
-            return self.read(EMBEDDING)
-        if name not in self.tensors:
-            return torch.zeros(self.architecture.tensor_shapes()[name])
-        return self.tensors.load(name).float()
+        return self.tensors.read(name, self.architecture)
 
     def quantized(self, name: str) -> Quantized:
         """Return the integers of a linear layer's weight by its name in a checkpoint.

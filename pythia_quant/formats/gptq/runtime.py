@@ -15,7 +15,6 @@ from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXLayer
 
 from pythia_quant.core import compat
 from pythia_quant.core.errors import ArtifactError, BenchmarkError
-from pythia_quant.formats.gptq.foreign_reader import ForeignGptq
 from pythia_quant.formats.gptq.reader import read
 from pythia_quant.formats.tensor_files import check_all_finite
 from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
@@ -27,7 +26,7 @@ from pythia_quant.runtimes.transformers_layers import TorchLayers, layers_descri
 
 
 class GptqReader(WeightReader, Protocol):
-    """Reads the integers of a GPTQ checkpoint, ours or another maker's."""
+    """Reads integers in groups of inputs: of GPTQ or compressed-tensors, ours or another maker's."""
 
     def quantized(self, name: str) -> Quantized:
         """Return the integers of a linear layer's weight by its name in a checkpoint."""
@@ -57,15 +56,20 @@ def open_runtime(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
     return _open_on_cpu(weights, folder, device, "pip install 'pythia-quant[gptq]', or measure it on the CPU")
 
 
-def open_foreign(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
-    """Load a GPTQ checkpoint of another maker into the same model and kernel as ours.
+def open_foreign(weights: GptqReader, folder: Path, threads: int, device: str = "cpu") -> HfRuntime:
+    """Load integers of another maker into the same model and kernel as ours.
+
+    Args:
+        weights: reads them.
+        folder: where they are, for messages.
+        threads: the number of torch's threads in this process.
+        device: ``cpu``; on others nothing runs them.
 
     Raises:
         ArtifactError: a file or tensor is missing or damaged, or embeddings or head exceed fp16, in which they run.
         BenchmarkError: `device` is not the CPU.
     """
     torch.set_num_threads(threads)
-    weights = ForeignGptq(folder)
     _check_halves(weights, folder)
     return _open_on_cpu(weights, folder, device, "measure it on the CPU: --device cpu")
 
@@ -83,7 +87,7 @@ def _open_on_cpu(weights: GptqReader, folder: Path, device: str, hint: str) -> H
     return HfRuntime(model, kernel_description(weights, dequantized))
 
 
-def _check_halves(weights: ForeignGptq, folder: Path) -> None:
+def _check_halves(weights: GptqReader, folder: Path) -> None:
     for name in (EMBEDDING, HEAD):
         if not weights.is_quantized(name) and not weights.read(name).half().isfinite().all():
             raise ArtifactError(f"{name} holds values that fp16 cannot hold, in which it is run", where=str(folder))
@@ -316,10 +320,9 @@ def open_layers(folder: Path, threads: int) -> GptqLayers:
     return GptqLayers(read(folder))
 
 
-def open_foreign_layers(folder: Path, threads: int) -> GptqLayers:
-    """Open a GPTQ checkpoint of another maker to run it layer by layer; see :func:`open_foreign`."""
+def open_foreign_layers(weights: GptqReader, folder: Path, threads: int) -> GptqLayers:
+    """Open integers of another maker to run them layer by layer; see :func:`open_foreign`."""
     torch.set_num_threads(threads)
-    weights = ForeignGptq(folder)
     _check_halves(weights, folder)
     return GptqLayers(weights)
 

@@ -77,7 +77,7 @@ def read_graph(path: Path) -> ForeignGraph:
         if node.domain not in (*_DOMAINS, *own):
             what = f"needs operators of {short(node.domain)}, which are a library of their own; none is loaded"
             raise ArtifactError(what, where=where, hint="export it with operators of ONNX or ONNX Runtime")
-    tensors = list(_tensors(model, nodes))
+    tensors = list(tensors_of(model))
     data: dict[str, Path] = {}
     for tensor in tensors:
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -104,7 +104,9 @@ def _graphs(node: NodeProto) -> Iterator[GraphProto]:
         yield from attribute.graphs
 
 
-def _tensors(model: ModelProto, nodes: list[NodeProto]) -> Iterator[TensorProto]:
+def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
+    """Yield every tensor of a graph, those within its nodes' branches and attributes included."""
+    nodes = list(_nodes(model))
     graphs = [model.graph, *(graph for node in nodes for graph in _graphs(node))]
     for graph in graphs:
         yield from graph.initializer

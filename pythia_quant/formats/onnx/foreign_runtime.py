@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError, BenchmarkError
 from pythia_quant.core.text import short
-from pythia_quant.formats.onnx.foreign_graph import ForeignGraph, read_graph
+from pythia_quant.formats.onnx.foreign_graph import ForeignGraph, read_graph, tensors_of
 from pythia_quant.formats.onnx.library import ort
 from pythia_quant.runtimes.protocol import check_capacity
 
@@ -46,7 +46,7 @@ def _session(graph: ForeignGraph, threads: int) -> ort.InferenceSession:
             return ort.InferenceSession(str(graph.path.resolve()), options, providers=["CPUExecutionProvider"])
         if len(folders) > 1:
             raise ArtifactError("its data are links into several folders", where=str(graph.path), hint="copy them")
-        for tensor in graph.model.graph.initializer:
+        for tensor in tensors_of(graph.model):
             for entry in tensor.external_data:
                 if entry.key == "location":
                     entry.value = targets[entry.value].name
