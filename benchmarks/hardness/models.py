@@ -1,8 +1,8 @@
 """Checkpoints with outliers, made from a checkpoint without: ``python benchmarks/hardness models --help``.
 
 ``gains`` and ``values`` compute the same function as the checkpoint that they are made from, ``residual`` about the
-same, ``damaged`` another. Every model is measured against its own weights in fp32, so this changes no measurement: a
-model is hard because of where its numbers lie, not because of what it says.
+same, ``divided`` and ``damaged`` another. Every model is measured against its own weights in fp32, so this changes no
+measurement: a model is hard because of where its numbers lie, not because of what it says.
 
 All factors but 20 are powers of two, which fp16 multiplies exactly unless a result is below 6e-5.
 """
@@ -120,6 +120,19 @@ def damage(source: Source, tensors: Tensors, draw: torch.Generator) -> None:
     scale_residual(source.architecture, tensors, choose(source.architecture.width, CHANNELS_OF_RESIDUAL, draw), DAMAGE)
 
 
+def divide(source: Source, tensors: Tensors, draw: torch.Generator) -> None:
+    """Multiply channels of the residual stream by 8, and divide the gains that read them by 8.
+
+    The norms' deviations are larger than before, so all their results are smaller: another model.
+    """
+    shape = source.architecture
+    chosen = choose(shape.width, CHANNELS_OF_RESIDUAL, draw)
+    scale_residual(shape, tensors, chosen, RESIDUAL)
+    norms = [f"{layer_name(index)}.{norm}" for index in range(shape.layers) for norm in NORM_OF.values()]
+    for norm in (*norms, FINAL_NORM):
+        tensors[f"{norm}.weight"][chosen] /= RESIDUAL
+
+
 @torch.no_grad()
 def compensate(source: Source, tensors: Tensors, draw: torch.Generator) -> None:
     """Multiply channels of the residual stream by 8, and fit the norms that read it.
@@ -187,6 +200,7 @@ KINDS: dict[str, Callable[[Source, Tensors, torch.Generator], None]] = {
     "gains": scale_gains,
     "values": scale_values,
     "residual": compensate,
+    "divided": divide,
     "damaged": damage,
 }
 """How the tensors of a model of each kind are changed, in place."""

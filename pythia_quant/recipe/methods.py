@@ -31,6 +31,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "onnx-int8": {"format": "onnx"},
     "onnx-int8-dynamic": {"format": "onnx", "weights": "int8-channel"},
     "onnx-int4": {"format": "onnx", "weights": "int4", "codes": "gptq-int4", "block_size": 128},
+    "onnx-small": {"format": "onnx", "embeddings": "int4", "head": "int4", "frequent_tokens": 2048},
     "onnx-fp32": {"format": "onnx", **dict.fromkeys(("weights", "activations", "embeddings", "head"), "fp32")},
     "gguf-q4": {"format": "gguf"},
     "gguf-q8": {"format": "gguf", "weights": "q8_0", "quantizer": "nearest"},

@@ -67,7 +67,8 @@ class OnnxSettings(VariantSettings):
 
     If `codes` names a GPTQ variant, the layers' integers are taken from it; the recipe checks that both settings agree.
     With `adapt`, a conversion to 8 bits stores or multiplies tensors more finely where outliers make it lose more than
-    bf16 does; tensors that `tensors` names stay as they are.
+    bf16 does; tensors that `tensors` names stay as they are. Embeddings and head in int4 have the rows of the first
+    `frequent_tokens` tokens, and of the last ones, in int8.
     """
 
     format: Literal["onnx"]
@@ -78,6 +79,7 @@ class OnnxSettings(VariantSettings):
     embeddings: Literal["fp32", "int8", "int4"] = "int8"
     head: Weights = "int8"
     adapt: bool = True
+    frequent_tokens: int = Field(default=0, ge=0, le=1_000_000)
     tensors: dict[str, TensorSettings] = Field(default_factory=dict)
 
     def linear_choice(self, layer: int, name: str) -> Choice:
@@ -107,7 +109,10 @@ class OnnxSettings(VariantSettings):
 
     def stored_bits(self) -> tuple[float, float]:
         linear = sum(share * self.linear_choice(0, name).stored_bits for name, share in IN_LAYERS.items())
-        return linear, (self.embeddings_choice().stored_bits + self.head_choice().stored_bits) / 2
+        # Of the vocabulary of the Pythias; those of 4 bits more of every frequent token.
+        share = min(1.0, (self.frequent_tokens + 512) / 50_304) if self.frequent_tokens else 0.0
+        tables = (self.embeddings_choice(), self.head_choice())
+        return linear, sum(each.stored_bits + 4 * share * (each.weights == "int4") for each in tables) / 2
 
     def fits(self, width: int, mlp_width: int, layers: int) -> Misfit | None:
         if misfit := beyond(self.tensors, layers):
@@ -143,6 +148,10 @@ class OnnxSettings(VariantSettings):
                 raise conflict("embeddings are looked up: fp32, int8 or int4 weights, no activations", "tensors")
         if self.activations == "int8" and {self.weights, self.head} == {"fp32"} and not self.tensors:
             raise conflict("int8 needs integer weights or head; with fp32 weights say activations: fp32", "activations")
+        if self.frequent_tokens and "int4" not in (self.embeddings_choice().weights, self.head_choice().weights):
+            raise conflict(
+                "neither embeddings nor head are int4, so frequent tokens need nothing else", "frequent_tokens"
+            )
         if self.activations == "fp32" and any(
             choice.in_channels for choice in (self.head_choice(), *(self.linear_choice(0, name) for name in IN_LAYERS))
         ):

@@ -37,6 +37,7 @@ def test_stored_bits_count_scales() -> None:
     assert settings().stored_bits() == (8.5, 8.5)
     assert settings(weights="int4", block_size=32, head="fp32").stored_bits() == (5, (9 + 32) / 2)
     assert settings(weights="int8-channel").stored_bits()[0] == 8
+    assert settings(head="int4", frequent_tokens=12_064).stored_bits()[1] == pytest.approx((8.5 + 4.5 + 1) / 2)
     assert settings(tensors={"attention.dense": {"weights": "fp32"}}).stored_bits()[0] == pytest.approx(
         (32 + 11 * 8.5) / 12
     )
@@ -52,6 +53,8 @@ def test_stored_bits_count_scales() -> None:
         ({"activations": "fp32", "weights": "int8-channel"}, "multiplied by int8 activations"),
         ({"weights": "fp32", "head": "fp32"}, "with fp32 weights say activations: fp32"),
         ({"block_size": 48}, "16, 32, 64 or 128"),
+        ({"frequent_tokens": 2048}, "neither embeddings nor head are int4"),
+        ({"frequent_tokens": -1, "head": "int4"}, "greater than or equal to 0"),
     ],
 )
 def test_what_does_not_go_together_is_refused(keys: dict[str, Any], words: str) -> None:

@@ -24,13 +24,13 @@ from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS
 from pythia_quant.model.equalize import equalize
 from pythia_quant.model.forward import Forward, layer_tensor_names, read_layer
 from pythia_quant.model.tokenizer import TOKENIZER
-from pythia_quant.quantizers import gptq
+from pythia_quant.quantizers import gptq, token_rows
 from pythia_quant.quantizers.calibration import Calibration
 from pythia_quant.quantizers.ggml import Packed, from_quantized, quantize
 from pythia_quant.quantizers.ggml_kind import kind_of
 from pythia_quant.quantizers.grid_kind import Stored
 from pythia_quant.quantizers.ridge import ROUNDING
-from pythia_quant.recipe.gguf_variant import FLOATS, GgufSettings, GgufType
+from pythia_quant.recipe.gguf_variant import FLOATS, GgufSettings, GgufType, bits_of
 
 _ROWS_AT_ONCE = 4096
 
@@ -101,10 +101,18 @@ def _solve(job: Job[GgufSettings], types: dict[str, GgufType]) -> WorkFolder:
 
     def read_tables() -> Tables:
         source = job.source.read(EMBEDDING).float()
-        return Tables(quantize(source, types[EMBEDDING]).dequantize(), source)
+        return Tables(_embeddings(job, source, types[EMBEDDING]).dequantize(), source)
 
     solve_layers(job, _method(job.settings, types), read_tables, work, _packed)
     return work
+
+
+def _embeddings(job: Job[GgufSettings], table: Tensor, kind: GgufType) -> Packed:
+    """Return the embedding matrix as it is stored: solved for the first layer, which needs no text, or rounded."""
+    if job.settings.quantizer == "nearest" or bits_of(kind) >= 8:
+        return quantize(table, kind)
+    effect = token_rows.effect_of_embeddings(read_layer(job.source, 0))
+    return _blocks(token_rows.solve(table, effect, kind_of(kind), EMBEDDING))
 
 
 def _packed(solved: SolvedLayer) -> dict[str, Tensor]:
@@ -139,7 +147,7 @@ class _Assembly:
         source, shape, job = self.job.source, self.job.source.architecture, self.job
         forward, notes, linears = Forward(shape, job.probe), dict[str, object](), dict[str, object]()
         job.progress.step("embeddings", 0, 1)
-        table = quantize(source.read(EMBEDDING).float(), self.types[EMBEDDING])
+        table = _embeddings(job, source.read(EMBEDDING).float(), self.types[EMBEDDING])
         self.file.add(EMBEDDING, table)
         forward.hidden = table.dequantize(job.probe.flatten()).view(*job.probe.shape, -1)
         del table

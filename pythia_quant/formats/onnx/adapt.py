@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pythia_quant.core.precision import exact_products
 from pythia_quant.formats.onnx import nodes
+from pythia_quant.formats.onnx.head_inputs import random_tokens
 from pythia_quant.formats.onnx.nodes import Product
 from pythia_quant.formats.onnx.rounding import as_run, excess, excess_of_inputs, finer, in_bfloat16, offset_of, rounded
 from pythia_quant.model.architecture import LINEARS, NORM_OF, Architecture
@@ -66,8 +66,7 @@ class Sample:
     run: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        ids = np.random.default_rng(0).integers(self.shape.vocabulary, size=SAMPLE)
-        self.ids = torch.from_numpy(ids)[:, : self.shape.context]
+        self.ids = random_tokens(self.shape, *SAMPLE)
 
     def begin(self, table: Tensor, stored: Tensor) -> None:
         """Start from the tokens' embeddings as they are in the source and in the artifact, [tokens, width]."""

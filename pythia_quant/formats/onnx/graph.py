@@ -18,6 +18,7 @@ from pythia_quant.formats.onnx import names, nodes
 from pythia_quant.formats.onnx.data_file import MARK_KEY, SETTINGS_KEY
 from pythia_quant.formats.onnx.nodes import MICROSOFT, OFFSETS, Nodes
 from pythia_quant.formats.onnx.rotary import channels_of_head, kept_head_size, rotary_tables
+from pythia_quant.formats.onnx.token_tables import LAST_TOKENS, Piece, pieces
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 
@@ -73,17 +74,40 @@ class _Graph(Nodes):
 
     def embed(self) -> str:
         """Add the lookup of the tokens' embeddings."""
-        choice, name = self._settings.embeddings_choice(), nodes.EMBEDDINGS
+        table = pieces(self._settings, self._settings.embeddings_choice(), self._shape.vocabulary)
+        if len(table) == 1:
+            return self._looked_up(table[0], names.IDS, names.EMBEDDED)
+        rest, frequent = table
+        first, last = frequent.rows[0].stop, frequent.rows[1].start
+        at = nodes.EMBEDDINGS
+        zero, begin, end = (self.constant(f"token_{place}", np.array(place)) for place in (0, first, last))
+        early = self.add("Less", [names.IDS, begin], f"{at}.is_early")
+        late = self.add("GreaterOrEqual", [names.IDS, end], f"{at}.is_late")
+        is_frequent = self.add("Or", [early, late], f"{at}.is_frequent")
+        moved = self.add("Sub", [names.IDS, self.constant("rows_between", np.array(last - first))], f"{at}.moved")
+        place = self.add("Where", [late, moved, names.IDS], f"{at}.place")
+        place = self.add("Where", [is_frequent, place, zero], f"{at}.frequent_place")
+        later = self.add("Sub", [names.IDS, begin], f"{at}.later")
+        other = self.add("Where", [is_frequent, zero, later], f"{at}.rest_place")
+        each = self.add("Unsqueeze", [is_frequent, self._last_axis()], f"{at}.rows_are_frequent")
+        found = [
+            self._looked_up(piece, ids, f"{at}{piece.suffix}.rows") for piece, ids in ((frequent, place), (rest, other))
+        ]
+        return self.add("Where", [each, *found], names.EMBEDDED)
+
+    def _looked_up(self, piece: Piece, ids: str, result: str) -> str:
+        """Add the lookup of rows of one piece, fp32 [batch, tokens, width]."""
+        choice, name = piece.choice, f"{nodes.EMBEDDINGS}{piece.suffix}"
         if choice.weights == "fp32":
-            return self.add("Gather", [f"{name}.weight", names.IDS], names.EMBEDDED)
+            return self.add("Gather", [f"{name}.weight", ids], result)
         size = choice.block_size
         if choice.weights == "int4":
-            inputs = [f"{name}.codes", names.IDS, f"{name}.scales"]
-            return self.add("GatherBlockQuantized", inputs, names.EMBEDDED, bits=4, block_size=size)
+            inputs = [f"{name}.codes", ids, f"{name}.scales"]
+            return self.add("GatherBlockQuantized", inputs, result, bits=4, block_size=size)
         # The same in standard operators: the browser build of transformers.js lacks that one.
-        codes = self.add("Gather", [f"{name}.codes", names.IDS], "embedded_codes")
-        scales = self.add("Gather", [f"{name}.scales", names.IDS], "embedded_scales")
-        return self.add("DequantizeLinear", [codes, scales], names.EMBEDDED, axis=-1, block_size=size)
+        codes = self.add("Gather", [f"{name}.codes", ids], f"embedded{piece.suffix}_codes")
+        scales = self.add("Gather", [f"{name}.scales", ids], f"embedded{piece.suffix}_scales")
+        return self.add("DequantizeLinear", [codes, scales], result, axis=-1, block_size=size)
 
     def lengths(self) -> None:
         """Add the lengths that all layers share: of each row, and of the longest row, including this run's tokens.
@@ -159,8 +183,16 @@ class _Graph(Nodes):
         kept = self.add("Slice", [hidden, start, self.constant("end", np.array([_END])), axis], "kept")
         parameters = [f"{nodes.FINAL_NORM}.weight", f"{nodes.FINAL_NORM}.bias"]
         normed = self.add("LayerNormalization", [kept, *parameters], "final_normed", **self._epsilon())
-        self.product(nodes.head(self._settings, self._shape), normed)
-        self.nodes[-1].output[0] = names.LOGITS
+        parts = [self.product(product, normed) for product in nodes.heads(self._settings, self._shape)]
+        if len(parts) == 1:
+            self.nodes[-1].output[0] = names.LOGITS
+            return
+        rest, frequent = parts
+        first = self._settings.frequent_tokens
+        sizes = self.constant("frequent_sizes", np.array([first, LAST_TOKENS]))
+        ends = f"{nodes.HEAD}.first", f"{nodes.HEAD}.last"
+        self.add("Split", [frequent, sizes], *ends, axis=-1)
+        self.add("Concat", [ends[0], rest, ends[1]], names.LOGITS, axis=-1)
 
     def _epsilon(self) -> dict[str, float]:
         return {"axis": -1, "epsilon": self._shape.norm_epsilon}

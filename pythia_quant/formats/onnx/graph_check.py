@@ -18,9 +18,10 @@ from pythia_quant.formats.onnx import graph, nodes
 from pythia_quant.formats.onnx.data_file import StoredModel, find_model
 from pythia_quant.formats.onnx.nodes import OFFSETS, Product
 from pythia_quant.formats.onnx.rotary import rotated_pairs
+from pythia_quant.formats.onnx.token_tables import Piece, pieces
 from pythia_quant.formats.tensor_files import AGAIN, read_artifact_config
 from pythia_quant.model.architecture import CONTRACT, Architecture
-from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
+from pythia_quant.recipe.onnx_variant import OnnxSettings
 
 Layout = tuple[int, tuple[int, ...]]
 """A tensor's type, by its number in ONNX, and its shape."""
@@ -112,8 +113,10 @@ def _layouts(settings: OnnxSettings, shape: Architecture, stored: dict[str, Layo
     """Return the layout of each tensor that the writer stores; zero points are optional, and follow `stored`."""
     d = shape.width
     layouts: dict[str, Layout] = {f"{nodes.FINAL_NORM}.{part}": (_FLOAT, (d,)) for part in ("weight", "bias")}
-    layouts |= _embeddings(settings.embeddings_choice(), shape)
-    layouts |= _product(nodes.head(settings, shape), stored)
+    for piece in pieces(settings, settings.embeddings_choice(), shape.vocabulary):
+        layouts |= _embeddings(piece, shape.width)
+    for product in nodes.heads(settings, shape):
+        layouts |= _product(product, stored)
     for index in range(shape.layers):
         layouts |= dict.fromkeys((nodes.norm_gain(shape, index, norm) for norm in nodes.NORMS), (_FLOAT, (d,)))
         for product in nodes.inner(settings, shape, index):
@@ -130,8 +133,8 @@ def _layouts(settings: OnnxSettings, shape: Architecture, stored: dict[str, Layo
 _FLOAT, _UINT8, _INT8 = int(TensorProto.FLOAT), int(TensorProto.UINT8), int(TensorProto.INT8)
 
 
-def _embeddings(choice: Choice, shape: Architecture) -> dict[str, Layout]:
-    name, rows, columns = nodes.EMBEDDINGS, shape.vocabulary, shape.width
+def _embeddings(piece: Piece, columns: int) -> dict[str, Layout]:
+    name, rows, choice = f"{nodes.EMBEDDINGS}{piece.suffix}", piece.count, piece.choice
     if choice.weights == "fp32":
         return {f"{name}.weight": (_FLOAT, (rows, columns))}
     codes = (_INT8, (rows, columns)) if choice.weights == "int8" else (_UINT8, (rows, columns // 2))

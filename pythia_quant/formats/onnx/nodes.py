@@ -18,6 +18,7 @@ import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pythia_quant.formats.onnx import names
+from pythia_quant.formats.onnx.token_tables import pieces
 from pythia_quant.model.architecture import CONTRACT, DENSE, EXPAND, MIXED, Activation, Architecture
 from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 
@@ -80,9 +81,12 @@ def outer(settings: OnnxSettings, architecture: Architecture, layer: int) -> lis
     return [Product(f"{names.within(layer)}.outer", tuple(columns), single[0].choice, d, d + m, bias=True)]
 
 
-def head(settings: OnnxSettings, architecture: Architecture) -> Product:
-    """Return the head's product."""
-    return Product(HEAD, (HEAD,), settings.head_choice(), architecture.vocabulary, architecture.width, bias=False)
+def heads(settings: OnnxSettings, architecture: Architecture) -> list[Product]:
+    """Return the head's products, one for each of its pieces."""
+    return [
+        Product(f"{HEAD}{piece.suffix}", (HEAD,), piece.choice, piece.count, architecture.width, bias=False)
+        for piece in pieces(settings, settings.head_choice(), architecture.vocabulary)
+    ]
 
 
 def norm_gain(architecture: Architecture, layer: int, norm: str) -> str:
@@ -123,6 +127,7 @@ class Nodes:
         self.constants: list[TensorProto] = []
         self._stored = frozenset(stored)
         self._rounded: dict[str, tuple[str, str]] = {}
+        self._terms: dict[tuple[str, int], str] = {}
 
     def add(self, operator: str, inputs: list[str], *results: str, **attributes: Any) -> str:
         """Add one node, which is named after its first result; return that result's name."""
@@ -183,6 +188,15 @@ class Nodes:
         the time is spent on reading the weights from memory.
         """
         at, size = product.name, product.choice.block_size
+        if (inputs, size) not in self._terms:
+            self._terms[inputs, size] = self._two_terms(product, inputs)
+        multiplied = self._blocks(product, self._terms[inputs, size], f"{at}.products")
+        halves = self.add("Split", [multiplied], f"{at}.first_product", f"{at}.second_product", axis=1, num_outputs=2)
+        return self.add("Add", [halves, f"{at}.second_product"], f"{at}.product")
+
+    def _two_terms(self, product: Product, inputs: str) -> str:
+        """Add the nodes that split the inputs; return the name of both terms, one after the other along the tokens."""
+        at, size = product.name, product.choice.block_size
         blocks = self.constant(
             f"{product.columns}_in_blocks_of_{size}", np.array([0, 0, product.columns // size, size])
         )
@@ -198,10 +212,7 @@ class Nodes:
             self.add("Reshape", [term, whole], f"{at}.{name}_term")
             for term, name in ((first, "first"), (second, "second"))
         ]
-        both = self.add("Concat", terms, f"{at}.terms", axis=1)
-        multiplied = self._blocks(product, both, f"{at}.products")
-        halves = self.add("Split", [multiplied], f"{at}.first_product", f"{at}.second_product", axis=1, num_outputs=2)
-        return self.add("Add", [halves, f"{at}.second_product"], f"{at}.product")
+        return self.add("Concat", terms, f"{at}.terms", axis=1)
 
     def _channels(self, product: Product, inputs: str, offset: float | None) -> str:
         """Multiply integers by integers. Inputs have a scale per token, weights have one per output channel."""

@@ -12,6 +12,7 @@ from pythia_quant.formats.onnx import nodes, rotary
 from pythia_quant.formats.onnx.data_file import StoredModel, find_model
 from pythia_quant.formats.onnx.graph_check import open_model
 from pythia_quant.formats.onnx.nodes import Product
+from pythia_quant.formats.onnx.token_tables import joined, pieces
 from pythia_quant.formats.tensor_files import check_finite
 from pythia_quant.model import architecture as checkpoint
 from pythia_quant.model.architecture import Architecture
@@ -41,7 +42,7 @@ def streamed_bytes(folder: Path) -> int:
         ArtifactError: a file is missing or truncated, or this program did not write it.
     """
     sizes = StoredModel(find_model(folder)).tensor_bytes()
-    return sum(size for name, size in sizes.items() if not name.startswith(f"{nodes.EMBEDDINGS}."))
+    return sum(size for name, size in sizes.items() if not name.startswith(nodes.EMBEDDINGS))
 
 
 class _Weights:
@@ -62,12 +63,15 @@ class _Weights:
                 return self._in_layer(int(index), ".".join(rest))
             case ["gpt_neox", "final_layer_norm", part]:
                 return self._array(f"{nodes.FINAL_NORM}.{part}")
-        if name == checkpoint.EMBEDDING:
-            return self._embeddings(self._settings.embeddings_choice())
-        return self._weight(nodes.head(self._settings, self.architecture), slice(None), slice(None))
+        head = name != checkpoint.EMBEDDING
+        choice = self._settings.head_choice() if head else self._settings.embeddings_choice()
+        table = pieces(self._settings, choice, self.architecture.vocabulary)
+        if head:
+            products = nodes.heads(self._settings, self.architecture)
+            return joined(table, [self._weight(product, slice(None), slice(None)) for product in products])
+        return joined(table, [self._embeddings(piece.choice, f"{nodes.EMBEDDINGS}{piece.suffix}") for piece in table])
 
-    def _embeddings(self, choice: Choice) -> Tensor:
-        name = nodes.EMBEDDINGS
+    def _embeddings(self, choice: Choice, name: str) -> Tensor:
         if choice.weights == "fp32":
             return self._array(f"{name}.weight")
         codes, scales = self._array(f"{name}.codes"), self._array(f"{name}.scales")

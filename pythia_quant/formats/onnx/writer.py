@@ -12,17 +12,18 @@ from torch import Tensor
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.job import CodesReader, Job, Written
-from pythia_quant.formats.onnx import graph, nodes, rotary
+from pythia_quant.formats.onnx import graph, nodes, rotary, token_tables
 from pythia_quant.formats.onnx.adapt import GOAL, LIMITS, MOST, NEGLIGIBLE, Adapted, Sample, adapts
 from pythia_quant.formats.onnx.client_configs import write_configs
 from pythia_quant.formats.onnx.data_file import ExternalWriter, model_path
+from pythia_quant.formats.onnx.head_inputs import HeadInputs
 from pythia_quant.formats.onnx.nodes import NORMS, OFFSETS, Product
 from pythia_quant.model import architecture as checkpoint
 from pythia_quant.model.architecture import CONTRACT, LINEARS, MIXED, Architecture, layer_name
 from pythia_quant.model.equalize import equalize
 from pythia_quant.model.forward import Forward, layer_tensor_names, read_layer
 from pythia_quant.model.weights import WeightReader
-from pythia_quant.quantizers import blocks
+from pythia_quant.quantizers import blocks, token_rows
 from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 
 _ROWS_AT_ONCE = 4096
@@ -79,6 +80,10 @@ class _Assembly:
         self._adapted = Adapted(job.settings, self._shape, limit)
         self._sample = Sample(self._shape) if adapts(job.settings, self._shape) else None
         self._kl: tuple[float, float] | None = None
+        solves = job.settings.head_choice().weights == "int4"
+        self._head_inputs = HeadInputs(self._shape) if solves else None
+        both: tuple[Sample | HeadInputs | None, ...] = (self._sample, self._head_inputs)
+        self._followers = [many for many in both if many]
 
     @property
     def is_good(self) -> bool:
@@ -115,8 +120,8 @@ class _Assembly:
                     self._sample.before(layer)
                 _layer(data, self._adapted.settings, shape, index, layer, weigh)
                 forward.layer(layer)
-                if self._sample:
-                    self._sample.after(layer, self._adapted.settings, index)
+                for many in self._followers:
+                    many.after(layer, self._adapted.settings, index)
                 del layer, weigh  # or two are in memory
             job.progress.step("head", 0, 1)
             logits = self._head(data, forward)
@@ -126,14 +131,24 @@ class _Assembly:
 
     def _embeddings(self, data: ExternalWriter) -> Tensor:
         """Store the embeddings; return those of the probe."""
-        table, probe = self._job.source.read(checkpoint.EMBEDDING), self._job.probe
+        source, probe = self._job.source, self._job.probe
+        table = source.read(checkpoint.EMBEDDING)
         if self._sample:
             sample = table[self._sample.ids.flatten()]
             self._adapted.embeddings(sample)
-        stored = _embeddings(data, table, self._adapted.settings.embeddings_choice())
-        if self._sample:
-            self._sample.begin(sample, _rows(stored, self._sample.ids.flatten()))
-        return _rows(stored, probe.flatten()).view(*probe.shape, -1)
+        choice = self._adapted.settings.embeddings_choice()
+        hessian = token_rows.effect_of_embeddings(read_layer(source, 0)) if choice.weights == "int4" else None
+        stored = token_tables.quantize(table, self._pieces(choice), hessian, "embeddings")
+        for piece, part in zip(stored.pieces, stored.stored, strict=True):
+            name = f"{nodes.EMBEDDINGS}{piece.suffix}"
+            if isinstance(part, Tensor):
+                data.add(f"{name}.weight", part)
+            else:
+                data.add(f"{name}.codes", part.codes if piece.choice.weights == "int8" else part.stored())
+                data.add(f"{name}.scales", part.scales)
+        for many in self._followers:
+            many.begin(table[many.ids.flatten()], stored.rows(many.ids.flatten()))
+        return stored.rows(probe.flatten()).view(*probe.shape, -1)
 
     def _head(self, data: ExternalWriter, forward: Forward) -> Tensor:
         """Store the final norm and the head; return the logits of the probe."""
@@ -144,15 +159,20 @@ class _Assembly:
         weight = source.read(checkpoint.HEAD)
         if self._sample:
             self._adapted.head(weight[:: -(-len(weight) // _ROWS_AT_ONCE)], self._sample.normed(gain, bias))
-        product = nodes.head(self._adapted.settings, self._shape)
-        head = _quantize(weight, product.choice)
-        _add_product(data, product, [head], dim=0)
-        pieces = torch.arange(self._shape.vocabulary).split(_ROWS_AT_ONCE)
+        choice = self._adapted.settings.head_choice()
+        hessian = self._head_inputs.hessian(gain, bias) if self._head_inputs else None
+        head = token_tables.quantize(weight, self._pieces(choice), hessian, "head")
+        for product, part in zip(nodes.heads(self._adapted.settings, self._shape), head.stored, strict=True):
+            _add_product(data, product, [part], dim=0)
+        ids = torch.arange(self._shape.vocabulary).split(_ROWS_AT_ONCE)
         if self._sample:
-            rows = ((weight[piece], _rows(head, piece)) for piece in pieces)
-            self._kl = self._sample.divergences(gain, bias, product.choice, rows)
+            rows = ((weight[some], head.rows(some)) for some in ids)
+            self._kl = self._sample.divergences(gain, bias, choice, rows)
         hidden = forward.finish(gain, bias)
-        return torch.cat([F.linear(hidden, _rows(head, rows)) for rows in pieces], dim=-1)
+        return torch.cat([F.linear(hidden, head.rows(some)) for some in ids], dim=-1)
+
+    def _pieces(self, choice: Choice) -> list[token_tables.Piece]:
+        return token_tables.pieces(self._adapted.settings, choice, self._shape.vocabulary)
 
 
 def _rounded(source: WeightReader, index: int) -> tuple[Layer, Weigh]:
@@ -227,17 +247,6 @@ def _layer(
             data.add(f"{product.name}.shift", -offset * layer[f"{CONTRACT}.weight"].sum(1))
 
 
-def _embeddings(data: ExternalWriter, table: Tensor, choice: Choice) -> Stored:
-    """Store the embedding matrix, [vocabulary, width]."""
-    stored = _quantize(table, choice)
-    if isinstance(stored, Tensor):
-        data.add(f"{nodes.EMBEDDINGS}.weight", stored)
-    else:
-        data.add(f"{nodes.EMBEDDINGS}.codes", stored.codes if choice.weights == "int8" else stored.stored())
-        data.add(f"{nodes.EMBEDDINGS}.scales", stored.scales)
-    return stored
-
-
 def _quantize(weight: Tensor, choice: Choice, into: Tensor | None = None) -> Stored:
     """Return a weight, [out, in], as it is stored; `into` receives the weight that a reader will get."""
     if choice.weights == "fp32":
@@ -253,10 +262,6 @@ def _in_order(stored: Stored, name: str, shape: Architecture) -> Stored:
     if isinstance(stored, Tensor):
         return rotary.separate(stored, shape)
     return stored.arranged(lambda rows: rotary.separate(rows, shape))
-
-
-def _rows(stored: Stored, rows: Tensor) -> Tensor:
-    return stored[rows] if isinstance(stored, Tensor) else stored.dequantize(rows)
 
 
 def _add_product(data: ExternalWriter, product: Product, parts: list[Stored], dim: int) -> None:

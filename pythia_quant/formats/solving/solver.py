@@ -23,11 +23,8 @@ from pythia_quant.model.architecture import NORM_OF, Architecture, Update
 from pythia_quant.model.forward import LayerWeights
 from pythia_quant.quantizers import gptq
 from pythia_quant.quantizers.calibration import Calibration, Moments, device
-from pythia_quant.quantizers.ggml import Packed
-from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.quantizers.grid_kind import GridKind, Stored
-
-_HEAD_ROWS = 8192  # of the head, solved at a time
+from pythia_quant.quantizers.token_rows import ROWS_AT_ONCE, below_each_other
 
 
 @dataclass(frozen=True)
@@ -249,25 +246,10 @@ def solve_head(
     cross = moments.cross()
     kind = method.kind("embed_out")
     solutions: list[gptq.Solution] = []
-    for rows in weight.split(_HEAD_ROWS):
+    for rows in weight.split(ROWS_AT_ONCE):
         part = rows.to(calibration.device)
         solutions.append(problem.solve(part, part @ cross if method.corrects_earlier else None, (), (kind,)))
-    return _below_each_other([solution.parts[0].cpu() for solution in solutions]), error_note(solutions, slice(None))
-
-
-def _below_each_other(parts: list[Stored]) -> Stored:
-    """Join rows of a matrix."""
-    packed = [part for part in parts if isinstance(part, Packed)]
-    if packed:
-        return Packed(packed[0].type, torch.cat([part.data for part in packed]))
-    integers = [part for part in parts if isinstance(part, Quantized)]
-    return Quantized(
-        integers[0].bits,
-        codes=torch.cat([part.codes for part in integers]),
-        scales=torch.cat([part.scales for part in integers]),
-        zeros=torch.cat([part.zeros for part in integers]),
-        groups=integers[0].groups,
-    )
+    return below_each_other([solution.parts[0].cpu() for solution in solutions]), error_note(solutions, slice(None))
 
 
 def error_note(solutions: list[gptq.Solution], rows: slice) -> dict[str, Any]:
