@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 
 import pytest
 
@@ -18,7 +19,7 @@ def received(events: list[Event]) -> list[Event]:
 
     async def receive() -> list[Event]:
         inbox, got = Inbox(), list[Event]()
-        thread = threading.Thread(target=lambda: [inbox.put(event) for event in events])
+        thread = threading.Thread(target=lambda: deque(map(inbox.put, events), maxlen=0))
         thread.start()
         try:
             async with asyncio.timeout(20):
