@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from pythia_quant.artifacts.generator import TokenScore
 from pythia_quant.serve.engine import Begun, Done, Part
+from pythia_quant.serve.requests import StreamOptions
 from pythia_quant.serve.token_names import token_name
 
 
@@ -34,14 +35,20 @@ class CompletionAnswer:
         self._tokenizer, self._prompts, self._tokens = tokenizer, prompts, tokens
         self._echo, self._scored = echo, scored
         self._starts: dict[int, int] = {}
+        self._made: dict[int, int] = {}
         self._head = {"id": self._name(), "created": int(time.time()), "model": model}
 
-    def chunks(self, event: Begun | Part | Done, *, usage: bool) -> list[dict[str, Any]]:
+    def chunks(self, event: Begun | Part | Done, options: StreamOptions) -> list[dict[str, Any]]:
         """Return the parts of a stream that an event gives."""
         if isinstance(event, Done):
-            return [self._chunk([]) | {"usage": self.usage(event)}] if usage else []
+            return [self._chunk([]) | {"usage": self.usage(event)}] if options.include_usage else []
+        if isinstance(event, Part):
+            self._made[event.choice] = event.piece.generated
+        usage: dict[str, Any] = {"usage": None} if options.include_usage else {}
+        if options.continuous_usage_stats:
+            usage = {"usage": self.usage(Done(sum(self._made.values()), 0))}
         choices = self._began(event) if isinstance(event, Begun) else [self._choice(event)]
-        return [self._chunk([choice]) | ({"usage": None} if usage else {}) for choice in choices]
+        return [self._chunk([choice]) | usage for choice in choices]
 
     def whole(self, events: Sequence[Begun | Part | Done]) -> dict[str, Any]:
         """Return the answer that is no stream."""

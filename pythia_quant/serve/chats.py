@@ -19,6 +19,7 @@ from pythia_quant.model.tokenizer import SETTINGS
 from pythia_quant.serve.answers import CompletionAnswer
 from pythia_quant.serve.engine import Begun, Done, Part
 from pythia_quant.serve.refusals import Refusal
+from pythia_quant.serve.requests import StreamOptions
 from pythia_quant.serve.token_names import token_bytes, token_name
 
 _FILE = "chat_template.jinja"
@@ -76,8 +77,8 @@ class ChatAnswer(CompletionAnswer):
     def _name(self) -> str:
         return f"chatcmpl-{uuid.uuid4().hex}"
 
-    def chunks(self, event: Begun | Part | Done, *, usage: bool) -> list[dict[str, Any]]:
-        chunks = super().chunks(event, usage=usage)
+    def chunks(self, event: Begun | Part | Done, options: StreamOptions) -> list[dict[str, Any]]:
+        chunks = super().chunks(event, options)
         for chunk in chunks:
             for choice in chunk["choices"]:
                 message = choice.pop("message")

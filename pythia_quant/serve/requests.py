@@ -26,6 +26,7 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
     include_obfuscation: bool = False
 
 
@@ -63,11 +64,6 @@ class Ask(BaseModel):
     def wish(self, count: int, alternatives: int | None) -> Wish:
         """Return what is wanted of each choice."""
         return Wish(count, self.sampling(), self.stops(), alternatives, self.ignore_eos)
-
-    @property
-    def includes_usage(self) -> bool:
-        """Whether a stream ends with the numbers of tokens."""
-        return self.stream_options is not None and self.stream_options.include_usage
 
 
 class CompletionRequest(Ask):

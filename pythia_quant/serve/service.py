@@ -17,7 +17,7 @@ from pythia_quant.serve.engine import Begun, Done, Engine, Job, Part
 from pythia_quant.serve.inbox import Inbox
 from pythia_quant.serve.metrics import Metrics
 from pythia_quant.serve.refusals import Refusal
-from pythia_quant.serve.requests import MOST_CHOICES, Ask, ChatRequest, CompletionRequest, parse
+from pythia_quant.serve.requests import MOST_CHOICES, Ask, ChatRequest, CompletionRequest, StreamOptions, parse
 from pythia_quant.serve.transport import LAST, EventStream, event, read_body, while_there
 
 _DEFAULT_TOKENS = 16  # of completions, as in OpenAI's API
@@ -140,7 +140,7 @@ class Service:
                 self._metrics.cancelled.inc()
 
         if ask.stream:
-            return EventStream(_stream(inbox, answer, usage=ask.includes_usage), ended)
+            return EventStream(_stream(inbox, answer, ask.stream_options or StreamOptions()), ended)
         gone = True
         try:
             events = await while_there(request.receive, _all(inbox))
@@ -157,11 +157,11 @@ async def _all(inbox: Inbox) -> list[Begun | Part | Done]:
     return [one async for batch in inbox.batches() for one in batch]
 
 
-async def _stream(inbox: Inbox, answer: CompletionAnswer, *, usage: bool) -> AsyncIterator[bytes]:
+async def _stream(inbox: Inbox, answer: CompletionAnswer, options: StreamOptions) -> AsyncIterator[bytes]:
     """Yield an answer as server-sent events. One that was cut has an error at its end, and no ``[DONE]``."""
     try:
         async for batch in inbox.batches():
-            yield b"".join(event(chunk) for one in batch for chunk in answer.chunks(one, usage=usage))
+            yield b"".join(event(chunk) for one in batch for chunk in answer.chunks(one, options))
     except Refusal as refusal:
         yield event(refusal.body())
         return

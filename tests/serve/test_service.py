@@ -84,6 +84,8 @@ def test_a_stop_string_ends_a_text_in_a_stream_too(server: Running, artifact: Ar
     events = server.complete("abc", stream=True, **settings).events
     assert "".join(event["choices"][0]["text"] for event in events) == cut
     assert [event["choices"][0]["finish_reason"] for event in events][-2:] == [None, "stop"]
+    counted = server.complete("abc", stream=True, max_tokens=5, stream_options={"continuous_usage_stats": True}).events
+    assert [event["usage"]["completion_tokens"] for event in counted][-1] == 5
 
 
 def test_echo_and_log_probabilities_are_those_of_the_logits(server: Running, artifact: Artifact) -> None:
