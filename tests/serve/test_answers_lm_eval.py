@@ -17,7 +17,7 @@ def requests(*arguments: tuple[Any, ...]) -> list[Any]:
     from lm_eval.api.instance import Instance
 
     kind = "loglikelihood" if isinstance(arguments[0][1], str) else "generate_until"
-    return [Instance(kind, {}, at, at) for at in arguments]  # type: ignore[arg-type]
+    return [Instance(kind, {}, at, at) for at in arguments]
 
 
 def test_local_completions_scores_and_generates_as_our_integration_does(
