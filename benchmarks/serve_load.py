@@ -35,7 +35,12 @@ def load(guidellm: Path, artifact: Path, model: str, address: str, clients: int,
             "--constraint": f"kind=max_requests,count={count}",
             "--output": f"kind=json,path={report}",
         }
-        command = [str(guidellm), "run", *(part for pair in options.items() for part in pair), "--disable-console"]
+        command = [
+            str(guidellm.absolute()),
+            "run",
+            *(part for pair in options.items() for part in pair),
+            "--disable-console",
+        ]
         subprocess.run(command, check=True, cwd=folder, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True)
         metrics: dict[str, Any] = json.loads(report.read_text())["benchmarks"][0]["metrics"]
     return metrics
@@ -87,11 +92,13 @@ def main() -> None:
         model, url = said["model"], said["url"]
         print("| clients | requests | tokens/s | first token p50 | p95 | whole p50, ms | p95 | p99 | lost | mixed up |")
         print("|---|---|---|---|---|---|---|---|---|---|")
-        for clients in CLIENTS:
-            address = url.removesuffix("/v1")
-            metrics = load(arguments.guidellm, arguments.artifact, model, address, clients, arguments.requests)
-            print(line(clients, metrics, count_mixed(model, url, clients, arguments.requests)), flush=True)
-        child.terminate()
+        try:
+            for clients in CLIENTS:
+                address = url.removesuffix("/v1")
+                metrics = load(arguments.guidellm, arguments.artifact, model, address, clients, arguments.requests)
+                print(line(clients, metrics, count_mixed(model, url, clients, arguments.requests)), flush=True)
+        finally:
+            child.terminate()
 
 
 if __name__ == "__main__":

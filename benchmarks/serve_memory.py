@@ -71,10 +71,12 @@ def main() -> None:
         assert child.stdout
         port = int(json.loads(child.stdout.readline())["url"].removesuffix("/v1").rpartition(":")[2])
         started = time.monotonic()
-        seen = measure(port, arguments.requests, lambda: psutil.Process(child.pid).memory_info().rss)
-        growth = seen[-1] - seen[0]
-        files = psutil.Process(child.pid).num_fds()
-        child.terminate()
+        try:
+            seen = measure(port, arguments.requests, lambda: psutil.Process(child.pid).memory_info().rss)
+            growth = seen[-1] - seen[0]
+            files = psutil.Process(child.pid).num_fds()
+        finally:
+            child.terminate()
     seconds = time.monotonic() - started
     print(
         f"{arguments.requests:,} requests in {seconds:.0f} s, memory grew by {growth / 1e6:.2f} MB, {files} files open"
