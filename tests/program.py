@@ -7,6 +7,7 @@ huggingface_hub has read of them, standard streams, signal handlers, warnings an
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import re
@@ -33,14 +34,15 @@ STEPS = r"(\[ *\d+/\d+\] .*\n|[\w-]+: [\d,]+ calibration tokens are [^\[]* drift
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 
-def run(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> Done:
+def run(*arguments: str | Path, environment: Mapping[str, str] | None = None, given: bytes = b"") -> Done:
     """Run the program with these arguments and return its exit code and what it printed.
 
     Args:
         arguments: those after the program's name.
         environment: all variables; this process's unless given.
+        given: what standard input holds.
     """
-    return _run(main, ["pythia-quant", *map(str, arguments)], environment)
+    return _run(main, ["pythia-quant", *map(str, arguments)], environment, given)
 
 
 def run_script(script: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Done:
@@ -48,12 +50,14 @@ def run_script(script: str, *arguments: str, environment: Mapping[str, str] | No
     return _run(lambda: exec(script, {"__name__": "__main__"}), ["-c", *arguments], environment)
 
 
-def _run(function: Callable[[], object], command: list[str], environment: Mapping[str, str] | None) -> Done:
+def _run(
+    function: Callable[[], object], command: list[str], environment: Mapping[str, str] | None, given: bytes = b""
+) -> Done:
     with ExitStack() as stack:
         streams = [stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(2)]
         stack.enter_context(redirect_stdout(streams[0]))
         stack.enter_context(redirect_stderr(streams[1]))
-        stack.enter_context(mock.patch.object(sys, "stdin", stack.enter_context(Path(os.devnull).open())))
+        stack.enter_context(mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(given), "utf-8")))
         stack.enter_context(mock.patch.object(sys, "argv", command))
         stack.enter_context(surroundings(os.environ if environment is None else environment))
         code = 0

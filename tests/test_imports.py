@@ -10,8 +10,8 @@ import pythia_quant
 
 PACKAGE = Path(pythia_quant.__file__).parent
 EXTRAS = [
-    "accelerate", "bitsandbytes", "gptqmodel", "lm_eval", "matplotlib", "onnx", "onnxruntime", "optimum", "pandas",
-    "pyarrow",
+    "accelerate", "bitsandbytes", "fastapi", "gptqmodel", "lm_eval", "matplotlib", "onnx", "onnxruntime", "optimum",
+    "pandas", "prometheus_client", "pyarrow", "uvicorn",
 ]  # fmt: skip
 """What only extras install. transformers looks for some of them without importing them."""
 HEAVY = ["torch", "transformers", "safetensors", "tokenizers"]
@@ -24,6 +24,8 @@ WITH_AN_EXTRA = {
 """Modules that may need an extra, by their name or how it begins, and that extra or its package."""
 STUDIES = ("pyarrow", "scipy", "matplotlib")
 """The packages of the extra `sweep`."""
+SERVER = ("fastapi", "prometheus_client", "uvicorn")
+"""Those of the extra `serve`."""
 IMPORT = """
 import sys
 from importlib import import_module
@@ -62,7 +64,8 @@ def test_every_module_but_those_of_an_extra_needs_the_core_dependencies_only() -
             name in why for name in STUDIES
         )
         known = any(module.startswith(beginning) and extra in why for beginning, extra in WITH_AN_EXTRA.items())
-        assert known or of_a_study, why
+        of_the_server = module.startswith("pythia_quant.serve.") and any(name in why for name in SERVER)
+        assert known or of_a_study or of_the_server, why
 
 
 @pytest.mark.parametrize("blocked", [[*HEAVY, *EXTRAS]], ids=["no-torch"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -43,23 +43,63 @@ class Artifact:
     manifest: Manifest
     settings: VariantSettings
 
-    def generate(self, prompt: str, max_new_tokens: int = 64, *, temperature: float = 0.0, seed: int = 0) -> str:
+    def generate(
+        self,
+        prompt: str,
+        max_new_tokens: int = 64,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+    ) -> str:
         """Return the text that the model adds to `prompt`, as the command ``generate`` computes it.
 
         Args:
             prompt: the text to continue.
             max_new_tokens: the most tokens to add.
             temperature: 0 to take the most likely token; above 0 to sample.
+            top_k: sample among so many of the most likely tokens; 0 for all.
+            top_p: sample among the most likely tokens whose probabilities first add up to this.
             seed: the seed of the sampling.
+            stop: texts at the first of which the result ends, without it.
 
         Raises:
+            ArgumentError: a setting of the sampling is out of range.
             ArtifactError: the artifact is damaged, or prompt and continuation exceed the model's context.
             BenchmarkError: logits are not finite.
             CorpusError: the prompt is not UTF-8, or it is empty and the model has no token to begin with.
         """
         from pythia_quant.artifacts.generate import continue_text
+        from pythia_quant.artifacts.generator import Wish
+        from pythia_quant.runtimes.sampling import Sampling
 
-        return continue_text(self, prompt, max_new_tokens, temperature, seed).text
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        return continue_text(self, prompt, Wish(max_new_tokens, sampling, _strings(stop))).text
+
+    def stream(
+        self,
+        prompt: str,
+        max_new_tokens: int = 64,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+    ) -> Iterator[str]:
+        """Return the text of :meth:`generate` in parts, as they are made. Run nothing else with it until the end.
+
+        Raises:
+            PythiaQuantError: as :meth:`generate`.
+        """
+        from pythia_quant.artifacts.generate import stream_text
+        from pythia_quant.artifacts.generator import Wish
+        from pythia_quant.runtimes.sampling import Sampling
+
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        return stream_text(self, prompt, Wish(max_new_tokens, sampling, _strings(stop)))
 
     def logits(self, ids: Tensor) -> Tensor:
         """Return the logits of all positions, fp32 [windows, tokens, vocabulary].
@@ -150,6 +190,11 @@ class Artifact:
                 hint="it was edited; convert or download it again",
             )
         return Recipe(self.manifest.recipe_name, self.folder / MANIFEST, with_absolute_files(settings, self.folder))
+
+
+def _strings(stop: Sequence[str]) -> tuple[str, ...]:
+    """Return stop strings as a tuple; one string is one of them, not its letters."""
+    return (stop,) if isinstance(stop, str) else tuple(stop)
 
 
 def open_artifact(folder: str | Path) -> Artifact:

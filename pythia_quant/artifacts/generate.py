@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -10,11 +11,9 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from pythia_quant.artifacts.artifact import Artifact
-from pythia_quant.core.errors import ArgumentError, ArtifactError, CorpusError
-from pythia_quant.model.architecture import SpecialTokens
+from pythia_quant.artifacts.generator import Generator, Wish
+from pythia_quant.core.errors import ArgumentError
 from pythia_quant.model.generation_config import read_model
-from pythia_quant.model.tokenizer import tokenize
-from pythia_quant.runtimes.protocol import generate
 
 
 class Continuation(BaseModel):
@@ -28,43 +27,40 @@ class Continuation(BaseModel):
     runtime: str
 
 
-def continue_text(
-    artifact: Artifact, prompt: str, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
-) -> Continuation:
-    """Continue `prompt`, greedily at temperature 0; see :func:`pythia_quant.runtimes.protocol.generate`.
+def continue_text(artifact: Artifact, prompt: str, wish: Wish) -> Continuation:
+    """Continue `prompt`.
 
     Raises:
         ArtifactError: the artifact is damaged, or prompt and continuation exceed the model's context.
         BenchmarkError: logits are not finite.
         CorpusError: the prompt is not UTF-8, or it is empty and the model has no token to begin with.
     """
-    architecture = read_model(artifact.folder, quantized=True)
-    tokenizer = artifact.tokenizer
-    ids: list[int] = tokenize(tokenizer, prompt).ids or _start(architecture.tokens)
-    if len(ids) + max_new_tokens > architecture.context:
-        raise ArtifactError(
-            f"the prompt's {len(ids)} tokens and {max_new_tokens} new ones exceed the context, {architecture.context}",
-            hint="shorten the prompt, or ask for fewer tokens (--max-new-tokens)",
-        )
-    runtime = artifact.runtime
+    generator = Generator(artifact)
+    ids = generator.encode(prompt)
     started = time.perf_counter()
-    tokens = generate(runtime, torch.tensor(ids), max_new_tokens, architecture.tokens.ends, temperature, seed)
+    pieces = list(generator.stream(ids, wish))
     return Continuation(
         prompt=prompt,
-        text=tokenizer.decode(tokens),
+        text="".join(piece.text for piece in pieces),
         prompt_tokens=ids,
-        tokens=tokens,
+        tokens=[one.token for piece in pieces for one in piece.tokens],
         seconds=time.perf_counter() - started,
-        runtime=runtime.description,
+        runtime=generator.runtime.description,
     )
 
 
-def _start(tokens: SpecialTokens) -> list[int]:
-    """Return the token that stands for an empty prompt."""
-    start = tokens.end if tokens.begin is None else tokens.begin
-    if start is None:
-        raise CorpusError("is empty, and the model has no token that begins a text", where="the prompt")
-    return [start]
+def stream_text(artifact: Artifact, prompt: str, wish: Wish) -> Iterator[str]:
+    """Return the parts of a continuation as they are made; what can be refused is refused at once.
+
+    Raises:
+        ArtifactError: the artifact is damaged, or prompt and continuation exceed the model's context.
+        BenchmarkError: logits are not finite, while it is read.
+        CorpusError: the prompt is not UTF-8, or it is empty and the model has no token to begin with.
+    """
+    generator = Generator(artifact)
+    ids = generator.encode(prompt)
+    generator.check_room(ids, wish.count)
+    return (piece.text for piece in generator.stream(ids, wish) if piece.text)
 
 
 def check_ids(ids: Tensor, folder: Path) -> None:

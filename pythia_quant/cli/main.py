@@ -25,6 +25,7 @@ from pythia_quant.cli import (
     recipes,
     report,
     run,
+    serve,
     show,
     source,
     suite,
@@ -91,7 +92,8 @@ app = typer.Typer(
 )
 PANELS = {
     "Quantize": (quantize, run, convert, recipes, suite, source),
-    "Measure": (bench, sweep, show, report, compare, verify, generate),
+    "Measure": (bench, sweep, show, report, compare, verify),
+    "Use": (generate, serve),
     "Manage and publish": (ls, cache, publish),
 }
 """The headings of --help, and the commands below each."""

@@ -8,6 +8,7 @@ line as ``python -m pythia_quant.integrations.lm_eval run --model pythia-quant -
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from pythia_quant.formats.table import format_of
 from pythia_quant.model.generation_config import read_model
 from pythia_quant.model.tokenizer import TOKENIZER, open_tokenizer, tokenize
 from pythia_quant.runtimes.protocol import Runtime
+from pythia_quant.runtimes.sampling import HIGHEST_TEMPERATURE, Sampler, Sampling
 from pythia_quant.runtimes.transformers import open_model
 from pythia_quant.texts.lambada import Example
 
@@ -46,7 +48,6 @@ _DTYPES = ("bfloat16", "float16", "float32")
 _NEW_TOKENS = 256  # if a task names no number, as in lm_eval's own models
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _SAMPLING = {"top_k", "top_p"}
-_HIGHEST_TEMPERATURE = 1000
 
 
 @register_model(NAME)
@@ -105,7 +106,7 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         self._shape = read_model(folder, quantized=artifact is not None)
         kind = ArtifactError if artifact else SourceError
         self._tokenizer = open_tokenizer(folder / TOKENIZER, self._shape.vocabulary, kind)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._seed, self._samplers = seed, dict[Sampling, Sampler]()
 
     @property
     def description(self) -> str:
@@ -189,7 +190,7 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
                 self.cache_hook.add_partial("loglikelihood", texts, answer)
         return answers
 
-    def _continue(self, context: str, stops: Sequence[str], count: int, temperature: float) -> str:
+    def _continue(self, context: str, stops: Sequence[str], count: int, sampling: Sampling) -> str:
         room = self.max_length - count
         if room < 1:
             raise BenchmarkError(
@@ -197,11 +198,13 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
                 hint=f"lower max_gen_toks, for example --gen_kwargs max_gen_toks={self.max_length // 4}",
             )
         ids = self.tok_encode(context)[-room:] or [self.prefix_token_id]
+        # One sampler for all requests of a setting: each seed gives a run, not a text.
+        sampler = self._samplers.setdefault(sampling, Sampler(replace(sampling, seed=self._seed)))
         logits = self._runtime.prefill(torch.tensor(ids), len(ids) + count)
         added: list[int] = []
         text = ""
         while len(added) < count:
-            token = self._choose(logits, temperature)
+            token = sampler.choose(logits.numpy())
             if token in self._shape.tokens.ends:
                 break
             added.append(token)
@@ -214,11 +217,6 @@ class PythiaQuantLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
             text = text.partition(stop)[0]
         return text
 
-    def _choose(self, logits: torch.Tensor, temperature: float) -> int:
-        if temperature == 0:
-            return int(logits.argmax())
-        return int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=self._generator))
-
 
 def _dtype(name: str) -> torch.dtype:
     if name not in _DTYPES:
@@ -228,17 +226,20 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def _parse_generation(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the stop strings, the number of tokens and the temperature that a task's generation settings ask for."""
+    """Return the stop strings, the number of tokens and the sampling that a task's generation settings ask for."""
     handled = {"until", "do_sample", "temperature", *_LENGTHS, *_SAMPLING}
     if unknown := sorted(settings.keys() - handled):
         raise _setting_error(unknown[0], nearest(unknown[0], handled))
     sample = settings.get("do_sample")
     temperature = 0.0 if sample is False else settings.get("temperature", 1.0 if sample else 0.0)
-    if not isinstance(temperature, int | float) or not 0 <= temperature <= _HIGHEST_TEMPERATURE:
-        hint = f"it is {short(temperature)}; give a number from 0 to {_HIGHEST_TEMPERATURE}"
+    if not isinstance(temperature, int | float) or not 0 <= temperature <= HIGHEST_TEMPERATURE:
+        hint = f"it is {short(temperature)}; give a number from 0 to {HIGHEST_TEMPERATURE:.0f}"
         raise _setting_error("temperature", hint)
-    if temperature and (filters := sorted(settings.keys() & _SAMPLING)):
-        raise _setting_error(filters[0], "sample with a temperature only, or greedily with do_sample=False")
+    top_k, top_p = settings.get("top_k") or 0, settings.get("top_p", 1.0)
+    if not _is_whole(top_k, 0, MOST_TOKENS):
+        raise _setting_error("top_k", f"it is {short(top_k)}; give a whole number from 0 to {MOST_TOKENS:,}")
+    if not isinstance(top_p, int | float) or not 0 < top_p <= 1:
+        raise _setting_error("top_p", f"it is {short(top_p)}; give a number above 0, and at most 1")
     until = settings.get("until") or []
     stops = [until] if isinstance(until, str) else until
     if not isinstance(stops, list | tuple) or not all(isinstance(stop, str) for stop in stops):
@@ -247,7 +248,8 @@ def _parse_generation(settings: dict[str, Any]) -> dict[str, Any]:
     count = settings[length] if length else _NEW_TOKENS
     if not _is_whole(count, 1, MOST_TOKENS):
         raise _setting_error(length, f"it is {short(count)}; give a whole number from 1 to {MOST_TOKENS:,}")
-    return {"stops": [stop for stop in stops if stop], "count": count, "temperature": float(temperature)}
+    sampling = Sampling(float(temperature), top_k, float(top_p))
+    return {"stops": [stop for stop in stops if stop], "count": count, "sampling": sampling}
 
 
 def _is_whole(value: object, least: int, most: int) -> bool:

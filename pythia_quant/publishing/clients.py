@@ -17,6 +17,9 @@ from pythia_quant.recipe.variants import GptqSettings
 OURS = "pythia-quant, the runtime that was measured"
 """The name of our own program in the table."""
 
+SERVER = "curl, from our own server"
+"""The name of clients of ``pythia-quant serve`` in the table."""
+
 PROMPT, NEW_TOKENS = "Once upon a time", 40
 """The text that the code on a card continues, and by how many tokens."""
 
@@ -70,6 +73,11 @@ class Snippet:
 
 
 _OURS = f"pythia-quant generate $ours --prompt '{PROMPT}' --max-new-tokens {NEW_TOKENS}"
+
+_CURL = f"""\
+pythia-quant serve $ours  # and in another terminal:
+curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \\
+    -d '{{"prompt": "{PROMPT}", "max_tokens": {NEW_TOKENS}, "temperature": 0}}'"""
 
 _TRANSFORMERS = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -155,6 +163,7 @@ def _vllm_reads(settings: VariantSettings, bits: int) -> bool:
 _PYTHON, _JS, _SHELL = ", revision=$revision", ", { revision: $revision }", " --revision $revision"
 
 CLIENTS = (
+    *(Client(SERVER, name, "sh", _CURL, "", "", {"fastapi": "0.165", "uvicorn": "0.54"}) for name in FORMATS),
     Client(
         "transformers", "bnb", "python", _TRANSFORMERS, _PYTHON, "pip install transformers bitsandbytes accelerate",
         {"transformers": "5.23", "bitsandbytes": "0.50"},
@@ -243,7 +252,11 @@ def snippets(
         for client in CLIENTS
         if client.format == settings.format and client.reads(settings) and (revision == "main" or client.at is not None)
     ]
-    ours = (project or this_project()).install(FORMATS[settings.format].extra)
+    extra = FORMATS[settings.format].extra
+    installs = {
+        OURS: (project or this_project()).install(extra),
+        SERVER: (project or this_project()).install(",".join(filter(None, (extra, "serve")))),
+    }
     for client in sorted(clients, key=lambda client: (client.name != OURS, not client.tested)):
         literal = shlex.quote if client.language == "sh" else json.dumps
         words = {
@@ -257,7 +270,7 @@ def snippets(
         at = Template(client.at or "").substitute(words) if revision != "main" else ""
         yield Snippet(
             client.name,
-            ours if client.name == OURS else client.install,
+            installs.get(client.name, client.install),
             client.language,
             Template(client.code).substitute(words, at=at),
             ", ".join(f"{package} {version}" for package, version in client.tested.items()),

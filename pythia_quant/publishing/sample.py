@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pythia_quant.artifacts.artifact import Artifact
 from pythia_quant.artifacts.generate import continue_text
+from pythia_quant.artifacts.generator import Wish
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.publishing.clients import NEW_TOKENS, PROMPT
 
@@ -23,7 +24,7 @@ def sample_output(artifact: Artifact) -> str:
     if artifact.manifest.bytes_on_disk > _MOST_BYTES:
         return ""
     try:
-        text = PROMPT + continue_text(artifact, PROMPT, NEW_TOKENS).text
+        text = PROMPT + continue_text(artifact, PROMPT, Wish(NEW_TOKENS)).text
     except PythiaQuantError:
         return ""
     lines = text.split("\n")

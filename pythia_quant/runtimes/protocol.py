@@ -14,6 +14,8 @@ from torch import Tensor
 from pythia_quant.core.errors import BenchmarkError
 from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.model.forward import parts
+from pythia_quant.runtimes.decode import decode
+from pythia_quant.runtimes.sampling import Sampler, Sampling
 
 
 class Runtime(Protocol):
@@ -86,26 +88,10 @@ def generate(
         BenchmarkError: logits are not finite, so that no token is the most likely one; or the tokens do not fit the
             model's context.
     """
-    generator = torch.Generator().manual_seed(seed)
-    logits = runtime.prefill(prompt, len(prompt) + count)
-    added: list[int] = []
-    while True:
-        if not torch.isfinite(logits).all():
-            raise BenchmarkError(
-                f"after {len(prompt) + len(added)} tokens, logits are not finite: no token can be chosen",
-                where=runtime.description,
-                hint="the weights are damaged, or too large for the dtype they are run in",
-            )
-        if temperature > 0:
-            token = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
-        else:
-            token = int(logits.argmax())
-        if token in ends:
-            return added
-        added.append(token)
-        if len(added) == count:
-            return added
-        logits = runtime.step(token)
+    sampler = Sampler(Sampling(temperature, seed=seed))
+    first = runtime.prefill(prompt, len(prompt) + count)
+    chosen = decode(first, runtime.step, len(prompt), count, ends, sampler, runtime.description)
+    return [one.token for one in chosen]
 
 
 Stage = Callable[[Tensor], Tensor]

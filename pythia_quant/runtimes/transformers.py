@@ -65,6 +65,20 @@ class HfRuntime:
         """
         return self._feed(torch.tensor([token]))
 
+    def extend(self, ids: Tensor) -> Tensor:
+        """Append tokens, int64 [tokens]; return the last one's logits, fp32 [vocabulary].
+
+        Raises:
+            BenchmarkError: the tokens do not fit the capacity.
+        """
+        return self._feed(ids)
+
+    def rewind(self, tokens: int) -> None:
+        """Forget all but the first `tokens` of the sequence."""
+        if tokens < self._length:
+            self._cache.crop(tokens - self._length)  # a negative number is of those to remove
+            self._length = tokens
+
     @torch.inference_mode()
     def _feed(self, ids: Tensor) -> Tensor:
         self._length += len(ids)

@@ -12,6 +12,8 @@ from program import refuse, run, succeed
 def test_verify_and_generate(finished: Path, whole_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pythia_quant.artifacts.artifact import open_artifact
     from pythia_quant.artifacts.generate import continue_text
+    from pythia_quant.artifacts.generator import Wish
+    from pythia_quant.runtimes.sampling import Sampling
 
     parent = finished / "out/tiny/local"
     monkeypatch.setenv("COLUMNS", "80")
@@ -28,7 +30,8 @@ def test_verify_and_generate(finished: Path, whole_run: Path, monkeypatch: pytes
     assert 0 < len(greedy["tokens"]) <= 5
     assert succeed(*arguments).startswith("abc")
     sampled = json.loads(succeed(*arguments, "--temperature", "2", "--seed", "1", "--json"))
-    again, other = (continue_text(open_artifact(parent / "onnx-fp32"), "abc", 5, 2.0, seed) for seed in (1, 2))
+    wishes = [Wish(5, Sampling(2.0, seed=seed)) for seed in (1, 2)]
+    again, other = (continue_text(open_artifact(parent / "onnx-fp32"), "abc", wish) for wish in wishes)
     assert sampled["tokens"] == again.tokens != other.tokens
     assert "exceed the context" in refuse(*arguments[:-1], "40")
 
@@ -36,10 +39,11 @@ def test_verify_and_generate(finished: Path, whole_run: Path, monkeypatch: pytes
 def test_onnx_continues_a_text_as_transformers_does(finished: Path) -> None:
     from pythia_quant.artifacts.artifact import open_artifact
     from pythia_quant.artifacts.generate import continue_text
+    from pythia_quant.artifacts.generator import Wish
     from pythia_quant.runtimes.protocol import generate
     from pythia_quant.runtimes.transformers import open_model
 
-    ours = continue_text(open_artifact(finished / "out/tiny/local/onnx-fp32"), "eval 12", 8)
+    ours = continue_text(open_artifact(finished / "out/tiny/local/onnx-fp32"), "eval 12", Wish(8))
     theirs = generate(open_model(finished / "tiny", torch.float32), torch.tensor(ours.prompt_tokens), 8, ends=(0,))
     assert ours.tokens == theirs
     assert len(ours.tokens) == 8

@@ -256,7 +256,8 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> N
     [
         ({"max_gen_toks": CONTEXT}, "512 new tokens leave no room for a context in the model's 512"),
         ({"num_beams": 2}, "'num_beams' is not handled"),
-        ({"do_sample": True, "top_k": 5}, "'top_k' is not handled"),
+        ({"do_sample": True, "top_k": -5}, "'top_k' is not handled\n  it is -5; give a whole number"),
+        ({"do_sample": True, "top_p": 0}, "'top_p' is not handled\n  it is 0; give a number above 0"),
         ({"temperature": "hot"}, "'temperature' is not handled\n  it is 'hot'; give a number"),
         ({"temperature": float("nan")}, "'temperature' is not handled\n  it is nan"),
         ({"until": 5}, "'until' is not handled\n  it is 5; give a text"),

@@ -22,7 +22,7 @@ from pythia_quant.formats.bnb.writer import write as write_bnb
 from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.runtime import open_runtime
 from pythia_quant.model.source import open_source
-from pythia_quant.publishing.clients import CLIENTS, OURS, Client, snippets
+from pythia_quant.publishing.clients import CLIENTS, OURS, SERVER, Client, snippets
 from pythia_quant.recipe.onnx_variant import OnnxSettings
 from pythia_quant.recipe.variants import BnbSettings, GptqSettings
 from pythia_quant.runtimes.protocol import generate
@@ -49,9 +49,10 @@ def code(settings: VariantSettings, name: str, repo: str = "me/repo", revision: 
 
 
 def test_every_format_names_the_programs_that_read_it() -> None:
-    assert names(SETTINGS["bnb"]) == ["pythia-quant", "transformers", "vLLM", "SGLang"]
-    assert names(SETTINGS["gptq"]) == ["pythia-quant", "transformers", "vLLM", "SGLang", "Docker Model Runner"]
-    assert names(SETTINGS["onnx"]) == ["pythia-quant", "onnxruntime", "onnxruntime-genai", "transformers.js", "optimum"]
+    assert names(SETTINGS["bnb"]) == ["pythia-quant", "curl", "transformers", "vLLM", "SGLang"]
+    assert names(SETTINGS["gptq"]) == ["pythia-quant", "curl", "transformers", "vLLM", "SGLang", "Docker Model Runner"]
+    others = ["onnxruntime", "onnxruntime-genai", "transformers.js", "optimum"]
+    assert names(SETTINGS["onnx"]) == ["pythia-quant", "curl", *others]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_every_format_names_the_programs_that_read_it() -> None:
 def test_no_program_is_named_that_refuses_the_settings(settings: dict[str, Any], others: list[str]) -> None:
     """What vLLM takes is what `make vllm` finds; for 8 bits it has a kernel on a GPU only, which we did not try."""
     chosen = GptqSettings(format="gptq", **settings)
-    assert names(chosen) == ["pythia-quant", *others]
+    assert names(chosen) == ["pythia-quant", "curl", *others]
     tested = [one.name for one in snippets(chosen, "me/repo", "main", GRAPH) if one.tested]
     assert ("vLLM" in tested) == (chosen.bits == 4 and "vLLM" in others)
 
@@ -162,7 +163,7 @@ def test_names_are_literals(repo: str) -> None:
             elif snippet.language == "sh":
                 echoed = ["sh", "-c", f"printf '%s\\n' {snippet.code.replace('&&', '').replace(chr(10), ' ')}"]
                 words = subprocess.run(echoed, capture_output=True, text=True, check=True).stdout.splitlines()
-                assert f"hf://{repo}@{repo}-branch" in words if snippet.name == OURS else repo in words
+                assert f"hf://{repo}@{repo}-branch" in words if snippet.name in (OURS, SERVER) else repo in words
 
 
 @pytest.fixture(scope="module")

@@ -167,6 +167,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "llama_n_threads_batch": (c_int32, [c_void_p]),
     "llama_get_memory": (c_void_p, [c_void_p]),
     "llama_memory_clear": (None, [c_void_p, c_bool]),
+    "llama_memory_seq_rm": (c_bool, [c_void_p, c_int32, c_int32, c_int32]),
     "llama_decode": (c_int32, [c_void_p, Batch]),
     "llama_get_logits": (c_void_p, [c_void_p]),
 }

@@ -152,6 +152,15 @@ class Cells:
         """Forget all tokens."""
         library().llama_memory_clear(library().llama_get_memory(self.pointer), False)
 
+    def keep(self, tokens: int) -> None:
+        """Forget all but the first `tokens`.
+
+        Raises:
+            BenchmarkError: llama.cpp cannot.
+        """
+        if not library().llama_memory_seq_rm(library().llama_get_memory(self.pointer), 0, tokens, -1):
+            raise BenchmarkError(f"llama.cpp cannot go back to {tokens} tokens", where=str(self._model.file))
+
     def feed(self, ids: NDArray[np.int32], logits: NDArray[np.float32]) -> None:
         """Append tokens, int32 [tokens], at most :data:`TOKENS_AT_ONCE`; fill `logits` for the last of them.
 

@@ -152,6 +152,30 @@ class LlamaCppRuntime:
         self._feed(self._cells, torch.tensor([token]), last)
         return last[0]
 
+    def extend(self, ids: Tensor) -> Tensor:
+        """Feed more tokens, int64 [tokens]; return the last one's logits, fp32 [vocabulary].
+
+        Raises:
+            BenchmarkError: there was no prefill, its capacity is used up, or a number is no token.
+        """
+        if self._cells is None:
+            raise BenchmarkError("tokens can only follow a prompt", hint="call prefill first")
+        check_capacity(self._length + len(ids), self._capacity)
+        last = torch.empty(1, self.model.vocabulary)
+        for start in range(0, len(ids), TOKENS_AT_ONCE):
+            self._feed(self._cells, ids[start : start + TOKENS_AT_ONCE], last)
+        return last[0]
+
+    def rewind(self, tokens: int) -> None:
+        """Forget all but the first `tokens` of the sequence.
+
+        Raises:
+            BenchmarkError: llama.cpp cannot.
+        """
+        if self._cells is not None and tokens < self._length:
+            self._cells.keep(tokens)
+            self._length = tokens
+
     def _feed(self, cells: Cells, ids: Tensor, last: Tensor) -> None:
         cells.feed(_int32(ids), last.numpy())
         self._length += len(ids)

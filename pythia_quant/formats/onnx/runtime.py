@@ -161,6 +161,24 @@ class OnnxRuntime:
         self._sequence.feed(torch.tensor([token]), last)
         return last[0]
 
+    def extend(self, ids: Tensor) -> Tensor:
+        """Feed more tokens, int64 [tokens]; return the last one's logits, fp32 [vocabulary].
+
+        Raises:
+            BenchmarkError: there was no prefill, or its capacity is used up.
+        """
+        if self._sequence is None:
+            raise BenchmarkError("tokens can only follow a prompt", hint="call prefill first")
+        last = torch.empty(1, self._shape.vocabulary)
+        for start in range(0, len(ids), _TOKENS_AT_ONCE):
+            self._sequence.feed(ids[start : start + _TOKENS_AT_ONCE], last)
+        return last[0]
+
+    def rewind(self, tokens: int) -> None:
+        """Forget all but the first `tokens` of the sequence."""
+        if self._sequence is not None:
+            self._sequence.rewind(tokens)
+
 
 class _Sequence:
     """The keys and values of one sequence. Each run extends them in place, because past and present are one buffer."""
@@ -199,6 +217,10 @@ class _Sequence:
         self._binding.bind_output(names.LOGITS, "cpu", 0, np.float32, dims, logits.data_ptr())
         self._session.run_with_iobinding(self._binding)
         self._length = total
+
+    def rewind(self, tokens: int) -> None:
+        """Forget all but the first `tokens`: what follows overwrites the others."""
+        self._length = min(self._length, tokens)
 
 
 def runtime_description(settings: OnnxSettings) -> str:

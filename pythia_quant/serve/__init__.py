@@ -1,0 +1,1 @@
+"""Serve an artifact over HTTP, in the shape of OpenAI's API."""
