@@ -85,7 +85,7 @@ def codes_record(solved: Artifact) -> dict[str, object]:
 
 def calibration_record(inputs: Inputs, settings: VariantSettings) -> CalibrationRecord | None:
     """Return the calibration text of an artifact, or of the artifact that its integers are taken from."""
-    return inputs.calibration_record if settings.calibrates or settings.takes_codes_of() else None
+    return inputs.calibration_record if settings.reads_calibration or settings.takes_codes_of() else None
 
 
 def _same_codes(artifact: Artifact, inputs: Inputs, settings: VariantSettings) -> bool:

@@ -65,8 +65,13 @@ class VariantSettings(Settings, ABC):
 
     @property
     def calibrates(self) -> bool:
-        """Whether its quantizer uses calibration text, and corrects biases."""
+        """Whether its quantizer solves layers on calibration text, and corrects biases."""
         return False
+
+    @property
+    def reads_calibration(self) -> bool:
+        """Whether its conversion reads calibration text, for whatever."""
+        return self.calibrates
 
     @abstractmethod
     def stored_bits(self) -> tuple[float, float]:

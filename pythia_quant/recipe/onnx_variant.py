@@ -94,6 +94,10 @@ class OnnxSettings(VariantSettings):
         """Return the choice for the embedding matrix; its rows are looked up, so no activations multiply it."""
         return self._choice(self.embeddings, "fp32", "embeddings")
 
+    @property
+    def reads_calibration(self) -> bool:
+        return self.head_choice().weights == "int4"
+
     def takes_codes_of(self) -> str | None:
         return self.codes
 

@@ -196,7 +196,7 @@ class Recipe:
 
     def calibrates(self, only: list[str] | None = None) -> bool:
         """Say whether the variants, those in `only` if given, or the variants whose integers they take, calibrate."""
-        return any(variant.calibrates for variant in self.needed(only).values())
+        return any(variant.reads_calibration for variant in self.needed(only).values())
 
     def check_fits(self, architecture: Architecture, only: list[str] | None = None) -> None:
         """Refuse settings that do not suit the model's shape, such as a group size that does not divide its width.

@@ -81,7 +81,7 @@ class _Assembly:
         self._sample = Sample(self._shape) if adapts(job.settings, self._shape) else None
         self._kl: tuple[float, float] | None = None
         solves = job.settings.head_choice().weights == "int4"
-        self._head_inputs = HeadInputs(self._shape) if solves else None
+        self._head_inputs = HeadInputs(self._shape, job.calibration) if solves else None
         both: tuple[Sample | HeadInputs | None, ...] = (self._sample, self._head_inputs)
         self._followers = [many for many in both if many]
 
