@@ -12,8 +12,9 @@ from tiny import random_weights
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from pythia_quant.formats.onnx.adapt import Adapted, Sample, adapts
+from pythia_quant.formats.onnx.adapt import SAMPLE, Adapted, Sample, adapts
 from pythia_quant.formats.onnx.data_file import StoredModel, find_model
+from pythia_quant.formats.onnx.head_inputs import random_tokens
 from pythia_quant.formats.onnx.rounding import excess, finer, rounded
 from pythia_quant.formats.onnx.runtime import open_runtime
 from pythia_quant.model.architecture import EMBEDDING, HEAD
@@ -45,13 +46,17 @@ def converted(checkpoint: WeightFiles, folder: Path, **settings: Any) -> tuple[d
     """Convert; return the notes, the settings in the model, and what the runtime computes of the sample."""
     written = convert(checkpoint, folder, activations="int8", **settings)
     notes: Any = written.notes.get("adapted", {})
-    return notes, StoredModel(find_model(folder)).settings, open_runtime(folder, threads=1).logits(Sample(SHAPE).ids)
+    return (
+        notes,
+        StoredModel(find_model(folder)).settings,
+        open_runtime(folder, threads=1).logits(random_tokens(SHAPE, *SAMPLE)),
+    )
 
 
 def of_transformers(folder: Path, dtype: torch.dtype) -> Tensor:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     with torch.no_grad():
-        logits: Tensor = model(Sample(SHAPE).ids).logits
+        logits: Tensor = model(random_tokens(SHAPE, *SAMPLE)).logits
     return logits
 
 
@@ -156,7 +161,10 @@ def test_linear_layers_of_one_product_are_adapted_together() -> None:
     adapted = Adapted(OnnxSettings(format="onnx"), SHAPE, limit=20.0)
     layer = {name.split(".", 3)[3]: tensor.float() for name, tensor in random_weights(SHAPE).items() if ".0." in name}
     layer["attention.query_key_value.weight"][3, 7] = 400  # its block is far off, while dense_h_to_4h suits 8 bits
-    adapted.layer(0, layer, torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(0)))
+    sample = Sample(SHAPE, compares=False)
+    sample.begin(torch.randn(128, 64, generator=torch.Generator().manual_seed(0)), torch.zeros(128, 64))
+    sample.before(layer)
+    adapted.layer(0, layer, sample.inputs)
     assert {"layers.0.attention.query_key_value", "layers.0.mlp.dense_h_to_4h"} <= adapted.settings.tensors.keys()
     assert (
         len({adapted.settings.linear_choice(0, name) for name in ("attention.query_key_value", "mlp.dense_h_to_4h")})

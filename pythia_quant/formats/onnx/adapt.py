@@ -1,8 +1,9 @@
 """Find the tensors that 8 bits do not suit, and store or multiply them more finely.
 
-Outliers in the hidden states leave few steps for the values that share a block with them. Whether that matters, a
-sample of random tokens shows: its KL divergence, computed as the artifact will be run, is compared with that of the
-source in bf16, which is what users would run instead.
+Outliers in the hidden states leave few steps for the values that share a block with them. A sample of random tokens
+shows where they are. If there are any, the artifact is written again, more finely from attempt to attempt, until the
+sample's KL divergence, computed as the artifact will be run, is not above that of the source in bf16, which is what
+users would run instead.
 """
 
 from __future__ import annotations
@@ -21,21 +22,19 @@ from pythia_quant.formats.onnx.head_inputs import random_tokens
 from pythia_quant.formats.onnx.nodes import Product
 from pythia_quant.formats.onnx.rounding import as_run, excess, excess_of_inputs, finer, in_bfloat16, offset_of, rounded
 from pythia_quant.model.architecture import LINEARS, NORM_OF, Architecture
-from pythia_quant.model.forward import LayerWeights, normalize, outer_input, update_forward
+from pythia_quant.model.forward import LayerWeights, linear, update_forward
 from pythia_quant.recipe.onnx_variant import BlockSize, Choice, OnnxSettings, TensorSettings
 
 LIMITS = (float("inf"), 24.0, 12.0, 6.0)
 """What a tensor may lose, as a multiple of what bf16 loses in the same place (:func:`rounding.excess`), for one attempt
-after another. Without outliers, blocks of 64 lose 10 to 35 times as much, which costs the model as much as bf16 does in
-all its places; with two terms it is 5 to 7 times. A lower limit would leave little but fp32."""
+after another; the first only looks for outliers. Without them, blocks of 64 lose 10 to 35 times as much, which costs
+the model as much as bf16 does in all its places; with two terms it is 5 to 7 times. A lower limit would leave little
+but fp32."""
 OUTLIERS, OUTLIERS_WITHIN = 35.0, 100.0
 """What rounding loses where there are outliers, as a multiple of what rounding to bf16 loses: in embeddings and
 normalized inputs, and in what attention and MLP give. Without outliers it is 11 to 30, and 12 to 58."""
-MOST, GOAL = 2.0, 1.0
-"""KL divergences as multiples of bf16's: with the first, nothing is adapted; otherwise the second ends the attempts.
-Without outliers it is 1.6 to 1.9 times bf16's on the sample, and 1.0 to 1.6 times on text."""
 NEGLIGIBLE = 1e-4
-"""The KL divergence in nats a token with which nothing is adapted, whatever bf16's is."""
+"""The KL divergence in nats a token that is good enough, whatever bf16's is."""
 SAMPLE = (2, 64)
 """The windows of the sample and the tokens in each: random ids, so that no text decides how an artifact is stored."""
 
@@ -53,17 +52,21 @@ class Sample:
 
     Attributes:
         shape: the model's.
+        compares: whether the latter two are computed.
         ids: int64 [windows, tokens].
         exact: of the source's weights in fp32, all fp32 [windows, tokens, width].
         halves: of the source in bf16, bf16.
         run: of the artifact.
+        inputs: what each linear layer of the layer before read, fp32 [windows, tokens, in].
     """
 
     shape: Architecture
+    compares: bool
     ids: Tensor = field(init=False)
     exact: Tensor = field(init=False)
     halves: Tensor = field(init=False)
     run: Tensor = field(init=False)
+    inputs: dict[str, Tensor] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ids = random_tokens(self.shape, *SAMPLE)
@@ -75,14 +78,22 @@ class Sample:
 
     def before(self, layer: LayerWeights) -> None:
         """Apply a layer of the source, fp32."""
+
+        def recorded(weights: LayerWeights, name: str, inputs: Tensor) -> Tensor:
+            self.inputs[name] = inputs
+            return linear(weights, name, inputs)
+
         norms = {name: tensor.bfloat16() for name, tensor in layer.items() if "layernorm" in name}
         with exact_products():
             for update in self.shape.updates:
-                self.exact = update_forward(self.shape, layer, update, self.exact)
-                self.halves = update_forward(self.shape, {**layer, **norms}, update, self.halves, in_bfloat16)
+                self.exact = update_forward(self.shape, layer, update, self.exact, recorded)
+                if self.compares:
+                    self.halves = update_forward(self.shape, {**layer, **norms}, update, self.halves, in_bfloat16)
 
     def after(self, layer: LayerWeights, settings: OnnxSettings, index: int) -> None:
         """Apply the same layer as a reader of the artifact will get it."""
+        if not self.compares:
+            return
         with exact_products():
             for update in self.shape.updates:
                 self.run = update_forward(self.shape, layer, update, self.run, as_run(settings, self.shape, index))
@@ -128,7 +139,7 @@ class Adapted:
         shape: the model's.
         limit: see :data:`LIMITS`.
         notes: for each override, how much the tensor lost before and loses with it, as multiples of what bf16 loses.
-        outliers: whether there are outliers in what was seen; only the first attempt looks for them.
+        outliers: whether there are outliers in what was seen.
     """
 
     settings: OnnxSettings
@@ -147,21 +158,14 @@ class Adapted:
         self.outliers |= excess(rows, unit, choice) > OUTLIERS
         self._decide({nodes.EMBEDDINGS: (rows, unit)}, choice)
 
-    def layer(self, index: int, layer: LayerWeights, hidden: Tensor) -> None:
+    def layer(self, index: int, layer: LayerWeights, inputs: LayerWeights) -> None:
         """Decide how the linear layers of a layer are stored and multiplied.
 
         Args:
             index: the layer's.
             layer: its fp32 tensors, equalized.
-            hidden: the exact hidden states of the sample before the layer, fp32 [windows, tokens, width].
+            inputs: what the sample's exact hidden states give each linear layer to read, fp32 [windows, tokens, in].
         """
-        inputs = {}
-        for update in self.shape.updates:
-            for name in update.inner:
-                inputs[name] = normalize(self.shape, layer, NORM_OF[name], hidden)
-            for name in update.outer:
-                inputs[name] = outer_input(self.shape, layer, name, hidden)
-            hidden = update_forward(self.shape, layer, update, hidden)
         for products in (nodes.inner, nodes.outer):
             for product in products(self.settings, self.shape, index):
                 self._product(index, product, layer, inputs)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.formats.job import CodesReader, Job, Written
 from pythia_quant.formats.onnx import graph, nodes, rotary, token_tables
-from pythia_quant.formats.onnx.adapt import GOAL, LIMITS, MOST, NEGLIGIBLE, Adapted, Sample, adapts
+from pythia_quant.formats.onnx.adapt import LIMITS, NEGLIGIBLE, Adapted, Sample, adapts
 from pythia_quant.formats.onnx.client_configs import write_configs
 from pythia_quant.formats.onnx.data_file import ExternalWriter, model_path
 from pythia_quant.formats.onnx.head_inputs import HeadInputs
@@ -78,7 +78,8 @@ class _Assembly:
         self._job, self._path = job, path
         self._shape = job.source.architecture
         self._adapted = Adapted(job.settings, self._shape, limit)
-        self._sample = Sample(self._shape) if adapts(job.settings, self._shape) else None
+        looks = adapts(job.settings, self._shape)
+        self._sample = Sample(self._shape, compares=limit < LIMITS[0]) if looks else None
         self._kl: tuple[float, float] | None = None
         solves = job.settings.head_choice().weights == "int4"
         self._head_inputs = HeadInputs(self._shape, job.calibration) if solves else None
@@ -88,10 +89,9 @@ class _Assembly:
     @property
     def is_good(self) -> bool:
         """Whether nothing need be adapted further: there are no outliers, or the sample diverges little enough."""
-        if self._kl is None or not self._adapted.outliers | bool(self._adapted.notes):
-            return True
-        most = GOAL if self._adapted.notes else MOST
-        return self._kl[0] <= max(most * self._kl[1], NEGLIGIBLE)
+        if self._kl is None:
+            return not self._adapted.outliers
+        return self._kl[0] <= max(self._kl[1], NEGLIGIBLE)
 
     def notes(self) -> dict[str, object]:
         """Return what the manifest says of tensors that were adapted."""
@@ -116,8 +116,8 @@ class _Assembly:
                 job.progress.step("layer", index, shape.layers)
                 layer, weigh = _rounded(source, index) if job.codes is None else _solved(job.codes, index)
                 if self._sample:
-                    self._adapted.layer(index, layer, self._sample.exact)
                     self._sample.before(layer)
+                    self._adapted.layer(index, layer, self._sample.inputs)
                 _layer(data, self._adapted.settings, shape, index, layer, weigh)
                 forward.layer(layer)
                 for many in self._followers:
@@ -165,7 +165,7 @@ class _Assembly:
         for product, part in zip(nodes.heads(self._adapted.settings, self._shape), head.stored, strict=True):
             _add_product(data, product, [part], dim=0)
         ids = torch.arange(self._shape.vocabulary).split(_ROWS_AT_ONCE)
-        if self._sample:
+        if self._sample and self._sample.compares:
             rows = ((weight[some], head.rows(some)) for some in ids)
             self._kl = self._sample.divergences(gain, bias, choice, rows)
         hidden = forward.finish(gain, bias)
