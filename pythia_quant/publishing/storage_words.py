@@ -64,9 +64,14 @@ def _(settings: OnnxSettings) -> dict[str, str]:
         layers += ", single tensors otherwise: see the recipe"
     return {
         "layers": layers,
-        "embeddings": _choice(settings.embeddings_choice()),
-        "head": _choice(settings.head_choice()),
+        "embeddings": _table(settings, settings.embeddings_choice()),
+        "head": _table(settings, settings.head_choice()),
     }
+
+
+def _table(settings: OnnxSettings, choice: Choice) -> str:
+    finer = settings.frequent_tokens if choice.weights == "int4" else 0
+    return f"{_choice(choice)}{f'; rows of the first {finer:,} and of the last tokens in int8' if finer else ''}"
 
 
 @storage.register

@@ -15,6 +15,8 @@ from pythia_quant.core.text import printable
 from pythia_quant.publishing.anonymize import public_recipe
 from pythia_quant.publishing.card import Sister
 from pythia_quant.publishing.project import Project, source_address
+from pythia_quant.publishing.storage_words import storage
+from pythia_quant.recipe.onnx_variant import OnnxSettings
 from pythia_quant.records.manifest import FileRecord
 from pythia_quant.records.results import Drift
 
@@ -87,6 +89,14 @@ def test_a_source_that_is_on_no_hub_is_no_base_model(source: Any, said: str) -> 
     assert ("give yours with `--model`" in text) == (source is FOLDER)
     headings = [heading for heading in HEADINGS if f"\n## {heading}\n" in text]
     assert headings == [one for one in HEADINGS if one not in ("Uses and limitations", "Original model description")]
+
+
+def test_rows_of_frequent_tokens_are_said() -> None:
+    small = OnnxSettings(format="onnx", head="int4", frequent_tokens=2048)
+    words = storage(small)["head"]
+    assert words.startswith("int4 in blocks of 64;")
+    assert words.endswith("; rows of the first 2,048 and of the last tokens in int8")
+    assert "tokens" not in storage(small)["embeddings"]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
