@@ -1,4 +1,7 @@
-"""GPTQ artifacts of the demo model in many settings, one of bitsandbytes, and what a program is to answer of them."""
+"""Artifacts of the demo model in many settings, and what a program is to answer of them.
+
+GPTQ in every layout, integers of it as compressed-tensors, and one of bitsandbytes.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.formats.bnb.runtime import open_bnb
+from pythia_quant.formats.compressed_tensors.runtime import open_runtime as open_compressed
 from pythia_quant.formats.gptq.reader import read
 from pythia_quant.formats.gptq.runtime import build_model
 from pythia_quant.recipe.recipe import load_recipe
@@ -50,7 +54,13 @@ variants:
     f"  {name}: {{{', '.join(filter(None, ('format: gptq, sweeps: 0, correction: none', settings)))}}}\n"
     for name, settings in VARIANTS.items()
 )
-RECIPE += "  bnb-nf4: {format: bnb}\n"
+RECIPE += """\
+  bnb-nf4: {format: bnb}
+  ct-int4: {format: compressed-tensors, codes: gptq-int4}
+  ct-groups-32: {format: compressed-tensors, codes: groups-32, group_size: 32}
+  ct-row: {format: compressed-tensors, codes: row, group_size: row}
+  ct-int8: {format: compressed-tensors, codes: bits-8, bits: 8}
+"""
 
 PROMPTS = [
     "import os",
@@ -134,7 +144,11 @@ class Cases:
 
     def _ours(self, name: str) -> HfRuntime:
         folder = self.artifact(name)
-        return open_bnb(folder, threads=2) if name == "bnb-nf4" else HfRuntime(build_model(read(folder)), "int4")
+        if name == "bnb-nf4":
+            return open_bnb(folder, threads=2)
+        if name.startswith("ct-"):
+            return open_compressed(folder, threads=2)
+        return HfRuntime(build_model(read(folder)), "int4")
 
     def check(self, name: str, answer: Answer) -> str:
         """Check an answer against our own runtime, and return the KL divergence from the source of both, in words."""

@@ -41,7 +41,12 @@ def ask_autogptq(cases: Cases, name: str) -> Answer | Refusal:
     return cases.ask(python_of(AUTOGPTQ_PYTHON, "autogptq"), HERE / "run_autogptq.py", name, **environment())
 
 
-@pytest.mark.parametrize("name", ["gptq-int4", "groups-32", "groups-64", "row", "dynamic-row", "bnb-nf4"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gptq-int4", "groups-32", "groups-64", "row", "dynamic-row", "bnb-nf4", "ct-int4", "ct-groups-32", "ct-row",
+    ],
+)  # fmt: skip
 def test_vllm_takes(cases: Cases, name: str) -> None:
     answer = ask_vllm(cases, name)
     assert isinstance(answer, Answer), answer.said
@@ -56,6 +61,7 @@ def test_vllm_takes(cases: Cases, name: str) -> None:
         ("bits-2", "Unsupported quantization config: bits=2, sym=True"),
         ("bits-3", "Unsupported quantization config: bits=3, sym=True"),
         ("bits-8", "Marlin does not support weight_bits = uint8b128"),
+        ("ct-int8", "Quant type (uint8b128) not supported by CPUWNA16"),
         ("head", "There is no module or parameter named 'lm_head.qweight'"),
     ],
 )

@@ -98,12 +98,12 @@ def test_the_estimate_is_that_of_scipy_with_the_same_weights(scatter: float) -> 
     assert list(found[1:]) == pytest.approx(ours, rel=1e-5)
 
 
-@pytest.mark.parametrize("scatter", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("scatter", [0.0, pytest.param(0.1, marks=pytest.mark.slow), 0.3])
 def test_intervals_of_95_percent_hold_the_truth(scatter: float) -> None:
     assert_covered(exact(), scatter, 0.0, DRAWS)
 
 
-@pytest.mark.parametrize("runs", [0.0, 0.2])
+@pytest.mark.parametrize("runs", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 def test_intervals_hold_the_truth_when_runs_deviate_as_a_whole(runs: float) -> None:
     sizes = tuple(4e6 * 3.0**power for power in range(6))
     assert_covered(exact(sizes, TOKENS[::2], BITS[:2]), 0.1, runs, DRAWS)
