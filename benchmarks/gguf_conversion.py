@@ -95,15 +95,15 @@ def _main() -> None:
         write_checkpoint(architecture_of(given.size), source, given.tokenizer)
     text.write_text(" ".join(f"word {number}" for number in range(10_000)))
     recipe.write_text(RECIPE.format(source=source, text=text))
-    others, rounds = OtherPrograms(), []
+    others = OtherPrograms()
+    rounds: list[dict[str, Step]] = []
     folder, log = work / "out", work / "log"
-    both = [lambda: ours(given, recipe, folder, log), lambda: theirs(given, source, folder, log)]
     for number in range(given.rounds):
         found: dict[str, Step] = {}
-        for each in both if number % 2 else both[::-1]:
+        for is_ours in (True, False) if number % 2 else (False, True):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            found |= each()
+            found |= ours(given, recipe, folder, log) if is_ours else theirs(given, source, folder, log)
             given.out.write_text(json.dumps({"rounds": [*rounds, found], "others": others.share()}, indent=1))
         shutil.rmtree(folder)
         rounds.append(found)
