@@ -58,7 +58,9 @@ class Sampler:
         sampling = self._sampling
         if sampling.temperature == 0:
             return int(logits.argmax())
-        scaled = log_probabilities(logits.astype(np.float64) / sampling.temperature)
+        below = logits.astype(np.float64) - logits.max()  # of a tiny temperature, the quotients of others are -inf
+        with np.errstate(over="ignore"):
+            scaled = log_probabilities(below / sampling.temperature)
         if not sampling.top_k and sampling.top_p == 1:
             return int(self._draw(np.exp(scaled)))
         order = np.argsort(-scaled, kind="stable")[: sampling.top_k or None]

@@ -40,6 +40,11 @@ def test_the_most_likely_token_is_taken_without_temperature_and_among_one() -> N
         assert {Sampler(sampling).choose(tied) for _ in range(5)} == {1}
 
 
+def test_the_least_temperature_takes_the_most_likely_token() -> None:
+    for sampling in (Sampling(5e-324), Sampling(1e-308, top_k=4), Sampling(5e-324, top_p=0.9)):
+        assert {Sampler(sampling).choose(LOGITS) for _ in range(5)} == {int(LOGITS.argmax())}
+
+
 def test_a_seed_gives_the_same_tokens_again() -> None:
     one, again, other = (Sampler(Sampling(1.0, seed=seed)) for seed in (7, 7, 8))
     drawn = [[sampler.choose(LOGITS) for _ in range(20)] for sampler in (one, again, other)]
@@ -47,7 +52,11 @@ def test_a_seed_gives_the_same_tokens_again() -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.floats(-1e30, 1e30, width=32), min_size=1, max_size=9), st.floats(1e-3, 1000), st.integers(0, 9))
+@given(
+    st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=9),
+    st.floats(5e-324, 1000),
+    st.integers(0, 9),
+)
 def test_extreme_logits_give_a_token(logits: list[float], temperature: float, seed: int) -> None:
     values = np.array(logits, np.float32)
     token = Sampler(Sampling(temperature, top_k=3, top_p=0.9, seed=seed)).choose(values)
