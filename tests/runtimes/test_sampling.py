@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
+from pythia_quant.artifacts.generator import Wish
 from pythia_quant.core.errors import ArgumentError
 from pythia_quant.runtimes.sampling import Sampler, Sampling, log_probabilities, most_likely
 
@@ -79,8 +81,19 @@ def test_log_probabilities_are_those_of_torch() -> None:
         ({"top_k": -1}, "top_k: is -1"),
         ({"top_p": 0.0}, "top_p: is 0.0; it must be above 0"),
         ({"seed": 2**64}, "seed"),
+        ({"seed": None}, "seed: is None; it must be a whole number"),
+        ({"temperature": "1"}, "temperature: is '1'"),
+        ({"top_k": 1.5}, "top_k: is 1.5; it must be a whole number"),
     ],
 )
-def test_settings_out_of_range_are_refused(arguments: dict[str, float], message: str) -> None:
+def test_settings_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        Sampling(**arguments)  # type: ignore[arg-type]
+        Sampling(**arguments)
+
+
+def test_what_is_no_count_and_no_stop_string_is_refused() -> None:
+    for count in (-1, 2.0, "3"):
+        with pytest.raises(ArgumentError, match=f"max_new_tokens: is {count!r}"):
+            Wish(count)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="stop: holds 5; give a text"):
+        Wish(1, stops=("a", 5))  # type: ignore[arg-type]
