@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -194,7 +194,7 @@ class Artifact:
 
 def _strings(stop: Sequence[str]) -> tuple[str, ...]:
     """Return stop strings as a tuple; one string is one of them, not its letters."""
-    return (stop,) if isinstance(stop, str) else tuple(stop)
+    return (stop,) if isinstance(stop, str) or not isinstance(stop, Iterable) else tuple(stop)
 
 
 def open_artifact(folder: str | Path) -> Artifact:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pythia_quant.artifacts.artifact import Artifact
-from pythia_quant.core.errors import ArtifactError, CorpusError
+from pythia_quant.core.errors import ArgumentError, ArtifactError, CorpusError
 from pythia_quant.model.architecture import SpecialTokens
 from pythia_quant.model.generation_config import read_model
 from pythia_quant.model.text_stream import Detokenizer, StopStrings
@@ -34,6 +34,9 @@ class Wish:
         stops: strings at the first of which the text ends, without it.
         alternatives: how many of the likeliest tokens are reported at each position; None for no log-probabilities.
         ignore_end: whether the text goes on after a token that ends texts.
+
+    Raises:
+        ArgumentError: `count` is no number of tokens, or a stop string is none.
     """
 
     count: int
@@ -41,6 +44,12 @@ class Wish:
     stops: tuple[str, ...] = ()
     alternatives: int | None = None
     ignore_end: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.count, int) or self.count < 0:
+            raise ArgumentError(f"is {self.count!r}; it must be a whole number, 0 or more", where="max_new_tokens")
+        if wrong := [stop for stop in self.stops if not isinstance(stop, str)]:
+            raise ArgumentError(f"holds {wrong[0]!r}; give a text, or a list of texts", where="stop")
 
 
 @dataclass(frozen=True)

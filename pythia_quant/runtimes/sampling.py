@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +26,7 @@ class Sampling:
         seed: the seed of the sampling.
 
     Raises:
-        ArgumentError: a number is out of range.
+        ArgumentError: a number is out of range, or is none.
     """
 
     temperature: float = 0.0
@@ -32,14 +35,16 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, valid, needed in (
-            ("temperature", 0 <= self.temperature <= HIGHEST_TEMPERATURE, f"0 to {HIGHEST_TEMPERATURE:.0f}"),
-            ("top_k", self.top_k >= 0, "0 or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("seed", 0 <= self.seed < 2**64, "0 to 2^64 - 1"),
+        valid: Callable[[Any], bool]
+        for name, kind, valid, needed in (
+            ("temperature", Real, lambda it: 0 <= it <= HIGHEST_TEMPERATURE, f"0 to {HIGHEST_TEMPERATURE:.0f}"),
+            ("top_k", Integral, lambda it: it >= 0, "a whole number, 0 or more"),
+            ("top_p", Real, lambda it: 0 < it <= 1, "above 0 and at most 1"),
+            ("seed", Integral, lambda it: 0 <= it < 2**64, "a whole number, 0 to 2^64 - 1"),
         ):
-            if not valid:
-                raise ArgumentError(f"is {getattr(self, name)}; it must be {needed}", where=name)
+            value = getattr(self, name)
+            if not (isinstance(value, kind) and valid(value)):
+                raise ArgumentError(f"is {value!r}; it must be {needed}", where=name)
 
 
 class Sampler:
@@ -58,7 +63,9 @@ class Sampler:
         sampling = self._sampling
         if sampling.temperature == 0:
             return int(logits.argmax())
-        scaled = log_probabilities(logits.astype(np.float64) / sampling.temperature)
+        below = logits.astype(np.float64) - logits.max()  # of a tiny temperature, the quotients of others are -inf
+        with np.errstate(over="ignore"):
+            scaled = log_probabilities(below / sampling.temperature)
         if not sampling.top_k and sampling.top_p == 1:
             return int(self._draw(np.exp(scaled)))
         order = np.argsort(-scaled, kind="stable")[: sampling.top_k or None]

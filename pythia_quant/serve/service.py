@@ -53,6 +53,7 @@ class Service:
         prompts = ask.prompts()
         if ask.best_of not in (None, 1, ask.n or 1):
             raise Refusal(400, "best_of is not handled: leave it out", parameter="best_of")
+        _check_number(len(prompts), ask)  # before they are tokenized, which takes seconds for so many as fit a body
         tokens = await asyncio.to_thread(lambda: [self._tokens(prompt) for prompt in prompts])
         count = _DEFAULT_TOKENS if ask.max_tokens is None else ask.max_tokens
         if count == 0 and not ask.echo:
@@ -121,8 +122,6 @@ class Service:
         echo: bool,
     ) -> Response:
         choices, context = ask.n or 1, self._generator.architecture.context
-        if len(tokens) * choices > MOST_CHOICES:
-            raise Refusal(400, f"at most {MOST_CHOICES} texts are made for one request", parameter="n")
         longest = max(map(len, tokens))
         if longest + wish.count > context:
             what = (
@@ -151,6 +150,11 @@ class Service:
         finally:
             ended(gone)
         return JSONResponse(answer.whole(events))
+
+
+def _check_number(prompts: int, ask: Ask) -> None:
+    if prompts * (ask.n or 1) > MOST_CHOICES:
+        raise Refusal(400, f"at most {MOST_CHOICES} texts are made for one request", parameter="n")
 
 
 async def _all(inbox: Inbox) -> list[Begun | Part | Done]:

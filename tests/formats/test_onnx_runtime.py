@@ -119,6 +119,11 @@ def test_values_that_are_not_finite_are_refused_when_loaded_and_when_read(
             },
             "layers int8-channel x int8, head fp32, embeddings int8 blocks of 64, with exceptions",
         ),
+        (
+            {"embeddings": "int4", "frequent_tokens": 20},
+            "layers int8 blocks of 64 x fp32, head int8 blocks of 64 x fp32, embeddings int4 blocks of 64, "
+            "of int4 the first 20 tokens and the last in int8",
+        ),
         (FP32, "fp32"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
+from pythia_quant.artifacts.generator import Wish
 from pythia_quant.core.errors import ArgumentError
 from pythia_quant.runtimes.sampling import Sampler, Sampling, log_probabilities, most_likely
 
@@ -40,6 +42,11 @@ def test_the_most_likely_token_is_taken_without_temperature_and_among_one() -> N
         assert {Sampler(sampling).choose(tied) for _ in range(5)} == {1}
 
 
+def test_the_least_temperature_takes_the_most_likely_token() -> None:
+    for sampling in (Sampling(5e-324), Sampling(1e-308, top_k=4), Sampling(5e-324, top_p=0.9)):
+        assert {Sampler(sampling).choose(LOGITS) for _ in range(5)} == {int(LOGITS.argmax())}
+
+
 def test_a_seed_gives_the_same_tokens_again() -> None:
     one, again, other = (Sampler(Sampling(1.0, seed=seed)) for seed in (7, 7, 8))
     drawn = [[sampler.choose(LOGITS) for _ in range(20)] for sampler in (one, again, other)]
@@ -49,7 +56,7 @@ def test_a_seed_gives_the_same_tokens_again() -> None:
 @settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=9),
-    st.floats(1e-3, 1000),
+    st.floats(5e-324, 1000),
     st.integers(0, 9),
 )
 def test_extreme_logits_give_a_token(logits: list[float], temperature: float, seed: int) -> None:
@@ -74,8 +81,19 @@ def test_log_probabilities_are_those_of_torch() -> None:
         ({"top_k": -1}, "top_k: is -1"),
         ({"top_p": 0.0}, "top_p: is 0.0; it must be above 0"),
         ({"seed": 2**64}, "seed"),
+        ({"seed": None}, "seed: is None; it must be a whole number"),
+        ({"temperature": "1"}, "temperature: is '1'"),
+        ({"top_k": 1.5}, "top_k: is 1.5; it must be a whole number"),
     ],
 )
-def test_settings_out_of_range_are_refused(arguments: dict[str, float], message: str) -> None:
+def test_settings_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        Sampling(**arguments)  # type: ignore[arg-type]
+        Sampling(**arguments)
+
+
+def test_what_is_no_count_and_no_stop_string_is_refused() -> None:
+    for count in (-1, 2.0, "3"):
+        with pytest.raises(ArgumentError, match=f"max_new_tokens: is {count!r}"):
+            Wish(count)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="stop: holds 5; give a text"):
+        Wish(1, stops=("a", 5))  # type: ignore[arg-type]

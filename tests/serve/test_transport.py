@@ -52,6 +52,7 @@ def server(folder: Path) -> Iterator[Running]:
         ({"prompt": "a", "top_p": 0}, 400, "top_p"),
         ({"prompt": "a", "n": 257}, 400, "n: "),
         ({"prompt": ["a"] * 200, "n": 2}, 400, "at most 256 texts"),
+        ({"prompt": [[300]] * 257}, 400, "at most 256 texts"),  # counted before it is tokenized
         ({"prompt": "a", "stop": ["b"] * 17}, 400, "stop"),
         ({"prompt": "a", "tempreature": 1}, 400, "tempreature is not a parameter"),
         ({"prompt": "a", "presence_penalty": 0.5}, 400, "presence_penalty"),

@@ -237,6 +237,8 @@ def _kinds(settings: OnnxSettings) -> str:
     if not settings.quantizes():
         return "fp32"
     parts = [f"layers {_multiplied(layers)}", f"head {_multiplied(head)}", f"embeddings {_stored(embeddings)}"]
+    if settings.frequent_tokens:
+        parts.append(f"of int4 the first {settings.frequent_tokens:,} tokens and the last in int8")
     exceptions = any(name not in ("head", "embeddings") for name in settings.tensors)
     return ", ".join(parts) + (", with exceptions" if exceptions else "")
 
