@@ -71,12 +71,10 @@ class Artifact:
             BenchmarkError: logits are not finite.
             CorpusError: the prompt is not UTF-8, or it is empty and the model has no token to begin with.
         """
-        from pythia_quant.artifacts.generate import continue_text
-        from pythia_quant.artifacts.generator import Wish
-        from pythia_quant.runtimes.sampling import Sampling
-
-        sampling = Sampling(temperature, top_k, top_p, seed)
-        return continue_text(self, prompt, Wish(max_new_tokens, sampling, _strings(stop))).text
+        parts = self.stream(
+            prompt, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stop
+        )
+        return "".join(parts)
 
     def stream(
         self,

@@ -15,6 +15,10 @@ Weights = Literal["fp32", "int8", "int4", "int8-channel", "int7-channel"]
 BlockSize = Literal[16, 32, 64, 128]
 Activations = Literal["fp32", "int8", "int8x2"]
 
+LAST_TOKENS = 512
+"""So many rows at the end count as frequent, too: a tokenizer's added tokens are there, such as runs of blanks in code,
+and after them up to 411 rows that fill up the matrix of a Pythia."""
+
 _BITS = {"fp32": 32, "int8": 8, "int4": 4, "int8-channel": 8, "int7-channel": 7}
 
 
@@ -114,7 +118,7 @@ class OnnxSettings(VariantSettings):
     def stored_bits(self) -> tuple[float, float]:
         linear = sum(share * self.linear_choice(0, name).stored_bits for name, share in IN_LAYERS.items())
         # Of the vocabulary of the Pythias; those of 4 bits more of every frequent token.
-        share = min(1.0, (self.frequent_tokens + 512) / 50_304) if self.frequent_tokens else 0.0
+        share = min(1.0, (self.frequent_tokens + LAST_TOKENS) / 50_304) if self.frequent_tokens else 0.0
         tables = (self.embeddings_choice(), self.head_choice())
         return linear, sum(each.stored_bits + 4 * share * (each.weights == "int4") for each in tables) / 2
 

@@ -55,7 +55,7 @@ class HfRuntime:
         # generate() in transformers uses this cache, too: the baseline is measured as users run it.
         self._cache = DynamicCache(config=self._model.config)
         self._length, self._capacity = 0, capacity
-        return self._feed(ids)
+        return self.extend(ids)
 
     def step(self, token: int) -> Tensor:
         """Append one token to the sequence; return the logits of its position, fp32 [vocabulary].
@@ -63,30 +63,28 @@ class HfRuntime:
         Raises:
             BenchmarkError: there was no prefill, or the sequence already has as many tokens as its capacity.
         """
-        return self._feed(torch.tensor([token]))
+        return self.extend(torch.tensor([token]))
 
+    @torch.inference_mode()
     def extend(self, ids: Tensor) -> Tensor:
         """Append tokens, int64 [tokens]; return the last one's logits, fp32 [vocabulary].
 
         Raises:
             BenchmarkError: the tokens do not fit the capacity.
         """
-        return self._feed(ids)
+        check_capacity(self._length + len(ids), self._capacity)
+        output = self._model(
+            input_ids=ids[None].to(self._model.device), past_key_values=self._cache, use_cache=True, logits_to_keep=1
+        )
+        self._length += len(ids)
+        logits: Tensor = output.logits[0, -1]
+        return logits.float().cpu()
 
     def rewind(self, tokens: int) -> None:
         """Forget all but the first `tokens` of the sequence."""
         if tokens < self._length:
             self._cache.crop(tokens - self._length)  # a negative number is of those to remove
             self._length = tokens
-
-    @torch.inference_mode()
-    def _feed(self, ids: Tensor) -> Tensor:
-        self._length += len(ids)
-        check_capacity(self._length, self._capacity)
-        ids = ids[None].to(self._model.device)
-        output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
-        logits: Tensor = output.logits[0, -1]
-        return logits.float().cpu()
 
 
 def open_model(folder: Path, dtype: torch.dtype, device: str = "cpu") -> HfRuntime:

@@ -15,13 +15,13 @@ from pythia_quant.core.errors import QuantizationError
 from pythia_quant.formats.job import Job
 from pythia_quant.formats.onnx.reader import read
 from pythia_quant.formats.onnx.runtime import open_runtime
-from pythia_quant.formats.onnx.token_tables import LAST_TOKENS, pieces, quantize
+from pythia_quant.formats.onnx.token_tables import pieces, quantize
 from pythia_quant.formats.onnx.writer import write
 from pythia_quant.model.architecture import EMBEDDING, HEAD
 from pythia_quant.model.forward import final_hidden_states, head_weight, read_layer
 from pythia_quant.quantizers import blocks, gptq, token_rows
 from pythia_quant.quantizers.grid_kind import IntegerKind
-from pythia_quant.recipe.onnx_variant import OnnxSettings
+from pythia_quant.recipe.onnx_variant import LAST_TOKENS, OnnxSettings
 
 LARGE = replace(SHAPE, vocabulary=900)
 FREQUENT = 100

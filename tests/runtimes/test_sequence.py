@@ -67,3 +67,13 @@ def test_more_than_the_context_is_refused_and_the_next_prompt_is_right(runtime: 
     with pytest.raises(BenchmarkError, match="capacity of 2 "):
         one.begin([1, 2, 3], 2)
     assert torch.equal(one.begin([1, 2, 3], 10), expected)
+
+
+def test_tokens_beyond_the_capacity_are_not_counted(runtime: Runtime) -> None:
+    assert isinstance(runtime, Resumable)
+    runtime.prefill(torch.arange(5), 8)
+    expected = runtime.extend(torch.tensor([6, 7])).clone()
+    with pytest.raises(BenchmarkError, match="capacity of 8"):
+        runtime.extend(torch.arange(4))
+    runtime.rewind(5)
+    assert torch.equal(runtime.extend(torch.tensor([6, 7])), expected)

@@ -166,6 +166,17 @@ class ForeignCompressed:
             groups=self._groups(name, stored.group_size or width, width),
         )
 
+    def describe(self) -> str:
+        """Return how the weights are stored, for people."""
+        grids = {(one.bits, one.group_size, one.symmetric) for one in self.packed.values()}
+        parts = ["compressed-tensors"]
+        for bits, size, symmetric in sorted(grids, key=repr):
+            groups = f"groups of {size}" if size else "rows"
+            parts.append(f"{bits} bits in {groups}{'' if symmetric else ' with zero points'}")
+        parts += ["ordered by activations"] if any(one.ordered for one in self.packed.values()) else []
+        parts += ["head too"] if self.is_quantized(HEAD) else []
+        return ", ".join(parts)
+
     def is_quantized(self, name: str) -> bool:
         """Return whether the checkpoint stores a tensor as integers, by its name in a checkpoint."""
         return name in self.packed

@@ -134,10 +134,7 @@ class LlamaCppRuntime:
             self._cells = Cells(self.model, capacity, self._threads, all_logits=False)
         self._cells.clear()
         self._length, self._capacity = 0, capacity
-        last = torch.empty(1, self.model.vocabulary)
-        for start in range(0, len(ids), TOKENS_AT_ONCE):
-            self._feed(self._cells, ids[start : start + TOKENS_AT_ONCE], last)
-        return last[0]
+        return self.extend(ids)
 
     def step(self, token: int) -> Tensor:
         """Feed one more token; return fp32 [vocabulary].
@@ -145,12 +142,7 @@ class LlamaCppRuntime:
         Raises:
             BenchmarkError: there was no prefill, its capacity is used up, or `token` is no token.
         """
-        if self._cells is None:
-            raise BenchmarkError("a token can only follow a prompt", hint="call prefill first")
-        check_capacity(self._length + 1, self._capacity)
-        last = torch.empty(1, self.model.vocabulary)
-        self._feed(self._cells, torch.tensor([token]), last)
-        return last[0]
+        return self.extend(torch.tensor([token]))
 
     def extend(self, ids: Tensor) -> Tensor:
         """Feed more tokens, int64 [tokens]; return the last one's logits, fp32 [vocabulary].
@@ -163,7 +155,9 @@ class LlamaCppRuntime:
         check_capacity(self._length + len(ids), self._capacity)
         last = torch.empty(1, self.model.vocabulary)
         for start in range(0, len(ids), TOKENS_AT_ONCE):
-            self._feed(self._cells, ids[start : start + TOKENS_AT_ONCE], last)
+            piece = _int32(ids[start : start + TOKENS_AT_ONCE])
+            self._cells.feed(piece, last.numpy())
+            self._length += len(piece)
         return last[0]
 
     def rewind(self, tokens: int) -> None:
@@ -175,10 +169,6 @@ class LlamaCppRuntime:
         if self._cells is not None and tokens < self._length:
             self._cells.keep(tokens)
             self._length = tokens
-
-    def _feed(self, cells: Cells, ids: Tensor, last: Tensor) -> None:
-        cells.feed(_int32(ids), last.numpy())
-        self._length += len(ids)
 
     def _check_context(self, tokens: int) -> None:
         if tokens > self.model.context:

@@ -54,10 +54,14 @@ def write(job: Job[GgufSettings]) -> Written:
     vocabulary = read_vocabulary(job.folder / TOKENIZER, shape.vocabulary)
     values = keys(shape, vocabulary) | descriptions(settings.weights, job.origin)
     types = tensor_types(settings, shape)
-    work = _solve(job, types) if settings.calibrates else None
+    table = _embeddings(job, types[EMBEDDING])
+    work = _solve(job, types, table) if settings.calibrates else None
     tensors = {name: (types[name], dimensions) for name, dimensions in shape.tensor_shapes().items()}
     with closing(GgufFile(job.folder / file_name(settings.weights), values, tensors)) as file:
-        written = _Assembly(job, types, file, work).write()
+        file.add(EMBEDDING, table)
+        hidden = table.dequantize(job.probe.flatten()).view(*job.probe.shape, -1)
+        del table
+        written = _Assembly(job, types, file, work).write(hidden)
     (job.folder / "config.json").write_text(json.dumps(shape.config(), indent=2) + "\n")
     if work and job.work is None:
         shutil.rmtree(job.folder / ".work")
@@ -94,21 +98,22 @@ def _method(settings: GgufSettings, types: dict[str, GgufType]) -> Method:
     )
 
 
-def _solve(job: Job[GgufSettings], types: dict[str, GgufType]) -> WorkFolder:
+def _solve(job: Job[GgufSettings], types: dict[str, GgufType], table: Packed) -> WorkFolder:
     """Solve all layers into the work folder."""
     check_calibration(job)
     work = WorkFolder(job.work or job.folder / ".work")
 
     def read_tables() -> Tables:
-        source = job.source.read(EMBEDDING).float()
-        return Tables(_embeddings(job, source, types[EMBEDDING]).dequantize(), source)
+        return Tables(table.dequantize(), job.source.read(EMBEDDING).float())
 
     solve_layers(job, _method(job.settings, types), read_tables, work, _packed)
     return work
 
 
-def _embeddings(job: Job[GgufSettings], table: Tensor, kind: GgufType) -> Packed:
+def _embeddings(job: Job[GgufSettings], kind: GgufType) -> Packed:
     """Return the embedding matrix as it is stored: solved for the first layer, which needs no text, or rounded."""
+    job.progress.step("embeddings", 0, 1)
+    table = job.source.read(EMBEDDING).float()
     if job.settings.quantizer == "nearest" or bits_of(kind) >= 8:
         return quantize(table, kind)
     effect = token_rows.effect_of_embeddings(read_layer(job.source, 0))
@@ -142,15 +147,11 @@ class _Assembly:
     file: GgufFile
     work: WorkFolder | None
 
-    def write(self) -> Written:
-        """Write all tensors."""
+    def write(self, hidden: Tensor) -> Written:
+        """Write all tensors but the embeddings; `hidden` are those of the probe, fp32 [windows, tokens, width]."""
         source, shape, job = self.job.source, self.job.source.architecture, self.job
         forward, notes, linears = Forward(shape, job.probe), dict[str, object](), dict[str, object]()
-        job.progress.step("embeddings", 0, 1)
-        table = _embeddings(job, source.read(EMBEDDING).float(), self.types[EMBEDDING])
-        self.file.add(EMBEDDING, table)
-        forward.hidden = table.dequantize(job.probe.flatten()).view(*job.probe.shape, -1)
-        del table
+        forward.hidden = hidden
         for index in range(shape.layers):
             job.progress.step("layer", index, shape.layers)
             if self.work:

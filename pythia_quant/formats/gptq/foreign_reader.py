@@ -136,6 +136,17 @@ class ForeignGptq:
         zeros = found.zeros - (1 - self.layout.zero_offset)  # unpack() added the 1 of the first layout
         return Quantized(found.bits, found.codes, found.scales, zeros, found.groups)
 
+    def describe(self) -> str:
+        """Return how the weights are stored, for people."""
+        layout = self.layout
+        groups = "rows" if layout.group_size == -1 else f"groups of {layout.group_size}"
+        parts = [f"GPTQ, {layout.bits} bits in {groups}"]
+        parts += ["ordered by activations"] if layout.dynamic else []
+        parts += [] if layout.symmetric else ["with zero points"]
+        parts += ["head too"] if self.is_quantized(HEAD) else []
+        parts += [] if layout.zero_offset else ["layout gptq_v2"]
+        return ", ".join(parts)
+
     def is_quantized(self, name: str) -> bool:
         """Return whether the checkpoint stores a tensor as integers, by its name in a checkpoint."""
         return name.endswith(_QUANTIZABLE) and f"{_prefix(name)}.qweight" in self.tensors

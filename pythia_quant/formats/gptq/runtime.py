@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,26 +15,14 @@ from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXLayer
 
 from pythia_quant.core import compat
 from pythia_quant.core.errors import ArtifactError, BenchmarkError
+from pythia_quant.formats.gptq.integers import GptqReader
 from pythia_quant.formats.gptq.reader import read
 from pythia_quant.formats.tensor_files import check_all_finite
 from pythia_quant.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS, layer_name
-from pythia_quant.model.weights import WeightReader
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.runtimes.protocol import Stage
 from pythia_quant.runtimes.transformers import HfRuntime, dtype_name, load_pretrained
 from pythia_quant.runtimes.transformers_layers import TorchLayers, layers_description
-
-
-class GptqReader(WeightReader, Protocol):
-    """Reads integers in groups of inputs: of GPTQ or compressed-tensors, ours or another maker's."""
-
-    def quantized(self, name: str) -> Quantized:
-        """Return the integers of a linear layer's weight by its name in a checkpoint."""
-        ...
-
-    def is_quantized(self, name: str) -> bool:
-        """Return whether a tensor is stored as integers, by its name in a checkpoint."""
-        ...
 
 
 def open_runtime(folder: Path, threads: int, device: str = "cpu") -> HfRuntime:

@@ -18,9 +18,9 @@ from pythia_quant.formats.onnx import names, nodes
 from pythia_quant.formats.onnx.data_file import MARK_KEY, SETTINGS_KEY
 from pythia_quant.formats.onnx.nodes import MICROSOFT, OFFSETS, Nodes
 from pythia_quant.formats.onnx.rotary import channels_of_head, kept_head_size, rotary_tables
-from pythia_quant.formats.onnx.token_tables import LAST_TOKENS, Piece, pieces
+from pythia_quant.formats.onnx.token_tables import Piece, pieces
 from pythia_quant.model.architecture import Architecture
-from pythia_quant.recipe.onnx_variant import OnnxSettings
+from pythia_quant.recipe.onnx_variant import LAST_TOKENS, OnnxSettings
 
 # The oldest that have all these operators: Gelu came with opset 20, 8-bit MatMulNBits with onnxruntime 1.22.
 _OPSET, _IR_VERSION = 21, 10
@@ -188,8 +188,7 @@ class _Graph(Nodes):
             self.nodes[-1].output[0] = names.LOGITS
             return
         rest, frequent = parts
-        first = self._settings.frequent_tokens
-        sizes = self.constant("frequent_sizes", np.array([first, LAST_TOKENS]))
+        sizes = self.constant("frequent_sizes", np.array([self._settings.frequent_tokens, LAST_TOKENS]))
         ends = f"{nodes.HEAD}.first", f"{nodes.HEAD}.last"
         self.add("Split", [frequent, sizes], *ends, axis=-1)
         self.add("Concat", [ends[0], rest, ends[1]], names.LOGITS, axis=-1)

@@ -1,16 +1,12 @@
-"""What a head in 4 bits is solved for: the final hidden states of some calibration windows, or of random tokens."""
+"""The tokens that a head in 4 bits is solved for, and random ones, which need no text."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pythia_quant.model.architecture import FINAL_NORM, Architecture
-from pythia_quant.model.forward import Forward, LayerWeights, normalize
-from pythia_quant.recipe.onnx_variant import OnnxSettings
+from pythia_quant.model.architecture import Architecture
 
 WINDOWS = (16, 512)
 """The most calibration windows, and tokens of each, that are run: more gained little on text of their kind, and lost as
@@ -25,41 +21,13 @@ def random_tokens(architecture: Architecture, windows: int, tokens: int) -> Tens
     return torch.from_numpy(ids[:, : architecture.context].copy())
 
 
-@dataclass
-class HeadInputs:
-    """The hidden states of tokens in the artifact, advanced a layer at a time.
+def head_tokens(architecture: Architecture, calibration: Tensor) -> Tensor:
+    """Return the tokens whose final hidden states the head is solved for, int64 [windows, tokens].
 
-    Attributes:
-        shape: the model's.
+    Args:
+        architecture: the model's shape.
         calibration: the calibration windows, int64 [windows, tokens]; random tokens take the place of none.
-        ids: the tokens, int64 [windows, tokens].
     """
-
-    shape: Architecture
-    calibration: Tensor
-    ids: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        windows, tokens = WINDOWS
-        drawn = self.calibration[:windows, : min(tokens, self.shape.context)]
-        self.ids = drawn if drawn.numel() else random_tokens(self.shape, *RANDOM)
-        self._forward = Forward(self.shape, self.ids)
-
-    def begin(self, table: Tensor, stored: Tensor) -> None:  # noqa: ARG002
-        """Start from the tokens' embeddings as they are in the artifact, [tokens, width]."""
-        self._forward.hidden = stored.view(*self.ids.shape, -1)
-
-    def after(self, layer: LayerWeights, settings: OnnxSettings, index: int) -> None:  # noqa: ARG002
-        """Apply a layer as a reader of the artifact will get it."""
-        self._forward.layer(layer)
-
-    def hessian(self, gain: Tensor, bias: Tensor) -> Tensor:
-        """Return Σ x xᵀ of what the head reads, fp32 [width, width].
-
-        Args:
-            gain: of the final norm, fp32 [width].
-            bias: likewise.
-        """
-        norm = {f"{FINAL_NORM}.weight": gain, f"{FINAL_NORM}.bias": bias}
-        inputs = normalize(self.shape, norm, FINAL_NORM, self._forward.hidden).flatten(0, 1)
-        return inputs.T @ inputs
+    windows, tokens = WINDOWS
+    drawn = calibration[:windows, : min(tokens, architecture.context)]
+    return drawn if drawn.numel() else random_tokens(architecture, *RANDOM)

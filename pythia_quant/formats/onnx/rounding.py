@@ -8,10 +8,9 @@ from typing import cast, get_args
 import torch.nn.functional as F
 from torch import Tensor
 
-from pythia_quant.formats.onnx import nodes
+from pythia_quant.formats.onnx import nodes, token_tables
 from pythia_quant.model.architecture import CONTRACT, Architecture
 from pythia_quant.model.forward import Apply, LayerWeights, linear
-from pythia_quant.quantizers import blocks
 from pythia_quant.recipe.onnx_variant import BlockSize, Choice, OnnxSettings
 
 _SMALLEST_PEAK = 1e-30  # as in the graph
@@ -76,9 +75,8 @@ def in_bfloat16(weights: LayerWeights, name: str, inputs: Tensor) -> Tensor:
 
 def stored_weight(weight: Tensor, choice: Choice) -> Tensor:
     """Return a weight, fp32 [out, in], as a reader will get it."""
-    if choice.weights == "fp32":
-        return weight
-    return blocks.quantize(weight, choice.block_size or weight.shape[1], choice.bits).dequantize()
+    stored = token_tables.rounded(weight, choice)
+    return stored if isinstance(stored, Tensor) else stored.dequantize()
 
 
 def excess(weight: Tensor, inputs: Tensor, choice: Choice, offset: float | None = None) -> float:

@@ -143,11 +143,8 @@ class OnnxRuntime:
             BenchmarkError: more tokens are asked for than the model has positions, or the prompt exceeds `capacity`.
         """
         self._sequence = None  # so that two are never in memory
-        self._sequence = sequence = _Sequence(self._session, self._shape, capacity)
-        last = torch.empty(1, self._shape.vocabulary)
-        for start in range(0, len(ids), _TOKENS_AT_ONCE):
-            sequence.feed(ids[start : start + _TOKENS_AT_ONCE], last)
-        return last[0]
+        self._sequence = _Sequence(self._session, self._shape, capacity)
+        return self.extend(ids)
 
     def step(self, token: int) -> Tensor:
         """Feed one more token; return fp32 [vocabulary].
@@ -155,11 +152,7 @@ class OnnxRuntime:
         Raises:
             BenchmarkError: there was no prefill, or its capacity is used up.
         """
-        if self._sequence is None:
-            raise BenchmarkError("a token can only follow a prompt", hint="call prefill first")
-        last = torch.empty(1, self._shape.vocabulary)
-        self._sequence.feed(torch.tensor([token]), last)
-        return last[0]
+        return self.extend(torch.tensor([token]))
 
     def extend(self, ids: Tensor) -> Tensor:
         """Feed more tokens, int64 [tokens]; return the last one's logits, fp32 [vocabulary].

@@ -11,11 +11,10 @@ from pythia_quant.quantizers import blocks, token_rows
 from pythia_quant.quantizers.blocks import Blocks
 from pythia_quant.quantizers.grid import Quantized
 from pythia_quant.quantizers.grid_kind import IntegerKind
-from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
+from pythia_quant.recipe.onnx_variant import LAST_TOKENS, Choice, OnnxSettings
 
-LAST_TOKENS = 512
-"""So many rows at the end count as frequent, too: a tokenizer's added tokens are there, such as runs of blanks in code,
-and after them up to 411 rows that fill up the matrix of a Pythia."""
+Stored = Blocks | Tensor
+"""A weight as integers, or in fp32."""
 FREQUENT = "_frequent"
 """The end of the names of tensors of frequent tokens."""
 
@@ -73,7 +72,7 @@ class TokenTable:
     """
 
     pieces: tuple[Piece, ...]
-    stored: tuple[Blocks | Tensor, ...]
+    stored: tuple[Stored, ...]
 
     def rows(self, ids: Tensor) -> Tensor:
         """Return the rows of some tokens as a reader will get them, fp32 [tokens, width]; `ids` are int64 [tokens]."""
@@ -109,14 +108,18 @@ def quantize(matrix: Tensor, pieces: list[Piece], hessian: Tensor | None, where:
     return TokenTable(tuple(pieces), tuple(_stored(piece.of(matrix), piece.choice, hessian, where) for piece in pieces))
 
 
-def _stored(rows: Tensor, choice: Choice, hessian: Tensor | None, where: str) -> Blocks | Tensor:
+def rounded(weight: Tensor, choice: Choice, into: Tensor | None = None) -> Stored:
+    """Return a weight, [out, in], rounded as it is stored; `into` receives the weight that a reader will get."""
     if choice.weights == "fp32":
-        return rows.float()
-    size = choice.block_size or rows.shape[1]
+        return weight.float()
+    return blocks.quantize(weight, choice.block_size or weight.shape[1], choice.bits, into)
+
+
+def _stored(rows: Tensor, choice: Choice, hessian: Tensor | None, where: str) -> Stored:
     if choice.weights != "int4":
-        return blocks.quantize(rows, size, choice.bits)
+        return rounded(rows, choice)
     assert hessian is not None  # noqa: S101 - see :func:`quantize`
-    solved = token_rows.solve(rows, hessian, IntegerKind(4, size, symmetric=True), where)
+    solved = token_rows.solve(rows, hessian, IntegerKind(4, choice.block_size, symmetric=True), where)
     assert isinstance(solved, Quantized)  # noqa: S101 - of that kind of grids
     return blocks.from_quantized(solved)
 
@@ -125,11 +128,4 @@ def joined(table: list[Piece], parts: list[Tensor]) -> Tensor:
     """Put pieces together, each [rows, width]; return [vocabulary, width]."""
     if len(parts) == 1:
         return parts[0]
-    result = torch.empty(sum(map(len, parts)), parts[0].shape[1])
-    for piece, part in zip(table, parts, strict=True):
-        start = 0
-        for rows in piece.rows:
-            count = rows.stop - rows.start
-            result[rows] = part[start : start + count]
-            start += count
-    return result
+    return TokenTable(tuple(table), tuple(parts)).rows(torch.arange(sum(map(len, parts))))

@@ -16,8 +16,9 @@ from pythia_quant.formats.onnx import graph, nodes, rotary, token_tables
 from pythia_quant.formats.onnx.adapt import LIMITS, NEGLIGIBLE, Adapted, Sample, adapts
 from pythia_quant.formats.onnx.client_configs import write_configs
 from pythia_quant.formats.onnx.data_file import ExternalWriter, model_path
-from pythia_quant.formats.onnx.head_inputs import HeadInputs
+from pythia_quant.formats.onnx.head_inputs import head_tokens
 from pythia_quant.formats.onnx.nodes import NORMS, OFFSETS, Product
+from pythia_quant.formats.onnx.token_tables import Stored
 from pythia_quant.model import architecture as checkpoint
 from pythia_quant.model.architecture import CONTRACT, LINEARS, MIXED, Architecture, layer_name
 from pythia_quant.model.equalize import equalize
@@ -28,8 +29,6 @@ from pythia_quant.recipe.onnx_variant import Choice, OnnxSettings
 
 _ROWS_AT_ONCE = 4096
 
-Stored = blocks.Blocks | Tensor
-"""A weight as integers, or in fp32."""
 Layer = dict[str, Tensor]
 """The fp32 tensors of one layer, by their names within the layer."""
 Weigh = Callable[[str, Choice], Stored]
@@ -82,9 +81,7 @@ class _Assembly:
         self._sample = Sample(self._shape, compares=limit < LIMITS[0]) if looks else None
         self._kl: tuple[float, float] | None = None
         solves = job.settings.head_choice().weights == "int4"
-        self._head_inputs = HeadInputs(self._shape, job.calibration) if solves else None
-        both: tuple[Sample | HeadInputs | None, ...] = (self._sample, self._head_inputs)
-        self._followers = [many for many in both if many]
+        self._head_inputs = Forward(self._shape, head_tokens(self._shape, job.calibration)) if solves else None
 
     @property
     def is_good(self) -> bool:
@@ -120,8 +117,10 @@ class _Assembly:
                     self._adapted.layer(index, layer, self._sample.inputs)
                 _layer(data, self._adapted.settings, shape, index, layer, weigh)
                 forward.layer(layer)
-                for many in self._followers:
-                    many.after(layer, self._adapted.settings, index)
+                if self._head_inputs:
+                    self._head_inputs.layer(layer)
+                if self._sample:
+                    self._sample.after(layer, self._adapted.settings, index)
                 del layer, weigh  # or two are in memory
             job.progress.step("head", 0, 1)
             logits = self._head(data, forward)
@@ -146,8 +145,10 @@ class _Assembly:
             else:
                 data.add(f"{name}.codes", part.codes if piece.choice.weights == "int8" else part.stored())
                 data.add(f"{name}.scales", part.scales)
-        for many in self._followers:
-            many.begin(table[many.ids.flatten()], stored.rows(many.ids.flatten()))
+        if self._sample:
+            self._sample.begin(sample, stored.rows(self._sample.ids.flatten()))
+        if ahead := self._head_inputs:
+            ahead.hidden = stored.rows(ahead.ids.flatten()).view(*ahead.ids.shape, -1)
         return stored.rows(probe.flatten()).view(*probe.shape, -1)
 
     def _head(self, data: ExternalWriter, forward: Forward) -> Tensor:
@@ -160,7 +161,8 @@ class _Assembly:
         if self._sample:
             self._adapted.head(weight[:: -(-len(weight) // _ROWS_AT_ONCE)], self._sample.normed(gain, bias))
         choice = self._adapted.settings.head_choice()
-        hessian = self._head_inputs.hessian(gain, bias) if self._head_inputs else None
+        inputs = self._head_inputs.finish(gain, bias).flatten(0, 1) if self._head_inputs else None
+        hessian = None if inputs is None else inputs.T @ inputs
         head = token_tables.quantize(weight, self._pieces(choice), hessian, "head")
         for product, part in zip(nodes.heads(self._adapted.settings, self._shape), head.stored, strict=True):
             _add_product(data, product, [part], dim=0)
@@ -182,7 +184,7 @@ def _rounded(source: WeightReader, index: int) -> tuple[Layer, Weigh]:
 
     def weigh(name: str, choice: Choice) -> Stored:
         weight = layer[f"{name}.weight"]
-        return _quantize(weight, choice, into=weight)
+        return token_tables.rounded(weight, choice, into=weight)
 
     return layer, weigh
 
@@ -245,14 +247,6 @@ def _layer(
             # The codes stand for the activations plus the offset, whose product is subtracted here. It is that of the
             # stored weight, which `weigh` has put into the layer a few lines above.
             data.add(f"{product.name}.shift", -offset * layer[f"{CONTRACT}.weight"].sum(1))
-
-
-def _quantize(weight: Tensor, choice: Choice, into: Tensor | None = None) -> Stored:
-    """Return a weight, [out, in], as it is stored; `into` receives the weight that a reader will get."""
-    if choice.weights == "fp32":
-        return weight.float()
-    size = choice.block_size if choice.in_blocks else weight.shape[1]
-    return blocks.quantize(weight, size, choice.bits, into)
 
 
 def _in_order(stored: Stored, name: str, shape: Architecture) -> Stored:
