@@ -103,7 +103,8 @@ def test_intervals_of_95_percent_hold_the_truth(scatter: float) -> None:
     assert_covered(exact(), scatter, 0.0, DRAWS)
 
 
-@pytest.mark.parametrize("runs", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [0.0, 0.2])
 def test_intervals_hold_the_truth_when_runs_deviate_as_a_whole(runs: float) -> None:
     sizes = tuple(4e6 * 3.0**power for power in range(6))
     assert_covered(exact(sizes, TOKENS[::2], BITS[:2]), 0.1, runs, DRAWS)

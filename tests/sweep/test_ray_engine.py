@@ -154,7 +154,7 @@ class Here:
             yield index, run_task(one.model_dump(mode="json"))
 
 
-@pytest.mark.parametrize("remote", [True, False])
+@pytest.mark.parametrize("remote", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_table_is_that_of_a_process_here(
     remote: bool, address: str, planned: PlannedStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
