@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 from pythia_quant.artifacts.artifact import open_artifact
@@ -42,13 +43,14 @@ class Running:
     server: Server
     url: str
     port: int
+    socket: socket
 
-    def ask(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+    def ask(self, path: str, body: Any = None, headers: dict[str, str] | None = None, method: str = "") -> Answer:
         """Send a request; a body that is no bytes is sent as JSON."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} | (headers or {})
-        connection.request("GET" if body is None else "POST", path, content, sent)
+        connection.request(method or ("GET" if body is None else "POST"), path, content, sent)
         response = connection.getresponse()
         answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         connection.close()
@@ -73,7 +75,7 @@ def running(folder: Path, keys: Sequence[str] = (), queue: int = 64) -> Iterator
     thread.start()
     try:
         assert ready.wait(20)
-        yield Running(server, f"{place.address}/v1", port)
+        yield Running(server, f"{place.address}/v1", port, place.socket)
     finally:
         server.should_exit = True
         thread.join(20)

@@ -20,6 +20,7 @@ from pythia_quant.artifacts.generator import Generator
 from pythia_quant.core.errors import ArgumentError
 from pythia_quant.serve.app import make_app
 from pythia_quant.serve.chats import ChatTemplate
+from pythia_quant.serve.connection import Connection, be_quiet_about_clients
 from pythia_quant.serve.engine import Engine
 from pythia_quant.serve.guard import is_loopback
 from pythia_quant.serve.metrics import Metrics
@@ -133,8 +134,10 @@ def open_server(
     engine = Engine(generator, queue, metrics)
     service = Service(generator, engine, template, names, metrics)
     app = make_app(service, engine, metrics, keys, local=place.local)
+    be_quiet_about_clients()
     config = uvicorn.Config(
         app,
+        http=Connection,
         log_config=None,
         access_log=False,
         lifespan="off",
