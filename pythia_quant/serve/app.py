@@ -48,7 +48,8 @@ def make_app(service: Service, engine: Engine, metrics: Metrics, keys: Sequence[
 
     @app.api_route("/health", methods=_READ)
     async def health() -> Response:
-        return JSONResponse({"status": "ok"}) if engine.alive else stopping().response()
+        trouble = engine.trouble if engine.alive else stopping()
+        return trouble.response() if trouble else JSONResponse({"status": "ok"})
 
     @app.api_route("/metrics", methods=_READ)
     async def counted() -> Response:
