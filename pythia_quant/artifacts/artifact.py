@@ -93,7 +93,7 @@ class Artifact:
             PythiaQuantError: as :meth:`generate`.
         """
         from pythia_quant.artifacts.generate import stream_text
-        from pythia_quant.artifacts.generator import Wish
+        from pythia_quant.artifacts.pieces import Wish
         from pythia_quant.runtimes.sampling import Sampling
 
         sampling = Sampling(temperature, top_k, top_p, seed)
@@ -284,6 +284,22 @@ def _entries(folder: Path) -> Iterator[Path]:
 # Files of a published repository, and of the hub's client, that are not part of an artifact: no runtime reads them.
 _PUBLISHED = ("README.md", "results.json", "recipe.yaml", ".eval_results/lambada.yaml", ".gitattributes")
 _DOWNLOADED = ".cache/huggingface/"
+_AGAIN = "convert or download it again"
+
+
+def check_sizes(artifact: Artifact) -> None:
+    """Compare the sizes of an artifact's files with its manifest, which takes no time; see :func:`verify_files`.
+
+    Raises:
+        ArtifactError: a file is missing, or of another size.
+    """
+    for name, listed in sorted(artifact.manifest.files.items()):
+        path = own_file(artifact.folder, name, ArtifactError)
+        if path is None:
+            raise ArtifactError(f"the file {name} is missing", where=str(artifact.folder), hint=_AGAIN)
+        if (size := path.stat().st_size) != listed.bytes:
+            what = f"the file {name} has {size} bytes, not {listed.bytes}"
+            raise ArtifactError(what, where=str(artifact.folder), hint=_AGAIN)
 
 
 def verify_files(artifact: Artifact, digest: Callable[[Path], str] = sha256) -> None:
@@ -297,11 +313,11 @@ def verify_files(artifact: Artifact, digest: Callable[[Path], str] = sha256) -> 
         ArtifactError: a file is missing, altered, or not in the manifest.
     """
     present, listed = hash_files(artifact.folder, digest), artifact.manifest.files
-    where, again = str(artifact.folder), "convert or download it again"
+    where = str(artifact.folder)
     for name in sorted(listed.keys() | present.keys()):
         if name not in present:
-            raise ArtifactError(f"the file {name} is missing", where=where, hint=again)
+            raise ArtifactError(f"the file {name} is missing", where=where, hint=_AGAIN)
         if name not in listed and name not in _PUBLISHED and not name.startswith(_DOWNLOADED):
             raise ArtifactError(f"the file {name} is not in the manifest", where=where, hint="move it elsewhere")
         if name in listed and present[name] != listed[name]:
-            raise ArtifactError(f"the file {name} was changed since the conversion", where=where, hint=again)
+            raise ArtifactError(f"the file {name} was changed since the conversion", where=where, hint=_AGAIN)

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from pythia_quant.artifacts.artifact import Artifact
-from pythia_quant.artifacts.generator import Generator, Wish
+from pythia_quant.artifacts.generator import Generator
+from pythia_quant.artifacts.pieces import Wish
 from pythia_quant.core.errors import ArgumentError
 from pythia_quant.model.generation_config import read_model
 

@@ -16,7 +16,8 @@ from pythia_quant.core.text import printable, printable_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pythia_quant.artifacts.generator import Generator, Wish
+    from pythia_quant.artifacts.generator import Generator
+    from pythia_quant.artifacts.pieces import Wish
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
@@ -96,7 +97,7 @@ def generate(
         raise ArgumentError(f"is {top_p}; it must be above 0 and at most 1", where="--top-p")
     text = _read_input() if prompt == "-" else prompt
     (folder,) = local_folders([artifact])
-    from pythia_quant.artifacts.generator import Wish
+    from pythia_quant.artifacts.pieces import Wish
     from pythia_quant.runtimes.sampling import Sampling
 
     wish = Wish(max_new_tokens, Sampling(temperature, top_k, top_p, seed), tuple(stop or ()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,6 +78,7 @@ def serve(
 
     (folder,) = local_folders([artifact])
     from pythia_quant.artifacts.artifact import open_artifact
+    from pythia_quant.serve.model import ModelProcess
 
     opened = open_artifact(folder)
     place = bind(host, port)
@@ -91,7 +93,8 @@ def serve(
                 print(json.dumps({"model": names[0], "url": f"{place.address}/v1"}), flush=True)
             print(f"serving {printable(names[0])} on {place.address}/v1; Ctrl-C ends it", file=sys.stderr, flush=True)
 
-        open_server(opened, place, names, keys, queue, ready).serve_until_stopped()
+        with closing(ModelProcess(opened)) as model:
+            open_server(opened, model, place, names, keys, queue, ready).serve_until_stopped()
     print("stopped", file=sys.stderr)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pythia_quant.artifacts.artifact import Artifact
 from pythia_quant.artifacts.generate import continue_text
-from pythia_quant.artifacts.generator import Wish
+from pythia_quant.artifacts.pieces import Wish
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.publishing.clients import NEW_TOKENS, PROMPT
 

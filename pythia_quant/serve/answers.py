@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from pythia_quant.artifacts.generator import TokenScore
+from pythia_quant.artifacts.pieces import TokenScore
 from pythia_quant.serve.engine import Begun, Done, Part
 from pythia_quant.serve.requests import StreamOptions
 from pythia_quant.serve.token_names import token_name

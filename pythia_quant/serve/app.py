@@ -17,6 +17,7 @@ from pythia_quant.serve.transport import App, ClientGone, Message, Receive, Scop
 
 _CLIENT_GONE = 499  # as nginx logs it; nobody receives it
 _PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/health", "/metrics")
+_READ = ["GET", "HEAD"]
 
 
 def make_app(service: Service, engine: Engine, metrics: Metrics, keys: Sequence[str], *, local: bool) -> App:
@@ -35,21 +36,22 @@ def make_app(service: Service, engine: Engine, metrics: Metrics, keys: Sequence[
     app.post("/v1/chat/completions")(service.chat)
     created = int(time.time())
 
-    @app.get("/v1/models")
+    @app.api_route("/v1/models", methods=_READ)
     async def models() -> Response:
         return JSONResponse({"object": "list", "data": [_model(service.names[0], created)]})
 
-    @app.get("/v1/models/{name:path}")
+    @app.api_route("/v1/models/{name:path}", methods=_READ)
     async def model(name: str) -> Response:
         if name not in service.names:
             raise Refusal(404, f"there is no model {name[:80]!r} here", parameter="model", code="model_not_found")
         return JSONResponse(_model(service.names[0], created))
 
-    @app.get("/health")
+    @app.api_route("/health", methods=_READ)
     async def health() -> Response:
-        return JSONResponse({"status": "ok"}) if engine.alive else stopping().response()
+        trouble = engine.trouble if engine.alive else stopping()
+        return trouble.response() if trouble else JSONResponse({"status": "ok"})
 
-    @app.get("/metrics")
+    @app.api_route("/metrics", methods=_READ)
     async def counted() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import transformers
 from jinja2 import TemplateError
-from transformers.utils.chat_template_utils import render_jinja_template
 
-from pythia_quant.artifacts.generator import TokenScore
+from pythia_quant.artifacts.pieces import TokenScore
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.foreign_files import own_file, read_object
 from pythia_quant.core.text import short
@@ -24,8 +22,6 @@ from pythia_quant.serve.token_names import token_bytes, token_name
 
 _FILE = "chat_template.jinja"
 _MOST_BYTES = 1_000_000
-
-transformers.logging.disable_progress_bar()
 
 
 class ChatTemplate:
@@ -58,6 +54,9 @@ class ChatTemplate:
         if self.text is None:
             what = "this model has no chat template: it continues texts; ask /v1/completions"
             raise Refusal(400, what, code="no_chat_template")
+        # It takes seconds to import, and memory: only chats need it.
+        from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415
+
         try:
             rendered: Any = render_jinja_template(
                 [list(messages)], chat_template=self.text, add_generation_prompt=True, **self._tokens

@@ -7,12 +7,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from pythia_quant.artifacts.generator import Generator, Piece, TokenScore, Wish
+from pythia_quant.artifacts.pieces import Piece, TokenScore, Wish
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.text import redacted
 from pythia_quant.serve.metrics import Metrics
+from pythia_quant.serve.model import RETRY_SECONDS, Model
 from pythia_quant.serve.refusals import Refusal, stopping
 
 _LOG = logging.getLogger(__name__)
@@ -72,13 +74,17 @@ class Engine:
     """The queue and the thread.
 
     Args:
-        generator: the model. Only the engine's thread uses it from now on, its tokenizer excepted.
+        model: the model. Only the engine's thread uses it from now on.
         limit: how many requests may wait.
         metrics: what is counted.
+
+    Attributes:
+        trouble: why there is no model now; None if there is one.
     """
 
-    def __init__(self, generator: Generator, limit: int, metrics: Metrics) -> None:
-        self._generator, self._limit, self._metrics = generator, limit, metrics
+    def __init__(self, model: Model, limit: int, metrics: Metrics) -> None:
+        self._model, self._limit, self._metrics = model, limit, metrics
+        self.trouble: Refusal | None = None
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
         self._changed = threading.Condition()
@@ -127,45 +133,69 @@ class Engine:
 
     def _work(self) -> None:
         while True:
+            self._restore()
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._stopped)
+                patience = RETRY_SECONDS if self.trouble else None
+                self._changed.wait_for(lambda: self._waiting or self._stopped, patience)
                 if self._stopped:
                     return
+                if not self._waiting:
+                    continue
                 job = self._running = self._waiting.popleft()
-            try:
-                if not job.cancelled:
-                    self._run(job)
-            except PythiaQuantError as error:
-                job.emit(Refusal(500, f"the model failed: {error.what}", code="generation_failed"))
-            except Exception as error:
-                _LOG.exception("a request failed")
-                job.emit(Refusal(500, f"the server failed: {redacted(repr(error))[:200]}", code="internal_error"))
-            finally:
-                self._running = None
-                self._metrics.whole.observe(time.monotonic() - job.arrived)
-                del job  # its client may be gone: nothing of it is kept
+            self._answer(job)
+            del job  # its client may be gone: nothing of it is kept
+
+    def _restore(self) -> None:
+        try:
+            self._model.restore()
+            self.trouble = None
+        except Refusal as refusal:
+            self.trouble = refusal
+        except Exception as error:
+            _LOG.exception("the model cannot be loaded")
+            self.trouble = Refusal(503, f"the model cannot be loaded: {redacted(repr(error))[:200]}", code="model_lost")
+
+    def _answer(self, job: Job) -> None:
+        try:
+            self._restore()  # it may have been lost since the request before
+            if self.trouble:
+                raise self.trouble
+            if not job.cancelled:
+                self._run(job)
+        except Refusal as refusal:
+            self.trouble = refusal
+            job.emit(refusal)
+        except PythiaQuantError as error:
+            job.emit(Refusal(500, f"the model failed: {error.what}", code="generation_failed"))
+        except Exception as error:
+            _LOG.exception("a request failed")
+            job.emit(Refusal(500, f"the server failed: {redacted(repr(error))[:200]}", code="internal_error"))
+        finally:
+            self._running = None
+            self._metrics.whole.observe(time.monotonic() - job.arrived)
 
     def _run(self, job: Job) -> None:
         generated = reused = 0
         for number, ids in enumerate(job.prompts):
             self._metrics.prompt.inc(len(ids))
             scored = job.echo and job.wish.alternatives is not None
-            scores = self._generator.scores(ids, job.wish.alternatives or 0) if scored else None
+            scores = self._model.scores(ids, job.wish.alternatives or 0) if scored else None
             for each in range(job.choices):
                 choice, wish = number * job.choices + each, _with_seed(job.wish, each)
                 job.emit(Begun(choice, number, scores))
                 made = 0
-                for piece in self._generator.stream(ids, wish):
-                    if job.cancelled:
-                        return
-                    if not generated and piece.generated:
-                        self._metrics.first.observe(time.monotonic() - job.arrived)
-                    self._metrics.generated.inc(piece.generated - made)
-                    generated, made = generated + piece.generated - made, piece.generated
-                    job.emit(Part(choice, piece))
+                with closing(self._model.stream(ids, wish)) as pieces:
+                    for piece in pieces:
+                        if job.cancelled:
+                            return
+                        if not generated and piece.generated:
+                            self._metrics.first.observe(time.monotonic() - job.arrived)
+                        self._metrics.generated.inc(piece.generated - made)
+                        generated, made = generated + piece.generated - made, piece.generated
+                        job.emit(Part(choice, piece))
                 if wish.count:
-                    reused += self._generator.sequence.reused if each == 0 else 0
-                    self._metrics.reused.inc(self._generator.sequence.reused)
+                    reused += self._model.reused if each == 0 else 0
+                    self._metrics.reused.inc(self._model.reused)
         job.emit(Done(generated, reused))
 
 

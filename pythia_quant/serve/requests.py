@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pythia_quant.artifacts.generator import Wish
+from pythia_quant.artifacts.pieces import Wish
 from pythia_quant.runtimes.sampling import HIGHEST_TEMPERATURE, Sampling
 from pythia_quant.serve.refusals import Refusal
 

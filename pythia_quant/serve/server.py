@@ -16,13 +16,15 @@ from types import FrameType
 import uvicorn
 
 from pythia_quant.artifacts.artifact import Artifact
-from pythia_quant.artifacts.generator import Generator
+from pythia_quant.artifacts.prompts import Prompts
 from pythia_quant.core.errors import ArgumentError
 from pythia_quant.serve.app import make_app
 from pythia_quant.serve.chats import ChatTemplate
+from pythia_quant.serve.connection import Connection, be_quiet_about_clients
 from pythia_quant.serve.engine import Engine
 from pythia_quant.serve.guard import is_loopback
 from pythia_quant.serve.metrics import Metrics
+from pythia_quant.serve.model import Model
 from pythia_quant.serve.service import Service
 
 GRACE_SECONDS = 10.0
@@ -112,12 +114,19 @@ class Server(uvicorn.Server):
 
 
 def open_server(
-    artifact: Artifact, place: Place, names: Sequence[str], keys: Sequence[str], queue: int, ready: Callable[[], None]
+    artifact: Artifact,
+    model: Model,
+    place: Place,
+    names: Sequence[str],
+    keys: Sequence[str],
+    queue: int,
+    ready: Callable[[], None],
 ) -> Server:
-    """Load an artifact into a server.
+    """Make a server of an artifact.
 
     Args:
         artifact: the artifact.
+        model: its model.
         place: where to listen.
         names: what clients may call the model; the first one is told to them.
         keys: those that clients must have; none if everybody may ask.
@@ -125,16 +134,17 @@ def open_server(
         ready: called when the server answers.
 
     Raises:
-        ArtifactError: the artifact is damaged, or its runtime is not installed.
+        ArtifactError: the artifact is damaged.
     """
     _allow_files()
     metrics = Metrics()
-    template, generator = ChatTemplate(artifact.folder), Generator(artifact)
-    engine = Engine(generator, queue, metrics)
-    service = Service(generator, engine, template, names, metrics)
+    template, engine = ChatTemplate(artifact.folder), Engine(model, queue, metrics)
+    service = Service(Prompts(artifact), engine, template, names, metrics)
     app = make_app(service, engine, metrics, keys, local=place.local)
+    be_quiet_about_clients()
     config = uvicorn.Config(
         app,
+        http=Connection,
         log_config=None,
         access_log=False,
         lifespan="off",

@@ -9,7 +9,8 @@ from typing import TypeVar
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from pythia_quant.artifacts.generator import Generator, Wish
+from pythia_quant.artifacts.pieces import Wish
+from pythia_quant.artifacts.prompts import Prompts
 from pythia_quant.core.errors import CorpusError
 from pythia_quant.serve.answers import CompletionAnswer
 from pythia_quant.serve.chats import ChatAnswer, ChatTemplate
@@ -29,17 +30,17 @@ class Service:
     """Answers requests with one model.
 
     Args:
-        generator: the model.
-        engine: generates with it.
+        reader: makes tokens of prompts.
+        engine: generates.
         template: the chat template.
         names: what the model may be called; the first one is told to clients.
         metrics: what is counted.
     """
 
     def __init__(
-        self, generator: Generator, engine: Engine, template: ChatTemplate, names: Sequence[str], metrics: Metrics
+        self, reader: Prompts, engine: Engine, template: ChatTemplate, names: Sequence[str], metrics: Metrics
     ) -> None:
-        self._generator, self._engine, self._template = generator, engine, template
+        self._reader, self._engine, self._template = reader, engine, template
         self.names, self._metrics = names, metrics
 
     async def complete(self, request: Request) -> Response:
@@ -58,11 +59,11 @@ class Service:
         count = _DEFAULT_TOKENS if ask.max_tokens is None else ask.max_tokens
         if count == 0 and not ask.echo:
             raise Refusal(400, "max_tokens is 0, which needs echo", parameter="max_tokens")
-        decode = self._generator.tokenizer.decode
+        decode = self._reader.tokenizer.decode
         texts = [one if isinstance(one, str) else decode(one) for one in prompts] if ask.echo else []
         answer = CompletionAnswer(
             self.names[0],
-            self._generator.tokenizer,
+            self._reader.tokenizer,
             texts,
             sum(map(len, tokens)),
             echo=bool(ask.echo),
@@ -84,10 +85,10 @@ class Service:
         prompt = await asyncio.to_thread(self._template.render, messages)
         tokens = await asyncio.to_thread(self._tokens, prompt)
         wanted = ask.max_tokens if ask.max_completion_tokens is None else ask.max_completion_tokens
-        count = self._generator.architecture.context - len(tokens) if wanted is None else wanted
+        count = self._reader.architecture.context - len(tokens) if wanted is None else wanted
         alternatives = (ask.top_logprobs or 0) if ask.logprobs else None
         answer = ChatAnswer(
-            self.names[0], self._generator.tokenizer, [], len(tokens), echo=False, scored=bool(ask.logprobs)
+            self.names[0], self._reader.tokenizer, [], len(tokens), echo=False, scored=bool(ask.logprobs)
         )
         return await self._answer(request, ask, answer, [tokens], ask.wish(max(count, 1), alternatives), echo=False)
 
@@ -101,10 +102,10 @@ class Service:
     def _tokens(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
             try:
-                return self._generator.encode(prompt)
+                return self._reader.encode(prompt)
             except CorpusError as error:
                 raise Refusal(400, f"the prompt cannot be tokenized: {error.what}", parameter="prompt") from error
-        vocabulary = self._generator.architecture.vocabulary
+        vocabulary = self._reader.architecture.vocabulary
         wrong = next((token for token in prompt if not 0 <= token < vocabulary), None)
         if wrong is not None:
             what = f"{wrong} is no token of this model, which has {vocabulary:,}"
@@ -121,7 +122,7 @@ class Service:
         *,
         echo: bool,
     ) -> Response:
-        choices, context = ask.n or 1, self._generator.architecture.context
+        choices, context = ask.n or 1, self._reader.architecture.context
         longest = max(map(len, tokens))
         if longest + wish.count > context:
             what = (

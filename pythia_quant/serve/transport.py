@@ -25,8 +25,6 @@ _MOST_DISCARDED = 64_000_000
 """So much of a body that is too long is read, and thrown away: a client that still sends would not see the answer."""
 BODY_SECONDS = 20.0
 """How long a client may take to send its body."""
-SEND_SECONDS = 60.0
-"""How long a client may take nothing of a stream before it is given up."""
 
 T = TypeVar("T")
 
@@ -105,7 +103,7 @@ LAST = b"data: [DONE]\n\n"
 
 
 class EventStream(Response):
-    """A response of server-sent events, given up when the client goes away or takes nothing any more.
+    """A response of server-sent events, given up when the client goes away.
 
     Args:
         events: the events.
@@ -124,15 +122,14 @@ class EventStream(Response):
         try:
             await while_there(receive, self._send(send))
             gone = False
-        except (ClientGone, TimeoutError, OSError):
-            pass  # whoever asked is not there, or does not listen
+        except (ClientGone, OSError):
+            pass  # whoever asked is not there
         finally:
             self._ended(gone)
 
     async def _send(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        await asyncio.wait_for(send(start), SEND_SECONDS)
+        await send(start)
         async for part in self._events:
-            message = {"type": "http.response.body", "body": part, "more_body": True}
-            await asyncio.wait_for(send(message), SEND_SECONDS)
-        await asyncio.wait_for(send({"type": "http.response.body", "body": b""}), SEND_SECONDS)
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})

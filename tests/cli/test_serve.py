@@ -28,6 +28,7 @@ def test_the_program_answers_and_ends_after_a_signal(folder: Path) -> None:
         said = json.loads(child.stdout.readline())
         with urllib.request.urlopen(f"{said['url']}/models", timeout=20) as response:
             assert json.load(response)["data"][0]["id"] == said["model"] == "tiny-onnx-fp32"
+        assert "libtorch" not in Path(f"/proc/{child.pid}/maps").read_text(), "only the model's process needs it"
         child.send_signal(signal.SIGTERM)
         out, errors = child.communicate(timeout=20)
     assert child.returncode == 0

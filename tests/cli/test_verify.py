@@ -12,7 +12,7 @@ from program import refuse, run, succeed
 def test_verify_and_generate(finished: Path, whole_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pythia_quant.artifacts.artifact import open_artifact
     from pythia_quant.artifacts.generate import continue_text
-    from pythia_quant.artifacts.generator import Wish
+    from pythia_quant.artifacts.pieces import Wish
     from pythia_quant.runtimes.sampling import Sampling
 
     parent = finished / "out/tiny/local"
@@ -39,7 +39,7 @@ def test_verify_and_generate(finished: Path, whole_run: Path, monkeypatch: pytes
 def test_onnx_continues_a_text_as_transformers_does(finished: Path) -> None:
     from pythia_quant.artifacts.artifact import open_artifact
     from pythia_quant.artifacts.generate import continue_text
-    from pythia_quant.artifacts.generator import Wish
+    from pythia_quant.artifacts.pieces import Wish
     from pythia_quant.runtimes.protocol import generate
     from pythia_quant.runtimes.transformers import open_model
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-from pythia_quant.artifacts.generator import Wish
+from pythia_quant.artifacts.pieces import Wish
 from pythia_quant.core.errors import ArgumentError
 from pythia_quant.runtimes.sampling import Sampler, Sampling, log_probabilities, most_likely
 

@@ -8,7 +8,7 @@ from collections import deque
 
 import pytest
 
-from pythia_quant.artifacts.generator import Piece
+from pythia_quant.artifacts.pieces import Piece
 from pythia_quant.serve.engine import Begun, Done, Event, Part
 from pythia_quant.serve.inbox import Inbox
 from pythia_quant.serve.refusals import Refusal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from serving import Running, running
 
+from pythia_quant.serve import connection as connection_module
 from pythia_quant.serve import server as server_module
 
 
@@ -79,6 +81,55 @@ def test_other_paths_methods_and_kinds_are_refused(server: Running) -> None:
     assert server.ask("/v1/models", b"{}").status == 405
     assert server.ask("/v1/completions", b'{"prompt":"a"}', {"Content-Type": "text/plain"}).status == 415
     assert server.ask("/docs").status == 404, "pages that load scripts from elsewhere"
+    for path, status in (("/health", 200), ("/v1/models", 200), ("/metrics", 200), ("/v1/completions", 405)):
+        answer = server.ask(path, method="HEAD")
+        assert (answer.status, answer.body) == (status, b"")
+
+
+def test_what_is_no_http_is_refused_in_json(server: Running) -> None:
+    for said in (b"\x16\x03\x01 no HTTP\r\n\r\n", b"GET / HTTP/1.1\r\nbad header\r\n\r\n", b"A" * 100_000):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            connection.sendall(said)
+            head, _, body = _read(connection).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert json.loads(body)["error"]["code"] == "invalid_http"
+
+
+@pytest.mark.parametrize(
+    ("said", "later", "answers"),
+    [
+        (b"", b"", []),
+        (b"GET /health HTTP/1.1\r\nHost: local", b"", [408]),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"G", [200, 408]),
+        (b"POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n", b"{", [405]),
+    ],
+    ids=["silent", "half a head", "half a second one", "no body"],
+)
+def test_a_connection_without_a_whole_request_ends(
+    server: Running, monkeypatch: pytest.MonkeyPatch, said: bytes, later: bytes, answers: list[int]
+) -> None:
+    monkeypatch.setattr(connection_module, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(connection_module, "WATCH_SECONDS", 0.05)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(said)
+        if later:
+            time.sleep(0.1)
+            connection.sendall(later)  # ends uvicorn's own limit, which begins after an answer
+        got = _read(connection)
+    assert [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", got)] == answers
+
+
+def test_a_connection_whose_answers_are_not_read_ends(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "SEND_SECONDS", 0.2)
+    monkeypatch.setattr(connection_module, "WATCH_SECONDS", 0.05)
+    server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # connections have it, too
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(20)
+        connection.connect(("127.0.0.1", server.port))
+        with pytest.raises(OSError, match=r"reset|Broken pipe"):
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100_000)
+    assert server.ask("/health").status == 200
 
 
 def connected(server: Running, body: dict[str, Any]) -> socket.socket:
