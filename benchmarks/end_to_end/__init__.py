@@ -1,1 +1,1 @@
-"""What GPTQ gains at the same bytes if the whole KL decides: scales trained on it, codes moved by its Hessian."""
+"""What GPTQ gains at the same bytes if its scales and biases are trained on the KL of the whole model."""

@@ -1,7 +1,6 @@
-"""What GPTQ gains at the same bytes if the whole model's KL decides: ``python benchmarks/end_to_end --help``.
+"""What GPTQ gains at the same bytes if its scales and biases are trained on the whole model's KL, codes fixed.
 
-``scales`` trains scales and biases, codes fixed. ``fisher`` moves codes by an output-side factor of the Hessian of the
-KL. Both begin with the default GPTQ in 4 bits; docs/gptq.md has what was found.
+``python benchmarks/end_to_end --help``; docs/gptq.md has what was found.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ sys.path.append(str(Path(__file__).parents[1]))  # this package, and hardness/, 
 import torch
 from hardness.texts import CALIBRATION, CONTEXT, Texts
 
-from end_to_end.fisher import factors, moving
 from end_to_end.scales import train
 from end_to_end.student import Student, Teacher, window_means
 from pythia_quant.artifacts.convert import convert
@@ -44,7 +42,6 @@ variants: {{gptq-int4: {{format: gptq}}}}
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python benchmarks/end_to_end", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=["scales", "fisher"])
     parser.add_argument("--source", default="builtin:demo", metavar="MODEL")
     parser.add_argument("--shared", type=Path, metavar="FOLDER", help="has data/; without it, code only")
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="of GPTQ; default: Python's own text")
@@ -52,7 +49,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="result file, JSON lines")
     parser.add_argument("--tokens", type=int, default=1_000_000, help="to train on")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
-    parser.add_argument("--dampings", type=float, nargs="+", default=[0.1, 1.0], help="of the outputs' factor")
     parser.add_argument("--measured", type=int, default=24, metavar="N", help="windows of each kind of text")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
@@ -82,14 +78,6 @@ def _trained(given: argparse.Namespace, inputs: Inputs, teacher: Teacher, folder
         yield {"tokens": given.tokens, "rate": rate}, student
 
 
-def _moved(given: argparse.Namespace, inputs: Inputs) -> Iterator[Attempt]:
-    found = factors(inputs.source.weights, torch.from_numpy(inputs.calibration))
-    for damping in given.dampings:
-        with moving(found, damping, inputs.recipe.variants()[VARIANT].model_dump()["sweeps"]):
-            artifact = convert(inputs, VARIANT, given.work / f"fisher-{damping:g}")
-        yield {"damping": damping}, Student(read(artifact.folder))
-
-
 def _main() -> int:
     given = _arguments()
     torch.set_num_threads(given.threads)
@@ -101,10 +89,9 @@ def _main() -> int:
     }
     teacher, before = Teacher.of(inputs.source.weights), Student(read(folder))
     plain = {kind: window_means(teacher, before, ids) for kind, ids in evaluation.items()}
-    attempts = _moved(given, inputs) if given.what == "fisher" else _trained(given, inputs, teacher, folder)
-    for settings, student in attempts:
+    for settings, student in _trained(given, inputs, teacher, folder):
         after = {kind: window_means(teacher, student, ids) for kind, ids in evaluation.items()}
-        record = {"what": given.what, "source": given.source, **settings, "plain": plain, "after": after}
+        record = {"source": given.source, **settings, "plain": plain, "after": after}
         with given.out.open("a") as file:
             file.write(json.dumps(record) + "\n")
         for kind, values in after.items():
