@@ -1,6 +1,6 @@
 """Time GPTQ on a random checkpoint in the shape of a Pythia size, step by step, for settings and versions of the code.
 
-``python benchmarks/gptq_time.py --size 70m --work /tmp/time --row default --row "fast:sweeps=1" --row old@/tmp/old``
+``python benchmarks/gptq_time.py --size 70m --work /tmp/time --row default --row fast:windows=32 --row old@/tmp/old``
 
 A row is a name, ``@`` and a folder with another version of the code, ``:`` and settings of the variant. Each run is a
 fresh process; a round runs each row once. With one thread, seconds of the processor say what the work takes even where
@@ -55,7 +55,7 @@ class Row:
     Attributes:
         name: the row's.
         code: the folder that ``pythia_quant`` is imported from.
-        settings: of the variant, YAML.
+        settings: of the variant, YAML; and ``windows``, those of calibration where they differ from other rows'.
     """
 
     name: str
@@ -71,7 +71,9 @@ class Row:
 
     def recipe(self, source: Path, text: Path, windows: int) -> str:
         """Return a recipe with this row as its variant."""
-        settings = "".join(f", {key}: {value}" for key, _, value in (word.partition("=") for word in self.settings))
+        chosen = dict(word.split("=", 1) for word in self.settings)
+        windows = int(chosen.pop("windows", windows))
+        settings = "".join(f", {key}: {value}" for key, value in chosen.items())
         return RECIPE.format(source=source, text=text, windows=windows, settings=settings)
 
 
@@ -149,7 +151,7 @@ def _main() -> None:
     parser.add_argument("--size", default="70m")
     parser.add_argument("--layers", type=int, metavar="N", help="instead of the size's number of layers")
     parser.add_argument("--row", action="append", default=[], metavar="NAME[@FOLDER][:KEY=VALUE,…]")
-    parser.add_argument("--windows", type=int, default=32, help="calibration windows of 512 tokens")
+    parser.add_argument("--windows", type=int, default=128, help="calibration windows of 512 tokens")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("gptq-time"), help="folder for checkpoint and artifacts")
@@ -161,7 +163,7 @@ def _main() -> None:
     work = given.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     source, text = make_source(given.size, given.layers, work), work / "text.txt"
-    text.write_text(" ".join(f"word {number}" for number in range(400 * given.windows)))
+    text.write_text(" ".join(f"word {number}" for number in range(600 * given.windows)))
     rows = [Row.parse(word) for word in given.row or ["default"]]
     found: dict[str, list[dict[str, float]]] = {row.name: [] for row in rows}
     for number in range(given.rounds):

@@ -67,13 +67,15 @@ ONECOMP: dict[str, dict[str, Any]] = {
 }
 """QEP makes up for errors of earlier layers. JointQ does not work with it, and has zero points."""
 
+_ROWS: dict[str, dict[str, dict[str, Any] | None]] = {
+    "gptqmodel": {"nearest": None, **GPTQMODEL},
+    "auto-round": {**AUTOROUND},
+    "onecomp": {**ONECOMP},
+}
+
 METHODS = [
     Method(f"{name} {bits}", bits, options, program)
     for bits in BITS
-    for program, rows in {
-        "gptqmodel": {"nearest": None, **GPTQMODEL},
-        "auto-round": AUTOROUND,
-        "onecomp": ONECOMP,
-    }.items()
+    for program, rows in _ROWS.items()
     for name, options in rows.items()
 ]
