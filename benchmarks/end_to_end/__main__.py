@@ -73,9 +73,9 @@ def _training_tokens(source: Source, shared: Path | None) -> torch.Tensor:
 def _trained(given: argparse.Namespace, inputs: Inputs, teacher: Teacher, folder: Path) -> Iterator[Attempt]:
     students = {rate: Student(read(folder)) for rate in given.rates}
     tokens = _training_tokens(inputs.source, given.shared)
-    train(teacher, students, tokens, CONTEXT, given.tokens, lambda line: print(line, flush=True))
+    done = train(teacher, students, tokens, CONTEXT, given.tokens, lambda line: print(line, flush=True))
     for rate, student in students.items():
-        yield {"tokens": given.tokens, "rate": rate}, student
+        yield {"tokens": done, "rate": rate}, student
 
 
 def _main() -> int:

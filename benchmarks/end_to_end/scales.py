@@ -23,7 +23,7 @@ def train(
     context: int,
     count: int,
     say: Callable[[str], object],
-) -> None:
+) -> int:
     """Train students in place, all on the same windows, so that the teacher runs once.
 
     Args:
@@ -33,10 +33,14 @@ def train(
         context: tokens of a window.
         count: tokens to train on; the text begins anew, in other windows, where it is shorter.
         say: called with the loss now and then.
+
+    Returns:
+        The tokens that they were trained on: fewer than `count` after Ctrl-C.
     """
     optimizers = {rate: torch.optim.Adam(each.trained, lr=rate, betas=(0.9, 0.99)) for rate, each in students.items()}
     steps = count // (BATCH * context)
     stops: list[int] = []
+    done = 0
     signal.signal(signal.SIGINT, lambda number, _: stops.append(number))  # what is trained so far is measured
     for step, ids in zip(range(steps), _batches(tokens, context), strict=False):
         if stops:
@@ -55,10 +59,12 @@ def train(
             loss.backward()
             optimizers[rate].step()
             losses.append(f"{rate:g} {1e3 * (loss.item() - least):.2f}")
+        done = step + 1
         if step % 25 == 0:
             say(f"step {step} of {steps}, mnat by rate: {', '.join(losses)}")
     for student in students.values():
         student.store()
+    return done * BATCH * context
 
 
 def _batches(tokens: Tensor, context: int) -> Iterator[Tensor]:
