@@ -48,7 +48,7 @@ def second_moments(source: WeightReader, ids: Tensor) -> Outputs:
     for layer in layers:
         equalize(shape, layer)
     embedding, head = source.read(EMBEDDING).float(), source.read(HEAD).float()
-    norm = [source.read(f"{FINAL_NORM}.{part}").float() for part in ("weight", "bias")]
+    gain, bias = (source.read(f"{FINAL_NORM}.{part}").float() for part in ("weight", "bias"))
     draw = torch.Generator().manual_seed(0)
     found: Outputs = []
     for rows in parts(*ids.shape):
@@ -58,7 +58,7 @@ def second_moments(source: WeightReader, ids: Tensor) -> Outputs:
             kept.append({})
             for update in shape.updates:
                 hidden = update_forward(shape, layer, update, hidden, _keeping(kept[-1]))
-        logits = (F.layer_norm(hidden, (shape.width,), *norm, shape.norm_epsilon) @ head.T).flatten(0, 1)
+        logits = (F.layer_norm(hidden, (shape.width,), gain, bias, shape.norm_epsilon) @ head.T).flatten(0, 1)
         drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)[:, 0]
         F.cross_entropy(logits, drawn, reduction="sum").backward()
         _add(found, [[_gradients(each, update.inner, update.outer) for update in shape.updates] for each in kept])

@@ -32,11 +32,11 @@ def test_moments_at_the_last_sum_are_those_of_all_tokens_weighted_by_their_proba
         layer = read_layer(weights, index)
         equalize(SHAPE, layer)
         hidden = layer_forward(SHAPE, layer, hidden)
-    norm = [weights.read(f"{FINAL_NORM}.{part}").float() for part in ("weight", "bias")]
+    gain, bias = (weights.read(f"{FINAL_NORM}.{part}").float() for part in ("weight", "bias"))
     head = weights.read(HEAD).float()
 
     def logits(state: Tensor) -> Tensor:
-        return F.layer_norm(state, (SHAPE.width,), *norm, SHAPE.norm_epsilon) @ head.T
+        return F.layer_norm(state, (SHAPE.width,), gain, bias, SHAPE.norm_epsilon) @ head.T
 
     expected = torch.zeros(SHAPE.width, SHAPE.width)
     for state in hidden[:, 0]:
