@@ -1,4 +1,4 @@
-"""Measure our GPTQ beside gptqmodel's: ``python benchmarks/gptq_peers --help``.
+"""Measure our GPTQ beside that of other programs: ``python benchmarks/gptq_peers --help``.
 
 Quality: every method quantizes the same checkpoint against the same windows, and its weights are compared on other
 windows. ``--time`` measures time and memory instead. What is in the result file already is not measured again.
@@ -18,7 +18,7 @@ from peers.store import Store
 from rich.console import Console
 
 from gptq_peers import peer
-from gptq_peers.methods import METHODS
+from gptq_peers.methods import METHODS, Method
 from gptq_peers.quality import Quality, Row
 from gptq_peers.tables import print_all
 from gptq_peers.timing import Timing, with_windows
@@ -38,12 +38,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--text", type=Path, metavar="FILE", help="to evaluate on; default: the recipe's")
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="to calibrate on; default: the recipe's")
     parser.add_argument("--recipe", type=Path, default=RECIPE, metavar="FILE", help="our variants, and the windows")
-    parser.add_argument("--work", type=Path, help="folder for gptqmodel's environment and what is made meanwhile")
+    parser.add_argument("--work", type=Path, help="folder for environments and what is made meanwhile")
     parser.add_argument("--out", type=Path, metavar="FILE", help="result file, JSON")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these variants and methods")
     parser.add_argument("--fresh", nargs="+", default=[], metavar="NAME", help="measure these again")
     parser.add_argument("--threads", type=int, default=machine.cores())
-    parser.add_argument("--python", type=Path, metavar="FILE", help="gptqmodel's interpreter; default: made in --work")
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="PROGRAM=FILE",
+        help="the interpreter of gptqmodel, auto-round or onecomp; default: made in --work",
+    )
     parser.add_argument("--time", type=Path, metavar="FOLDER", help="time the quantization of this checkpoint instead")
     parser.add_argument("--rounds", type=int, default=5, help="of --time")
     parser.add_argument("--windows", type=int, default=32, help="calibration windows of --time")
@@ -74,14 +80,19 @@ def _timed(recipe: Recipe) -> list[str]:
     return [mine, TIMED]
 
 
-def _interpreter(given: argparse.Namespace, work: Path, console: Console) -> Path | str:
-    """Return gptqmodel's interpreter, or why there is none."""
-    if given.python:
-        return Path(given.python).absolute()  # not resolved: a venv's python is a link
-    try:
-        return make("gptqmodel", peer.ENVIRONMENT, work, console.print)
-    except UnavailableError as error:
-        return str(error)
+def _interpreters(given: argparse.Namespace, rows: list[Row], work: Path, console: Console) -> dict[str, Path | str]:
+    """Return the interpreter of each program that rows need, or why there is none."""
+    named = dict(word.split("=", 1) for word in given.python)
+    found: dict[str, Path | str] = {}
+    for program in dict.fromkeys(row.program for row in rows if isinstance(row, Method) and row.options is not None):
+        if program in named:
+            found[program] = Path(named[program]).absolute()  # not resolved: a venv's python is a link
+            continue
+        try:
+            found[program] = make(program, peer.PROGRAMS[program].environment, work, console.print)
+        except UnavailableError as error:
+            found[program] = str(error)
+    return found
 
 
 def _conditions(given: argparse.Namespace, inputs: Inputs) -> dict[str, object]:
@@ -114,19 +125,20 @@ def _measure(given: argparse.Namespace, console: Console) -> Store:
     rows = _choose(recipe, given.only or (_timed(recipe) if given.time else None))
     inputs = load_inputs(recipe)
     store = Store(given.out, _conditions(given, inputs))
-    python = _interpreter(given, work, console)
-    if isinstance(python, Path):
-        store.data["versions"] = {"gptqmodel": versions(python), "ours": versions(Path(sys.executable))}
+    pythons = _interpreters(given, rows, work, console)
+    store.data["versions"] = store.data.get("versions", {}) | {"ours": versions(Path(sys.executable))}
+    store.data["versions"] |= {name: versions(each) for name, each in pythons.items() if isinstance(each, Path)}
     for name in given.fresh:
         for part in ("rows", "timings"):
             store.data.get(part, {}).pop(name, None)
     if given.time:
         windows = inputs.calibration.tolist()
         folder = inputs.source.folder
+        python = pythons["gptqmodel"]
         timing = Timing(recipe.path, folder, windows, store, work, python, given.threads, given.patience, console.print)
         timing.run(rows, given.rounds)
     else:
-        Quality(inputs, store, work, python, given.threads, console.print).run(rows)
+        Quality(inputs, store, work, pythons, given.threads, console.print).run(rows)
     return store
 
 

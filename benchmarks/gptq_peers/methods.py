@@ -1,4 +1,4 @@
-"""The methods that ours is compared with: rounding to nearest, and gptqmodel's options, at 4 and at 3 bits."""
+"""The methods that ours is compared with: rounding to nearest, and options of other programs, at 4 and at 3 bits."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ class Method:
     Attributes:
         name: the row's.
         bits: of a code.
-        options: of gptqmodel, beside bits and group size; None for rounding to nearest.
+        options: of the program, beside bits and group size; None for rounding to nearest.
+        program: which it is, a key of :data:`gptq_peers.peer.PROGRAMS`.
     """
 
     name: str
     bits: int
     options: dict[str, Any] | None = field(default_factory=dict)
+    program: str = "gptqmodel"
 
     def settings(self) -> dict[str, Any]:
         """Return all that decides the result, as JSON data."""
@@ -52,6 +54,28 @@ GPTQMODEL: dict[str, dict[str, Any]] = {
 }
 """The first is gptqmodel's default, whose order of columns is act_group_aware."""
 
+AUTOROUND: dict[str, dict[str, Any]] = {
+    "auto-round": {"iters": 200, "sym": True},
+    "auto-round asym": {"iters": 200, "sym": False},
+}
+"""Its default is 200 iterations a block, each on eight windows."""
+
+ONECOMP: dict[str, dict[str, Any]] = {
+    "onecomp gptq": {"quantizer": "gptq", "actorder": True, "mse": True},
+    "onecomp qep": {"quantizer": "gptq", "actorder": True, "mse": True, "qep": True},
+    "onecomp jointq": {"quantizer": "jointq"},
+}
+"""QEP makes up for errors of earlier layers. JointQ does not work with it, and has zero points."""
+
+_ROWS: dict[str, dict[str, dict[str, Any] | None]] = {
+    "gptqmodel": {"nearest": None, **GPTQMODEL},
+    "auto-round": {**AUTOROUND},
+    "onecomp": {**ONECOMP},
+}
+
 METHODS = [
-    Method(f"{name} {bits}", bits, options) for bits in BITS for name, options in {"nearest": None, **GPTQMODEL}.items()
+    Method(f"{name} {bits}", bits, options, program)
+    for bits in BITS
+    for program, rows in _ROWS.items()
+    for name, options in rows.items()
 ]

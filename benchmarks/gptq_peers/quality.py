@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -16,7 +19,7 @@ from peers.watch import FailedError
 
 from gptq_peers import peer
 from gptq_peers.methods import GROUP_SIZE, Method
-from gptq_peers.unpack import UnreadableError, linear_weights
+from gptq_peers.unpack import UnreadableError
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.bench.quality import compare_logits, run_in_layers
@@ -38,15 +41,15 @@ class Quality:
         inputs: the recipe with its source and texts.
         store: the result file.
         work: folder for references and logs.
-        python: gptqmodel's interpreter, or why there is none.
-        threads: for gptqmodel.
+        pythons: the interpreter of each program, or why there is none.
+        threads: for other programs.
         say: called with a line for every row.
     """
 
     inputs: Inputs
     store: Store
     work: Path
-    python: Path | str
+    pythons: dict[str, Path | str]
     threads: int
     say: Callable[[str], object]
 
@@ -99,9 +102,22 @@ class Quality:
             return format_of(artifact.settings).open_weights(artifact.folder), {"seconds": seconds}
         if row.options is None:
             return nearest(source.weights, row.bits, GROUP_SIZE), {}
-        if isinstance(self.python, str):
-            raise FailedError(self.python)
-        windows = self.inputs.calibration.tolist()
-        told, saved = peer.run(row, self.python, source.folder, windows, folder, self.threads)
-        weights = linear_weights(saved)
+        python = self.pythons[row.program]
+        if isinstance(python, str):
+            raise FailedError(python)
+        told, saved = self._made(row, python)
+        weights = peer.PROGRAMS[row.program].reader(saved)
         return Replaced(source.weights, lambda layer: torch.from_numpy(weights(layer))), told
+
+    def _made(self, method: Method, python: Path) -> tuple[Record, Path]:
+        """Return what a program made of the source and these windows: now, or when another text was measured on."""
+        windows = self.inputs.calibration.tolist()
+        what = [method.program, method.settings(), self.inputs.source.sha256, windows]
+        kept = self.work / "made" / sha256(json.dumps(what).encode()).hexdigest()[:16]
+        if not (kept / "told.json").exists():
+            shutil.rmtree(kept, ignore_errors=True)
+            kept.mkdir(parents=True)
+            told, _ = peer.run(method, python, self.inputs.source.folder, windows, kept, self.threads)
+            (kept / "told.json").write_text(json.dumps(told))
+        record: Record = json.loads((kept / "told.json").read_text())
+        return record, kept / "model"

@@ -1,4 +1,4 @@
-"""Read the weights that gptqmodel saved, with code that is neither gptqmodel's nor the package's.
+"""Read the weights that another program left; gptqmodel's are unpacked with code of neither it nor the package.
 
 A layer is saved as words of 32 bits: codes along the inputs, zero points along the outputs, the first one in the
 lowest bits. If 32 is not a multiple of the bits of a code, a code continues in the next word, so that 32 codes take
@@ -19,11 +19,26 @@ LESS_ONE = {"gptq": 1, "gptq_v2": 0}
 """What each format subtracts from a zero point before it stores it."""
 
 
+LinearArrays = Callable[[str], NDArray[np.float32]]
+"""Gives the weight, fp32 [out, in], of a linear layer by its name."""
+
+
 class UnreadableError(Exception):
     """The model was saved in a format that this module does not read."""
 
 
-def linear_weights(folder: Path) -> Callable[[str], NDArray[np.float32]]:
+def plain_weights(folder: Path) -> LinearArrays:
+    """Open weights that a driver wrote in fp32, and return a function as :func:`linear_weights` does."""
+
+    def weight(name: str) -> NDArray[np.float32]:
+        with safe_open(folder / "weights.safetensors", framework="np") as opened:
+            found: NDArray[np.float32] = opened.get_tensor(name)
+        return found
+
+    return weight
+
+
+def linear_weights(folder: Path) -> LinearArrays:
     """Open a saved model and return a function that gives the weight, fp32 [out, in], of a linear layer by its name.
 
     Raises:

@@ -109,6 +109,7 @@ def quantize(
     parts: tuple[int, ...] = (),
     block_size: int = BLOCK_SIZE,
     kinds: Sequence[GridKind] = (),
+    outputs: Tensor | None = None,
 ) -> Solution:
     """Quantize a weight.
 
@@ -123,6 +124,7 @@ def quantize(
             extends over two of them.
         block_size: the number of columns between updates of all later columns; it changes only the speed.
         kinds: the kind of grids of each matrix; those of the options if it is empty.
+        outputs: what errors of the outputs cost together, fp32 [out, out], for the sweeps; None if all cost the same.
 
     Raises:
         QuantizationError: the group size does not divide the inputs, a scale exceeds fp16, no damping helps, or groups
@@ -132,14 +134,15 @@ def quantize(
     kinds = kinds or [options.kind] * len(parts)
     sections = cut(parts, kinds)
     if options.activation_order != "dynamic":
-        return _solve(weight, hessian, options, cross, sections, block_size)
+        return _solve(weight, hessian, options, cross, sections, block_size, outputs)
     if not all(kind.any_order for kind in kinds):
         raise QuantizationError(
             "groups of a dynamic activation order do not fit blocks of neighbours", hint="say activation_order: static"
         )
     order = _most_important_first(hessian, parts)
     cross = None if cross is None else cross[:, order]
-    return _put_back(_solve(weight[:, order], hessian[order][:, order], options, cross, sections, block_size), order)
+    hessian = hessian[order][:, order]
+    return _put_back(_solve(weight[:, order], hessian, options, cross, sections, block_size, outputs), order)
 
 
 def _solve(
@@ -149,6 +152,7 @@ def _solve(
     cross: Tensor | None,
     sections: list[Section],
     block_size: int,
+    outputs: Tensor | None,
 ) -> Solution:
     """Quantize a weight whose groups are neighbours, see :func:`quantize`."""
     static = options.activation_order == "static"
@@ -174,7 +178,7 @@ def _solve(
         with_damping = damped(hessian, damping)
         for _ in range(options.sweeps):
             levels = levels.refit(target, with_damping, values)
-            refine.move_codes(target, with_damping, values, levels)
+            refine.move_codes(target, with_damping, values, levels, outputs)
 
     original = weight.T.contiguous()
     rounded = torch.cat([section.fit(original, None).round(original[section.inputs]) for section in sections])

@@ -33,7 +33,7 @@ class Rows(Protocol):
         ...
 
 
-def move_codes(target: Tensor, hessian: Tensor, values: Tensor, grid: Rows) -> None:
+def move_codes(target: Tensor, hessian: Tensor, values: Tensor, grid: Rows, outputs: Tensor | None = None) -> None:
     """Set each weight in turn to the grid value that leaves the least error while all other weights stay.
 
     Args:
@@ -41,7 +41,12 @@ def move_codes(target: Tensor, hessian: Tensor, values: Tensor, grid: Rows) -> N
         hessian: fp32 [in, in], with a positive diagonal.
         values: the quantized weights, fp32 [in, out], which are values of the grid; changed in place.
         grid: the grid of each input.
+        outputs: what errors of the outputs cost together, a positive definite G, fp32 [out, out]: the error is then
+            tr(G (T - Q) H (T - Q)ᵀ), and codes of one input are moved one after the other. None if all cost the same.
     """
+    if outputs is not None:
+        _move_together(target, hessian, values, grid, outputs)
+        return
     diagonal = hessian.diagonal()
     error = values - target
     for start in range(0, len(target), _BLOCK):
@@ -55,6 +60,30 @@ def move_codes(target: Tensor, hessian: Tensor, values: Tensor, grid: Rows) -> N
             values[row] = moved
             error[row] += change
             slopes[i + 1 :].addr_(inner[i + 1 :, i], change)
+
+
+def _move_together(target: Tensor, hessian: Tensor, values: Tensor, grid: Rows, outputs: Tensor) -> None:
+    """Move codes where outputs cost together; of each input, always the code whose move gains most, while one gains."""
+    error = values - target
+    importance = outputs.diagonal()
+    for start in range(0, len(target), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        slopes = hessian[block] @ error @ outputs
+        inner = hessian[block, block]
+        for i, row in enumerate(range(start, min(start + _BLOCK, len(target)))):
+            levels, curvature, slope = grid.at(row), inner[i, i] * importance, slopes[i].clone()
+            moved = torch.zeros_like(slope)
+            for _ in range(len(slope)):
+                change = levels.round(torch.addcdiv(values[row], slope, curvature, value=-1)) - values[row]
+                gain = change * (2 * slope + curvature * change)
+                best = int(gain.argmin())
+                if not gain[best] < 0:
+                    break
+                values[row, best] += change[best]
+                error[row, best] += change[best]
+                moved.add_(outputs[best] * change[best])
+                slope.add_(outputs[best] * (inner[i, i] * change[best]))
+            slopes[i + 1 :].addr_(inner[i + 1 :, i], moved)
 
 
 def fit_scales(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, model_validator
 
 from pythia_quant.core.settings import Damping, Misfit, VariantSettings, divides
 from pythia_quant.model.architecture import EMBEDDING, HEAD
 from pythia_quant.recipe.compressed_variant import CompressedSettings
 from pythia_quant.recipe.gguf_variant import GgufSettings
 from pythia_quant.recipe.onnx_variant import OnnxSettings
+from pythia_quant.recipe.tensor_keys import conflict
 
 
 class BnbSettings(VariantSettings):
@@ -47,10 +48,17 @@ class GptqSettings(VariantSettings):
     activation_order: Literal["none", "static", "dynamic"] = "static"
     scale_search: bool = True
     sweeps: int = Field(default=2, ge=0, le=100)
+    fisher: bool = False
     correction: Literal["none", "bias", "full"] = "full"
     damping: Damping = "auto"
     embeddings: Literal["fp16"] = "fp16"
     head: Literal["fp16", "quantized"] = "fp16"
+
+    @model_validator(mode="after")
+    def _refuse_conflicts(self) -> GptqSettings:
+        if self.fisher and not self.sweeps:
+            raise conflict("codes are moved in sweeps, of which there are none", "fisher")
+        return self
 
     @property
     def calibrates(self) -> bool:

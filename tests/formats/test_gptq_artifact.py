@@ -63,6 +63,7 @@ EVERY_SETTING = [
     {"group_size": 32, "activation_order": "dynamic", "symmetric": False},
     {"group_size": 64, "correction": "none", "sweeps": 1},
     {"group_size": 64, "correction": "bias", "sweeps": 1},
+    {"group_size": 64, "fisher": True},
     {"bits": 2, "group_size": 32, "symmetric": False},
     {"bits": 3, "group_size": 64},
     {"bits": 3, "group_size": 32, "symmetric": False, "activation_order": "dynamic"},

@@ -55,6 +55,41 @@ def test_no_move_raises_the_error_and_none_is_left_in_the_end(seed: int, bits: i
         assert (error(moved, target, hessian) >= before * (1 - 1e-4)).all()
 
 
+def test_moves_where_outputs_cost_together_lower_that_error_and_none_is_left() -> None:
+    """The error is computed as ‖A (T - Q) B‖² for G = AᵀA and H = B Bᵀ, and all one-step moves are tried."""
+    target, hessian, values, grid, _ = case(3)
+    mixing = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)).double()
+    root = torch.linalg.cholesky(hessian.double())
+
+    def cost(rounded: Tensor) -> float:
+        return float((mixing @ (rounded - target).double().T @ root).square().sum())
+
+    alone = values.clone()
+    for _ in range(20):
+        refine.move_codes(target, hessian, alone, grid)
+    before = cost(values)
+    for _ in range(20):
+        refine.move_codes(target, hessian, values, grid, (mixing.T @ mixing).float())
+        after = cost(values)
+        assert after <= before * (1 + 1e-4)
+        before = after
+    assert before < 0.9 * cost(alone)
+    for row, out, step in product(range(0, 64, 9), range(5), (-1, 1)):
+        code = float(values[row, out] / grid.scale[row, out] + grid.zero[row, out]) + step
+        if 0 <= round(code) <= 15:
+            moved = values.clone()
+            moved[row, out] += step * grid.scale[row, out]
+            assert cost(moved) >= before * (1 - 1e-4)
+
+
+def test_outputs_that_cost_alone_are_moved_as_without_a_cost() -> None:
+    target, hessian, values, grid, _ = case(4)
+    together = values.clone()
+    refine.move_codes(target, hessian, values, grid)
+    refine.move_codes(target, hessian, together, grid, torch.diag(torch.tensor([0.1, 1.0, 2.0, 3.0, 50.0])))
+    assert torch.equal(together, values)
+
+
 def test_two_weights_by_exhaustion() -> None:
     """With two inputs all code pairs can be tried: from the best code of one, the other's is the best there is."""
     target, grid = torch.tensor([[0.3], [-0.4]]), Grid(2, torch.full((2, 1), 0.5), torch.full((2, 1), 2.0))

@@ -54,10 +54,10 @@ class GptqFormat(Format[GptqSettings]):
 
         return open_layers(folder, threads)
 
-    def costs(self, settings: GptqSettings, architecture: Architecture, calibration_tokens: int) -> Costs:  # noqa: ARG002
+    def costs(self, settings: GptqSettings, architecture: Architecture, calibration_tokens: int) -> Costs:
         from pythia_quant.formats.solving.solve import costs
 
-        return costs(architecture, calibration_tokens)
+        return costs(architecture, calibration_tokens, fisher=settings.fisher)
 
     def memory_bytes(self, settings: GptqSettings, architecture: Architecture, disk_bytes: int) -> int:
         return (

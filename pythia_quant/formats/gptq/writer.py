@@ -81,7 +81,7 @@ def _method(settings: GptqSettings) -> Method:
         sweeps=settings.sweeps,
         damping=ROUNDING if settings.damping == "auto" else settings.damping,
     )
-    return Method(options, settings.correction, decides=settings.damping == "auto")
+    return Method(options, settings.correction, decides=settings.damping == "auto", fisher=settings.fisher)
 
 
 def _packed(solved: SolvedLayer) -> dict[str, Tensor]:

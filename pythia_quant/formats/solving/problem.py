@@ -27,7 +27,12 @@ class Problem:
     options: gptq.Options
 
     def solve(
-        self, weight: Tensor, cross: Tensor | None, parts: tuple[int, ...] = (), kinds: tuple[GridKind, ...] = ()
+        self,
+        weight: Tensor,
+        cross: Tensor | None,
+        parts: tuple[int, ...] = (),
+        kinds: tuple[GridKind, ...] = (),
+        outputs: Tensor | None = None,
     ) -> gptq.Solution:
         """Quantize a weight; for the arguments see :func:`pythia_quant.quantizers.gptq.quantize`.
 
@@ -35,7 +40,7 @@ class Problem:
             QuantizationError: see there.
         """
         try:
-            return gptq.quantize(weight, self.hessian, self.options, cross, parts, kinds=kinds)
+            return gptq.quantize(weight, self.hessian, self.options, cross, parts, kinds=kinds, outputs=outputs)
         except QuantizationError as error:
             raise QuantizationError(error.what, where=self.where, hint=error.hint) from error
 

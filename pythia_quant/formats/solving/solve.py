@@ -22,6 +22,7 @@ from pythia_quant.model.architecture import Architecture, layer_name
 from pythia_quant.model.equalize import equalize
 from pythia_quant.model.forward import Forward, layer_forward, read_layer
 from pythia_quant.quantizers import calibration
+from pythia_quant.quantizers.fisher import memory_bytes, second_moments
 
 _PROBE = "probe.npy"
 
@@ -49,7 +50,7 @@ def check_calibration(job: Job[Any]) -> None:
         )
 
 
-def costs(architecture: Architecture, tokens: int) -> Costs:
+def costs(architecture: Architecture, tokens: int, *, fisher: bool = False) -> Costs:
     """Estimate the memory and the disk space that solving takes, bytes, without libraries and without the artifact.
 
     While a layer is solved, memory holds the layer in fp32 five times (the source's, the solved one, and three times in
@@ -61,6 +62,7 @@ def costs(architecture: Architecture, tokens: int) -> Costs:
     Args:
         architecture: the shape of the model.
         tokens: the number of calibration tokens.
+        fisher: whether codes are moved by what errors cost the whole model.
     """
     inputs = architecture.most_inputs
     layer = 4 * architecture.width**2 + 2 * architecture.width * architecture.mlp_width
@@ -69,6 +71,9 @@ def costs(architecture: Architecture, tokens: int) -> Costs:
     solving = 4 * (5 * layer + 4 * inputs**2 + 2048 * 4 * inputs) + cached_inputs + held_out
     head = architecture.vocabulary * architecture.width
     assembling = min(SHARD_BYTES, architecture.layers * layer + 4 * head) + 8 * head
+    if fisher:
+        moments, beside = memory_bytes(architecture)
+        solving = moments + max(solving, beside)
     states = (1 + len(architecture.updates)) * 2 * 2 * tokens * architecture.width
     return Costs(int(max(solving, assembling)), int(states + architecture.layers * layer))
 
@@ -96,6 +101,10 @@ def solve_layers(
     architecture = job.source.architecture
     if work.solved_layers is None:
         _begin(job, method, read_tables(), work)
+    outputs = None
+    if method.fisher and (work.solved_layers or 0) < architecture.layers:
+        job.progress.step("gradients of the whole model", 0, 1)
+        outputs = second_moments(job.source, job.calibration)
     what = "layer"
     for index in range(work.solved_layers or 0, architecture.layers):
         job.progress.step(what, index, architecture.layers)
@@ -103,7 +112,8 @@ def solve_layers(
         equalize(architecture, layer)
         following = work.make_before(index + 1)
         before = work.before(index)
-        solved = solve_layer(method, architecture, before, following, layer, layer_name(index))
+        costs_together = outputs[index] if outputs else None
+        solved = solve_layer(method, architecture, before, following, layer, layer_name(index), costs_together)
         with exact_products():
             probe = layer_forward(architecture, solved.weights(), load_probe(job, before))
         np.save(following / _PROBE, probe.numpy())

@@ -59,6 +59,8 @@ class Method:
         options: how a weight is rounded.
         correction: what is corrected: nothing; by biases, the mean error of a linear layer's outputs; or in full, the
             errors of earlier layers, too.
+        fisher: whether codes are moved by what errors cost the whole model, see
+            :mod:`pythia_quant.quantizers.fisher`.
         decides: whether held-out windows decide the ridge of the correction, and with it the damping.
         floats: the dtype that gains and biases are stored in.
         grids: returns the kind of grids of a linear layer by its name, such as ``gpt_neox.layers.0.mlp.dense_4h_to_h``
@@ -68,6 +70,7 @@ class Method:
     options: gptq.Options
     correction: Literal["none", "bias", "full"]
     decides: bool = False
+    fisher: bool = False
     floats: torch.dtype = torch.float16
     grids: Callable[[str], GridKind] | None = None
 
@@ -87,7 +90,13 @@ class Method:
 
 
 def solve_layer(
-    method: Method, architecture: Architecture, before: Path, following: Path, layer: LayerWeights, where: str
+    method: Method,
+    architecture: Architecture,
+    before: Path,
+    following: Path,
+    layer: LayerWeights,
+    where: str,
+    outputs: list[tuple[Tensor, Tensor]] | None = None,
 ) -> SolvedLayer:
     """Solve a layer, and run the calibration windows through it.
 
@@ -98,6 +107,8 @@ def solve_layer(
         following: an empty folder for the windows after the layer.
         layer: the layer's fp32 tensors, equalized.
         where: the layer's name, for errors.
+        outputs: what errors of the outputs of each update's inner and outer linear layers cost together, see
+            :mod:`pythia_quant.quantizers.fisher`; None if all cost the same.
 
     Raises:
         QuantizationError: inputs are not finite, no damping helps, or a bias or scale does not fit its dtype.
@@ -105,11 +116,13 @@ def solve_layer(
     solver = _Solver(method, _on_device(layer), where)
     solved = solver.norms()
     between = [following / f"after-update-{number}" for number in range(1, len(architecture.updates))]
-    for update, (start, end) in zip(architecture.updates, pairwise((before, *between, following)), strict=True):
+    steps = zip(architecture.updates, pairwise((before, *between, following)), strict=True)
+    for number, (update, (start, end)) in enumerate(steps):
         end.mkdir(exist_ok=True)
+        costs = [each.to(device()) for each in outputs[number]] if outputs else [None, None]
         windows = Calibration(architecture, start, end, method.decides)
-        solved |= solver.inner(update, windows, solver.current_layer(solved))
-        solved |= solver.outer(update, windows, solver.current_layer(solved))
+        solved |= solver.inner(update, windows, solver.current_layer(solved), costs[0])
+        solved |= solver.outer(update, windows, solver.current_layer(solved), costs[1])
         windows.advance(update, solver.current_layer(solved))
     for folder in between:
         shutil.rmtree(folder)
@@ -139,28 +152,35 @@ class _Solver:
         """Return the layer with the solved tensors as a reader will get them, and the others as they were."""
         return {**self.layer, **_on_device(solved.weights())}
 
-    def inner(self, update: Update, windows: Calibration, current: LayerWeights) -> SolvedLayer:
+    def inner(self, update: Update, windows: Calibration, current: LayerWeights, outputs: Tensor | None) -> SolvedLayer:
         """Solve an update's inner linear layers, those of the same kind of grids with their rows below each other.
 
         Args:
             update: the update.
             windows: the windows before the update.
             current: the result of :meth:`current_layer` for all that is solved so far.
+            outputs: what errors of the outputs cost together, on the device that computes; None if all cost the same.
         """
         norm = NORM_OF[update.inner[0]]
         moments = windows.normalized(norm, self.layer, current, centered=self.method.centers)
         weight = torch.cat(list(self._weights(update.inner).values()))
         problem = self._problem(moments, weight, len(weight), update.inner)
         solved = SolvedLayer({}, {}, {})
+        sizes = [len(part) for part in self._weights(update.inner).values()]
+        places = dict(zip(update.inner, torch.arange(len(weight)).split(sizes), strict=True))
         for kind, names in self._by_kind(update.inner):
-            solved |= self._inner(names, kind, moments, problem)
+            rows = torch.cat([places[name] for name in names])
+            part = None if outputs is None else outputs[rows][:, rows]
+            solved |= self._inner(names, kind, moments, problem, part)
         return solved
 
-    def _inner(self, names: tuple[str, ...], kind: GridKind, moments: Moments, problem: Problem) -> SolvedLayer:
+    def _inner(
+        self, names: tuple[str, ...], kind: GridKind, moments: Moments, problem: Problem, outputs: Tensor | None
+    ) -> SolvedLayer:
         weights, corrects = self._weights(names), self.method.corrects_earlier
         weight = torch.cat(list(weights.values()))
         cross = weight @ moments.cross() if corrects else None
-        solution = problem.solve(weight, cross, kinds=(kind,))
+        solution = problem.solve(weight, cross, kinds=(kind,), outputs=outputs)
         shift = self._shift(solution, weight, moments, weight @ moments.mean_error if corrects else None)
         integers, biases, notes = {}, {}, {}
         start = 0
@@ -172,7 +192,7 @@ class _Solver:
             start = rows.stop
         return SolvedLayer(integers, self._stored(biases), notes)
 
-    def outer(self, update: Update, windows: Calibration, current: LayerWeights) -> SolvedLayer:
+    def outer(self, update: Update, windows: Calibration, current: LayerWeights, outputs: Tensor | None) -> SolvedLayer:
         """Solve an update's outer linear layers, their columns side by side; for the arguments see :meth:`inner`."""
         moments = windows.outer(update, self.layer, current, centered=self.method.centers)
         weights = self._weights(update.outer)
@@ -180,7 +200,8 @@ class _Solver:
         weight = torch.cat(list(weights.values()), dim=1)
         kinds = tuple(self._kind(name) for name in update.outer)
         problem = self._problem(moments, None, len(weight), update.outer)
-        solution = problem.solve(weight, moments.cross() if self.method.corrects_earlier else None, widths, kinds)
+        cross = moments.cross() if self.method.corrects_earlier else None
+        solution = problem.solve(weight, cross, widths, kinds, outputs)
         shift = self._shift(solution, weight, moments, moments.mean_error if self.method.corrects_earlier else None)
         integers, biases, notes = {}, {}, {}
         for number, name in enumerate(weights):
