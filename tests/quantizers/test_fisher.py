@@ -45,6 +45,13 @@ def test_moments_at_the_last_sum_are_those_of_all_tokens_weighted_by_their_proba
     assert torch.linalg.matrix_norm(last - expected) < 0.1 * torch.linalg.matrix_norm(expected)
 
 
+def test_a_model_that_was_run_for_a_reference_before_still_has_gradients(tmp_path: Path) -> None:
+    weights = source(tmp_path / "source")
+    with torch.inference_mode():
+        layer_forward(SHAPE, read_layer(weights, 0), torch.zeros(1, 13, SHAPE.width))
+    assert fisher.second_moments(weights, torch.arange(13)[None])
+
+
 @pytest.mark.parametrize("parallel", [True, False])
 def test_every_update_of_every_layer_has_its_moments(tmp_path: Path, *, parallel: bool) -> None:
     shape = replace(SHAPE, parallel_residual=parallel)
