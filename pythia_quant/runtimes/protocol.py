@@ -171,8 +171,8 @@ class States:
 def final_states(model: Layered, ids: Tensor, folder: Path, progress: Progress = SILENT, what: str = "layer") -> States:
     """Run all windows through a model, up to its head.
 
-    If an interrupted call has left states in the folder, the first stage that is missing is the next to run. States that
-    are damaged, by their hash, are computed again.
+    If an interrupted call has left states in the folder, the first stage that is missing is the next to run. Damaged
+    states, by their hash, are computed again.
 
     Args:
         model: the model in stages.
