@@ -108,7 +108,7 @@ def describe(derivation: Derivation) -> str:
     most = sorted(derivation.tensors.items(), key=lambda one: -one[1])
     named = ", ".join(f"{name} by {size:.2g} of its norm" for name, size in most[:5])
     more = f" and {len(most) - 5} more" if len(most) > 5 else ""
-    values = f"these tensors differ: {named}{more}" if most else "all tensors have the same values"
+    values = f"these tensors differ: {named}{more}" if most else "all tensors are read as the same values"
     conditions = f"; it was made otherwise: {'; '.join(derivation.conditions)}" if derivation.conditions else ""
     return f"derived again, {', '.join(derivation.differing)} has other bytes; {values}{conditions}"
 

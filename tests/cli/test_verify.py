@@ -45,7 +45,7 @@ def test_an_artifact_is_derived_again_byte_for_byte(finished: Path, tmp_path: Pa
     shutil.copytree(folder, forged)
     data = next(forged.glob("onnx/*_data"))
     content = bytearray(data.read_bytes())
-    content[1000] ^= 1  # the last bit of a value, which rounding explains
+    content[len(content) // 2 // 4 * 4 + 2] ^= 1  # a bit of one value, which rounding explains
     data.write_bytes(content)
     manifest = json.loads((forged / "pythia_quant.json").read_text())
     manifest["files"][f"onnx/{data.name}"]["sha256"] = hashlib.sha256(content).hexdigest()
