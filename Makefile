@@ -120,6 +120,20 @@ test-oldest: .venv/ready
 		pytest pytest-xdist hypothesis scipy
 	PYTHIA_QUANT_TEST_SECONDS=60 $(OLDEST)/bin/python -P -m pytest $(QUICK_TESTS)
 
+# Kills, damaged files and failing disks, counted; the table goes into docs/promises.md. `make faults MINUTES=2` is short.
+MINUTES ?= 90
+SEED ?= 0
+.PHONY: faults
+faults: .venv/ready
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m faults --minutes $(MINUTES) --seed $(SEED) --page docs/promises.md
+
+# Known weaknesses of the pinned versions, in an environment of its own; it needs pip-audit's database.
+.PHONY: audit
+audit:
+	$(PYTHON) -m venv .venv/share/audit
+	.venv/share/audit/bin/python -m pip install --quiet pip-audit==2.10.0
+	.venv/share/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
 # Reported only; the goal is 92 %.
 .PHONY: coverage
 coverage: .venv/ready

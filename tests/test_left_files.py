@@ -1,24 +1,27 @@
 """Files that an interrupted call left, cut short or damaged: one clear error, or made anew."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from heard import Heard
 from mutations import COUNT, byte_mutations, distortions, json_mutations, outcomes, refused_or_read
 from safetensors.torch import save
 from tiny import write_checkpoint
 
-from pythia_quant.bench.measurements import as_record
+from pythia_quant.bench.measurements import _sealed, _unsealed, as_record
 from pythia_quant.bench.reference import open_reference
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import BenchmarkError, PythiaQuantError, QuantizationError
 from pythia_quant.core.progress import SILENT
 from pythia_quant.formats.solving.work_folder import WorkFolder
+from pythia_quant.model.forward import Fp32Layers
 from pythia_quant.model.source import open_weights
 from pythia_quant.records.results import Lambada
-from pythia_quant.runtimes.protocol import States
+from pythia_quant.runtimes.protocol import States, final_states
 
 IDS = torch.arange(128).view(4, 32)
 
@@ -29,9 +32,11 @@ def test_damaged_states_of_conversions_are_read_or_refused(tmp_path: Path) -> No
     progress = WorkFolder(tmp_path)
     progress.save_layer(0, tensors, notes)
     count = COUNT // 4
-    reached = refused_or_read(lambda _: WorkFolder(tmp_path), tmp_path / "reached.json", json_mutations(1, count))
+    progress.reach(1)
+    state = json.loads((tmp_path / "reached.json").read_text())
+    reached = refused_or_read(lambda _: WorkFolder(tmp_path), tmp_path / "reached.json", json_mutations(state, count))
     assert reached["refused"] > count // 4
-    (tmp_path / "reached.json").write_text("1")
+    (tmp_path / "reached.json").write_text(json.dumps(state))
     assert WorkFolder(tmp_path).notes(0) == notes
     counts = refused_or_read(lambda _: progress.notes(0), tmp_path / "layer-0.json", json_mutations(notes, count))
     assert min(counts["read"], counts["refused"]) > count // 20
@@ -55,10 +60,25 @@ def test_damaged_arrays_are_read_or_refused(tmp_path: Path) -> None:
     assert min(counts["read"], counts["refused"]) > COUNT // 100
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"null", b"-1", b"true", b'"1"', b"[]"])
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b"-1", b'{"layers": true}', b'{"layers": 1}', b"[]"])
 def test_what_says_how_far_a_conversion_got_is_a_number_of_layers(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "reached.json").write_bytes(content)
     with pytest.raises(QuantizationError, match="remove the folder to begin that anew"):
+        WorkFolder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["layer-0.safetensors", "layer-0.json", "before-1/original.npy"])
+def test_a_flipped_bit_in_what_a_conversion_has_solved_is_refused(tmp_path: Path, name: str) -> None:
+    """Its values would be read: the check after a conversion compares the artifact with nothing else."""
+    work = WorkFolder(tmp_path)
+    work.save_layer(0, {"scales": torch.ones(2, 3)}, {"order": "static"})
+    np.save(work.make_before(1) / "original.npy", np.ones(3, dtype=np.float16))
+    work.reach(1)
+    assert WorkFolder(tmp_path).solved_layers == 1
+    content = bytearray((tmp_path / name).read_bytes())
+    content[-3] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(QuantizationError, match="holds other files than were written there"):
         WorkFolder(tmp_path)
 
 
@@ -79,6 +99,14 @@ def test_damaged_measurements_are_read_or_refused() -> None:
     assert min(counts["read"], counts["refused"]) > COUNT // 50
 
 
+def test_measurements_of_an_interrupted_call_carry_their_hash(tmp_path: Path) -> None:
+    (tmp_path / "drift.json").write_text(_sealed(b'{"nll": 1.5}'))
+    assert _unsealed(tmp_path / "drift.json") == {"nll": 1.5}
+    (tmp_path / "drift.json").write_text(_sealed(b'{"nll": 1.5}').replace("1.5", "1.4"))
+    with pytest.raises(BenchmarkError, match="is not as it was written"):
+        _unsealed(tmp_path / "drift.json")
+
+
 @pytest.mark.parametrize("name", ["ids.npy", "head.npy", "hidden", "known"])
 def test_a_kept_reference_that_is_not_whole_is_made_anew(tmp_path: Path, name: str) -> None:
     weights = open_weights(write_checkpoint(tmp_path / "tiny"))
@@ -94,3 +122,22 @@ def test_a_kept_reference_that_is_not_whole_is_made_anew(tmp_path: Path, name: s
     assert made() == before
     (kept / name).unlink()
     assert made() == before
+    content = bytearray((kept / name).read_bytes())
+    content[-5] ^= 1
+    (kept / name).write_bytes(content)
+    (kept / "states-1").touch()
+    assert made() == before
+    assert bytes(content) != (kept / name).read_bytes()
+    assert {path.name for path in kept.iterdir()} == {"ids.npy", "head.npy", "hidden", "known", "sha256.json"}
+
+
+def test_states_that_an_interrupted_call_left_are_gone_on_from_if_they_are_whole(tmp_path: Path) -> None:
+    model, told = Fp32Layers(open_weights(write_checkpoint(tmp_path / "tiny"))), Heard()
+    whole = final_states(model, IDS, tmp_path).read(slice(0, 4))
+    (last,) = tmp_path.glob("states-3-*")
+    (tmp_path / f"states-1-{'0' * 64}").write_bytes(b"left by a kill")
+    assert torch.equal(final_states(model, IDS, tmp_path, told).read(slice(0, 4)), whole)
+    assert not told.steps, "nothing is computed again"
+    assert list(tmp_path.glob("states-*")) == [last]
+    last.write_bytes(bytes(last.stat().st_size))
+    assert torch.equal(final_states(model, IDS, tmp_path, told).read(slice(0, 4)), whole)

@@ -72,7 +72,7 @@ class Measurements:
         path, key = self.work / f"{subject.name}.{what}.json", self._key(what, subject, whole=whole)
         with self.steps.step(f"{what} of {subject.name}") as progress:
             if not path.exists() and key and (content := _CACHE.read(key)):
-                replace_file(path, content.decode())
+                replace_file(path, _sealed(content))
             if not path.exists():
                 arguments = arguments | {"subject": subject.model_dump(mode="json"), "threads": self.threads}
                 try:
@@ -80,10 +80,10 @@ class Measurements:
                 except BenchmarkError as error:
                     message = f"measuring {what} of {subject.name}: {error.what}"
                     raise BenchmarkError(message, where=error.where, hint=error.hint) from error
-                replace_file(path, content.decode())
+                replace_file(path, _sealed(content))
                 if key:
                     _CACHE.write(key, content)
-        return read_object(path, BenchmarkError, "remove the file; it is then measured again")
+        return _unsealed(path)
 
     def _key(self, what: str, subject: Subject, *, whole: bool) -> str | None:
         """Return the key of a measurement in the cache; None for one that is not kept there."""
@@ -91,6 +91,26 @@ class Measurements:
             return None
         parts = json.dumps([self.source_key, what, subject.name, subject.dtype, whole])
         return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _sealed(content: bytes) -> str:
+    """Return a measurement, which is JSON data, as it stands in a work folder: with its hash."""
+    return json.dumps({"sha256": hashlib.sha256(content).hexdigest(), "measurement": content.decode()})
+
+
+def _unsealed(path: Path) -> dict[str, Any]:
+    """Read a measurement in a work folder.
+
+    Raises:
+        BenchmarkError: the file is damaged.
+    """
+    hint = "remove the file; it is then measured again"
+    data = read_object(path, BenchmarkError, hint)
+    content = str(data.get("measurement")).encode("utf-8", "replace")
+    if hashlib.sha256(content).hexdigest() != data.get("sha256"):
+        raise BenchmarkError("is not as it was written", where=str(path), hint=hint)
+    measurement: dict[str, Any] = json.loads(content)
+    return measurement
 
 
 def as_record(kind: type[R], measurement: dict[str, Any], work: Path) -> R:

@@ -7,6 +7,7 @@ them again with the fp32 head, a few positions at a time.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -24,7 +25,9 @@ from torch import Tensor
 from pythia_quant.bench.drift import MOST_LIKELY, ReferenceSummary, TokenDrift, compare, summarize
 from pythia_quant.core.array_file import load_array
 from pythia_quant.core.errors import BenchmarkError
-from pythia_quant.core.files import cache_folder
+from pythia_quant.core.file_hashes import sha256
+from pythia_quant.core.files import cache_folder, replace_file
+from pythia_quant.core.foreign_files import read_json
 from pythia_quant.core.precision import exact_products
 from pythia_quant.core.progress import Progress
 from pythia_quant.model.forward import Fp32Layers, head_weight
@@ -38,6 +41,7 @@ MOST_CACHE_BYTES = 20_000_000_000
 POSITIONS_AT_ONCE = 256
 """The positions whose logits are in memory at a time: 50 MB."""
 _DAY = 86_400
+_FILES, _HASHES = ("ids.npy", "hidden", "head.npy", "known"), "sha256.json"
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ class Reference:
     - ``ids.npy``: the windows, int64 [windows, context];
     - ``hidden``: the final hidden states, fp32 [windows, context, width];
     - ``head.npy``: the weight of the head, fp32 [vocabulary, width];
-    - ``known``: packed :class:`PositionValues`, fp32 [windows, context - 1, 8].
+    - ``known``: packed :class:`PositionValues`, fp32 [windows, context - 1, 8];
+    - ``sha256.json``: the hashes of the others.
     """
 
     folder: Path
@@ -150,8 +155,8 @@ def open_reference(
 ) -> Reference:
     """Open the reference of a source on some windows. If the cache does not have it, compute it first.
 
-    A computation that was interrupted is continued. A reference with a file that was cut short, for example by a full
-    disk, is computed again.
+    A computation that was interrupted is continued. A reference with a file that was cut short or changed, for
+    example by a failing disk, is computed again.
 
     Args:
         reader: the source's weights.
@@ -185,7 +190,7 @@ def open_reference(
 
 
 def _is_whole(folder: Path, reader: WeightReader, ids: Tensor) -> bool:
-    """Return whether a reference is of these windows, and has all its files in their full sizes."""
+    """Return whether a reference is of these windows, and has all its files as they were written."""
     windows, context = ids.shape
     shape = reader.architecture
     sizes = {
@@ -193,13 +198,16 @@ def _is_whole(folder: Path, reader: WeightReader, ids: Tensor) -> bool:
         "known": 4 * windows * (context - 1) * PositionValues.COLUMNS,
     }
     try:
+        hashes = read_json(folder / _HASHES, BenchmarkError)
         load_array(folder / "head.npy", np.float32, (shape.vocabulary, shape.width), BenchmarkError, mapped=True)
         windows_there = load_array(folder / "ids.npy", np.int64, (windows, context), BenchmarkError)
     except BenchmarkError:
         return False
-    return bool((windows_there == ids.numpy()).all()) and all(
-        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items()
-    )
+    if not (windows_there == ids.numpy()).all() or {path.name for path in folder.iterdir()} != {*_FILES, _HASHES}:
+        return False
+    if any(not (folder / name).is_file() or (folder / name).stat().st_size != size for name, size in sizes.items()):
+        return False
+    return bool(hashes == {name: sha256(folder / name) for name in _FILES})
 
 
 def _compute(reader: WeightReader, ids: Tensor, work: Path, progress: Progress) -> None:
@@ -217,6 +225,7 @@ def _compute(reader: WeightReader, ids: Tensor, work: Path, progress: Progress) 
     np.save(work / "ids.npy", ids.numpy())
     np.save(work / "head.npy", head_weight(reader).numpy())
     hidden.path.rename(work / "hidden")
+    replace_file(work / _HASHES, json.dumps({name: sha256(work / name) for name in _FILES}))
 
 
 def _positions_file(folder: Path, ids: Tensor) -> States:

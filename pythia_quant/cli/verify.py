@@ -37,6 +37,12 @@ def verify(
             show_default="the source, if it is on this machine",
         ),
     ] = None,
+    derive: Annotated[
+        bool,
+        typer.Option(
+            "--rederive", help="Also convert again from the source, by the recorded recipe, and compare all bytes."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check artifacts: the manifest, the hash of every file, that they load, and that they compute what they hold.
@@ -51,7 +57,7 @@ def verify(
             for name, folder in zip(artifacts, folders, strict=True):
                 findings.append({"artifact": name, "folder": folder, "verified": False})
                 with steps.step(f"verifying {name}") as progress:
-                    findings[-1] |= _verify(folder, model, progress)
+                    findings[-1] |= _verify(folder, model, progress, derive=derive)
     except PythiaQuantError as error:
         findings[-1]["error"] = str(error)
         raise
@@ -71,6 +77,8 @@ def _print(findings: list[dict[str, Any]]) -> None:
         if one["source"]:
             _say(f"  tokenizer and weights are those of {one['source']}")
             _say(_wrapped(one["closeness"], indent="  "))
+        if one["rederived"]:
+            _say(_wrapped(one["rederived"], indent="  "))
     if not all(one["source"] for one in findings):
         _say(
             _wrapped(
@@ -89,12 +97,13 @@ def _wrapped(text: str, indent: str = "") -> str:
     return fill(text, output_width(), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def _verify(folder: Path, model: str | None, progress: Progress) -> dict[str, Any]:
+def _verify(folder: Path, model: str | None, progress: Progress, *, derive: bool) -> dict[str, Any]:
     """Verify an artifact.
 
     Returns:
         The number of its files, the runtime, and the KL divergence of the runtime from the weights in fp32, nats a
-        token; the source that its weights were compared with, None without one, and a sentence on how close they are.
+        token; the source that its weights were compared with, None without one, and a sentence on how close they are;
+        what a second conversion gave, if it was asked for.
     """
     from pythia_quant.artifacts.artifact import open_artifact, verify_files
     from pythia_quant.artifacts.check import check_again
@@ -109,6 +118,13 @@ def _verify(folder: Path, model: str | None, progress: Progress) -> dict[str, An
     progress.step("running it", 0, 1)
     record = check_again(artifact)
     closeness = str(compare_with(artifact, source, progress)) if source else None
+    rederived = None
+    if derive:
+        from pythia_quant.artifacts.rederive import check_derivation, describe, rederive
+
+        derivation = rederive(artifact, model, progress)
+        check_derivation(artifact, derivation)
+        rederived = describe(derivation)
     return {
         "verified": True,
         "files": len(artifact.manifest.files),
@@ -116,4 +132,5 @@ def _verify(folder: Path, model: str | None, progress: Progress) -> dict[str, An
         "kl_as_run": record.kl_as_run,
         "source": (model or artifact.manifest.source.model) if source else None,
         "closeness": closeness,
+        "rederived": rederived,
     }

@@ -248,6 +248,29 @@ def cache_folder(kind: CacheKind | Literal[""]) -> Path:
     return Path(user_cache) / "pythia-quant" / kind
 
 
+_PARTIAL = "partial-"
+_WAIT_SECONDS = 10.0
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Be the only process that writes entries here. What is half-written then, a killed process has left.
+
+    Raises:
+        Timeout: another process holds the lock for long.
+    """
+    lock = FileLock(folder / ".lock")
+    with lock.acquire(timeout=_WAIT_SECONDS):
+        for one in folder.glob(f"{_PARTIAL}*"):
+            one.unlink()
+        try:
+            yield
+        finally:
+            for one in folder.glob(f"{_PARTIAL}*"):  # of this process, when the disk is full
+                one.unlink()
+            (folder / ".lock").unlink()
+
+
 class Cache:
     """Entries of one kind, each a file named by its key; processes may share them.
 
@@ -276,18 +299,20 @@ class Cache:
         """Make or replace an entry. It is written under another name and renamed: a reader sees all of it or none."""
         if len(content) > self._most_bytes:
             return
-        with suppress(OSError, StorageError):
+        with suppress(OSError, StorageError, Timeout):
             folder = cache_folder(self._kind)
             folder.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile(dir=folder, prefix="partial-", delete=False) as partial:
-                partial.write(hashlib.sha256(content).hexdigest().encode())
-                partial.write(content)
-            Path(partial.name).replace(folder / key)
-            self._remove_oldest(folder)
+            with _writing(folder):
+                with NamedTemporaryFile(dir=folder, prefix=_PARTIAL, delete=False) as partial:
+                    partial.write(hashlib.sha256(content).hexdigest().encode())
+                    partial.write(content)
+                Path(partial.name).replace(folder / key)
+                self._remove_oldest(folder)
 
     def _remove_oldest(self, folder: Path) -> None:
-        """Remove what is above the limit. What a killed process left half-written is among the entries."""
-        left = sorted(((one.stat(), one.path) for one in os.scandir(folder)), key=lambda one: one[0].st_mtime_ns)
+        """Remove what is above the limit."""
+        entries = [one for one in os.scandir(folder) if not one.name.startswith(".")]
+        left = sorted(((one.stat(), one.path) for one in entries), key=lambda one: one[0].st_mtime_ns)
         total = sum(status.st_size for status, _ in left)
         for status, path in left[:-1]:
             if total <= self._most_bytes:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pythia_quant.core.errors import BenchmarkError
+from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.model.forward import parts
 from pythia_quant.runtimes.decode import decode
@@ -170,7 +171,8 @@ class States:
 def final_states(model: Layered, ids: Tensor, folder: Path, progress: Progress = SILENT, what: str = "layer") -> States:
     """Run all windows through a model, up to its head.
 
-    If an interrupted call has left states in the folder, the first stage that is missing is the next to run.
+    If an interrupted call has left states in the folder, the first stage that is missing is the next to run. Damaged
+    states, by their hash, are computed again.
 
     Args:
         model: the model in stages.
@@ -191,25 +193,41 @@ def final_states(model: Layered, ids: Tensor, folder: Path, progress: Progress =
     def states(name: str) -> States:
         return States(folder / name, windows, tokens, model.width, model.dtype)
 
-    def save(done: int, run: Callable[[slice], Tensor]) -> None:
+    def save(done: int, run: Callable[[slice], Tensor]) -> States:
         partial = states("partial")
         for rows in parts(windows, tokens):
             partial.write(rows, run(rows))
-        partial.path.rename(folder / f"states-{done}")
+        # The hash is in the name, so that both are there at once.
+        return states(partial.path.rename(folder / f"states-{done}-{sha256(partial.path)}").name)
 
-    done = next((number for number in range(model.stages, -1, -1) if (folder / f"states-{number}").exists()), None)
-    if done is None:
+    name = _newest_states(folder, model.stages)
+    if name is None:
         embed = model.embedding()
-        save(0, lambda rows: embed(ids[rows]))
+        before, done = save(0, lambda rows: embed(ids[rows])), 0
         del embed
-        done = 0
+    else:
+        before, done = states(name), int(name.split("-")[1])
     for index in range(done, model.stages):
         progress.step(what, index, model.stages)
-        before, stage = states(f"states-{index}"), model.stage(index)
-        save(index + 1, lambda rows, before=before, stage=stage: stage(before.read(rows)))  # type: ignore[misc]
+        stage = model.stage(index)
+        after = save(index + 1, lambda rows, before=before, stage=stage: stage(before.read(rows)))  # type: ignore[misc]
         del stage
         before.path.unlink()
-    return states(f"states-{model.stages}")
+        before = after
+    return before
+
+
+def _newest_states(folder: Path, stages: int) -> str | None:
+    """Return the name of the last states that an interrupted call has left whole, and remove all other states."""
+    found = {int(path.name.split("-")[1]): path for path in folder.glob("states-*-*")}
+    whole = None
+    for done, path in sorted(found.items(), reverse=True):
+        if whole is None and done <= stages and path.name == f"states-{done}-{sha256(path)}":
+            whole = path.name
+        else:
+            path.unlink()
+    (folder / "partial").unlink(missing_ok=True)
+    return whole
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ from passages import write_passages
 from program import refuse, run, succeed
 from shared import linked
 
+from pythia_quant.bench.measurements import _sealed
 from pythia_quant.core.files import Cache
 from pythia_quant.records.results import load_results
 
@@ -95,8 +96,8 @@ def test_an_interrupted_benchmark_goes_on(finished: Path) -> None:
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     (done,) = parent.glob(".results.json.work-*/torch-fp16.drift.json")
-    marked = json.loads(done.read_text()) | {"runtime": "what the killed one measured"}
-    done.write_text(json.dumps(marked))
+    marked = json.loads(json.loads(done.read_text())["measurement"]) | {"runtime": "what the killed one measured"}
+    done.write_text(_sealed(json.dumps(marked).encode()))
     results = json.loads(succeed(*command[3:], "--json"))
     assert results["rows"][0]["runtime"] == "what the killed one measured"
     assert not list(parent.glob(".results*"))

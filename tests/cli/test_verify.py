@@ -1,9 +1,11 @@
 """Artifacts verified and run by `verify` and `generate`, and refused where they were altered."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from program import refuse, run, succeed
@@ -34,6 +36,28 @@ def test_verify_and_generate(finished: Path, whole_run: Path, monkeypatch: pytes
     again, other = (continue_text(open_artifact(parent / "onnx-fp32"), "abc", wish) for wish in wishes)
     assert sampled["tokens"] == again.tokens != other.tokens
     assert "exceed the context" in refuse(*arguments[:-1], "40")
+
+
+def test_an_artifact_is_derived_again_byte_for_byte(finished: Path, tmp_path: Path) -> None:
+    folder = finished / "out/tiny/local/onnx-fp32"
+    printed = " ".join(succeed("verify", folder, "--rederive").split())
+    assert "derived again from its source: all" in printed
+    forged = tmp_path / "onnx-fp32"
+    shutil.copytree(folder, forged)
+    data = next(forged.glob("onnx/*_data"))
+    content = bytearray(data.read_bytes())
+    values = np.frombuffer(content, "<f4", len(content) // 4)
+    place = int(np.argmax((abs(values) > 0.01) & (abs(values) < 0.9) & (np.arange(len(values)) > len(values) // 2)))
+    del values
+    content[4 * place + 2] ^= 1  # a bit of one value, which rounding explains
+    data.write_bytes(content)
+    manifest = json.loads((forged / "pythia_quant.json").read_text())
+    manifest["files"][f"onnx/{data.name}"]["sha256"] = hashlib.sha256(content).hexdigest()
+    (forged / "pythia_quant.json").write_text(json.dumps(manifest))
+    assert "weights are those of" in succeed("verify", forged), "whoever changes an artifact can write a manifest"
+    message = refuse("verify", forged, "--rederive")
+    assert "is not what its recipe makes here" in message
+    assert "of its norm" in message
 
 
 def test_onnx_continues_a_text_as_transformers_does(finished: Path) -> None:

@@ -46,6 +46,15 @@ def test_above_the_limit_the_entries_go_that_were_read_the_longest_ago() -> None
     assert cache.read("e") is None, "larger than all may be together"
 
 
+def test_what_a_killed_process_has_half_written_goes_with_the_next_entry() -> None:
+    cache = Cache("tokens", 1000)
+    cache.write("a", b"content")
+    (cache_folder("tokens") / "partial-abc").write_bytes(b"half")
+    (cache_folder("tokens") / ".lock").touch()
+    cache.write("b", b"more")
+    assert {one.name for one in cache_folder("tokens").iterdir()} == {"a", "b"}
+
+
 def test_without_a_place_for_it_there_is_no_cache_and_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PYTHIA_QUANT_CACHE", str(tmp_path / "file"))

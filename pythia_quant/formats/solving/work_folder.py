@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pythia_quant.core.errors import QuantizationError
+from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.files import replace_file
-from pythia_quant.core.foreign_files import read_json, read_object
+from pythia_quant.core.foreign_files import read_object
 from pythia_quant.quantizers.calibration import AGAIN
 
 _REACHED = "reached.json"
@@ -24,8 +25,8 @@ class WorkFolder:
     """The folder with the state of a conversion after its last solved layer.
 
     It holds ``layer-N.safetensors`` and ``layer-N.json`` for each solved layer, the folder ``before-N`` for the next
-    layer, and ``reached.json`` with the number of solved layers. Only the layers that ``reached.json`` counts are
-    complete; it is replaced at once.
+    layer, and ``reached.json`` with the number of solved layers and the hashes of all these files. Only the layers that
+    ``reached.json`` counts are complete; it is replaced at once.
 
     Args:
         folder: the path; the folder is made if it is missing.
@@ -42,10 +43,15 @@ class WorkFolder:
         folder.mkdir(parents=True, exist_ok=True)
         reached = folder / _REACHED
         self.solved_layers: int | None = None
+        self._hashes: dict[str, str] = {}
         if reached.exists():
-            self.solved_layers = read_json(reached, QuantizationError, AGAIN)
-            if type(self.solved_layers) is not int or self.solved_layers < 0:
-                raise QuantizationError("is no number of layers", where=str(reached), hint=AGAIN)
+            state = read_object(reached, QuantizationError, AGAIN)
+            self.solved_layers, hashes = state.get("layers"), state.get("sha256")
+            if type(self.solved_layers) is not int or self.solved_layers < 0 or not isinstance(hashes, dict):
+                raise QuantizationError("does not say how many layers are solved", where=str(reached), hint=AGAIN)
+            self._hashes = hashes
+            if self._hashes != self._hashes_now():
+                raise QuantizationError("holds other files than were written there", where=str(folder), hint=AGAIN)
 
     def make_before(self, index: int) -> Path:
         """Make an empty folder for the windows before a layer, and return it."""
@@ -60,9 +66,17 @@ class WorkFolder:
 
     def reach(self, index: int) -> None:
         """Record that all layers before `index` are written, and so are the windows before it."""
-        replace_file(self._folder / _REACHED, json.dumps(index))
         self.solved_layers = index
+        self._hashes = self._hashes_now()
+        replace_file(self._folder / _REACHED, json.dumps({"layers": index, "sha256": self._hashes}))
         shutil.rmtree(self.before(index - 1), ignore_errors=True)
+
+    def _hashes_now(self) -> dict[str, str]:
+        """Return the hashes of the solved layers and of the windows before the next. A missing file has none."""
+        solved = self.solved_layers or 0
+        layers = [self._layer(index, suffix) for index in range(solved) for suffix in ("safetensors", "json")]
+        files = [*layers, *sorted(self.before(solved).glob("*"))]
+        return {str(path.relative_to(self._folder)): sha256(path) for path in files if path.is_file()}
 
     def save_layer(self, index: int, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
         """Write a solved layer: its tensors under their names in the artifact, and its notes for the manifest."""
