@@ -43,7 +43,7 @@ _Assets = Annotated[
     typer.Option(
         "--assets",
         metavar="DIR",
-        help="Take onnxruntime-web and tokenizers.js from this folder: node_modules, tarballs, or another site's vendor.",
+        help="Take onnxruntime-web and tokenizers.js from here: node_modules, tarballs, or a site's vendor.",
         show_default="the cache, or npm",
     ),
 ]

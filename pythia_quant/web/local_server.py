@@ -40,7 +40,7 @@ class _Handler(SimpleHTTPRequestHandler):
     def list_directory(self, path: Any) -> None:  # noqa: ARG002 - as in the base class
         self.send_error(404)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as in the base class
         pass
 
 

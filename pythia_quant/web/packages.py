@@ -88,8 +88,8 @@ def vendor_contents(assets: Path | None = None, progress: Progress = SILENT) -> 
     They come from `assets` if it is given, else from the cache, else from the user's npm, which fills the cache.
 
     Args:
-        assets: a folder with the packages: ``node_modules`` or the folder above it, the tarballs of ``npm pack``, or the
-            ``vendor`` folder of another site.
+        assets: a folder with the packages: ``node_modules`` or the folder above it, the tarballs of ``npm pack``, or
+            the ``vendor`` folder of another site.
         progress: receives what is fetched.
 
     Raises:

@@ -107,7 +107,7 @@ def write_site(
 
 
 def _write_vendor(folder: Path, assets: Path | None, progress: Progress) -> dict[str, dict[str, object]]:
-    """Write the files of others and their licences; return the size and the SHA-256 of each file that a page fetches."""
+    """Write the files of others and their licences; return size and SHA-256 of each file that a page fetches."""
     folder.mkdir()
     fetched: dict[str, dict[str, object]] = {}
     licenses: dict[str, str] = {

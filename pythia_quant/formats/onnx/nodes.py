@@ -122,7 +122,7 @@ class Nodes:
 
     Args:
         stored: the names of the tensors that the writer stored, by which a product has zero points or not.
-        unpacked: whether weights in blocks of 8 bits become fp32 when the model is loaded, and activations are not rounded.
+        unpacked: whether weights in blocks of 8 bits become fp32 when the model is loaded, and activations stay fp32.
     """
 
     def __init__(self, stored: Collection[str] = (), *, unpacked: bool = False) -> None:
