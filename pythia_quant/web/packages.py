@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import builtins
 import hashlib
 import io
 import json
@@ -69,7 +70,7 @@ class VendorFile:
     bytes: int
     sha512: str
 
-    def is_content(self, content: bytes) -> bool:
+    def is_content(self, content: builtins.bytes) -> bool:
         """Say whether this is the file's content."""
         return hashlib.sha512(content).hexdigest() == self.sha512
 
