@@ -55,10 +55,10 @@ def address(site: Path) -> Iterator[str]:
 def test_the_page_generates_what_python_does(browser: Browser, address: str, tiny: Artifact) -> None:
     browser.open(address, 390)
     browser.wait("document.body.dataset.state === 'ready'")
-    browser.run(f"document.getElementById('prompt').value = '{PROMPT}'; document.getElementById('count').value = 32")
+    browser.run(f"document.getElementById('prompt').value = '{PROMPT}'; document.getElementById('count').value = 20")
     browser.run("document.getElementById('go').click()")
     browser.wait("!document.body.classList.contains('busy')")
-    assert browser.run(TOKENS) == continue_text(tiny, PROMPT, Wish(32)).tokens
+    assert browser.run(TOKENS) == continue_text(tiny, PROMPT, Wish(20)).tokens
     assert browser.run("document.documentElement.scrollWidth") == 390
     assert all(request.startswith(address.removesuffix("index.html")) for request in browser.requests)
 
