@@ -43,8 +43,8 @@ class Browser:
         os.write(self._write, json.dumps(message).encode() + b"\0")
         return self._until(lambda received: received.get("id") == self._last).get("result", {})
 
-    def open(self, page: Path, width: int, height: int = 900, *, dark: bool = False) -> None:
-        """Load a page as a screen of this width shows it; what the console said before is forgotten."""
+    def open(self, page: Path | str, width: int, height: int = 900, *, dark: bool = False) -> None:
+        """Load a file or an address as a screen of this width shows it; what the console said before is forgotten."""
         self.complaints, self.requests = [], []
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
@@ -52,10 +52,16 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         os.write(self._write, b"")
-        self.send("Page.navigate", url=page.resolve().as_uri())
+        address = page.resolve().as_uri() if isinstance(page, Path) else page
+        self.send("Page.navigate", url=address)
+        scheme_name = address.partition("//")[0]
+        self.wait(f"document.readyState + location.protocol === 'complete{scheme_name}'")
+
+    def wait(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true."""
         deadline = time.monotonic() + _PATIENCE
-        while self.run("document.readyState + location.protocol") != "completefile:":
-            assert time.monotonic() < deadline
+        while not self.run(condition):
+            assert time.monotonic() < deadline, condition
             time.sleep(0.02)
 
     def run(self, script: str) -> Any:

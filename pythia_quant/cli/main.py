@@ -31,6 +31,7 @@ from pythia_quant.cli import (
     suite,
     sweep,
     verify,
+    web,
 )
 from pythia_quant.cli.options import show_progress
 from pythia_quant.core import machine
@@ -93,7 +94,7 @@ app = typer.Typer(
 PANELS = {
     "Quantize": (quantize, run, convert, recipes, suite, source),
     "Measure": (bench, sweep, show, report, compare, verify),
-    "Use": (generate, serve),
+    "Use": (generate, serve, web),
     "Manage and publish": (ls, cache, publish),
 }
 """The headings of --help, and the commands below each."""

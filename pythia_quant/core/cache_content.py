@@ -21,6 +21,7 @@ KINDS: dict[CacheKind, str] = {
     "tokens": "tokens of long texts",
     "texts": "the built-in text",
     "hashes": "hashes of large files",
+    "web": "packages of npm for sites",
 }
 """The kinds of entries, and what they are for. All of them can be made or fetched again."""
 

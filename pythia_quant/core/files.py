@@ -225,7 +225,7 @@ _DIGEST = 64
 """Characters of the SHA-256 that stands before an entry's content."""
 
 
-CacheKind = Literal["references", "artifacts", "foreign", "measurements", "tokens", "texts", "hashes"]
+CacheKind = Literal["references", "artifacts", "foreign", "measurements", "tokens", "texts", "hashes", "web"]
 """What the cache holds: the name of a folder below it."""
 
 

@@ -29,7 +29,14 @@ _END = np.iinfo(np.int64).max
 Dimension = str | int
 
 
-def build(architecture: Architecture, settings: OnnxSettings, weights: Sequence[TensorProto], mark: str) -> ModelProto:
+def build(
+    architecture: Architecture,
+    settings: OnnxSettings,
+    weights: Sequence[TensorProto],
+    mark: str,
+    *,
+    unpacked: bool = False,
+) -> ModelProto:
     """Build the model.
 
     Args:
@@ -41,8 +48,9 @@ def build(architecture: Architecture, settings: OnnxSettings, weights: Sequence[
             and ``.scales`` fp32 [out]; ``.bias`` [out] where it has one. The embedding matrix is ``.weight`` or
             ``.codes``, by rows.
         mark: of the file that holds them.
+        unpacked: see :class:`nodes.Nodes`.
     """
-    graph = _Graph(architecture, settings, [tensor.name for tensor in weights])
+    graph = _Graph(architecture, settings, [tensor.name for tensor in weights], unpacked=unpacked)
     hidden = graph.embed()
     graph.lengths()
     for layer in range(architecture.layers):
@@ -64,8 +72,10 @@ def build(architecture: Architecture, settings: OnnxSettings, weights: Sequence[
 class _Graph(Nodes):
     """The parts of the model. Each method adds one part, and returns the name of its result."""
 
-    def __init__(self, architecture: Architecture, settings: OnnxSettings, stored: Sequence[str]) -> None:
-        super().__init__(stored)
+    def __init__(
+        self, architecture: Architecture, settings: OnnxSettings, stored: Sequence[str], *, unpacked: bool
+    ) -> None:
+        super().__init__(stored, unpacked=unpacked)
         self._shape, self._settings = architecture, settings
         cosines, sines = rotary_tables(architecture)
         self.constant("rotary_cosines", cosines.numpy())

@@ -101,7 +101,9 @@ def _mergeable(architecture: Architecture, products: list[Product]) -> bool:
 
 MICROSOFT = "com.microsoft"
 
-_MICROSOFT_OPERATORS = {"GatherBlockQuantized", "GroupQueryAttention", "MatMulIntegerToFloat", "MatMulNBits"}
+_MICROSOFT_OPERATORS = {
+    "FusedMatMul", "GatherBlockQuantized", "GroupQueryAttention", "MatMulIntegerToFloat", "MatMulNBits",
+}  # fmt: skip
 
 _ACCURACY_LEVELS = {"fp32": 1, "int8": 4, "int8x2": 4}
 
@@ -120,12 +122,13 @@ class Nodes:
 
     Args:
         stored: the names of the tensors that the writer stored, by which a product has zero points or not.
+        unpacked: whether weights in blocks of 8 bits become fp32 when the model is loaded, and activations stay fp32.
     """
 
-    def __init__(self, stored: Collection[str] = ()) -> None:
+    def __init__(self, stored: Collection[str] = (), *, unpacked: bool = False) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
-        self._stored = frozenset(stored)
+        self._stored, self._unpacked = frozenset(stored), unpacked
         self._rounded: dict[str, tuple[str, str]] = {}
         self._terms: dict[tuple[str, int], str] = {}
 
@@ -153,9 +156,11 @@ class Nodes:
         """
         name, choice = product.name, product.choice
         result = f"{name}.result"
-        if choice.in_blocks and choice.activations != "int8x2":
+        if choice.weights == "int8" and self._unpacked:
+            multiplied = self._unpacked_blocks(product, inputs)
+        elif choice.in_blocks and choice.activations != "int8x2":
             return self._blocks(product, inputs, result, bias=product.bias)
-        if choice.in_blocks:
+        elif choice.in_blocks:
             multiplied = self._in_two_terms(product, inputs)
         elif choice.in_channels:
             multiplied = self._channels(product, inputs, offset)
@@ -179,6 +184,25 @@ class Nodes:
         }
         level = _ACCURACY_LEVELS[choice.activations]
         return self.add("MatMulNBits", arguments, result, accuracy_level=level, **sizes)
+
+    def _unpacked_blocks(self, product: Product, inputs: str) -> str:
+        """Multiply by weights that onnxruntime computes once, when it loads the model, as they depend on no input.
+
+        The codes are [out, in] here, which are the same bytes.
+        """
+        name = product.name
+        zero_points = f"{name}.zero_points"
+        if zero_points not in self._stored:
+            shape = self.constant(
+                f"{name}.blocks", np.array([product.rows, product.columns // product.choice.block_size])
+            )
+            middle = helper.make_tensor("middle", TensorProto.UINT8, [1], [128])
+            zero_points = self.add("ConstantOfShape", [shape], f"{name}.middles", value=middle)
+        weights = self.add(
+            "DequantizeLinear", [f"{name}.codes", f"{name}.scales", zero_points], f"{name}.unpacked", axis=1,
+            block_size=product.choice.block_size,
+        )  # fmt: skip
+        return self.add("FusedMatMul", [inputs, weights], f"{name}.product", transB=1)
 
     def _in_two_terms(self, product: Product, inputs: str) -> str:
         """Multiply the inputs rounded to int8 per block, and the remainder of that rounding, by the same weights.
