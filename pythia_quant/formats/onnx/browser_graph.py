@@ -42,7 +42,8 @@ def browser_graph(folder: Path, *, unpacked: bool) -> bytes:
             if len(tensor.dims) == 3 and read.get(tensor.name) == "DequantizeLinear":
                 rows, blocks, size = tensor.dims
                 tensor.dims[:] = [rows, blocks * size]
-    return model.SerializeToString()
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _keep_last_logits(model: ModelProto) -> None:
