@@ -13,7 +13,7 @@ from browser import Browser
 
 from pythia_quant.artifacts.artifact import Artifact, open_artifact
 from pythia_quant.artifacts.generate import continue_text
-from pythia_quant.artifacts.generator import Wish
+from pythia_quant.artifacts.pieces import Wish
 from pythia_quant.core.errors import ArgumentError, ArtifactError
 from pythia_quant.web.model_files import check_model
 from pythia_quant.web.packages import pins, vendor_contents
