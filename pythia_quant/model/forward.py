@@ -137,8 +137,9 @@ def rotary_angles(architecture: Architecture, tokens: int) -> Tensor:
 
 @cache
 def _rotary_table(architecture: Architecture, tokens: int) -> tuple[Tensor, Tensor]:
-    angles = rotary_angles(architecture, tokens).repeat(1, 2)
-    return angles.cos(), angles.sin()
+    with torch.inference_mode(mode=False):  # of a table that is made in this mode, no gradient could be taken later
+        angles = rotary_angles(architecture, tokens).repeat(1, 2)
+        return angles.cos(), angles.sin()
 
 
 def _rotate(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
