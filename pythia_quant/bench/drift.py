@@ -93,17 +93,10 @@ def compare(reference: Tensor, summary: ReferenceSummary, logits: Tensor, target
 def _compare(
     reference: Tensor, summary: ReferenceSummary, logits: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    probabilities = torch.sub(reference, summary.normalizer[:, None]).exp_()
-    difference = torch.sub(logits, reference)
-    mean = torch.linalg.vecdot(probabilities, difference)
-    growth = torch.linalg.vecdot(probabilities, difference.expm1_())
-    shift = growth.log1p()
-    kl = shift - mean
+    kl, shift = divergence(reference, summary.normalizer, logits)
     nll = summary.normalizer + shift - logits.gather(1, targets[:, None])[:, 0]
-    # Far from the reference, exp overflows, or 1 + growth has few exact bits: these few positions are computed in fp64.
-    far = ~((growth > _EXACT_GROWTH[0]) & (growth < _EXACT_GROWTH[1]))
-    if far.any():
-        kl[far], nll[far] = _compare_exactly(reference[far], logits[far], targets[far])
+    if (far := shift.isnan()).any():
+        nll[far] = -logits[far].double().log_softmax(-1).gather(1, targets[far, None])[:, 0].float()
     likely = most_likely(logits)
     top1 = (likely[:, 0] == summary.most_likely[:, 0]).float()
     # The tokens are compared by their logits, not by their ids, because many logits are equal in bf16.
@@ -112,11 +105,35 @@ def _compare(
     return nll, kl, top1, top5
 
 
-def _compare_exactly(reference: Tensor, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def divergence(reference: Tensor, normalizer: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the KL divergence from the reference, and by how much the normalizers differ; see :func:`compare`.
+
+    Args:
+        reference: the reference's logits, fp32 [tokens, vocabulary].
+        normalizer: the logarithm of the sum of exp of them, fp32 [tokens].
+        logits: the logits to compare, fp32 [tokens, vocabulary].
+
+    Returns:
+        Nats, fp32 [tokens]; and the difference, fp32 [tokens], NaN where it is too far from 0 to be exact.
+    """
+    probabilities = torch.sub(reference, normalizer[:, None]).exp_()
+    difference = torch.sub(logits, reference)
+    mean = torch.linalg.vecdot(probabilities, difference)
+    growth = torch.linalg.vecdot(probabilities, difference.expm1_())
+    shift = growth.log1p()
+    kl = shift - mean
+    # Far from the reference, exp overflows, or 1 + growth has few exact bits: these few positions are computed in fp64.
+    far = ~((growth > _EXACT_GROWTH[0]) & (growth < _EXACT_GROWTH[1]))
+    if far.any():
+        kl[far], shift[far] = _diverge_exactly(reference[far], logits[far]), torch.nan
+    return kl, shift
+
+
+def _diverge_exactly(reference: Tensor, logits: Tensor) -> Tensor:
     p, q = reference.double().log_softmax(-1), logits.double().log_softmax(-1)
     kl = (p.exp() * (p - q)).sum(-1)
     # With a logit of minus infinity, the sum may be finite or infinite; such a position always counts as not finite.
-    return kl.where(logits.isfinite().all(-1), torch.nan).float(), -q.gather(1, targets[:, None])[:, 0].float()
+    return kl.where(logits.isfinite().all(-1), torch.nan).float()
 
 
 def most_likely(logits: Tensor) -> Tensor:

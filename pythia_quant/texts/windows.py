@@ -117,6 +117,25 @@ def calibration_windows(tokens: Tokens, evaluation: Tokens, length: int, count: 
     Raises:
         CorpusError: the calibration text is too short, or more than 5 % of its windows overlap the evaluation text.
     """
+    rows = _usable(tokens, evaluation, length)
+    if len(rows) < count:
+        raise CorpusError(
+            f"the calibration text has {len(rows):,} usable windows of {length:,} tokens, {count:,} are asked for",
+            hint="give a longer text, or lower calibration.windows",
+        )
+    return rows[np.sort(_order(len(rows), seed)[:count])]
+
+
+def undrawn_windows(tokens: Tokens, evaluation: Tokens, length: int, count: int, seed: int) -> Tokens:
+    """Return the usable windows that :func:`calibration_windows` leaves, in the text's order, int64 [windows, length].
+
+    For the arguments and errors see there. There may be none.
+    """
+    rows = _usable(tokens, evaluation, length)
+    return rows[np.sort(_order(len(rows), seed)[count:])]
+
+
+def _usable(tokens: Tokens, evaluation: Tokens, length: int) -> Tokens:
     rows = windows(tokens, length)
     overlapping = windows(shared(tokens, evaluation), length).any(axis=1)
     if overlapping.mean() > MAX_OVERLAP:
@@ -125,13 +144,11 @@ def calibration_windows(tokens: Tokens, evaluation: Tokens, length: int, count: 
             "the evaluation text",
             hint="a quantizer that has seen the test flatters itself: calibrate on another text",
         )
-    rows = rows[~overlapping]
-    if len(rows) < count:
-        raise CorpusError(
-            f"the calibration text has {len(rows):,} usable windows of {length:,} tokens, {count:,} are asked for",
-            hint="give a longer text, or lower calibration.windows",
-        )
-    return rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:count])]
+    return rows[~overlapping]
+
+
+def _order(count: int, seed: int) -> Tokens:
+    return np.random.default_rng(seed).permutation(count)
 
 
 def shared(tokens: Tokens, other: Tokens, length: int = OVERLAP_LENGTH) -> NDArray[np.bool_]:

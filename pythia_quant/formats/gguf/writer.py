@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -82,7 +82,8 @@ def tensor_types(settings: GgufSettings, shape: Architecture) -> dict[str, GgufT
     return types
 
 
-def _method(settings: GgufSettings, types: dict[str, GgufType]) -> Method:
+def method_of(settings: GgufSettings, types: Mapping[str, GgufType]) -> Method:
+    """Return how layers and head are solved; `types` are those of all tensors by their names in a checkpoint."""
     options = gptq.Options(
         activation_order=settings.activation_order,
         scale_search=settings.scale_search,
@@ -106,7 +107,7 @@ def _solve(job: Job[GgufSettings], types: dict[str, GgufType], table: Packed) ->
     def read_tables() -> Tables:
         return Tables(table.dequantize(), job.source.read(EMBEDDING).float())
 
-    solve_layers(job, _method(job.settings, types), read_tables, work, _packed)
+    solve_layers(job, method_of(job.settings, types), read_tables, work, _packed)
     return work
 
 
@@ -216,7 +217,7 @@ class _Assembly:
             return quantize(weight, kind)
         before = self.work.before(self.job.source.architecture.layers)
         norm = {"final_layer_norm.weight": gain, "final_layer_norm.bias": bias}
-        method = _method(self.job.settings, self.types)
+        method = method_of(self.job.settings, self.types)
         windows = Calibration(self.job.source.architecture, before, before, method.decides)
         stored, linears["embed_out"] = solve_head(method, windows, weight, norm, norm)
         return _blocks(stored)

@@ -1,0 +1,121 @@
+"""What a user asks for: limits on drift, or on size, and what is to be as small as possible within them."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from pythia_quant.bench.metrics import METRICS, Value
+from pythia_quant.core.errors import ArgumentError, nearest
+from pythia_quant.core.text import short
+from pythia_quant.recipe.measurement import GateSettings
+from pythia_quant.recipe.yaml_lines import parse_value
+from pythia_quant.records.results import Results
+
+Objective = Literal["size", "decode", "kl"]
+
+DRIFT_LIMITS = ("max_kl", "max_ppl_drift", "min_top1")
+_METRIC = {"max_kl": "kl", "max_ppl_drift": "ppl_drift", "min_top1": "top1"}
+
+TOP1_OF_KL = 0.47
+"""The square of the share of changed tokens, over the KL divergence in nats: 0.47 of every row of the demo's table."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits, and what is minimized within them.
+
+    Attributes:
+        minimize: the objective.
+        drift: limits on drift, as gates are; empty if the size is limited.
+        size: the most bytes of the artifact's files of weights; None if drift is limited.
+    """
+
+    minimize: Objective
+    drift: dict[str, float]
+    size: int | None = None
+
+    def describe(self) -> str:
+        """Return the limits in a few words."""
+        if self.size is not None:
+            return f"size ≤ {self.size / 1e6:g} MB"
+        signs = {"max_kl": "KL ≤ {:g} mnat", "max_ppl_drift": "perplexity drift ≤ {:g} %", "min_top1": "top-1 ≥ {:g} %"}
+        return ", ".join(signs[name].format(limit) for name, limit in self.drift.items())
+
+    def first_limit(self) -> float:
+        """Return the sum of divergences in nats to begin with, as if what tensors cost alone added up."""
+        guesses = {
+            "max_kl": lambda limit: limit / 1000,
+            "max_ppl_drift": lambda limit: math.log1p(limit / 100),  # the loss grows by the divergence, about
+            "min_top1": lambda limit: (1 - limit / 100) ** 2 / TOP1_OF_KL,
+        }
+        return min(guesses[name](limit) for name, limit in self.drift.items())
+
+    def use(self, results: Results) -> float:
+        """Return how much of the budget a measured row uses: at most 1 if every interval lies within its limit."""
+        return max(self._use(name, limit, results) for name, limit in self.drift.items())
+
+    def _use(self, name: str, limit: float, results: Results) -> float:
+        value = value_of(results, _METRIC[name])
+        if name == "min_top1":  # the divergence grows with the square of the share of changed tokens
+            return ((100 - value.low) / max(100 - limit, 1e-9)) ** 2
+        return max(value.high, 0.0) / max(limit, 1e-12)
+
+
+def value_of(results: Results, metric: str) -> Value:
+    """Return a metric of the only row of results; the worst one if logits were not finite."""
+    value = METRICS[metric].value_of(results.rows[0], results)
+    worst = -math.inf if metric == "top1" else math.inf
+    return value or Value(worst, worst, worst)
+
+
+def parse_budget(within: str | None, size: str | None, minimize: str | None) -> Budget:
+    """Return the budget that a command line says.
+
+    Args:
+        within: limits on drift, such as ``max_kl: 5 mnat``; several are separated by commas.
+        size: such as ``60MB``.
+        minimize: ``size``, ``decode`` or ``kl``; by default what suits the limits.
+
+    Raises:
+        ArgumentError: both limits or none are given, one is no limit, or the objective does not suit.
+    """
+    if (within is None) == (size is None):
+        hint = 'give --within "max_kl: 5 mnat", or --size 60MB'
+        raise ArgumentError("exactly one of them is needed", where="--within and --size", hint=hint)
+    objective = minimize or ("size" if size is None else "kl")
+    suits = ("size", "decode") if size is None else ("kl",)
+    if objective not in suits:
+        limit = "--within" if size is None else "--size"
+        raise ArgumentError(f"{short(objective)} does not go with {limit}", where="--minimize", hint=" or ".join(suits))
+    if size is not None:
+        return Budget("kl", {}, _parse_size(size))
+    return Budget("decode" if objective == "decode" else "size", _parse_limits(within or ""))
+
+
+def _parse_limits(text: str) -> dict[str, float]:
+    where = "--within"
+    data: Any = parse_value(f"{{{text.strip().removeprefix('{').removesuffix('}')}}}", where)
+    hint = 'give limits such as "max_kl: 5 mnat" or "max_ppl_drift: 1 %, min_top1: 95 %"'
+    if not isinstance(data, dict) or not data:
+        raise ArgumentError(f"{short(text)} is no limit", where=where, hint=hint)
+    for name in data:
+        if name not in DRIFT_LIMITS:
+            raise ArgumentError(f"{short(name)} is no limit on drift; {nearest(str(name), DRIFT_LIMITS)}", where=where)
+    try:
+        gates = GateSettings.model_validate(data)
+    except ValidationError as error:
+        raise ArgumentError(error.errors(include_url=False)[0]["msg"], where=where, hint=hint) from error
+    return {name: float(limit) for name, limit in gates.model_dump(exclude_none=True).items()}
+
+
+def _parse_size(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([kmg])(i?)b", text.strip(), re.IGNORECASE)
+    if not match:
+        raise ArgumentError(f"{short(text)} is no size", where="--size", hint="give one such as 60MB or 1.5GiB")
+    number, prefix, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** (" KMG".index(prefix.upper())))

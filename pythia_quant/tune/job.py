@@ -1,0 +1,199 @@
+"""The jobs of the commands `sensitivity` and `tune`: from a recipe to what tensors cost, to a recipe within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pythia_quant.artifacts.inputs import Inputs, load_inputs
+from pythia_quant.core import machine, process
+from pythia_quant.core.errors import RecipeError
+from pythia_quant.core.progress import Steps
+from pythia_quant.formats.packages import missing_of_variants, refuse_missing
+from pythia_quant.recipe.onnx_variant import OnnxSettings
+from pythia_quant.recipe.recipe import Recipe
+from pythia_quant.tune.budget import Budget
+from pythia_quant.tune.choices import is_tunable
+from pythia_quant.tune.comparison import Line, compared
+from pythia_quant.tune.knapsack import Item, Items
+from pythia_quant.tune.recipe_file import recipe_text, write_outcome
+from pythia_quant.tune.records import Sensitivity
+from pythia_quant.tune.search import Found, search_drift, search_size
+from pythia_quant.tune.sensitivity import Search, find_sensitivities
+from pythia_quant.tune.texts import Part, TextChoice, search_and_selection
+from pythia_quant.tune.trials import Trial, Trials
+
+_CALIBRATED = "with-a-solved-head"
+TUNED = "tuned"
+"""What the name of a tuned variant ends with."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `tune` found.
+
+    Attributes:
+        budget: what was asked for.
+        sensitivities: what tensors cost, by the name of the variant.
+        found: the outcome of each variant's search, by its name.
+        best: the variant with the best trial.
+        lines: the best trial and uniform ones on the evaluation text; empty if no trial is within the budget.
+        recipe: the recipe file that was written; None if no trial is within the budget.
+        trials: all trials of all variants.
+    """
+
+    budget: Budget
+    sensitivities: dict[str, Sensitivity]
+    found: dict[str, Found]
+    best: str
+    lines: list[Line]
+    recipe: Path | None
+    trials: list[Trial]
+
+
+def tunable(recipe: Recipe, only: Sequence[str]) -> list[str]:
+    """Return the variants to tune: those in `only`, or the first of each format whose tensors have options.
+
+    Raises:
+        RecipeError: there are none, or one in `only` has no options.
+    """
+    if only:
+        for name, settings in recipe.variants(list(only)).items():
+            if not is_tunable(settings):
+                what = "tensors of it have no options: tune takes variants of gguf and onnx in blocks, without codes"
+                raise recipe.error(("variants", name), what)
+        return list(only)
+    first: dict[str, str] = {}
+    for name, settings in recipe.settings.variants.items():
+        if is_tunable(settings) and not missing_of_variants({name: settings}):
+            first.setdefault(settings.format, name)
+    if not first:
+        hint = "add a variant with format: gguf or format: onnx"
+        raise RecipeError("has no variant whose tensors have options of their own", where=str(recipe.path), hint=hint)
+    return list(first.values())
+
+
+def open_inputs(recipe: Recipe, names: list[str], steps: Steps) -> Inputs:
+    """Open a recipe with its calibration text, also if only options of the search need it.
+
+    Raises:
+        PythiaQuantError: see :func:`~pythia_quant.artifacts.inputs.load_inputs`.
+    """
+    refuse_missing(missing_of_variants(recipe.variants(names)))
+    variants = {name: recipe.settings.variants[name] for name in names}
+    opened = dict(variants)
+    for settings in variants.values():
+        if isinstance(settings, OnnxSettings) and recipe.settings.calibration is not None:
+            opened[_CALIBRATED] = settings.model_copy(update={"head": "int4"})
+    with steps.step("opening source and texts") as step:
+        wider = replace(recipe, settings=recipe.settings.model_copy(update={"variants": opened}))
+        inputs = load_inputs(wider, step, only=list(opened))
+    settings = inputs.recipe.settings.model_copy(update={"variants": recipe.settings.variants})
+    return replace(inputs, recipe=replace(inputs.recipe, settings=settings))
+
+
+def sensitivities(
+    recipe: Recipe, names: list[str], folder: Path, texts: TextChoice, steps: Steps, *, measures: bool
+) -> dict[str, Sensitivity]:
+    """Return what the tensors of variants cost, by the name of the variant; each is in a file of `folder`, too."""
+    inputs = open_inputs(recipe, names, steps)
+    return _sensitivities(inputs, names, _place(folder, inputs), texts, steps, measures=measures)[0]
+
+
+def _place(folder: Path, inputs: Inputs) -> Path:
+    return folder / inputs.source.slug / inputs.source.revision.replace("/", "--")
+
+
+def _sensitivities(
+    inputs: Inputs, names: list[str], folder: Path, texts: TextChoice, steps: Steps, *, measures: bool
+) -> tuple[dict[str, Sensitivity], Part]:
+    with steps.step("reading search and selection text") as step:
+        search, selection = search_and_selection(inputs, texts, step)
+    found = {}
+    for name in names:
+        with steps.step(f"sensitivity of {name}") as step:
+            found[name] = find_sensitivities(Search(inputs, name, search, folder, measures), step)
+    return found, selection
+
+
+def tune(
+    recipe: Recipe, names: list[str], folder: Path, budget: Budget, texts: TextChoice, steps: Steps, *, measures: bool
+) -> Outcome:
+    """Search the choices of variants within a budget, and write the recipe of the best.
+
+    Everything that was found or measured is kept in `folder`: the same call after an interruption goes on from it.
+
+    Args:
+        recipe: the recipe.
+        names: the variants.
+        folder: the folder for all that is written.
+        budget: what is asked for.
+        texts: where search and selection text come from.
+        steps: shows progress; there are four, and two for each variant.
+        measures: whether what tensors cost is measured, or only predicted.
+
+    Raises:
+        PythiaQuantError: a conversion or a measurement failed; what was measured before stays.
+    """
+    inputs = open_inputs(recipe, names, steps)
+    place = _place(folder, inputs)
+    costs, selection = _sensitivities(inputs, names, place, texts, steps, measures=measures)
+    machine.bound_torch()
+    threads = machine.cores()
+    with process.Worker(threads) as worker:
+        found, made = {}, dict[str, Trials]()
+        for name in names:
+            with steps.step(f"choosing and measuring {name}") as step:
+                made[name] = Trials(inputs, name, items_of(costs[name]), selection, place, worker, threads, step)
+                search = search_size if budget.size is not None else search_drift
+                found[name] = search(made[name], budget)
+        best = _best(found, budget)
+        lines: list[Line] = []
+        with steps.step("measuring on the evaluation text"):
+            if found[best].best is not None:
+                lines = _evaluate(found[best], made[best])
+    path = None
+    with steps.step("writing the recipe"):
+        if lines:
+            path = place / f"{best}-{TUNED}.yaml"
+            trial = lines[0].trial
+            write_outcome(recipe_text(inputs.recipe, trial, costs[best], budget, f"{best}-{TUNED}"), path)
+        for trials in made.values():
+            trials.remove_artifacts()
+    return Outcome(budget, costs, found, best, lines, path, [trial for trials in made.values() for trial in trials.made])
+
+
+def items_of(sensitivity: Sensitivity) -> Items:
+    """Return the options of all tensors with their bytes as costs and their divergences as loads."""
+    return {
+        key: {option: Item(float(cell.bytes), cell.value) for option, cell in cells.items()}
+        for key, cells in sensitivity.table().items()
+    }
+
+
+def _best(found: dict[str, Found], budget: Budget) -> str:
+    """Return the variant with the best trial, or, where none is within the budget, the one that comes nearest."""
+
+    def rank(name: str) -> tuple[bool, float]:
+        trial = found[name].best or found[name].nearest
+        if found[name].best is None:
+            return True, trial.bytes if budget.size is not None else budget.use(trial.results)
+        return False, trial.kl if budget.size is not None else trial.bytes
+
+    return min(found, key=rank)
+
+
+def _evaluate(found: Found, trials: Trials) -> list[Line]:
+    text = Part(trials.inputs.evaluation_text, trials.inputs.evaluation)
+    if found.best is None:
+        return []
+    results, _ = trials.measure(found.best.choices, text)
+    lines = [Line(role="mix", trial=found.best, results=results)]
+    roles = (("same size", found.uniform), ("within", found.within))
+    for role, trial in roles:
+        if trial is None or (role == "within" and trial == found.uniform):
+            continue
+        theirs = results if trial.choices == found.best.choices else trials.measure(trial.choices, text)[0]
+        lines.append(compared(role, trial, theirs, results))  # type: ignore[arg-type]
+    return lines
