@@ -26,6 +26,8 @@ STUDIES = ("pyarrow", "scipy", "matplotlib")
 """The packages of the extra `sweep`."""
 SERVER = ("fastapi", "prometheus_client", "uvicorn")
 """Those of the extra `serve`."""
+TUNING = ("scipy", "matplotlib")
+"""Those of the extra `tune`."""
 IMPORT = """
 import sys
 from importlib import import_module
@@ -65,7 +67,8 @@ def test_every_module_but_those_of_an_extra_needs_the_core_dependencies_only() -
         )
         known = any(module.startswith(beginning) and extra in why for beginning, extra in WITH_AN_EXTRA.items())
         of_the_server = module.startswith("pythia_quant.serve.") and any(name in why for name in SERVER)
-        assert known or of_a_study or of_the_server, why
+        of_tune = module.startswith("pythia_quant.tune.") and any(name in why for name in TUNING)
+        assert known or of_a_study or of_the_server or of_tune, why
 
 
 @pytest.mark.parametrize("blocked", [[*HEAVY, *EXTRAS]], ids=["no-torch"])

@@ -25,11 +25,13 @@ from pythia_quant.cli import (
     recipes,
     report,
     run,
+    sensitivity,
     serve,
     show,
     source,
     suite,
     sweep,
+    tune,
     verify,
     web,
 )
@@ -94,6 +96,7 @@ app = typer.Typer(
 PANELS = {
     "Quantize": (quantize, run, convert, recipes, suite, source),
     "Measure": (bench, sweep, show, report, compare, verify),
+    "Choose": (tune, sensitivity),
     "Use": (generate, serve, web),
     "Manage and publish": (ls, cache, publish),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,7 +49,7 @@ class Budget:
 
     def first_limit(self) -> float:
         """Return the sum of divergences in nats to begin with, as if what tensors cost alone added up."""
-        guesses = {
+        guesses: dict[str, Callable[[float], float]] = {
             "max_kl": lambda limit: limit / 1000,
             "max_ppl_drift": lambda limit: math.log1p(limit / 100),  # the loss grows by the divergence, about
             "min_top1": lambda limit: (1 - limit / 100) ** 2 / TOP1_OF_KL,

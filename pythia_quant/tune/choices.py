@@ -14,7 +14,7 @@ from pythia_quant.recipe.gguf_variant import GgufSettings, GgufType, fitting, st
 from pythia_quant.recipe.onnx_variant import BlockSize, Choice, OnnxSettings, TensorSettings, Weights
 
 Option = str
-"""The name of a way to store a tensor: a type of ggml, such as ``q4_0``; or of ONNX, such as ``int4/32`` or ``fp32``."""
+"""The name of a way to store a tensor: a type of ggml, such as ``q4_0``; of ONNX, such as ``int4/32`` or ``fp32``."""
 Choices = Mapping[str, Option]
 """The option of each tensor, by the key that recipes name it by, such as ``layers.0.attention.dense``."""
 
@@ -43,7 +43,7 @@ def tensor_keys(shape: Architecture) -> dict[str, str]:
 
 
 def options_of(settings: VariantSettings, shape: Architecture, key: str) -> list[Option]:
-    """Return the options of a tensor, the smallest first; those that suit neither its width nor the format are left out.
+    """Return the options of a tensor, the smallest first; those that do not suit its width are left out.
 
     Raises:
         RecipeError: variants of this format have no option for each tensor.
@@ -51,7 +51,7 @@ def options_of(settings: VariantSettings, shape: Architecture, key: str) -> list
     inputs = shape.tensor_shapes()[tensor_keys(shape)[key]][1]
     if isinstance(settings, GgufSettings):
         fit = [kind for kind in _GGUF if fitting(kind, inputs) == kind and (kind in FLOATS or inputs % 32 == 0)]
-        return sorted(fit, key=stored_bits_of)
+        return [str(kind) for kind in sorted(fit, key=stored_bits_of)]
     if not isinstance(settings, OnnxSettings):
         raise RecipeError(f"{settings.format} has no setting for each tensor; tune takes gguf and onnx")
     blocks = [name for name in _ONNX if name in FLOATS or inputs % int(name.partition("/")[2]) == 0]
@@ -64,8 +64,8 @@ def onnx_choice(option: Option, key: str, activations: Literal["fp32", "int8", "
     """Return how ONNX stores a tensor by an option."""
     weights, _, size = option.partition("/")
     block = int(size) if size else 0
-    multiplied = "fp32" if not size or key == "embeddings" else activations
-    return Choice(cast(Weights, weights), block, cast(Literal["fp32", "int8", "int8x2"], multiplied))
+    multiplied: Literal["fp32", "int8", "int8x2"] = "fp32" if not size or key == "embeddings" else activations
+    return Choice(cast(Weights, weights), block, multiplied)
 
 
 def bytes_of(settings: VariantSettings, shape: Architecture, key: str, option: Option) -> int:

@@ -19,7 +19,15 @@ from pythia_quant.bench.drift import divergence
 from pythia_quant.core.precision import exact_products
 from pythia_quant.core.progress import Progress
 from pythia_quant.model.architecture import FINAL_NORM
-from pythia_quant.model.forward import Fp32Layers, LayerWeights, head_weight, layer_forward, normalize, parts, read_layer
+from pythia_quant.model.forward import (
+    Fp32Layers,
+    LayerWeights,
+    head_weight,
+    layer_forward,
+    normalize,
+    parts,
+    read_layer,
+)
 from pythia_quant.model.weights import WeightReader
 from pythia_quant.runtimes.protocol import States
 
@@ -62,7 +70,8 @@ class Effects:
                 continue
             progress.step("states before layer", index, self._shape.layers)
             stage = model.embedding() if index == 0 else model.stage(index - 1)
-            partial = States(self._folder / "partial", *self._ids.shape, self._shape.width, torch.float32)
+            windows, tokens = self._ids.shape
+            partial = States(self._folder / "partial", windows, tokens, self._shape.width, torch.float32)
             for rows in parts(*self._ids.shape):
                 partial.write(rows, stage(self._ids[rows] if index == 0 else self.before(index - 1).read(rows)))
             partial.path.rename(path)
