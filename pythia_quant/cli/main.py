@@ -25,11 +25,13 @@ from pythia_quant.cli import (
     recipes,
     report,
     run,
+    sensitivity,
     serve,
     show,
     source,
     suite,
     sweep,
+    tune,
     verify,
 )
 from pythia_quant.cli.options import show_progress
@@ -93,6 +95,7 @@ app = typer.Typer(
 PANELS = {
     "Quantize": (quantize, run, convert, recipes, suite, source),
     "Measure": (bench, sweep, show, report, compare, verify),
+    "Choose": (tune, sensitivity),
     "Use": (generate, serve),
     "Manage and publish": (ls, cache, publish),
 }

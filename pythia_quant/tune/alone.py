@@ -208,4 +208,3 @@ def key_parts(key: str) -> tuple[int, str]:
     """Split the key of a linear layer, ``layers.3.attention.dense``, into the layer's index and its name."""
     _, index, name = key.split(".", 2)
     return int(index), name
-

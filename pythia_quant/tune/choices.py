@@ -14,7 +14,7 @@ from pythia_quant.recipe.gguf_variant import GgufSettings, GgufType, fitting, st
 from pythia_quant.recipe.onnx_variant import BlockSize, Choice, OnnxSettings, TensorSettings, Weights
 
 Option = str
-"""The name of a way to store a tensor: a type of ggml, such as ``q4_0``; or of ONNX, such as ``int4/32`` or ``fp32``."""
+"""The name of a way to store a tensor: a type of ggml, such as ``q4_0``; of ONNX, such as ``int4/32`` or ``fp32``."""
 Choices = Mapping[str, Option]
 """The option of each tensor, by the key that recipes name it by, such as ``layers.0.attention.dense``."""
 
@@ -43,7 +43,7 @@ def tensor_keys(shape: Architecture) -> dict[str, str]:
 
 
 def options_of(settings: VariantSettings, shape: Architecture, key: str) -> list[Option]:
-    """Return the options of a tensor, the smallest first; those that suit neither its width nor the format are left out.
+    """Return the options of a tensor, the smallest first; those that do not suit its width are left out.
 
     Raises:
         RecipeError: variants of this format have no option for each tensor.

@@ -58,7 +58,11 @@ def verdicts(lines: list[Line], budget: Budget) -> list[str]:
 
 
 def _against(line: Line, mix: Line) -> str:
-    role = "best uniform choice of at most this size" if line.role == "same size" else "smallest uniform choice within the budget"
+    role = (
+        "best uniform choice of at most this size"
+        if line.role == "same size"
+        else "smallest uniform choice within the budget"
+    )
     if line.trial.choices == mix.trial.choices:
         return f"The choice is the {role}: mixing gains nothing here."
     size = 100 * (mix.trial.bytes / line.trial.bytes - 1)
@@ -73,5 +77,7 @@ def _against(line: Line, mix: Line) -> str:
     else:
         verdict = "so the mix is not better than noise"
     if line.role == "within" and size < 0:
-        return f"The {role} is {line.trial.name}: the mix is {-size:.1f} % smaller; its drift is {drift} from the mix's."
+        return (
+            f"The {role} is {line.trial.name}: the mix is {-size:.1f} % smaller; its drift is {drift} from the mix's."
+        )
     return f"The {role} is {line.trial.name}: its drift is {drift} from the mix's, {verdict} ({size:+.1f} % in size)."

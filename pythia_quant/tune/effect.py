@@ -19,7 +19,15 @@ from pythia_quant.bench.drift import divergence
 from pythia_quant.core.precision import exact_products
 from pythia_quant.core.progress import Progress
 from pythia_quant.model.architecture import FINAL_NORM
-from pythia_quant.model.forward import Fp32Layers, LayerWeights, head_weight, layer_forward, normalize, parts, read_layer
+from pythia_quant.model.forward import (
+    Fp32Layers,
+    LayerWeights,
+    head_weight,
+    layer_forward,
+    normalize,
+    parts,
+    read_layer,
+)
 from pythia_quant.model.weights import WeightReader
 from pythia_quant.runtimes.protocol import States
 

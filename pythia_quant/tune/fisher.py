@@ -113,7 +113,9 @@ class Fisher:
 
     def _after_layers(self) -> Tensor:
         """Return the gradients of the states after the last layer, fp32 [windows, tokens, width]."""
-        norm = {f"{FINAL_NORM}.{part}": self._source.read(f"{FINAL_NORM}.{part}").float() for part in ("weight", "bias")}
+        norm = {
+            f"{FINAL_NORM}.{part}": self._source.read(f"{FINAL_NORM}.{part}").float() for part in ("weight", "bias")
+        }
         head, states = head_weight(self._source), self._states(self._shape.layers)
         gradient = torch.empty_like(states)
         for window, hidden in enumerate(states):

@@ -1,4 +1,4 @@
-"""The jobs of the commands `sensitivity` and `tune`: from a recipe to what tensors cost, to a recipe within a budget."""
+"""The jobs of the commands `sensitivity` and `tune`: what tensors cost, and a recipe within a budget."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pythia_quant.tune.budget import Budget
 from pythia_quant.tune.choices import is_tunable
 from pythia_quant.tune.comparison import Line, compared
 from pythia_quant.tune.knapsack import Item, Items
+from pythia_quant.tune.matrix import Matrix, measure_matrix
 from pythia_quant.tune.recipe_file import recipe_text, write_outcome
 from pythia_quant.tune.records import Sensitivity
 from pythia_quant.tune.search import Found, search_drift, search_size
@@ -101,6 +102,25 @@ def sensitivities(
     return _sensitivities(inputs, names, _place(folder, inputs), texts, steps, measures=measures)[0]
 
 
+def matrix_of(
+    recipe: Recipe, only: list[str], texts: Sequence[Path], folder: Path, windows: int, steps: Steps
+) -> Matrix:
+    """Calibrate a variant on each of several texts, and evaluate on each; see :mod:`pythia_quant.tune.matrix`.
+
+    Raises:
+        RecipeError: the variant named, or the first of the recipe, does not calibrate.
+        PythiaQuantError: a text is too short, or a conversion or a measurement failed.
+    """
+    calibrating = [name for name, settings in recipe.variants(only or None).items() if settings.calibrates]
+    if not calibrating or len(only) > 1:
+        hint = "name one that does with --only, such as gguf-q4 or gptq-int4"
+        raise RecipeError("one variant that calibrates is needed", where=str(recipe.path), hint=hint)
+    refuse_missing(missing_of_variants(recipe.variants(calibrating[:1])))
+    with steps.step("opening source and texts") as step:
+        inputs = load_inputs(recipe, step, only=calibrating[:1])
+    return measure_matrix(inputs, calibrating[0], texts, _place(folder, inputs), windows, steps)
+
+
 def _place(folder: Path, inputs: Inputs) -> Path:
     return folder / inputs.source.slug / inputs.source.revision.replace("/", "--")
 
@@ -161,7 +181,9 @@ def tune(
             write_outcome(recipe_text(inputs.recipe, trial, costs[best], budget, f"{best}-{TUNED}"), path)
         for trials in made.values():
             trials.remove_artifacts()
-    return Outcome(budget, costs, found, best, lines, path, [trial for trials in made.values() for trial in trials.made])
+    return Outcome(
+        budget, costs, found, best, lines, path, [trial for trials in made.values() for trial in trials.made]
+    )
 
 
 def items_of(sensitivity: Sensitivity) -> Items:

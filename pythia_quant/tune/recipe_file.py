@@ -30,7 +30,7 @@ def recipe_text(recipe: Recipe, trial: Trial, sensitivity: Sensitivity, budget: 
     data["gates"] = {name: budget.drift} if budget.drift else {}
     data["basis"] = basis(trial, sensitivity, name, data["variants"][name])
     head = (
-        f"# Written by pythia-quant tune: {trial.variant}, {budget.describe()}, as small as possible in {budget.minimize}.\n"
+        f"# Written by pythia-quant tune of {trial.variant}: {budget.describe()}, the least {budget.minimize}.\n"
         f"# {trial.name}.\n"
         "# pythia-quant run or convert with this file makes the artifact that was measured.\n"
     )

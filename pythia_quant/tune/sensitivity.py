@@ -217,7 +217,9 @@ class _Finder:
         """Measure all missing cells, or write what was predicted of them, one tensor after another."""
         done = len(_keys(self._search)) - len(self._missing)
         for number, key, found in self._measured():
-            self._progress.step(f"measured {key}" if self._search.measures else key, done + number, len(_keys(self._search)))
+            self._progress.step(
+                f"measured {key}" if self._search.measures else key, done + number, len(_keys(self._search))
+            )
             predicted = self._predicted.get(key, {})
             cells = [
                 Cell(
@@ -276,4 +278,3 @@ class _Finder:
                 needed = rounder.solves and any(key.startswith(f"layers.{index}.") for key in self._missing)
                 inputs = self._calibration.layer(index, layer, needed=needed)
             yield index, layer, inputs
-

@@ -112,7 +112,7 @@ def _left_of_calibration(inputs: Inputs, progress: Progress) -> tuple[TextRecord
         left = _without_shared(left, inputs.calibration)
     if context > whole:
         raise CorpusError(
-            f"calibration windows have {whole:,} tokens, those of evaluation {context:,}: none can be left for the search",
+            f"calibration windows have {whole:,} tokens, those of evaluation {context:,}: none is left to search",
             where=str(inputs.recipe.path),
             hint="name both texts with --search-text FILE and --selection-text FILE",
         )
@@ -132,7 +132,7 @@ def _without_shared(rows: Tokens, other: Tokens) -> Tokens:
 def _spread(what: str, record: TextRecord, rows: Tokens, count: int, context: int) -> Part:
     if len(rows) < LEAST:
         raise CorpusError(
-            f"the {what} text has {len(rows)} windows of {context:,} tokens that no other text shares; {LEAST} are the least",
+            f"the {what} text has {len(rows)} windows of {context:,} tokens of its own; {LEAST} are the least",
             where=record.name,
             hint=f"name a longer one with --{what}-text FILE",
         )

@@ -131,7 +131,9 @@ class Trials:
         """Convert choices, and measure them on a text."""
         name = self.name_of(choices)
         artifact = self.convert(choices)
-        return measure_artifact(self.inputs, artifact, text, self.worker, self.threads, PartOf(name, self.progress)), artifact
+        return measure_artifact(
+            self.inputs, artifact, text, self.worker, self.threads, PartOf(name, self.progress)
+        ), artifact
 
     def convert(self, choices: Choices) -> Artifact:
         """Convert choices, or return the artifact that is there."""
