@@ -140,9 +140,10 @@ def draw_sensitivities(found: dict[str, Sensitivity], out: Path) -> list[Path]:
 
     paths: list[Path] = []
     for name, each in found.items():
-        (file,) = sorted(out.glob(f"*/*/sensitivity-{name}.json"), key=lambda path: path.stat().st_mtime)[-1:] or [None]
-        if file is None:
+        files = sorted(out.glob(f"*/*/sensitivity-{name}.json"), key=lambda path: path.stat().st_mtime)
+        if not files:
             raise PythiaQuantError("was removed meanwhile", where=str(out))
+        file = files[-1]
         picture = file.with_suffix(".png")
         picture.write_bytes(render_figure(draw_heat_map(each), "png"))
         paths += [file, picture]

@@ -45,6 +45,39 @@ UNMET = 3
 """Exit code where no choice meets the budget."""
 
 
+_Within = Annotated[
+    str | None,
+    typer.Option("--within", metavar="LIMITS", help='Limits on drift as run, such as "max_kl: 5 mnat".'),
+]
+_Size = Annotated[
+    str | None, typer.Option("--size", metavar="SIZE", help="The most that the weights take, such as 60MB.")
+]
+_Minimize = Annotated[
+    str | None,
+    typer.Option("--minimize", metavar="WHAT", help="size, or kl.", show_default="size; kl with --size"),
+]
+_MatrixTexts = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--matrix",
+        metavar="FILE",
+        help="Choose nothing: calibrate on the first half of this text, and evaluate on the second. Give several.",
+    ),
+]
+_SelectionText = Annotated[
+    Path | None,
+    typer.Option(
+        "--selection-text",
+        metavar="FILE",
+        help="Measure what was chosen on this text.",
+        show_default="what calibration has not drawn of its text",
+    ),
+]
+_SelectionWindows = Annotated[
+    int, typer.Option("--selection-windows", metavar="N", min=8, max=100_000, help="Windows of the selection text.")
+]
+
+
 @commands.command(
     epilog=example(
         'pythia-quant tune demo --only onnx-int8 --within "max_kl: 5 mnat"',
@@ -56,44 +89,19 @@ UNMET = 3
 )
 def tune(
     recipe: RecipeArgument,
-    within: Annotated[
-        str | None,
-        typer.Option("--within", metavar="LIMITS", help='Limits on drift as run, such as "max_kl: 5 mnat".'),
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option("--size", metavar="SIZE", help="The most that the weights take, such as 60MB.")
-    ] = None,
-    minimize: Annotated[
-        str | None,
-        typer.Option("--minimize", metavar="WHAT", help="size, or kl.", show_default="size; kl with --size"),
-    ] = None,
-    matrix: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--matrix",
-            metavar="FILE",
-            help="Choose nothing: calibrate on the first half of this text, and evaluate on the second. Give several.",
-        ),
-    ] = None,
+    within: _Within = None,
+    size: _Size = None,
+    minimize: _Minimize = None,
+    matrix: _MatrixTexts = None,
     only: Only = None,
     out: TuneOut = Path("tuned"),
     model: Model = None,
     text: TextFile = None,
     calibration: CalibrationFile = None,
     search_text: SearchText = None,
-    selection_text: Annotated[
-        Path | None,
-        typer.Option(
-            "--selection-text",
-            metavar="FILE",
-            help="Measure what was chosen on this text.",
-            show_default="what calibration has not drawn of its text",
-        ),
-    ] = None,
+    selection_text: _SelectionText = None,
     search_windows: SearchWindows = 16,
-    selection_windows: Annotated[
-        int, typer.Option("--selection-windows", metavar="N", min=8, max=100_000, help="Windows of the selection text.")
-    ] = 64,
+    selection_windows: _SelectionWindows = 64,
     predict: Predict = False,
     set_: Set = None,
     as_json: AsJson = False,

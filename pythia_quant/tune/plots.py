@@ -65,7 +65,7 @@ def draw_heat_map(sensitivity: Sensitivity) -> Figure:
                     column, row, text, ha="center", va="center", fontsize=7.5, color=LIGHT.paper if dark else LIGHT.ink
                 )
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         bar.ax.tick_params(which="both", color=LIGHT.muted, labelcolor=LIGHT.muted, labelsize=8)
         bar.ax.yaxis.set_major_formatter(lambda value, _: tick_label(value))
         bar.ax.yaxis.set_minor_formatter(lambda _value, _: "")
