@@ -140,10 +140,10 @@ def draw_sensitivities(found: dict[str, Sensitivity], out: Path) -> list[Path]:
 
     paths: list[Path] = []
     for name, each in found.items():
-        written = sorted(out.glob(f"*/*/sensitivity-{name}.json"), key=lambda path: path.stat().st_mtime)
-        if not written:
+        files = sorted(out.glob(f"*/*/sensitivity-{name}.json"), key=lambda path: path.stat().st_mtime)
+        if not files:
             raise PythiaQuantError("was removed meanwhile", where=str(out))
-        file = written[-1]
+        file = files[-1]
         picture = file.with_suffix(".png")
         picture.write_bytes(render_figure(draw_heat_map(each), "png"))
         paths += [file, picture]

@@ -45,17 +45,18 @@ UNMET = 3
 """Exit code where no choice meets the budget."""
 
 
-Within = Annotated[
-    str | None, typer.Option("--within", metavar="LIMITS", help='Limits on drift as run, such as "max_kl: 5 mnat".')
+_Within = Annotated[
+    str | None,
+    typer.Option("--within", metavar="LIMITS", help='Limits on drift as run, such as "max_kl: 5 mnat".'),
 ]
-Size = Annotated[
+_Size = Annotated[
     str | None, typer.Option("--size", metavar="SIZE", help="The most that the weights take, such as 60MB.")
 ]
-Minimize = Annotated[
+_Minimize = Annotated[
     str | None,
     typer.Option("--minimize", metavar="WHAT", help="size, or kl.", show_default="size; kl with --size"),
 ]
-Matrix = Annotated[
+_MatrixTexts = Annotated[
     list[Path] | None,
     typer.Option(
         "--matrix",
@@ -63,7 +64,7 @@ Matrix = Annotated[
         help="Choose nothing: calibrate on the first half of this text, and evaluate on the second. Give several.",
     ),
 ]
-SelectionText = Annotated[
+_SelectionText = Annotated[
     Path | None,
     typer.Option(
         "--selection-text",
@@ -72,7 +73,7 @@ SelectionText = Annotated[
         show_default="what calibration has not drawn of its text",
     ),
 ]
-SelectionWindows = Annotated[
+_SelectionWindows = Annotated[
     int, typer.Option("--selection-windows", metavar="N", min=8, max=100_000, help="Windows of the selection text.")
 ]
 
@@ -88,19 +89,19 @@ SelectionWindows = Annotated[
 )
 def tune(
     recipe: RecipeArgument,
-    within: Within = None,
-    size: Size = None,
-    minimize: Minimize = None,
-    matrix: Matrix = None,
+    within: _Within = None,
+    size: _Size = None,
+    minimize: _Minimize = None,
+    matrix: _MatrixTexts = None,
     only: Only = None,
     out: TuneOut = Path("tuned"),
     model: Model = None,
     text: TextFile = None,
     calibration: CalibrationFile = None,
     search_text: SearchText = None,
-    selection_text: SelectionText = None,
+    selection_text: _SelectionText = None,
     search_windows: SearchWindows = 16,
-    selection_windows: SelectionWindows = 64,
+    selection_windows: _SelectionWindows = 64,
     predict: Predict = False,
     set_: Set = None,
     as_json: AsJson = False,

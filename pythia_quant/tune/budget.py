@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from pythia_quant.recipe.measurement import GateSettings
 from pythia_quant.recipe.yaml_lines import parse_value
 from pythia_quant.records.results import Results
 
-Objective = Literal["size", "decode", "kl"]
+Objective = Literal["size", "kl"]
 
 DRIFT_LIMITS = ("max_kl", "max_ppl_drift", "min_top1")
 _METRIC = {"max_kl": "kl", "max_ppl_drift": "ppl_drift", "min_top1": "top1"}
@@ -49,11 +48,7 @@ class Budget:
 
     def first_limit(self) -> float:
         """Return the sum of divergences in nats to begin with, as if what tensors cost alone added up."""
-        guesses: dict[str, Callable[[float], float]] = {
-            "max_kl": lambda limit: limit / 1000,
-            "max_ppl_drift": lambda limit: math.log1p(limit / 100),  # the loss grows by the divergence, about
-            "min_top1": lambda limit: (1 - limit / 100) ** 2 / TOP1_OF_KL,
-        }
+        guesses = {"max_kl": _of_kl, "max_ppl_drift": _of_perplexity, "min_top1": _of_top1}
         return min(guesses[name](limit) for name, limit in self.drift.items())
 
     def use(self, results: Results) -> float:
@@ -65,6 +60,18 @@ class Budget:
         if name == "min_top1":  # the divergence grows with the square of the share of changed tokens
             return ((100 - value.low) / max(100 - limit, 1e-9)) ** 2
         return max(value.high, 0.0) / max(limit, 1e-12)
+
+
+def _of_kl(limit: float) -> float:
+    return limit / 1000
+
+
+def _of_perplexity(limit: float) -> float:
+    return math.log1p(limit / 100)  # the loss grows by about the divergence
+
+
+def _of_top1(limit: float) -> float:
+    return (1 - limit / 100) ** 2 / TOP1_OF_KL
 
 
 def value_of(results: Results, metric: str) -> Value:
@@ -80,7 +87,7 @@ def parse_budget(within: str | None, size: str | None, minimize: str | None) -> 
     Args:
         within: limits on drift, such as ``max_kl: 5 mnat``; several are separated by commas.
         size: such as ``60MB``.
-        minimize: ``size``, ``decode`` or ``kl``; by default what suits the limits.
+        minimize: ``size`` or ``kl``; by default what suits the limits.
 
     Raises:
         ArgumentError: both limits or none are given, one is no limit, or the objective does not suit.
@@ -89,13 +96,13 @@ def parse_budget(within: str | None, size: str | None, minimize: str | None) -> 
         hint = 'give --within "max_kl: 5 mnat", or --size 60MB'
         raise ArgumentError("exactly one of them is needed", where="--within and --size", hint=hint)
     objective = minimize or ("size" if size is None else "kl")
-    suits = ("size", "decode") if size is None else ("kl",)
+    suits = ("size",) if size is None else ("kl",)
     if objective not in suits:
         limit = "--within" if size is None else "--size"
         raise ArgumentError(f"{short(objective)} does not go with {limit}", where="--minimize", hint=" or ".join(suits))
     if size is not None:
         return Budget("kl", {}, _parse_size(size))
-    return Budget("decode" if objective == "decode" else "size", _parse_limits(within or ""))
+    return Budget("size", _parse_limits(within or ""))
 
 
 def _parse_limits(text: str) -> dict[str, float]:

@@ -50,8 +50,11 @@ def options_of(settings: VariantSettings, shape: Architecture, key: str) -> list
     """
     inputs = shape.tensor_shapes()[tensor_keys(shape)[key]][1]
     if isinstance(settings, GgufSettings):
-        fit = [kind for kind in _GGUF if fitting(kind, inputs) == kind and (kind in FLOATS or inputs % 32 == 0)]
-        return [str(kind) for kind in sorted(fit, key=stored_bits_of)]
+        fit: list[GgufType] = [
+            kind for kind in _GGUF if fitting(kind, inputs) == kind and (kind in FLOATS or inputs % 32 == 0)
+        ]
+        fit.sort(key=stored_bits_of)
+        return [*fit]
     if not isinstance(settings, OnnxSettings):
         raise RecipeError(f"{settings.format} has no setting for each tensor; tune takes gguf and onnx")
     blocks = [name for name in _ONNX if name in FLOATS or inputs % int(name.partition("/")[2]) == 0]
@@ -64,8 +67,7 @@ def onnx_choice(option: Option, key: str, activations: Literal["fp32", "int8", "
     """Return how ONNX stores a tensor by an option."""
     weights, _, size = option.partition("/")
     block = int(size) if size else 0
-    multiplied: Literal["fp32", "int8", "int8x2"] = "fp32" if not size or key == "embeddings" else activations
-    return Choice(cast(Weights, weights), block, multiplied)
+    return Choice(cast(Weights, weights), block, "fp32" if not size or key == "embeddings" else activations)
 
 
 def bytes_of(settings: VariantSettings, shape: Architecture, key: str, option: Option) -> int:

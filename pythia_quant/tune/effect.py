@@ -8,6 +8,7 @@ ones are alike, and a product with the head costs as much as several layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +71,7 @@ class Effects:
                 continue
             progress.step("states before layer", index, self._shape.layers)
             stage = model.embedding() if index == 0 else model.stage(index - 1)
-            windows, tokens = self._ids.shape
-            partial = States(self._folder / "partial", windows, tokens, self._shape.width, torch.float32)
+            partial = replace(self.before(index), path=self._folder / "partial")
             for rows in parts(*self._ids.shape):
                 partial.write(rows, stage(self._ids[rows] if index == 0 else self.before(index - 1).read(rows)))
             partial.path.rename(path)

@@ -90,8 +90,8 @@ def open_inputs(recipe: Recipe, names: list[str], steps: Steps) -> Inputs:
     with steps.step("opening source and texts") as step:
         wider = replace(recipe, settings=recipe.settings.model_copy(update={"variants": opened}))
         inputs = load_inputs(wider, step, only=list(opened))
-    asked = inputs.recipe.settings.model_copy(update={"variants": recipe.settings.variants})
-    return replace(inputs, recipe=replace(inputs.recipe, settings=asked))
+    content = inputs.recipe.settings.model_copy(update={"variants": recipe.settings.variants})
+    return replace(inputs, recipe=replace(inputs.recipe, settings=content))
 
 
 def sensitivities(

@@ -69,6 +69,9 @@ def search_drift(trials: Trials, budget: Budget) -> Found:
         limit = _next_limit(trial, use, budget, low, high)
     nearest = best or min(trials.made, key=lambda trial: budget.use(trial.results))
     uniform, within = _uniform(trials, budget, nearest)
+    # A uniform choice is a choice, too: where it is within the budget and smaller than the mix, it is the outcome.
+    fitting = [trial for trial in trials.made if budget.use(trial.results) <= 1]
+    best = min(fitting, key=lambda trial: (_cost(items, trial), trial.kl), default=None)
     return Found(best, nearest, uniform, within, remark)
 
 

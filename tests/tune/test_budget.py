@@ -31,6 +31,7 @@ def test_a_size_has_a_unit(text: str, size: int) -> None:
         (None, "60", None, "no size"),
         (None, "-1MB", None, "no size"),
         (None, "60MB", "size", "does not go with --size"),
+        ("max_kl: 5", None, "decode", "does not go with --within"),
         ("max_kl: 5", None, "kl", "does not go with --within"),
     ],
 )
