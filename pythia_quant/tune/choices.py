@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from itertools import product
@@ -57,9 +58,11 @@ def options_of(settings: VariantSettings, shape: Architecture, key: str) -> list
         return [*fit]
     if not isinstance(settings, OnnxSettings):
         raise RecipeError(f"{settings.format} has no setting for each tensor; tune takes gguf and onnx")
-    blocks = [name for name in _ONNX if name in FLOATS or inputs % int(name.partition("/")[2]) == 0]
+    # A recipe takes only blocks that divide all widths, also for a single tensor.
+    common = math.gcd(shape.width, shape.mlp_width)
+    blocks = [name for name in _ONNX if name in FLOATS or common % int(name.partition("/")[2]) == 0]
     # Blocks of 16 take as many bits as five-bit codes would, and no width needs them where 32 divide it.
-    names = [name for name in blocks if not name.endswith("/16") or inputs % 32]
+    names = [name for name in blocks if not name.endswith("/16") or common % 32]
     return sorted(names, key=lambda name: onnx_choice(name, key).stored_bits)
 
 
@@ -92,7 +95,9 @@ def with_choices(settings: VariantSettings, choices: Choices) -> VariantSettings
         return GgufSettings.model_validate(data | {"tensors": exceptions})
     weights, _, size = common.partition("/")
     tables = {key: choices[key].partition("/")[0] for key in ("embeddings", "head")}
-    data |= {"weights": weights, "block_size": int(size or 64), "adapt": False, "frequent_tokens": 0, **tables}
+    # Where tensors are named, no tensor has the variant's own size, which suits all widths of the model.
+    block_size = int(size) if size and not exceptions else settings.block_size
+    data |= {"weights": weights, "block_size": block_size, "adapt": False, "frequent_tokens": 0, **tables}
     if {weights, *tables.values(), *(option.partition("/")[0] for option in layers.values())} == {"fp32"}:
         data["activations"] = "fp32"
     named = exceptions | {key: choices[key] for key in ("embeddings", "head")}

@@ -48,8 +48,9 @@ def _options(sensitivity: Sensitivity) -> list[Option]:
 def _cell(cell: Cell | None) -> str:
     if cell is None:
         return "-"
-    value = f"{1000 * cell.value:.2g}" if cell.value < 0.1 else f"{1000 * cell.value:.0f}"
-    return value if cell.margin is None else f"{value}±{1000 * cell.margin:.1g}"
+    large = cell.value >= 0.1
+    value = f"{1000 * cell.value:{'.0f' if large else '.2g'}}"
+    return value if cell.margin is None else f"{value}±{1000 * cell.margin:{'.0f' if large else '.1g'}}"
 
 
 def sensitivity_sentences(sensitivity: Sensitivity) -> list[str]:
