@@ -46,10 +46,11 @@ class WorkFolder:
         self._hashes: dict[str, str] = {}
         if reached.exists():
             state = read_object(reached, QuantizationError, AGAIN)
-            self.solved_layers, hashes = state.get("layers"), state.get("sha256")
-            if type(self.solved_layers) is not int or self.solved_layers < 0 or not isinstance(hashes, dict):
+            layers, hashes = state.get("layers"), state.get("sha256")
+            # Each solved layer has two files, so a number that somebody made up cannot be large.
+            if type(layers) is not int or not isinstance(hashes, dict) or not 0 <= 2 * layers <= len(hashes):
                 raise QuantizationError("does not say how many layers are solved", where=str(reached), hint=AGAIN)
-            self._hashes = hashes
+            self.solved_layers, self._hashes = layers, hashes
             if self._hashes != self._hashes_now():
                 raise QuantizationError("holds other files than were written there", where=str(folder), hint=AGAIN)
 
@@ -67,19 +68,28 @@ class WorkFolder:
     def reach(self, index: int) -> None:
         """Record that all layers before `index` are written, and so are the windows before it."""
         self.solved_layers = index
-        self._hashes = self._hashes_now()
+        layers = {name: value for name, value in self._hashes.items() if name.startswith("layer-")}
+        self._hashes = self._hashes_now(layers)
         replace_file(self._folder / _REACHED, json.dumps({"layers": index, "sha256": self._hashes}))
         shutil.rmtree(self.before(index - 1), ignore_errors=True)
 
-    def _hashes_now(self) -> dict[str, str]:
-        """Return the hashes of the solved layers and of the windows before the next. A missing file has none."""
+    def _hashes_now(self, known: dict[str, str] | None = None) -> dict[str, str]:
+        """Return the hashes of the solved layers and of the windows before the next. A missing file has none.
+
+        Args:
+            known: those of files that have not changed since.
+        """
+        known = known or {}
         solved = self.solved_layers or 0
         layers = [self._layer(index, suffix) for index in range(solved) for suffix in ("safetensors", "json")]
         files = [*layers, *sorted(self.before(solved).glob("*"))]
-        return {str(path.relative_to(self._folder)): sha256(path) for path in files if path.is_file()}
+        names = {path.relative_to(self._folder).as_posix(): path for path in files if path.is_file()}
+        return {name: known.get(name) or sha256(path) for name, path in names.items()}
 
     def save_layer(self, index: int, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
         """Write a solved layer: its tensors under their names in the artifact, and its notes for the manifest."""
+        for suffix in ("safetensors", "json"):
+            self._hashes.pop(self._layer(index, suffix).name, None)
         save_file(tensors, self._layer(index, "safetensors"))
         self._layer(index, "json").write_text(json.dumps(notes))
 
