@@ -93,6 +93,8 @@ def with_choices(settings: VariantSettings, choices: Choices) -> VariantSettings
     if isinstance(settings, GgufSettings):
         data |= {"weights": common, "embeddings": choices["embeddings"], "head": choices["head"]}
         return GgufSettings.model_validate(data | {"tensors": exceptions})
+    if not isinstance(settings, OnnxSettings):
+        raise TypeError("only variants of GGUF and ONNX have a setting for each tensor")
     weights, _, size = common.partition("/")
     tables = {key: choices[key].partition("/")[0] for key in ("embeddings", "head")}
     # Where tensors are named, no tensor has the variant's own size, which suits all widths of the model.
