@@ -50,7 +50,8 @@ autogptq: .venv/ready
 .PHONY: web-test
 web-test: .venv/ready
 	mkdir -p .venv/share/web
-	npm pack --silent --ignore-scripts --pack-destination .venv/share/web onnxruntime-web@1.30.0 @huggingface/tokenizers@0.2.0
+	@npm pack --silent --ignore-scripts --pack-destination .venv/share/web onnxruntime-web@1.30.0 \
+		@huggingface/tokenizers@0.2.0 || echo 'the page is not tested: npm is missing, or cannot fetch its packages'
 	$(BIN)/pytest -rs tests/web
 
 check: .venv/ready
