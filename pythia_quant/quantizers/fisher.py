@@ -20,6 +20,8 @@ from pythia_quant.model.weights import WeightReader
 DAMPING = 0.1
 """What is added to the diagonal of the gradients' second moments, relative to its mean: a sample of them is noisy."""
 
+_STATES_AT_ONCE = 256
+
 Outputs = list[list[tuple[Tensor, Tensor]]]
 """For each layer, for each of its updates: the second moments at the outputs of its inner linear layers, below each
 other, fp32 [outputs, outputs], and at the sum of its outer ones, fp32 [width, width]; both damped."""
@@ -28,7 +30,7 @@ other, fp32 [outputs, outputs], and at the sum of its outer ones, fp32 [width, w
 def memory_bytes(shape: Architecture) -> tuple[int, int]:
     """Estimate the memory of the second moments, and of what finding them takes beside: the model and its states."""
     inner, inputs = 3 * shape.width + shape.mlp_width, shape.width + shape.mlp_width
-    states = 2048 * (4 * shape.layers * (inner + inputs + shape.width) + 4 * shape.vocabulary)
+    states = 2048 * 4 * shape.layers * (inner + inputs + shape.width) + 2 * _STATES_AT_ONCE * shape.vocabulary
     return 4 * shape.layers * (inner**2 + shape.width**2), 4 * (shape.parameters + states)
 
 
@@ -58,9 +60,8 @@ def second_moments(source: WeightReader, ids: Tensor) -> Outputs:
             kept.append({})
             for update in shape.updates:
                 hidden = update_forward(shape, layer, update, hidden, _keeping(kept[-1]))
-        logits = (F.layer_norm(hidden, (shape.width,), gain, bias, shape.norm_epsilon) @ head.T).flatten(0, 1)
-        drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)[:, 0]
-        F.cross_entropy(logits, drawn, reduction="sum").backward()
+        last = F.layer_norm(hidden, (shape.width,), gain, bias, shape.norm_epsilon)
+        last.backward(_of_drawn_tokens(last.detach().flatten(0, 1), head, draw).view_as(last))
         _add(found, [[_gradients(each, update.inner, update.outer) for update in shape.updates] for each in kept])
     for index, layer_moments in enumerate(found):
         for moments in (each for pair in layer_moments for each in pair):
@@ -68,6 +69,18 @@ def second_moments(source: WeightReader, ids: Tensor) -> Outputs:
                 raise QuantizationError("gradients are not finite", where=layer_name(index), hint="say fisher: false")
             moments.diagonal().add_(DAMPING * moments.diagonal().mean())
     return found
+
+
+def _of_drawn_tokens(states: Tensor, head: Tensor, draw: torch.Generator) -> Tensor:
+    """Return the gradients of -log p(token) by final states, [tokens, width], for tokens drawn from p."""
+    found = []
+    for some in states.split(_STATES_AT_ONCE):
+        shares = (some @ head.T).softmax(-1)
+        sums = shares.cumsum(-1)  # torch.multinomial takes ten times as long
+        drawn = torch.rand(len(some), 1, generator=draw) * sums[:, -1:]
+        token = torch.searchsorted(sums, drawn, right=True).clamp_(max=len(head) - 1)
+        found.append(shares.scatter_add_(1, token, torch.full_like(drawn, -1.0)) @ head)
+    return torch.cat(found)
 
 
 def _keeping(kept: dict[str, Tensor]) -> Apply:

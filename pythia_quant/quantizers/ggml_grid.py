@@ -55,10 +55,11 @@ class BlockGrid:
             return self.minimum
         return -(self.minimum.repeat_interleave(self._groups, 0) * self.minimums)
 
-    def at(self, row: int) -> Grid:
-        """Return the grid of one input; its scale and zero are [outputs]."""
-        group = row // self.kind.group
-        return Grid(self.kind.bits, self.step[group], self._zero, None if self.lowest is None else self.lowest[group])
+    def at(self, rows: int | slice) -> Grid:
+        """Return the grid of one input, whose scale is [outputs], or of neighbours, [inputs, outputs]."""
+        size = self.kind.group
+        groups = rows // size if isinstance(rows, int) else [row // size for row in range(rows.start, rows.stop)]
+        return Grid(self.kind.bits, self.step[groups], self._zero, None if self.lowest is None else self.lowest[groups])
 
     def whole(self) -> Grid:
         """Return the grid of all inputs for values [groups, weights of a group, outputs]."""

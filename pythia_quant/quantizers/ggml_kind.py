@@ -57,9 +57,9 @@ class BlockLevels:
     name: str
     grid: BlockGrid
 
-    def at(self, row: int) -> Grid:
-        """Return the grid of one input."""
-        return self.grid.at(row)
+    def at(self, rows: int | slice) -> Grid:
+        """See :class:`pythia_quant.quantizers.refine.Rows`."""
+        return self.grid.at(rows)
 
     def round(self, values: Tensor) -> Tensor:
         """See :class:`pythia_quant.quantizers.grid_kind.Levels`."""
@@ -98,8 +98,8 @@ class FloatKind:
         """See :class:`GridKind`."""
         return self
 
-    def at(self, row: int) -> FloatKind:  # noqa: ARG002
-        """Return the levels of one input."""
+    def at(self, rows: int | slice) -> FloatKind:  # noqa: ARG002
+        """See :class:`pythia_quant.quantizers.refine.Rows`."""
         return self
 
     def round(self, values: Tensor) -> Tensor:

@@ -34,10 +34,10 @@ class Grid:
     zero: Tensor
     minimum: Tensor | None = None
 
-    def at(self, row: int) -> Grid:
-        """Return the grid of one index of the first dimension."""
-        minimum = None if self.minimum is None else self.minimum[row]
-        return Grid(self.bits, self.scale[row], self.zero[row], minimum)
+    def at(self, rows: int | slice | list[int]) -> Grid:
+        """Return the grid of one index, or of some, of the first dimension."""
+        minimum = None if self.minimum is None else self.minimum[rows]
+        return Grid(self.bits, self.scale[rows], self.zero[rows], minimum)
 
     def encode(self, values: Tensor) -> Tensor:
         """Return the codes of the nearest grid values, uint8 in the shape of `values`."""

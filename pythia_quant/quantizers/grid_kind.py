@@ -124,9 +124,9 @@ class IntegerLevels:
     grid: Grid
     groups: list[int]
 
-    def at(self, row: int) -> Grid:
-        """Return the grid of one input."""
-        return self.grid.at(self.groups[row])
+    def at(self, rows: int | slice) -> Grid:
+        """See :class:`pythia_quant.quantizers.refine.Rows`."""
+        return self.grid.at(self.groups[rows])
 
     def round(self, values: Tensor) -> Tensor:
         """See :class:`Levels`."""

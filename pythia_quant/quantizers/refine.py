@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,21 +16,24 @@ from pythia_quant.quantizers.grid import bounds
 
 _BLOCK = 128
 _BYTES_AT_ONCE = 2**28
+_CANDIDATES = 512
+_ENOUGH = 1e-3
+"""Moves of a block end when some hundred at once gain less than this share of what was gained before."""
 
 
 class Row(Protocol):
-    """The values that the weights of one input may have."""
+    """The values that the weights of one input, or of some, may have."""
 
     def round(self, values: Tensor) -> Tensor:
-        """Return the nearest values, fp32 in the shape of `values`, [out]."""
+        """Return the nearest values, fp32 in the shape of `values`, [out] or [inputs, out]."""
         ...
 
 
 class Rows(Protocol):
     """The values that the weights of some inputs may have."""
 
-    def at(self, row: int) -> Row:
-        """Return those of one input."""
+    def at(self, rows: int | slice) -> Row:
+        """Return those of one input, or of neighbours."""
         ...
 
 
@@ -42,7 +46,8 @@ def move_codes(target: Tensor, hessian: Tensor, values: Tensor, grid: Rows, outp
         values: the quantized weights, fp32 [in, out], which are values of the grid; changed in place.
         grid: the grid of each input.
         outputs: what errors of the outputs cost together, a positive definite G, fp32 [out, out]: the error is then
-            tr(G (T - Q) H (T - Q)ᵀ), and codes of one input are moved one after the other. None if all cost the same.
+            tr(G (T - Q) H (T - Q)ᵀ), and of all codes of a block those are moved that gain most. None if all cost the
+            same.
     """
     if outputs is not None:
         _move_together(target, hessian, values, grid, outputs)
@@ -63,27 +68,50 @@ def move_codes(target: Tensor, hessian: Tensor, values: Tensor, grid: Rows, outp
 
 
 def _move_together(target: Tensor, hessian: Tensor, values: Tensor, grid: Rows, outputs: Tensor) -> None:
-    """Move codes where outputs cost together; of each input, always the code whose move gains most, while one gains."""
+    """Move codes where outputs cost together: of all codes of a block, those that gain most, until little is gained."""
     error = values - target
-    importance = outputs.diagonal()
     for start in range(0, len(target), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        slopes = hessian[block] @ error @ outputs
-        inner = hessian[block, block]
-        for i, row in enumerate(range(start, min(start + _BLOCK, len(target)))):
-            levels, curvature, slope = grid.at(row), inner[i, i] * importance, slopes[i].clone()
-            moved = torch.zeros_like(slope)
-            for _ in range(len(slope)):
-                change = levels.round(torch.addcdiv(values[row], slope, curvature, value=-1)) - values[row]
-                gain = change * (2 * slope + curvature * change)
-                best = int(gain.argmin())
-                if not gain[best] < 0:
-                    break
-                values[row, best] += change[best]
-                error[row, best] += change[best]
-                moved.add_(outputs[best] * change[best])
-                slope.add_(outputs[best] * (inner[i, i] * change[best]))
-            slopes[i + 1 :].addr_(inner[i + 1 :, i], moved)
+        block = slice(start, min(start + _BLOCK, len(target)))
+        inner, levels, now = hessian[block, block], grid.at(block), values[block]
+        slopes, gained = hessian[block] @ error @ outputs, 0.0
+        curvature = inner.diagonal()[:, None] * outputs.diagonal()
+        while True:
+            change = levels.round(torch.addcdiv(now, slopes, curvature, value=-1)).sub_(now)
+            costs = torch.mul(curvature, change).add_(slopes, alpha=2).mul_(change).flatten()
+            cost, best = costs.topk(min(_CANDIDATES, len(costs)), largest=False)
+            rows, columns = best // len(outputs), best % len(outputs)
+            steps = change[rows, columns]
+            pairs = inner[rows[:, None], rows].mul_(outputs[columns[:, None], columns]).mul_(steps[:, None]).mul_(steps)
+            chosen, gain = _choose(cost, pairs.mul_(2))
+            if gain <= _ENOUGH * gained:
+                break
+            gained += gain
+            rows, columns, steps = rows[chosen], columns[chosen], steps[chosen]
+            moved, places = columns.unique(return_inverse=True)
+            changes = torch.zeros(len(now), len(moved), device=now.device)
+            changes[rows, places] = steps
+            slopes.addmm_(inner, changes @ outputs[moved])
+            now[rows, columns] += steps
+        error[block] = now - target[block]
+
+
+def _choose(cost: Tensor, pairs: Tensor) -> tuple[list[int], float]:
+    """Choose moves one after the other, always the one that gains most beside those chosen, while one gains.
+
+    Args:
+        cost: what each move adds to the error alone, fp32 [moves].
+        pairs: what two moves add beside that, fp32 [moves, moves].
+
+    Returns:
+        The moves, and what they gain together.
+    """
+    left, each, chosen, gain = cost.cpu().numpy().copy(), pairs.cpu().numpy(), [], 0.0
+    while (least := left[best := int(left.argmin())]) < 0:  # numpy: an operation of torch takes longer than its work
+        chosen.append(best)
+        gain -= float(least)
+        left += each[best]
+        left[best] = np.inf
+    return chosen, gain
 
 
 def fit_scales(

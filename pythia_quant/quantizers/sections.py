@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 
+import torch
 from torch import Tensor
 
 from pythia_quant.quantizers import refine
@@ -77,12 +78,18 @@ class SideBySide:
     sections: list[Section]
     levels: list[Levels]
 
-    def at(self, row: int) -> refine.Row:
-        """Return the levels of one input."""
+    def at(self, rows: int | slice) -> refine.Row:
+        """Return the levels of one input, or of neighbours."""
+        parts: list[tuple[slice, refine.Row]] = []
         for section, levels in zip(self.sections, self.levels, strict=True):
-            if row < section.inputs.stop:
-                return levels.at(row - section.inputs.start)
-        raise IndexError(row)
+            first, last = section.inputs.start, section.inputs.stop
+            if isinstance(rows, int):
+                if rows < last:
+                    return levels.at(rows - first)
+            elif (start := max(first, rows.start)) < (stop := min(last, rows.stop)):
+                there = slice(start - rows.start, stop - rows.start)
+                parts.append((there, levels.at(slice(start - first, stop - first))))
+        return _Several(parts)
 
     def refit(self, target: Tensor, hessian: Tensor, values: Tensor) -> SideBySide:
         """Return levels fitted to the codes, one section after the other, and change the values to them."""
@@ -95,3 +102,13 @@ class SideBySide:
                 others = hessian[inputs] @ error
             after.append(levels.refit(target[inputs], hessian[inputs, inputs], others, values[inputs]))
         return SideBySide(self.sections, after)
+
+
+@dataclass(frozen=True)
+class _Several:
+    """The levels of neighbours in several sections, and where the inputs of each are among them."""
+
+    parts: list[tuple[slice, refine.Row]]
+
+    def round(self, values: Tensor) -> Tensor:
+        return torch.cat([levels.round(values[where]) for where, levels in self.parts])

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pythia_quant.core.settings import Damping, Misfit, VariantSettings
 from pythia_quant.model.architecture import EMBEDDING, HEAD
-from pythia_quant.recipe.tensor_keys import IN_LAYERS, beyond, parse_name, refuse_unknown
+from pythia_quant.recipe.tensor_keys import IN_LAYERS, beyond, conflict, parse_name, refuse_unknown
 
 GgufType = Literal["f32", "f16", "bf16", "q8_0", "q6_k", "q5_k", "q5_1", "q5_0", "q4_k", "q4_1", "q4_0"]
 
@@ -38,6 +38,7 @@ class GgufSettings(VariantSettings):
     activation_order: Literal["none", "static"] = "static"
     scale_search: bool = True
     sweeps: int = Field(default=2, ge=0, le=100)
+    fisher: bool = False
     correction: Literal["none", "bias", "full"] = "full"
     damping: Damping = "auto"
 
@@ -85,8 +86,10 @@ class GgufSettings(VariantSettings):
         return None
 
     @model_validator(mode="after")
-    def _refuse_unknown_tensors(self) -> GgufSettings:
+    def _refuse_conflicts(self) -> GgufSettings:
         refuse_unknown(self.tensors)
+        if self.fisher and not (self.calibrates and self.sweeps):
+            raise conflict("codes are moved in the sweeps of quantizer: gptq, of which there are none", "fisher")
         return self
 
 

@@ -21,7 +21,7 @@ from pythia_quant.recipe.recipe import SOURCE_ROWS, CalibrationSettings, Evaluat
 from pythia_quant.sweep.sources import Identity, StudySource
 from pythia_quant.sweep.study import Study
 
-NUMERICS = 4
+NUMERICS = 5
 """The version of everything that decides a number: quantizers, runtimes, protocols. Raised when one changes a value."""
 FLOOR = SOURCE_ROWS[0]
 """The row of the source in fp16, whose drift is the floor of every other."""

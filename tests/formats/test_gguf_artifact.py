@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import gguf
 import gptq_models
@@ -92,10 +92,11 @@ def test_the_integers_of_gptq_are_stored_bit_for_bit(
         assert torch.equal(stored.read(name), codes.read(name)), name
 
 
+@pytest.mark.parametrize("settings", [{"sweeps": 1}, {"fisher": True, "tensors": {"attention.dense": "q4_1"}}], ids=str)
 def test_layers_and_head_solved_for_the_type_beat_rounding(
-    weights: WeightFiles, artifact: Path, tmp_path: Path
+    weights: WeightFiles, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    written = convert(weights, tmp_path / "solved", head="q4_0", embeddings="f32", sweeps=1)
+    written = convert(weights, tmp_path / "solved", head="q4_0", embeddings="f32", **settings)
     rounded = convert(weights, tmp_path / "rounded", head="q4_0", embeddings="f32", quantizer="nearest")
     reader = read(tmp_path / "solved")
     torch.testing.assert_close(

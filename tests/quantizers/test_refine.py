@@ -82,12 +82,34 @@ def test_moves_where_outputs_cost_together_lower_that_error_and_none_is_left() -
             assert cost(moved) >= before * (1 - 1e-4)
 
 
-def test_outputs_that_cost_alone_are_moved_as_without_a_cost() -> None:
+def test_outputs_that_cost_alone_are_moved_as_if_there_were_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refine, "_ENOUGH", 0.0)
     target, hessian, values, grid, _ = case(4)
-    together = values.clone()
-    refine.move_codes(target, hessian, values, grid)
-    refine.move_codes(target, hessian, together, grid, torch.diag(torch.tensor([0.1, 1.0, 2.0, 3.0, 50.0])))
-    assert torch.equal(together, values)
+    alone, costs = values.clone(), torch.tensor([0.1, 1.0, 2.0, 3.0, 50.0])
+    for out in range(5):
+        one, part = alone[:, [out]], Grid(4, grid.scale[:, [out]], grid.zero[:, [out]])
+        refine.move_codes(target[:, [out]], hessian, one, part, torch.ones(1, 1))
+        alone[:, out] = one[:, 0]
+    refine.move_codes(target, hessian, values, grid, torch.diag(costs))
+    assert torch.equal(values, alone)
+    assert not torch.equal(values, case(4)[2])
+
+
+@given(st.integers(0, 2**32))
+def test_moves_chosen_together_gain_what_is_said_and_none_that_is_left_gains(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(12, 12, generator=generator).double()
+    slopes, form = torch.randn(12, generator=generator).double() * 4, root @ root.T
+    pairs = 2 * (form - torch.diag(form.diagonal()))
+    chosen, gain = refine._choose(form.diagonal() + slopes, pairs)
+
+    def cost(moves: list[int]) -> float:
+        made = torch.zeros(12).double()
+        made[moves] = 1
+        return float(made @ form @ made + slopes @ made)
+
+    assert cost(chosen) == pytest.approx(-gain, abs=1e-9)
+    assert all(cost([*chosen, other]) >= -gain - 1e-9 for other in range(12) if other not in chosen)
 
 
 def test_two_weights_by_exhaustion() -> None:

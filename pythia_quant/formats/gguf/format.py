@@ -59,4 +59,6 @@ class GgufFormat(Format[GgufSettings]):
     def costs(self, settings: GgufSettings, architecture: Architecture, calibration_tokens: int) -> Costs:
         from pythia_quant.formats.solving.solve import costs
 
-        return costs(architecture, calibration_tokens) if settings.calibrates else Costs(0, 0)
+        if not settings.calibrates:
+            return Costs(0, 0)
+        return costs(architecture, calibration_tokens, fisher=settings.fisher)

@@ -94,6 +94,7 @@ def method_of(settings: GgufSettings, types: Mapping[str, GgufType]) -> Method:
         options,
         settings.correction,
         decides=settings.damping == "auto",
+        fisher=settings.fisher,
         floats=torch.float32,
         grids=lambda name: kind_of(types[f"{name}.weight"]),
     )
