@@ -135,6 +135,12 @@ SEED ?= 0
 faults: .venv/ready
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m faults --minutes $(MINUTES) --seed $(SEED) --page docs/promises.md
 
+# What readers do with inputs that a fuzzer makes up, guided by the code they reach; findings lie in fuzz-found/.
+.PHONY: fuzz
+fuzz: .venv/ready
+	$(BIN)/python -m pip install --quiet atheris==3.0.0
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES)
+
 # Known weaknesses of the pinned versions, in an environment of its own; it needs pip-audit's database.
 .PHONY: audit
 audit:

@@ -1,0 +1,1 @@
+"""Reads what a coverage-guided fuzzer makes up: ``make fuzz``."""
