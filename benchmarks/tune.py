@@ -3,9 +3,9 @@
     python benchmarks/tune.py demo onnx-int8 2 5 15
     python benchmarks/tune.py RECIPE VARIANT LIMIT... [-- options of tune]
 
-Each limit is a KL divergence in mnat. Each line is one call of `tune --predict`; sensitivities and trials are kept between
-the calls in `--out`, and count as when they were made. Afterwards `convert` makes the recipe again, and its files are compared
-with those of the trial by their hashes.
+Each limit is a KL divergence in mnat. Each line is one call of `tune --predict`; sensitivities and trials are kept
+between the calls, and count as when they were made. Afterwards `convert` makes the recipe again, and its files are
+compared with those of the trial by their hashes.
 """
 
 from __future__ import annotations

@@ -59,13 +59,14 @@ class Cost:
 class Meter:
     """Reads the processor's time of this process, of its children that have ended, and of a worker."""
 
-    def __init__(self, worker: process.Worker) -> None:
+    def __init__(self, worker: process.Worker | process.Here) -> None:
         self._worker = worker
 
     def seconds(self) -> float:
         """Return all of it, in seconds."""
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return time.process_time() + ended.ru_utime + ended.ru_stime + float(self._worker.call(own_seconds, {}))
+        here = time.process_time() + ended.ru_utime + ended.ru_stime
+        return here if isinstance(self._worker, process.Here) else here + float(self._worker.call(own_seconds, {}))
 
 
 def own_seconds() -> float:

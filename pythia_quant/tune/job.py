@@ -28,7 +28,7 @@ from pythia_quant.tune.search import Found, search_drift, search_size
 from pythia_quant.tune.sensitivity import Search, find_sensitivities
 from pythia_quant.tune.texts import Part, TextChoice, search_and_selection
 from pythia_quant.tune.together import Together
-from pythia_quant.tune.trials import Trials
+from pythia_quant.tune.trials import Trial, Trials
 
 _CALIBRATED = "with-a-solved-head"
 TUNED = "tuned"
@@ -120,7 +120,15 @@ def _sensitivities(
 
 
 def tune(
-    recipe: Recipe, names: list[str], folder: Path, budget: Budget, texts: TextChoice, steps: Steps, *, measures: bool
+    recipe: Recipe,
+    names: list[str],
+    folder: Path,
+    budget: Budget,
+    texts: TextChoice,
+    steps: Steps,
+    *,
+    measures: bool,
+    runner: process.Worker | process.Here | None = None,
 ) -> Outcome:
     """Search the choices of variants within a budget, and write the recipe of the best.
 
@@ -134,6 +142,7 @@ def tune(
         texts: where search and selection text come from.
         steps: shows progress; there are four, and two for each variant.
         measures: whether what tensors cost is measured, or only predicted.
+        runner: checks conversions and measures; a fresh process by default.
 
     Raises:
         PythiaQuantError: a conversion or a measurement failed; what was measured before stays.
@@ -144,32 +153,32 @@ def tune(
         budget = replace(budget, least_margin=0.0)
     costs, (search, selection) = _sensitivities(inputs, names, place, texts, steps, measures=measures)
     machine.bound_torch()
-    threads = machine.cores()
+    threads = runner.threads if runner else machine.cores()
+    find = search_size if budget.size is not None else search_drift
     foreseen = 0.0
-    with process.Worker(threads) as worker:
+    with runner or process.Worker(threads) as worker:
         found, made = {}, dict[str, Trials]()
         for name in names:
             with steps.step(f"choosing and measuring {name}") as step, temporary_folder() as states:
                 items = items_of(costs[name])
                 made[name] = Trials(inputs, name, items, search, selection, place, worker, threads, step)
                 together = Together(Search(inputs, name, search, place, measures), states, step)
-                find = search_size if budget.size is not None else search_drift
                 found[name] = find(made[name], Foresight(items, together), budget)
                 foreseen += together.seconds
         best = _best(found, budget)
-        lines: list[Line] = []
         with steps.step("measuring on the evaluation text"):
-            if found[best].best is not None:
-                lines = _evaluate(found[best], made[best])
-    path = None
+            lines = _evaluate(found[best], made[best])
     with steps.step("writing the recipe"):
-        if lines:
-            path = place / f"{best}-{TUNED}.yaml"
-            trial = lines[0].trial
-            write_outcome(recipe_text(inputs.recipe, trial, costs[best], budget, f"{best}-{TUNED}"), path)
+        path = _write(inputs.recipe, lines[0].trial, costs[best], budget, place) if lines else None
         for trials in made.values():
             trials.remove_artifacts()
     return Outcome(budget, costs, found, best, lines, path, _cost(costs, found, best, lines, foreseen))
+
+
+def _write(recipe: Recipe, trial: Trial, sensitivity: Sensitivity, budget: Budget, place: Path) -> Path:
+    path = place / f"{trial.variant}-{TUNED}.yaml"
+    write_outcome(recipe_text(recipe, trial, sensitivity, budget, path.stem), path)
+    return path
 
 
 def _cost(

@@ -12,7 +12,7 @@ from statistics import fmean
 import torch
 
 from pythia_quant.artifacts.artifact import Artifact
-from pythia_quant.artifacts.convert import convert
+from pythia_quant.artifacts.convert import convert_checked_by
 from pythia_quant.artifacts.inputs import Inputs
 from pythia_quant.bench.quality import measure_as_run, measure_drift
 from pythia_quant.bench.reference import open_reference
@@ -82,7 +82,7 @@ class Trials:
         search: the search text.
         selection: the selection text.
         folder: the folder for artifacts and measurements.
-        worker: the process that measures.
+        worker: the process that checks conversions and measures.
         threads: those of the runtimes.
         progress: receives how far the work is.
     """
@@ -93,7 +93,7 @@ class Trials:
     search: Part
     selection: Part
     folder: Path
-    worker: process.Worker
+    worker: process.Worker | process.Here
     threads: int
     progress: Progress
 
@@ -151,7 +151,9 @@ class Trials:
         recipe = self.inputs.recipe
         content = recipe.settings.model_copy(update={"variants": {name: settings}, "gates": {}, "basis": {}})
         inputs = replace(self.inputs, recipe=replace(recipe, settings=content))
-        return convert(inputs, name, self.folder / "artifacts", progress=PartOf(name, self.progress))
+        return convert_checked_by(
+            self.worker, inputs, name, self.folder / "artifacts", overwrite=False, progress=PartOf(name, self.progress)
+        )
 
     def remove_artifacts(self) -> None:
         """Remove the artifacts of all trials."""
@@ -162,7 +164,7 @@ def measure_artifact(
     inputs: Inputs,
     artifact: Artifact,
     text: Part,
-    worker: process.Worker,
+    worker: process.Worker | process.Here,
     threads: int,
     progress: Progress,
     *,
