@@ -51,7 +51,7 @@ def has_same_bytes(data: dict[str, Any], folder: Path) -> bool:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     (manifest,) = folder.glob("*/*/*/pythia_quant.json")
     files = json.loads(manifest.read_text())["files"]
-    return {name: file["sha256"] for name, file in files.items()} == data["files"]
+    return bool({name: file["sha256"] for name, file in files.items()} == data["files"])
 
 
 def line(data: dict[str, Any], limit: str, *, same: bool | None) -> list[str]:

@@ -23,7 +23,9 @@ from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.tune.budget import Budget
 from pythia_quant.tune.job import open_inputs, tune
 from pythia_quant.tune.outcome import Outcome, margin_sentence, remarks
-from pythia_quant.tune.texts import TextChoice
+from pythia_quant.tune.sensitivity import Search
+from pythia_quant.tune.texts import TextChoice, search_and_selection
+from pythia_quant.tune.together import Together
 
 TEXTS = TextChoice(search_windows=8, selection_windows=16)
 LIMIT = Budget("size", {"max_kl": 5.0})
@@ -121,8 +123,19 @@ def test_a_budget_that_nothing_meets_ends_with_3_and_the_nearest(recipe: Path, w
     assert outcome.recipe is None
     said = remarks(outcome)[0]
     assert "no choice meets the budget; the nearest is layers fp32, embeddings fp32, head fp32" in said
-    arguments = ["--selection-windows", "16", "--search-windows", "8", "--predict", "--out", out]
+    arguments: list[str | Path] = ["--selection-windows", "16", "--search-windows", "8", "--predict", "--out", out]
     done = run("tune", recipe, "--only", "onnx-int8", "--size", "100kB", *arguments)
     assert done.returncode == 3, done.stderr
     assert "no choice meets the budget; the nearest is layers int4/64" in done.stdout
     assert whole.recipe is not None
+
+
+def test_choices_are_foreseen_as_they_are_measured(recipe: Path, whole: Outcome, tmp_path: Path) -> None:
+    with Steps(1, progress_console) as steps:
+        inputs = open_inputs(load_recipe(recipe), ["onnx-int8"], steps)
+    search, _ = search_and_selection(inputs, TEXTS, SILENT)
+    together = Together(Search(inputs, "onnx-int8", search, tmp_path, measures=False), tmp_path, SILENT)
+    (pilot,) = whole.found["onnx-int8"].pilots
+    # The trial read its weights back from the artifact. In windows of 32 tokens, both compare all positions.
+    assert together.divergence(pilot.choices) == pytest.approx(pilot.of_weights, rel=1e-3)
+    assert pilot.of_weights < pilot.kl
