@@ -188,12 +188,16 @@ def _cost(
     once = 0.0
     if chosen is not None and lines:
         # What the first measurement of these choices has converted, the others have only opened.
-        converting = max(trial.spent.converting for trial in (chosen, *found[best].pilots, lines[0].trial))
+        trials = (chosen, *found[best].pilots, lines[0].trial)
+        converting = max([*(trial.spent.converting for trial in trials), *found[best].converting])
         once = converting + lines[0].trial.spent.measuring
     return Cost(
         alone=sum(each.seconds for each in costs.values()),
         foreseen=foreseen,
-        trials=sum(trial.spent.total for each in found.values() for trial in (*each.trials, *each.pilots)),
+        trials=sum(
+            sum(trial.spent.total for trial in (*each.trials, *each.pilots)) + sum(each.converting)
+            for each in found.values()
+        ),
         once=once,
         table=sum(line.trial.spent.total for line in lines),
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 from pythia_quant.tune.budget import Budget
 from pythia_quant.tune.choices import Choices
+from pythia_quant.tune.cost import Meter
 from pythia_quant.tune.foresight import Foresight
 from pythia_quant.tune.trials import Trial, Trials
 
@@ -31,6 +34,7 @@ class Found:
         uniform: the uniform choices with the least drift that are at most as large as the best trial, or the nearest.
         within: the smallest uniform choices within the budget, as far as they were foreseen; None if none is.
         remark: what the user should know of the budget; may be empty.
+        converting: the processor's time of conversions that are in no trial, in seconds.
     """
 
     trials: list[Trial]
@@ -40,6 +44,7 @@ class Found:
     uniform: Choices | None
     within: Choices | None
     remark: str
+    converting: list[float] = field(default_factory=list)
 
 
 def search_drift(trials: Trials, foresight: Foresight, budget: Budget) -> Found:
@@ -68,7 +73,7 @@ def search_drift(trials: Trials, foresight: Foresight, budget: Budget) -> Found:
             break
         if not foresight.exact:
             foresight.observe(choices, max(trial.kl - added, 1e-9))
-        target = _next_target(trial, foresight, budget, use, added)
+        target = _between(made, foresight, budget, _next_target(trial, foresight, budget, use, added))
     finest = foresight.finest()
     if not _fitting(made, budget) and not any(trial.choices == finest for trial in made):
         made.append(trials.make(finest, trials.selection))
@@ -103,6 +108,16 @@ def _next_target(trial: Trial, foresight: Foresight, budget: Budget, use: float,
     return here * min(max(max(AIM - floor, 0.02) / max(use - floor, 1e-9), 1 / 16), 16.0)
 
 
+def _between(made: list[Trial], foresight: Foresight, budget: Budget, target: float) -> float:
+    """Return a target that lies between what was within the budget and what was not; limits may not follow the sums."""
+    fitting = _fitting(made, budget)
+    low = max((foresight.divergence(trial.choices) for trial in fitting), default=0.0)
+    high = min((foresight.divergence(trial.choices) for trial in made if trial not in fitting), default=math.inf)
+    if low < target < high or low >= high:
+        return target
+    return math.sqrt(max(low, high / 16) * high) if high < math.inf else target
+
+
 def _is_smallest(foresight: Foresight, choices: Choices) -> bool:
     least = sum(min(item.cost for item in options.values()) for options in foresight.items.values())
     return foresight.cost(choices) <= least * (1 + 1e-9)
@@ -123,25 +138,30 @@ def _drift_found(made: list[Trial], pilots: list[Trial], foresight: Foresight, b
 
 
 def search_size(trials: Trials, foresight: Foresight, budget: Budget) -> Found:
-    """Search the least drift whose files are within a size; what files hold beside tensors is learnt from the first."""
+    """Search the least drift whose files are within a size; what files hold beside tensors is learnt by converting."""
     size, beside = budget.size or 0, 0.0
-    choices: Choices = {}
+    converted: list[tuple[Choices, int]] = []
+    meter = Meter(trials.worker)
+    times = [meter.seconds()]
     for _ in range(MOST_TRIALS):
-        found = foresight.least_drift(size - beside)
-        if found is None or found == choices:
-            choices = found or _smallest(foresight)
+        choices = foresight.least_drift(size - beside) or _smallest(foresight)
+        if any(choices == each for each, _ in converted):
             break
-        choices = found
-        beside = trials.convert(choices).manifest.bytes_on_disk - foresight.cost(choices)
-    trial = trials.make(choices, trials.selection)
-    best = trial if trial.bytes <= size else None
+        converted.append((choices, trials.convert(choices).manifest.bytes_on_disk))
+        times.append(meter.seconds())
+        # The graph differs a little with the choices: the most that was seen is kept free, so that this ends.
+        beside = max(beside, converted[-1][1] - foresight.cost(choices))
+    fitting = [each for each, taken in converted if taken <= size]
+    nearest = min(converted, key=lambda pair: pair[1])[0]
+    trial = trials.make(min(fitting, key=foresight.divergence, default=nearest), trials.selection)
     remark = ""
-    if best is None:
+    if not fitting:
         remark = "no choice meets the budget"
-    elif choices == foresight.finest():
+    elif trial.choices == foresight.finest():
         remark = f"every choice meets the budget; the finest takes {trial.bytes / 1e6:.3g} MB"
-    uniform = foresight.best_uniform(foresight.cost(choices))
-    return Found([trial], [], best, trial, uniform, None, remark)
+    uniform = foresight.best_uniform(foresight.cost(trial.choices))
+    best = trial if fitting else None
+    return Found([trial], [], best, trial, uniform, None, remark, [end - start for start, end in pairwise(times)])
 
 
 def _smallest(foresight: Foresight) -> Choices:
