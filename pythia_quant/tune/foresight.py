@@ -11,9 +11,9 @@ from pythia_quant.tune.factors import Known, corrected, fit, sums_of
 from pythia_quant.tune.knapsack import Item, Items, solve, total
 from pythia_quant.tune.together import Together
 
-ROUNDS = 6
+ROUNDS = 4
 """The most choices that are foreseen for one limit, without uniform ones."""
-UNIFORM = 3
+UNIFORM = 2
 """The most uniform choices that are foreseen for one limit."""
 CLOSE = 0.98
 """A choice that uses so much of a limit is close enough to it."""

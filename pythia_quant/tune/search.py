@@ -16,7 +16,7 @@ MOST_TRIALS = 6
 """The most choices that are measured on the selection text, while none is within the budget."""
 REFINED = 3
 """The most of them where one is."""
-ENOUGH = 0.93
+ENOUGH = 0.88
 """A search ends with a choice that uses so much of the budget: a trial costs more than the rest is worth."""
 AIM = 0.98
 """What a choice is to use of the budget: a little less than all, because the next trial tells by some percent."""
@@ -54,10 +54,11 @@ def search_drift(trials: Trials, foresight: Foresight, budget: Budget) -> Found:
     of the limits that takes. Trials on the selection text then say how much more or less it is there.
     """
     target, made = budget.first_limit(), list[Trial]()
-    pilot = trials.make(foresight.smallest(target), trials.search, weights=True)
-    added = max(pilot.kl - pilot.of_weights, 0.0)
+    pilot = trials.make(foresight.smallest(target), trials.search, weights=not foresight.exact)
+    of_weights = foresight.divergence(pilot.choices) if foresight.exact else pilot.of_weights
+    added = max(pilot.kl - of_weights, 0.0)
     if not foresight.exact:
-        foresight.observe(pilot.choices, pilot.of_weights)
+        foresight.observe(pilot.choices, of_weights)
     target = _next_target(pilot, foresight, budget, budget.use(pilot.results), added)
     for _ in range(MOST_TRIALS):
         choices = foresight.smallest(target)

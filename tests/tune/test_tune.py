@@ -24,7 +24,7 @@ from pythia_quant.tune.budget import Budget
 from pythia_quant.tune.job import open_inputs, tune
 from pythia_quant.tune.outcome import Outcome, margin_sentence, remarks
 from pythia_quant.tune.sensitivity import Search
-from pythia_quant.tune.texts import TextChoice, search_and_selection
+from pythia_quant.tune.texts import Part, TextChoice
 from pythia_quant.tune.together import Together
 
 TEXTS = TextChoice(search_windows=8, selection_windows=16)
@@ -133,9 +133,9 @@ def test_a_budget_that_nothing_meets_ends_with_3_and_the_nearest(recipe: Path, w
 def test_choices_are_foreseen_as_they_are_measured(recipe: Path, whole: Outcome, tmp_path: Path) -> None:
     with Steps(1, progress_console) as steps:
         inputs = open_inputs(load_recipe(recipe), ["onnx-int8"], steps)
-    search, _ = search_and_selection(inputs, TEXTS, SILENT)
-    together = Together(Search(inputs, "onnx-int8", search, tmp_path, measures=False), tmp_path, SILENT)
-    (pilot,) = whole.found["onnx-int8"].pilots
-    # The trial read its weights back from the artifact. In windows of 32 tokens, both compare all positions.
-    assert together.divergence(pilot.choices) == pytest.approx(pilot.of_weights, rel=1e-3)
-    assert pilot.of_weights < pilot.kl
+    # The line of the evaluation text reads its weights back from the artifact, and compares all positions.
+    text = Part(inputs.evaluation_text, inputs.evaluation)
+    together = Together(Search(inputs, "onnx-int8", text, tmp_path, measures=False), tmp_path, SILENT)
+    measured = whole.lines[0].trial
+    assert together.divergence(measured.choices) == pytest.approx(measured.of_weights, rel=1e-3)
+    assert measured.of_weights < measured.kl
