@@ -121,6 +121,21 @@ def test_texts_have_nothing_in_common(tmp_path: Path) -> None:
     assert len(set(rows)) == len(rows)
 
 
+def test_several_selection_texts_give_as_many_windows_each(tmp_path: Path) -> None:
+    recipe = planted_recipe(tmp_path)
+    paths = []
+    for name, step in (("one", 15485863), ("two", 32452843)):
+        paths.append(tmp_path / f"{name}.txt")
+        paths[-1].write_text("".join(f"{name} {i * step % 99989:d}, " for i in range(400)))
+    with Steps(1, progress_console) as steps:
+        inputs = open_inputs(recipe, ["onnx-int8"], steps)
+    choice = TextChoice(search_windows=8, selection=tuple(paths), selection_windows=16)
+    _, selection = search_and_selection(inputs, choice, SILENT)
+    texts = [inputs.source.tokenizer.decode(row) for row in selection.windows]
+    assert [("one" in text, "two" in text) for text in texts] == [(True, False)] * 8 + [(False, True)] * 8
+    assert selection.record.name == f"{paths[0]} + {paths[1]}"
+
+
 def test_variants_without_options_are_refused(tmp_path: Path) -> None:
     recipe = planted_recipe(tmp_path)
     assert tunable(recipe, []) == ["onnx-int8", "gguf-q4"]
