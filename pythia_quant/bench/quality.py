@@ -74,6 +74,21 @@ def measure_drift(
     }
 
 
+def measure_as_run(subject: dict[str, Any], reference: str, threads: int) -> dict[str, Any]:
+    """Measure the drift of one row as run, and nothing else: half the work of :func:`measure_drift`.
+
+    For the arguments and errors see there. The model must fit in memory.
+
+    Returns:
+        The fields ``runtime`` and ``as_run`` of a :class:`~pythia_quant.records.results.Row`.
+    """
+    model, expected = Subject.model_validate(subject), Reference(Path(reference))
+    torch.set_num_threads(threads)
+    runtime = model.open_runtime(threads)
+    drift = compare_logits(expected, {"as_run": run_whole(runtime.logits, expected.ids)})["as_run"]
+    return {"runtime": runtime.description, "as_run": drift.model_dump()}
+
+
 def compare_logits(expected: Reference, logits: Mapping[str, WindowLogits]) -> dict[str, Drift]:
     """Return the drift of each set of logits, by its name. The reference's logits are computed once for all sets."""
     tallies = {name: Tally() for name in logits}

@@ -117,11 +117,11 @@ def opened_recipe(
     return set_keys(chosen, parse_assignments(set_ or []))
 
 
-def text_choice(search: Path | None, selection: Path | None, windows: int, selecting: int) -> TextChoice:
+def text_choice(search: Path | None, selection: list[Path] | None, windows: int, selecting: int) -> TextChoice:
     """Return where search and selection text come from."""
     from pythia_quant.tune.texts import TextChoice
 
-    return TextChoice(search, selection, windows, selecting)
+    return TextChoice(search, tuple(selection or ()), windows, selecting)
 
 
 def _print(found: Sensitivity) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,7 +36,7 @@ from pythia_quant.core.files import replace_file
 from pythia_quant.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from pythia_quant.tune.job import Outcome
+    from pythia_quant.tune.outcome import Outcome
 
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
@@ -65,12 +66,23 @@ _MatrixTexts = Annotated[
     ),
 ]
 _SelectionText = Annotated[
-    Path | None,
+    list[Path] | None,
     typer.Option(
         "--selection-text",
         metavar="FILE",
-        help="Measure what was chosen on this text.",
+        help="Measure what was chosen on this text; give several of different kinds.",
         show_default="what calibration has not drawn of its text",
+    ),
+]
+_Margin = Annotated[
+    float | None,
+    typer.Option(
+        "--margin",
+        metavar="PERCENT",
+        min=0,
+        max=90,
+        help="Keep so much of each limit on drift for other text.",
+        show_default="what docs/tune.md says",
     ),
 ]
 _SelectionWindows = Annotated[
@@ -92,6 +104,7 @@ def tune(
     within: _Within = None,
     size: _Size = None,
     minimize: _Minimize = None,
+    margin: _Margin = None,
     matrix: _MatrixTexts = None,
     only: Only = None,
     out: TuneOut = Path("tuned"),
@@ -111,12 +124,14 @@ def tune(
     """Choose a type for every tensor within a budget, measure the choice, and write it as a recipe that `run` takes.
 
     Types are chosen on a search text and measured on a selection text; the last table is of the evaluation text, which
-    nothing was chosen on. After an interruption the same command goes on.
+    nothing was chosen on. A part of each limit is kept, because drift differs from text to text. After an interruption
+    the same command goes on.
     """
     show_progress(quiet=quiet, verbose=verbose)
     if matrix:
-        if within or size or minimize:
-            raise ArgumentError("chooses nothing", where="--matrix", hint="leave --within, --size and --minimize out")
+        if within or size or minimize or margin is not None:
+            hint = "leave --within, --size, --minimize and --margin out"
+            raise ArgumentError("chooses nothing", where="--matrix", hint=hint)
         if len(matrix) < 2:
             raise ArgumentError("needs two texts at least", where="--matrix", hint="give the option once for each")
         chosen = opened_recipe(recipe, out, model, text, calibration, set_)
@@ -124,7 +139,7 @@ def tune(
         return
     from pythia_quant.tune.budget import parse_budget
 
-    budget = parse_budget(within, size, minimize)
+    budget = parse_budget(within, size, minimize, margin)
     chosen = opened_recipe(recipe, out, model, text, calibration, set_)
     from pythia_quant.core.progress import Steps
     from pythia_quant.tune.job import tunable
@@ -142,7 +157,6 @@ def tune(
 def _report(outcome: Outcome, out: Path, *, as_json: bool) -> None:
     """Print what was found, and write it beside the recipe."""
     from pythia_quant.report.style import render_figure
-    from pythia_quant.tune.comparison import verdicts
     from pythia_quant.tune.plots import draw_front
     from pythia_quant.tune.tables import comparison_table, trials_table
 
@@ -158,32 +172,27 @@ def _report(outcome: Outcome, out: Path, *, as_json: bool) -> None:
     out_console.print(trials_table(outcome.trials))
     out_console.print()
     if outcome.lines:
-        out_console.print(comparison_table(outcome.lines))
+        out_console.print(comparison_table(outcome.lines, outcome.budget))
         out_console.print()
-    sentences = [*_remarks(outcome), *(verdicts(outcome.lines, outcome.budget) if outcome.lines else [])]
+    sentences = _sentences(outcome)
     written = [*filter(None, [outcome.recipe]), place / "tuned.json", place / "tuned.png", *paths]
     for line in [*sentences, *map(str, written)]:
         out_console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _remarks(outcome: Outcome) -> list[str]:
-    said = []
-    for name, found in outcome.found.items():
-        near = found.best or found.nearest
-        what = f"{name}, {outcome.budget.describe()}: "
-        if found.best is None:
-            said.append(
-                f"{what}{found.remark or 'no choice that was measured meets the budget'}; the nearest is {near.name}: "
-                f"{1000 * near.kl:.3g} mnat, {near.bytes / 1e6:.3f} MB."
-            )
-        else:
-            remark = f"; {found.remark}" if found.remark else ""
-            said.append(f"{what}{near.name}, {near.bytes / 1e6:.3f} MB, {1000 * near.kl:.3g} mnat{remark}.")
-    return said
+def _sentences(outcome: Outcome) -> list[str]:
+    from pythia_quant.tune.comparison import verdicts
+    from pythia_quant.tune.outcome import cost_sentence, margin_sentence, remarks
+
+    said = remarks(outcome)
+    if outcome.lines:
+        said += [margin_sentence(outcome), *verdicts(outcome.lines, outcome.budget)]
+    return [*filter(None, said), cost_sentence(outcome.cost)]
 
 
 def _data(outcome: Outcome) -> dict[str, Any]:
     from pythia_quant.tune.comparison import verdicts
+    from pythia_quant.tune.outcome import margin_sentence, remarks
     from pythia_quant.tune.plots import front, knee
     from pythia_quant.tune.tables import line_data
 
@@ -193,15 +202,19 @@ def _data(outcome: Outcome) -> dict[str, Any]:
         {
             "variant": trial.variant, "choices": trial.choices, "bytes": trial.bytes, "kl_mnat": 1000 * trial.kl,
             "alone_mnat": 1000 * trial.alone, "uniform": trial.uniform, "front": trial in best, "knee": trial == middle,
+            "use": outcome.budget.use(trial.results) if outcome.budget.drift else None,
+            "use_elsewhere": outcome.budget.use_elsewhere(trial.results) if outcome.budget.drift else None,
         }
         for trial in outcome.trials
     ]  # fmt: skip
     return {
-        "budget": {"minimize": outcome.budget.minimize, "drift": outcome.budget.drift, "size": outcome.budget.size},
+        "budget": asdict(outcome.budget),
         "recipe": outcome.recipe and str(outcome.recipe),
-        "remarks": _remarks(outcome),
+        "remarks": [*remarks(outcome), *filter(None, [margin_sentence(outcome)])],
         "verdicts": verdicts(outcome.lines, outcome.budget) if outcome.lines else [],
-        "evaluation": [line_data(line) for line in outcome.lines],
+        "evaluation": [line_data(line, outcome.budget) for line in outcome.lines],
+        "cost_seconds": asdict(outcome.cost) | {"search": outcome.cost.search, "ratio": outcome.cost.ratio},
+        "files": outcome.lines[0].trial.files if outcome.lines else {},
         "trials": trials,
     }
 

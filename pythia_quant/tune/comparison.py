@@ -7,7 +7,6 @@ from typing import Literal
 from pythia_quant.bench.metrics import Value
 from pythia_quant.bench.statistics import differences, mean_of_windows
 from pythia_quant.records.manifest import Record
-from pythia_quant.records.results import Results
 from pythia_quant.tune.budget import Budget, value_of
 from pythia_quant.tune.trials import Trial
 
@@ -17,30 +16,28 @@ class Line(Record):
 
     Attributes:
         role: what it is: the mix; the best uniform choice of at most its size; the smallest one within the budget.
-        trial: the trial.
-        results: what was measured on the evaluation text, a result with one row.
+        trial: the choices, as they were measured there.
         difference: its KL divergence less the mix's, mnat, with the ends of the 95 % interval; None for the mix.
     """
 
     role: Literal["mix", "same size", "within"]
     trial: Trial
-    results: Results
     difference: tuple[float, float, float] | None = None
 
     @property
     def kl(self) -> Value:
         """The KL divergence as run, mnat."""
-        return value_of(self.results, "kl")
+        return value_of(self.trial.results, "kl")
 
 
-def compared(role: Literal["same size", "within"], trial: Trial, results: Results, mix: Results) -> Line:
+def compared(role: Literal["same size", "within"], trial: Trial, mix: Trial) -> Line:
     """Return the line of a uniform choice, with its paired difference from the mix."""
-    ours, theirs = mix.rows[0].as_run, results.rows[0].as_run
+    ours, theirs = mix.results.rows[0].as_run, trial.results.rows[0].as_run
     if ours is None or theirs is None or not ours.kl or not theirs.kl:
-        return Line(role=role, trial=trial, results=results)
+        return Line(role=role, trial=trial)
     mean = mean_of_windows(differences(theirs.kl, ours.kl))
     low, high = mean.value - mean.margin, mean.value + mean.margin
-    return Line(role=role, trial=trial, results=results, difference=(1000 * mean.value, 1000 * low, 1000 * high))
+    return Line(role=role, trial=trial, difference=(1000 * mean.value, 1000 * low, 1000 * high))
 
 
 def verdicts(lines: list[Line], budget: Budget) -> list[str]:
@@ -48,12 +45,12 @@ def verdicts(lines: list[Line], budget: Budget) -> list[str]:
     mix = lines[0]
     said = []
     if budget.drift:
-        use = budget.use(mix.results)
+        use = budget.use(mix.trial.results)
         how = "holds" if use <= 1 else "does not hold with all of its interval"
         said.append(f"On the evaluation text the budget {how}: {100 * use:.0f} % of it is used.")
     said += [_against(line, mix) for line in lines[1:]]
-    if budget.size is None and not any(line.role == "within" for line in lines):
-        said.append("No uniform choice that was measured lies within the budget.")
+    if budget.drift and not any(budget.use(line.trial.results) <= 1 for line in lines[1:]):
+        said.append("None of these uniform choices lies within the budget.")
     return said
 
 

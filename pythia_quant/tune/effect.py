@@ -7,7 +7,7 @@ ones are alike, and a product with the head costs as much as several layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,6 +102,23 @@ class Effects:
     def of_heads(self, heads: Sequence[Tensor]) -> list[list[float]]:
         """Return the same for each of some heads, fp32 [vocabulary, width]."""
         return [self._compare([self._final], head)[0] for head in heads]
+
+    @torch.no_grad()  # rounding in threads of its own writes into tensors, which inference mode would not let it
+    def of_model(self, table: Tensor, layer: Callable[[int], LayerWeights], head: Tensor) -> list[float]:
+        """Return the same of a model in which every tensor may be changed.
+
+        Args:
+            table: the embedding matrix, fp32 [vocabulary, width].
+            layer: a function from a layer's index to its fp32 tensors.
+            head: fp32 [vocabulary, width].
+        """
+        hidden = F.embedding(self._ids, table)
+        for index in range(self._shape.layers):
+            weights = layer(index)
+            with exact_products():
+                for rows in parts(*self._ids.shape):
+                    hidden[rows] = layer_forward(self._shape, weights, hidden[rows])
+        return self._compare([self._select(hidden)], head)[0]
 
     def _run(self, layer: LayerWeights | None, hidden: Tensor, following: int) -> Tensor:
         """Apply a layer, if one is given, and all layers from `following` on; return the selected final states."""

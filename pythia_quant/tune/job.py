@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
 from pythia_quant.core import machine, process
 from pythia_quant.core.errors import RecipeError
+from pythia_quant.core.files import temporary_folder
 from pythia_quant.core.progress import Steps
 from pythia_quant.formats.packages import missing_of_variants, refuse_missing
 from pythia_quant.recipe.onnx_variant import OnnxSettings
@@ -16,41 +17,22 @@ from pythia_quant.recipe.recipe import Recipe
 from pythia_quant.tune.budget import Budget
 from pythia_quant.tune.choices import is_tunable
 from pythia_quant.tune.comparison import Line, compared
+from pythia_quant.tune.cost import Cost
+from pythia_quant.tune.foresight import Foresight
 from pythia_quant.tune.knapsack import Item, Items
 from pythia_quant.tune.matrix import Matrix, measure_matrix
+from pythia_quant.tune.outcome import Outcome
 from pythia_quant.tune.recipe_file import recipe_text, write_outcome
 from pythia_quant.tune.records import Sensitivity
 from pythia_quant.tune.search import Found, search_drift, search_size
 from pythia_quant.tune.sensitivity import Search, find_sensitivities
 from pythia_quant.tune.texts import Part, TextChoice, search_and_selection
+from pythia_quant.tune.together import Together
 from pythia_quant.tune.trials import Trial, Trials
 
 _CALIBRATED = "with-a-solved-head"
 TUNED = "tuned"
 """What the name of a tuned variant ends with."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What `tune` found.
-
-    Attributes:
-        budget: what was asked for.
-        sensitivities: what tensors cost, by the name of the variant.
-        found: the outcome of each variant's search, by its name.
-        best: the variant with the best trial.
-        lines: the best trial and uniform ones on the evaluation text; empty if no trial is within the budget.
-        recipe: the recipe file that was written; None if no trial is within the budget.
-        trials: all trials of all variants.
-    """
-
-    budget: Budget
-    sensitivities: dict[str, Sensitivity]
-    found: dict[str, Found]
-    best: str
-    lines: list[Line]
-    recipe: Path | None
-    trials: list[Trial]
 
 
 def tunable(recipe: Recipe, only: Sequence[str]) -> list[str]:
@@ -127,18 +109,26 @@ def _place(folder: Path, inputs: Inputs) -> Path:
 
 def _sensitivities(
     inputs: Inputs, names: list[str], folder: Path, texts: TextChoice, steps: Steps, *, measures: bool
-) -> tuple[dict[str, Sensitivity], Part]:
+) -> tuple[dict[str, Sensitivity], tuple[Part, Part]]:
     with steps.step("reading search and selection text") as step:
         search, selection = search_and_selection(inputs, texts, step)
     found = {}
     for name in names:
         with steps.step(f"sensitivity of {name}") as step:
             found[name] = find_sensitivities(Search(inputs, name, search, folder, measures), step)
-    return found, selection
+    return found, (search, selection)
 
 
 def tune(
-    recipe: Recipe, names: list[str], folder: Path, budget: Budget, texts: TextChoice, steps: Steps, *, measures: bool
+    recipe: Recipe,
+    names: list[str],
+    folder: Path,
+    budget: Budget,
+    texts: TextChoice,
+    steps: Steps,
+    *,
+    measures: bool,
+    runner: process.Worker | process.Here | None = None,
 ) -> Outcome:
     """Search the choices of variants within a budget, and write the recipe of the best.
 
@@ -152,37 +142,64 @@ def tune(
         texts: where search and selection text come from.
         steps: shows progress; there are four, and two for each variant.
         measures: whether what tensors cost is measured, or only predicted.
+        runner: checks conversions and measures; a fresh process by default.
 
     Raises:
         PythiaQuantError: a conversion or a measurement failed; what was measured before stays.
     """
     inputs = open_inputs(recipe, names, steps)
     place = _place(folder, inputs)
-    costs, selection = _sensitivities(inputs, names, place, texts, steps, measures=measures)
+    if len(texts.selection) > 1:  # then it says itself how much kinds of text differ
+        budget = replace(budget, least_margin=0.0)
+    costs, (search, selection) = _sensitivities(inputs, names, place, texts, steps, measures=measures)
     machine.bound_torch()
-    threads = machine.cores()
-    with process.Worker(threads) as worker:
+    threads = runner.threads if runner else machine.cores()
+    find = search_size if budget.size is not None else search_drift
+    foreseen = 0.0
+    with runner or process.Worker(threads) as worker:
         found, made = {}, dict[str, Trials]()
         for name in names:
-            with steps.step(f"choosing and measuring {name}") as step:
-                made[name] = Trials(inputs, name, items_of(costs[name]), selection, place, worker, threads, step)
-                search = search_size if budget.size is not None else search_drift
-                found[name] = search(made[name], budget)
+            with steps.step(f"choosing and measuring {name}") as step, temporary_folder() as states:
+                items = items_of(costs[name])
+                made[name] = Trials(inputs, name, items, search, selection, place, worker, threads, step)
+                together = Together(Search(inputs, name, search, place, measures), states, step)
+                found[name] = find(made[name], Foresight(items, together), budget)
+                foreseen += together.seconds
         best = _best(found, budget)
-        lines: list[Line] = []
         with steps.step("measuring on the evaluation text"):
-            if found[best].best is not None:
-                lines = _evaluate(found[best], made[best])
-    path = None
+            lines = _evaluate(found[best], made[best])
     with steps.step("writing the recipe"):
-        if lines:
-            path = place / f"{best}-{TUNED}.yaml"
-            trial = lines[0].trial
-            write_outcome(recipe_text(inputs.recipe, trial, costs[best], budget, f"{best}-{TUNED}"), path)
+        path = _write(inputs.recipe, lines[0].trial, costs[best], budget, place) if lines else None
         for trials in made.values():
             trials.remove_artifacts()
-    return Outcome(
-        budget, costs, found, best, lines, path, [trial for trials in made.values() for trial in trials.made]
+    return Outcome(budget, costs, found, best, lines, path, _cost(costs, found, best, lines, foreseen))
+
+
+def _write(recipe: Recipe, trial: Trial, sensitivity: Sensitivity, budget: Budget, place: Path) -> Path:
+    path = place / f"{trial.variant}-{TUNED}.yaml"
+    write_outcome(recipe_text(recipe, trial, sensitivity, budget, path.stem), path)
+    return path
+
+
+def _cost(
+    costs: dict[str, Sensitivity], found: dict[str, Found], best: str, lines: list[Line], foreseen: float
+) -> Cost:
+    chosen = found[best].best
+    once = 0.0
+    if chosen is not None and lines:
+        # What the first measurement of these choices has converted, the others have only opened.
+        trials = (chosen, *found[best].pilots, lines[0].trial)
+        converting = max([*(trial.spent.converting for trial in trials), *found[best].converting])
+        once = converting + lines[0].trial.spent.measuring
+    return Cost(
+        alone=sum(each.seconds for each in costs.values()),
+        foreseen=foreseen,
+        trials=sum(
+            sum(trial.spent.total for trial in (*each.trials, *each.pilots)) + sum(each.converting)
+            for each in found.values()
+        ),
+        once=once,
+        table=sum(line.trial.spent.total for line in lines),
     )
 
 
@@ -207,15 +224,14 @@ def _best(found: dict[str, Found], budget: Budget) -> str:
 
 
 def _evaluate(found: Found, trials: Trials) -> list[Line]:
-    text = Part(trials.inputs.evaluation_text, trials.inputs.evaluation)
     if found.best is None:
         return []
-    results, _ = trials.measure(found.best.choices, text)
-    lines = [Line(role="mix", trial=found.best, results=results)]
-    roles = (("same size", found.uniform), ("within", found.within))
-    for role, trial in roles:
-        if trial is None or (role == "within" and trial == found.uniform):
+    text = Part(trials.inputs.evaluation_text, trials.inputs.evaluation)
+    mix = trials.make(found.best.choices, text, weights=True)
+    lines = [Line(role="mix", trial=mix)]
+    for role, choices in (("same size", found.uniform), ("within", found.within)):
+        if choices is None or (role == "within" and choices == found.uniform):
             continue
-        theirs = results if trial.choices == found.best.choices else trials.measure(trial.choices, text)[0]
-        lines.append(compared(role, trial, theirs, results))  # type: ignore[arg-type]
+        theirs = mix if choices == found.best.choices else trials.make(choices, text)
+        lines.append(compared(role, theirs, mix))  # type: ignore[arg-type]
     return lines

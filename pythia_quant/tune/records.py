@@ -66,7 +66,7 @@ class Sensitivity(Record):
         context: the tokens of a window.
         positions: the positions of a window that were compared.
         way: whether cells were measured, or predicted only.
-        seconds: the time that it took, of all calls together.
+        seconds: the processor's time that it took, of all calls together.
         rank_correlation: Spearman's, of predicted and measured cells; None if nothing was measured.
         tensors: all tensors that may be quantized.
     """

@@ -1,18 +1,25 @@
-"""Find the choices of one variant: solve, convert, measure, correct what does not add up, and solve again."""
+"""Find the choices of one variant: foresee, convert, measure, correct what was foreseen, until the budget is met."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
 
-from pythia_quant.tune.budget import Budget, value_of
-from pythia_quant.tune.choices import Choices, Option, uniform_choices
-from pythia_quant.tune.knapsack import Item, Items, solve, total
+from pythia_quant.tune.budget import Budget
+from pythia_quant.tune.choices import Choices
+from pythia_quant.tune.cost import Meter
+from pythia_quant.tune.foresight import Foresight
 from pythia_quant.tune.trials import Trial, Trials
 
-MOST_TRIALS = 7
-"""The most conversions of a search, without those of uniform choices."""
-CLOSE = 1.04
-"""A search ends where the sums of what fits and of what does not are as close as this."""
+MOST_TRIALS = 6
+"""The most choices that are measured on the selection text, while none is within the budget."""
+REFINED = 3
+"""The most of them where one is."""
+ENOUGH = 0.88
+"""A search ends with a choice that uses so much of the budget: a trial costs more than the rest is worth."""
+AIM = 0.98
+"""What a choice is to use of the budget: a little less than all, because the next trial tells by some percent."""
 
 
 @dataclass(frozen=True)
@@ -20,138 +27,146 @@ class Found:
     """The outcome of a search of one variant.
 
     Attributes:
+        trials: all that were measured on the selection text, in the order of the search.
+        pilots: those that were measured on the search text.
         best: the best trial within the budget; None if none is.
         nearest: the trial that comes nearest to the budget, or that it is best by.
-        uniform: the best uniform choices that are at most as large as the best trial, or the nearest.
-        within: the smallest uniform choices that are within the budget, of those that were measured.
+        uniform: the uniform choices with the least drift that are at most as large as the best trial, or the nearest.
+        within: the smallest uniform choices within the budget, as far as they were foreseen; None if none is.
         remark: what the user should know of the budget; may be empty.
+        converting: the processor's time of conversions that are in no trial, in seconds.
     """
 
+    trials: list[Trial]
+    pilots: list[Trial]
     best: Trial | None
     nearest: Trial
-    uniform: Trial | None
-    within: Trial | None
+    uniform: Choices | None
+    within: Choices | None
     remark: str
+    converting: list[float] = field(default_factory=list)
 
 
-def search_drift(trials: Trials, budget: Budget) -> Found:
-    """Search the least cost whose drift lies within the budget with all of its interval.
+def search_drift(trials: Trials, foresight: Foresight, budget: Budget) -> Found:
+    """Search the fewest bytes whose drift is expected to lie within the budget on other text, too.
 
-    What tensors cost alone is a sum S; the drift of all together is about a + b S, where `a` is what the runtime adds
-    and `b` says how errors add up. Every trial gives both anew, and says whether S may be larger.
+    A pilot on the few windows of the search text says what the runtime adds to the drift of the weights, and how much
+    of the limits that takes. Trials on the selection text then say how much more or less it is there.
     """
-    items = trials.items
-    limit, low, high = budget.first_limit(), 0.0, float("inf")
-    best: Trial | None = None
-    remark = ""
-    least = total(items, _least_load(items)).load
-    seen: list[Choices] = []
+    target, made = budget.first_limit(), list[Trial]()
+    pilot = trials.make(foresight.smallest(target), trials.search, weights=not foresight.exact)
+    of_weights = foresight.divergence(pilot.choices) if foresight.exact else pilot.of_weights
+    added = max(pilot.kl - of_weights, 0.0)
+    if not foresight.exact:
+        foresight.observe(pilot.choices, of_weights)
+    target = _next_target(pilot, foresight, budget, budget.use(pilot.results), added)
     for _ in range(MOST_TRIALS):
-        choices = solve(items, limit) or _least_load(items)
-        if choices in seen:
-            break
-        seen.append(choices)
-        trial = trials.make(choices)
-        use = budget.use(trial.results)
-        if use <= 1:
-            best = trial if best is None or _cost(items, trial) < _cost(items, best) else best
-            low = max(low, trial.alone)
-            if _cost(items, trial) <= _least_cost(items):
-                remark = f"every choice meets the budget; the smallest uses {100 * use:.0f} % of it"
+        choices = foresight.smallest(target)
+        if any(choices == trial.choices for trial in made):
+            if _fitting(made, budget):
                 break
-        else:
-            high = min(high, trial.alone)
-            if trial.alone <= least * (1 + 1e-9):
-                remark = "no choice meets the budget"
-                break
-        if high / max(low, 1e-12) < CLOSE:
+            target *= 0.9
+            continue
+        trial = trials.make(choices, trials.selection)
+        made.append(trial)
+        use = budget.use_elsewhere(trial.results)
+        if _is_last(foresight, choices, use) or (len(made) >= REFINED and _fitting(made, budget)):
             break
-        limit = _next_limit(trial, use, budget, low, high)
-    nearest = best or min(trials.made, key=lambda trial: budget.use(trial.results))
-    uniform, within = _uniform(trials, budget, nearest)
-    # A uniform choice is a choice, too: where it is within the budget and smaller than the mix, it is the outcome.
-    fitting = [trial for trial in trials.made if budget.use(trial.results) <= 1]
-    best = min(fitting, key=lambda trial: (_cost(items, trial), trial.kl), default=None)
-    return Found(best, nearest, uniform, within, remark)
+        if not foresight.exact:
+            foresight.observe(choices, max(trial.kl - added, 1e-9))
+        target = _between(made, foresight, budget, _next_target(trial, foresight, budget, use, added))
+    finest = foresight.finest()
+    if not _fitting(made, budget) and not any(trial.choices == finest for trial in made):
+        made.append(trials.make(finest, trials.selection))
+    return _drift_found(made, [pilot], foresight, budget, target)
 
 
-def _next_limit(trial: Trial, use: float, budget: Budget, low: float, high: float) -> float:
-    """Return the sum at which the drift will use all of the budget, between the sums that were tried."""
+def _fitting(made: list[Trial], budget: Budget) -> list[Trial]:
+    return [trial for trial in made if budget.use_elsewhere(trial.results) <= 1]
+
+
+def _is_last(foresight: Foresight, choices: Choices, use: float) -> bool:
+    """Return whether no other choice need be tried after one that uses so much of the budget."""
+    if use > 1:
+        return choices == foresight.finest()
+    return use >= ENOUGH or _is_smallest(foresight, choices)
+
+
+def _next_target(trial: Trial, foresight: Foresight, budget: Budget, use: float, added: float) -> float:
+    """Return the divergence of the weights, on the search text, at which the drift will use all of the budget.
+
+    Args:
+        trial: choices that were measured.
+        foresight: what their weights cost.
+        budget: the limits.
+        use: what the trial uses of them.
+        added: the divergence that the runtime adds, whatever the choices are, nats a token.
+    """
     floor = 0.0
-    if "max_kl" in budget.drift:  # what the runtime adds does not depend on the choices
-        value = value_of(trial.results, "kl")
-        added = max(trial.kl - trial.of_weights, 0.0) * 1000
-        floor = min(added * (value.high / max(value.value, 1e-12)) / budget.drift["max_kl"], 0.9)
-    # A hundredth less than all of it, because one more trial costs more than a hundredth of the size is worth.
-    limit = trial.alone * max(0.99 - floor, 0.01) / max(use - floor, 1e-9)
-    limit = min(max(limit, trial.alone / 8), trial.alone * 8)
-    if low < limit < high:
-        return limit
-    return (max(low, high / 4) * high) ** 0.5 if high < float("inf") else max(low, 1e-9) * 1.5
+    if "max_kl" in budget.drift and trial.kl > 0:
+        floor = min(use * added / trial.kl, 0.9 * use, 0.9)
+    here = max(foresight.divergence(trial.choices), 1e-9)
+    return here * min(max(max(AIM - floor, 0.02) / max(use - floor, 1e-9), 1 / 16), 16.0)
 
 
-def search_size(trials: Trials, budget: Budget) -> Found:
-    """Search the least drift whose files are within a size; what files hold beside tensors is learnt from the first."""
-    items = {
-        key: {option: Item(item.load, item.cost) for option, item in options.items()}
-        for key, options in trials.items.items()
-    }
-    size, beside = budget.size or 0, 0.0
-    best: Trial | None = None
-    seen: list[Choices] = []
-    for _ in range(MOST_TRIALS):
-        choices = solve(items, size - beside) or _least_load(items)
-        if choices in seen:
-            break
-        seen.append(choices)
-        trial = trials.make(choices)
-        beside = trial.bytes - total(items, choices).load
-        if trial.bytes <= size and (best is None or trial.alone < best.alone):
-            best = trial
-    nearest = best or min(trials.made, key=lambda trial: trial.bytes)
+def _between(made: list[Trial], foresight: Foresight, budget: Budget, target: float) -> float:
+    """Return a target that lies between what was within the budget and what was not; limits may not follow the sums."""
+    fitting = _fitting(made, budget)
+    low = max((foresight.divergence(trial.choices) for trial in fitting), default=0.0)
+    high = min((foresight.divergence(trial.choices) for trial in made if trial not in fitting), default=math.inf)
+    if low < target < high or low >= high:
+        return target
+    return math.sqrt(max(low, high / 16) * high) if high < math.inf else target
+
+
+def _is_smallest(foresight: Foresight, choices: Choices) -> bool:
+    least = sum(min(item.cost for item in options.values()) for options in foresight.items.values())
+    return foresight.cost(choices) <= least * (1 + 1e-9)
+
+
+def _drift_found(made: list[Trial], pilots: list[Trial], foresight: Foresight, budget: Budget, target: float) -> Found:
+    uses = {trial.name: budget.use_elsewhere(trial.results) for trial in made}
+    best = min(_fitting(made, budget), key=lambda trial: (foresight.cost(trial.choices), trial.kl), default=None)
+    nearest = best or min(made, key=lambda trial: uses[trial.name])
     remark = ""
-    if best is None:
+    if best is not None and _is_smallest(foresight, best.choices):
+        remark = f"every choice meets the budget; the smallest uses {100 * budget.use(best.results):.0f} % of it"
+    elif best is None and any(trial.choices == foresight.finest() for trial in made):
         remark = "no choice meets the budget"
-    elif best.alone <= total(trials.items, _least_load(trials.items)).load * (1 + 1e-9):
-        remark = f"every choice meets the budget; the finest takes {best.bytes / 1e6:.3g} MB"
-    uniform, within = _uniform(trials, budget, nearest)
-    return Found(best, nearest, uniform, within, remark)
+    limit = foresight.divergence(best.choices) / max(uses[best.name], 1e-9) if best else target
+    uniform = foresight.best_uniform(foresight.cost(nearest.choices))
+    return Found(made, pilots, best, nearest, uniform, foresight.smallest_uniform(limit), remark)
 
 
-def _uniform(trials: Trials, budget: Budget, chosen: Trial) -> tuple[Trial | None, Trial | None]:
-    """Measure the uniform choices to compare with: the best of at most the size, and the smallest within the budget.
+def search_size(trials: Trials, foresight: Foresight, budget: Budget) -> Found:
+    """Search the least drift whose files are within a size; what files hold beside tensors is learnt by converting."""
+    size, beside = budget.size or 0, 0.0
+    converted: list[tuple[Choices, int]] = []
+    meter = Meter(trials.worker)
+    times = [meter.seconds()]
+    for _ in range(MOST_TRIALS):
+        choices = foresight.least_drift(size - beside) or _smallest(foresight)
+        if any(choices == each for each, _ in converted):
+            break
+        converted.append((choices, trials.convert(choices).manifest.bytes_on_disk))
+        times.append(meter.seconds())
+        # The graph differs a little with the choices: the most that was seen is kept free, so that this ends.
+        beside = max(beside, converted[-1][1] - foresight.cost(choices))
+    fitting = [each for each, taken in converted if taken <= size]
+    nearest = min(converted, key=lambda pair: pair[1])[0]
+    trial = trials.make(min(fitting, key=foresight.divergence, default=nearest), trials.selection)
+    remark = ""
+    if not fitting:
+        remark = "no choice meets the budget"
+    elif trial.choices == foresight.finest():
+        remark = f"every choice meets the budget; the finest takes {trial.bytes / 1e6:.3g} MB"
+    uniform = foresight.best_uniform(foresight.cost(trial.choices))
+    best = trial if fitting else None
+    return Found([trial], [], best, trial, uniform, None, remark, [end - start for start, end in pairwise(times)])
 
-    Both are foreseen by the sums, with what the chosen trial says of how they add up, and then measured.
-    """
-    items = trials.items
-    every = uniform_choices({key: list(options) for key, options in items.items()})
-    sums = [(total(items, choices), choices) for choices in every]
-    cost = _cost(items, chosen)
-    same_size = [(item.load, choices) for item, choices in sums if item.cost <= cost * (1 + 1e-9)]
-    uniform = trials.make(min(same_size, key=lambda pair: pair[0])[1]) if same_size else None
-    if budget.size is not None:
-        return uniform, uniform
-    if uniform is not None and budget.use(uniform.results) <= 1:
-        return uniform, uniform
-    scale = chosen.alone / max(budget.use(chosen.results), 1e-9)
-    fitting = sorted(((item.cost, choices) for item, choices in sums if item.load <= scale), key=lambda pair: pair[0])
-    for _, choices in fitting[:3]:
-        trial = trials.make(choices)
-        if budget.use(trial.results) <= 1:
-            return uniform, trial
-    return uniform, None
 
-
-def _least_load(items: Items) -> dict[str, Option]:
+def _smallest(foresight: Foresight) -> Choices:
     return {
-        key: min(options, key=lambda option, options=options: (options[option].load, options[option].cost))  # type: ignore[misc]
-        for key, options in items.items()
+        key: min(options, key=lambda option, options=options: (options[option].cost, options[option].load))  # type: ignore[misc]
+        for key, options in foresight.items.items()
     }
-
-
-def _least_cost(items: Items) -> float:
-    return sum(min(item.cost for item in options.values()) for options in items.values()) * (1 + 1e-9)
-
-
-def _cost(items: Items, trial: Trial) -> float:
-    return total(items, trial.choices).cost

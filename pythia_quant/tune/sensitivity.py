@@ -32,10 +32,16 @@ from pythia_quant.tune.fisher import Fisher, Traces
 from pythia_quant.tune.records import Cell, Sensitivity, TensorCells, read_record, write_record
 from pythia_quant.tune.texts import Part
 
-VERSION = 1
-"""To be raised when the numbers of a search change for the same input."""
+NUMERICS = 2
+"""The version of all that decides a number of a search: quantizers, forward pass, predictions. Raised when one changes
+a value for the same input. Kept sensitivities and trials have it in their keys, with the versions of the libraries."""
 SOLVING_WINDOWS = 32
 """The most calibration windows that tensors are solved for, spread over those of the recipe."""
+
+
+def numerics() -> list[object]:
+    """Return the versions of all code that decides a number."""
+    return [NUMERICS, machine.tool_version(), machine.library_versions()]
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class Search:
         """A hash of all that the numbers depend on."""
         source = self.inputs.source
         parts = {
-            "version": VERSION,
+            "numerics": numerics(),
             "source": [source.sha256, source.architecture.config()],
             "settings": self.settings.model_dump(mode="json"),
             "text": self.text.digest,
@@ -102,7 +108,7 @@ def find_sensitivities(search: Search, progress: Progress) -> Sensitivity:
         )
     if search.path.exists() and (there := read_record(Sensitivity, search.path)).key == search.key:
         return there
-    start = time.monotonic()
+    start = time.process_time()
     with _work(search) as work:
         before = _seconds(work)
         _find(search, work, progress, start - before)
@@ -112,7 +118,7 @@ def find_sensitivities(search: Search, progress: Progress) -> Sensitivity:
             settings=settings.model_dump(mode="json"), text=search.text.record, windows=len(search.text.windows),
             context=search.text.windows.shape[1],
             positions=len(Effects(search.inputs.source.weights, _ids(search), work).positions),
-            way="measured" if search.measures else "predicted", seconds=before + time.monotonic() - start,
+            way="measured" if search.measures else "predicted", seconds=before + time.process_time() - start,
             rank_correlation=rank_correlation(found), tensors=found,
         )  # fmt: skip
         write_record(sensitivity, search.path)
@@ -144,7 +150,7 @@ def _work(search: Search) -> Iterator[Path]:
 
 
 def _seconds(work: Path) -> float:
-    """Return the seconds that earlier calls have worked."""
+    """Return the processor's time of earlier calls, in seconds."""
     path = work / "seconds"
     return float(path.read_text()) if path.exists() else 0.0
 
@@ -157,7 +163,12 @@ def _keys(search: Search) -> list[str]:
     return list(tensor_keys(search.inputs.source.architecture))
 
 
-def _rounder(settings: VariantSettings, *, quick: bool) -> Rounder:
+def rounder_of(settings: VariantSettings, *, quick: bool) -> Rounder:
+    """Return what rounds single tensors by a variant's settings; see :class:`~pythia_quant.tune.alone.Rounder`.
+
+    Raises:
+        RecipeError: variants of its format have no option for each tensor.
+    """
     if not isinstance(settings, GgufSettings | OnnxSettings):
         raise RecipeError(f"{settings.format} has no setting for each tensor")
     return Rounder(settings, quick)
@@ -186,8 +197,10 @@ class _Finder:
         self._shape = self._source.architecture
         self._ids = _ids(search)
         self.effects = Effects(self._source, self._ids, work / "states")
-        self._quick = _rounder(search.settings, quick=True)
-        self._full = _rounder(search.settings, quick=False)
+        self._quick = rounder_of(search.settings, quick=True)
+        self._full = rounder_of(search.settings, quick=False)
+        # A few bits of embeddings and head are solved in little time, and rounded to nearest they cost much more.
+        self._tables = self._full if isinstance(search.settings, OnnxSettings) else self._quick
         self._options = {key: options_of(search.settings, self._shape, key) for key in missing}
         self._predicted: dict[str, dict[str, float]] = {}
 
@@ -203,7 +216,7 @@ class _Finder:
             table = self._source.read(EMBEDDING).float()
             first = read_layer(self._source, 0)
             self._predicted["embeddings"] = {
-                option: fisher.embedding(self._quick.embeddings(table, option, first).weight - table)
+                option: fisher.embedding(self._tables.embeddings(table, option, first).weight - table)
                 for option in self._options["embeddings"]
             }
 
@@ -231,11 +244,11 @@ class _Finder:
                 for option in self._options[key]
             ]
             write_record(TensorCells(tensor=key, cells=cells), self._work / "cells" / f"{key}.json")
-            (self._work / "seconds").write_text(str(time.monotonic() - self._started))
+            (self._work / "seconds").write_text(str(time.process_time() - self._started))
 
     def _measured(self) -> Iterator[tuple[int, str, dict[str, list[float]]]]:
         """Yield how many tensors are done, the next one, and the divergences of its options."""
-        done, rounder = 0, self._full if self._search.measures else self._quick
+        done, rounder = 0, self._full if self._search.measures else self._tables
         if "embeddings" in self._missing:
             table, first = self._source.read(EMBEDDING).float(), read_layer(self._source, 0)
             options = self._options["embeddings"] if self._search.measures else []

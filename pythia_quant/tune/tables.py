@@ -9,6 +9,7 @@ from rich.table import Table
 
 from pythia_quant.bench.metrics import plus_minus
 from pythia_quant.model.architecture import LINEARS
+from pythia_quant.tune.budget import Budget
 from pythia_quant.tune.choices import Option
 from pythia_quant.tune.comparison import Line
 from pythia_quant.tune.matrix import Matrix
@@ -64,7 +65,7 @@ def sensitivity_sentences(sensitivity: Sensitivity) -> list[str]:
     text, seconds = sensitivity.text.name, sensitivity.seconds
     said = [
         f"KL in mnat, {'± 95 % interval' if sensitivity.way == 'measured' else 'predicted'}, each tensor alone, on "
-        f"{sensitivity.windows} × {sensitivity.context} tokens of {text} ({seconds:.0f} s).",
+        f"{sensitivity.windows} × {sensitivity.context} tokens of {text} ({seconds:.0f} s of the processor).",
         f"In {option} most is lost by {among}; of the layers, by {max(kinds, key=lambda name: kinds[name])}.",
     ]
     if sensitivity.rank_correlation is not None:
@@ -72,16 +73,14 @@ def sensitivity_sentences(sensitivity: Sensitivity) -> list[str]:
     return said
 
 
-def comparison_table(lines: Sequence[Line]) -> Table:
-    """Return the mix beside uniform choices, on the evaluation text."""
-    table = _plain("on the evaluation text", "MB", "KL, mnat", "less the mix's", "KL selection")
-    names = {"mix": "tuned", "same size": "uniform, at most as large", "within": "uniform, within the budget"}
+def comparison_table(lines: Sequence[Line], budget: Budget) -> Table:
+    """Return the mix beside uniform choices, on the evaluation text; what they are is said in sentences below."""
+    table = _plain("on the evaluation text", "MB", "KL, mnat", "less the mix's", "of the limit" if budget.drift else "")
+    names = {"mix": "tuned", "same size": "best uniform, at most as large", "within": "smallest uniform within"}
     for line in lines:
         difference = "" if line.difference is None else _difference(line.difference)
-        table.add_row(
-            f"{names[line.role]}: {line.trial.name}", f"{line.trial.bytes / 1e6:.3f}", plus_minus(line.kl), difference,
-            f"{1000 * line.trial.kl:.3g}",
-        )  # fmt: skip
+        use = f"{100 * budget.use(line.trial.results):.0f} %" if budget.drift else ""
+        table.add_row(names[line.role], f"{line.trial.bytes / 1e6:.3f}", plus_minus(line.kl), difference, use)
     return table
 
 
@@ -105,12 +104,13 @@ def trials_table(trials: Iterable[Trial]) -> Table:
     return table
 
 
-def line_data(line: Line) -> dict[str, Any]:
+def line_data(line: Line, budget: Budget) -> dict[str, Any]:
     """Return a line as plain data."""
     value = line.kl
     return {
         "role": line.role, "choices": line.trial.choices, "bytes": line.trial.bytes,
         "kl_mnat": [value.value, value.low, value.high], "difference_mnat": line.difference,
+        "use": budget.use(line.trial.results) if budget.drift else None,
     }  # fmt: skip
 
 

@@ -26,13 +26,13 @@ class TextChoice:
 
     Attributes:
         search: the file of the search text.
-        selection: the file of the selection text.
+        selection: the files of the selection text, each of which gives an equal part; none for what calibration left.
         search_windows: windows of the search text.
         selection_windows: windows of the selection text.
     """
 
     search: Path | None = None
-    selection: Path | None = None
+    selection: tuple[Path, ...] = ()
     search_windows: int = 16
     selection_windows: int = 64
 
@@ -76,8 +76,9 @@ def search_and_selection(inputs: Inputs, choice: TextChoice, progress: Progress)
     selection: tuple[TextRecord, Tokens] | None = None
     if choice.search is not None:
         search = _of_file(inputs, choice.search, evaluation, progress)
-    if choice.selection is not None:
-        selection = _of_file(inputs, choice.selection, evaluation, progress)
+    if choice.selection:
+        each = -(-choice.selection_windows // len(choice.selection))
+        selection = _joined([_of_file(inputs, path, evaluation, progress) for path in choice.selection], each)
     if search is None or selection is None:
         record, left = _left_of_calibration(inputs, progress)
         half = len(left) // 2 if search is None and selection is None else 0
@@ -86,6 +87,28 @@ def search_and_selection(inputs: Inputs, choice: TextChoice, progress: Progress)
     chosen = _spread("search", *search, choice.search_windows, context)
     rest = _without_shared(selection[1], chosen.windows)
     return chosen, _spread("selection", selection[0], rest, choice.selection_windows, context)
+
+
+def _joined(texts: list[tuple[TextRecord, Tokens]], each: int) -> tuple[TextRecord, Tokens]:
+    """Return so many windows of each of several texts one after another; of a single text, all."""
+    if len(texts) == 1:
+        return texts[0]
+    records, rows = zip(*texts, strict=True)
+    for record, own in texts:
+        if len(own) < each:
+            raise CorpusError(
+                f"has {len(own)} windows of its own, {each} are its part of the selection text",
+                where=record.name,
+                hint="name a longer one, or lower --selection-windows",
+            )
+    spread = [spread_windows(own.reshape(-1), own.shape[1], each) for own in rows]
+    joined = TextRecord(
+        name=" + ".join(record.name for record in records),
+        sha256=hashlib.sha256("".join(record.sha256 for record in records).encode()).hexdigest(),
+        tokens=sum(record.tokens for record in records),
+        bytes=sum(record.bytes for record in records),
+    )
+    return joined, np.concatenate(spread)
 
 
 def _of_file(inputs: Inputs, path: Path, evaluation: Tokens, progress: Progress) -> tuple[TextRecord, Tokens]:

@@ -11,6 +11,9 @@ from pythia_quant.tune.budget import Budget, parse_budget
 def test_limits_on_drift_are_those_of_gates() -> None:
     assert parse_budget("max_kl: 5 mnat, min_top1: 95 %", None, None) == Budget("size", {"max_kl": 5, "min_top1": 95})
     assert parse_budget("max_ppl_drift: 1 %", None, "size").drift == {"max_ppl_drift": 1}
+    assert parse_budget("max_kl: 5", None, None, 10).margin == 0.1
+    with pytest.raises(ArgumentError, match="goes with limits on drift"):
+        parse_budget(None, "60MB", None, 10)
 
 
 @pytest.mark.parametrize(("text", "size"), [("1.6MB", 1_600_000), ("60 mb", 60_000_000), ("2GiB", 2**31)])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import TINY, random_weights, write_checkpoint, write_texts
+from planted import PLANTED, planted_recipe
 from torch import Tensor
 
 from pythia_quant.artifacts.inputs import Inputs
@@ -17,39 +17,14 @@ from pythia_quant.core.errors import RecipeError
 from pythia_quant.core.progress import SILENT, Progress, Steps
 from pythia_quant.model.forward import final_hidden_states, head_weight
 from pythia_quant.quantizers import blocks
-from pythia_quant.recipe.recipe import Recipe, load_recipe
+from pythia_quant.recipe.recipe import Recipe
+from pythia_quant.tune import sensitivity
 from pythia_quant.tune.alone import equalized_layer
 from pythia_quant.tune.effect import Effects
 from pythia_quant.tune.job import open_inputs, tunable
 from pythia_quant.tune.records import Sensitivity
 from pythia_quant.tune.sensitivity import Search, find_sensitivities
 from pythia_quant.tune.texts import TextChoice, search_and_selection
-
-PLANTED = ("gpt_neox.layers.1.mlp.dense_4h_to_h.weight", "gpt_neox.layers.0.attention.dense.weight")
-
-RECIPE = """\
-schema: 1
-source: {{model: {model}}}
-calibration: {{text: {{file: calibration.txt}}, windows: 40}}
-evaluation: {{text: {{file: evaluation.txt}}, windows: 8}}
-variants:
-  onnx-int8: {{format: onnx, block_size: 32}}
-  gguf-q4: {{format: gguf, sweeps: 0, correction: none, damping: 0.01}}
-  bnb-nf4: {{format: bnb}}
-"""
-
-
-def planted_recipe(folder: Path) -> Recipe:
-    """Write a recipe of a tiny model in which two tensors have more to say than all others."""
-    write_texts(folder)
-    weights = random_weights(TINY)
-    for name in PLANTED:
-        # In each block a weight that decides the scale, so that the others are rounded coarsely.
-        weights[name][:, ::32] = 4.0
-    model = write_checkpoint(folder / "planted", weights=weights)
-    path = folder / "planted.yaml"
-    path.write_text(RECIPE.format(model=model))
-    return load_recipe(path)
 
 
 def search_of(folder: Path, variant: str, recipe: Recipe | None = None) -> Search:
@@ -146,8 +121,34 @@ def test_texts_have_nothing_in_common(tmp_path: Path) -> None:
     assert len(set(rows)) == len(rows)
 
 
+def test_several_selection_texts_give_as_many_windows_each(tmp_path: Path) -> None:
+    recipe = planted_recipe(tmp_path)
+    paths = []
+    for name, step in (("one", 15485863), ("two", 32452843)):
+        paths.append(tmp_path / f"{name}.txt")
+        paths[-1].write_text("".join(f"{name} {i * step % 99989:d}, " for i in range(400)))
+    with Steps(1, progress_console) as steps:
+        inputs = open_inputs(recipe, ["onnx-int8"], steps)
+    choice = TextChoice(search_windows=8, selection=tuple(paths), selection_windows=16)
+    _, selection = search_and_selection(inputs, choice, SILENT)
+    texts = [inputs.source.tokenizer.decode(row) for row in selection.windows]
+    assert [("one" in text, "two" in text) for text in texts] == [(True, False)] * 8 + [(False, True)] * 8
+    assert selection.record.name == f"{paths[0]} + {paths[1]}"
+
+
 def test_variants_without_options_are_refused(tmp_path: Path) -> None:
     recipe = planted_recipe(tmp_path)
     assert tunable(recipe, []) == ["onnx-int8", "gguf-q4"]
     with pytest.raises(RecipeError, match="tensors of it have no options"):
         tunable(recipe, ["bnb-nf4"])
+
+
+def test_what_another_version_of_the_code_has_found_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = replace(search_of(tmp_path, "onnx-int8"), measures=False)
+    found = find_sensitivities(search, SILENT)
+    monkeypatch.setattr(sensitivity, "NUMERICS", sensitivity.NUMERICS + 1)
+    again = _Stop("never")
+    assert find_sensitivities(search, again).key != found.key
+    assert again.seen
