@@ -28,6 +28,7 @@ from pythia_quant.cli import (
     sensitivity,
     serve,
     show,
+    sign,
     source,
     suite,
     sweep,
@@ -98,7 +99,7 @@ PANELS = {
     "Measure": (bench, sweep, show, report, compare, verify),
     "Choose": (tune, sensitivity),
     "Use": (generate, serve, web),
-    "Manage and publish": (ls, cache, publish),
+    "Manage and publish": (ls, cache, sign, publish),
 }
 """The headings of --help, and the commands below each."""
 
