@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.file_hashes import sha256
-from pythia_quant.core.foreign_files import MANIFEST, SIGNATURE, STATEMENT, own_file
+from pythia_quant.core.foreign_files import ADDED, MANIFEST, own_file
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.core.text import printable
 from pythia_quant.recipe.recipe import Recipe, RecipeSettings, with_absolute_files
@@ -283,7 +283,7 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 PUBLISHED = ("README.md", "results.json", "recipe.yaml", ".eval_results/lambada.yaml", ".gitattributes")
 """Files of a published repository that are not part of an artifact: no runtime reads them."""
-_UNLISTED = (*PUBLISHED, SIGNATURE, STATEMENT)
+_UNLISTED = (*PUBLISHED, *ADDED)
 _DOWNLOADED = ".cache/huggingface/"  # of the hub's client
 _AGAIN = "convert or download it again"
 

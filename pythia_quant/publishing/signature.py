@@ -25,7 +25,16 @@ from pythia_quant.artifacts.pull import place_file
 from pythia_quant.core.errors import ArgumentError, ArtifactError, without_links
 from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.files import folder_beside, target_lock
-from pythia_quant.core.foreign_files import MANIFEST, SIGNATURE, STATEMENT, own_file, parse_json, read_ordinary
+from pythia_quant.core.foreign_files import (
+    ADDED,
+    MANIFEST,
+    SBOM,
+    SIGNATURE,
+    STATEMENT,
+    own_file,
+    parse_json,
+    read_ordinary,
+)
 from pythia_quant.core.text import printable, redacted
 from pythia_quant.model.source_name import DEMO
 from pythia_quant.publishing.anonymize import public_manifest, public_results
@@ -116,7 +125,7 @@ def sign(
     with target_lock(folder), folder_beside(folder) as scratch:
         signed = scratch / folder.name  # the signature records this name
         signed.mkdir()
-        for name in manifest.files:
+        for name in (*manifest.files, *([SBOM] if own_file(folder, SBOM, ArtifactError) else [])):
             place_file(folder / name, signed / name)
         (signed / STATEMENT).write_bytes(statement)
         make = partial(config.sign, signed, scratch / SIGNATURE)
@@ -253,8 +262,8 @@ def _refused(error: Exception, artifact: Artifact, resources: dict[str, str], tr
     folder, said = artifact.folder, str(error)
     if said.startswith("Signature mismatch"):
         there = {name: file.sha256 for name, file in artifact.manifest.files.items()}
-        for name in (STATEMENT, MANIFEST, *PUBLISHED):
-            if (name == STATEMENT or name in resources) and (path := own_file(folder, name, ArtifactError)):
+        for name in (MANIFEST, *ADDED, *PUBLISHED):
+            if (name in (STATEMENT, SBOM) or name in resources) and (path := own_file(folder, name, ArtifactError)):
                 there[name] = sha256(path)
         return _of_others(folder, _differences(there, resources))
     if trust.key is None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import model_signing.hashing
@@ -238,6 +239,7 @@ def test_what_is_published_is_checked_with_the_same_key(
     private, public = keys
     folder = artifacts / "onnx-int8"
     command = ("publish", folder, "--repo-id", "me/signed", "--yes")
+    client.succeed("sbom", "--out", folder / "sbom.cdx.json")
     said = json.loads(client.succeed("sign", folder, "--key", private, "--json"))
     assert said["origin"]["source"]["commit"] == open_artifact(folder).manifest.source.commit
     client.succeed(*command)
@@ -246,6 +248,7 @@ def test_what_is_published_is_checked_with_the_same_key(
     assert said["origin"]["recipe"]["sha256"] == hashlib.sha256(files["recipe.yaml"]).hexdigest()
     stated = {one["name"]: one["digest"]["sha256"] for one in json.loads(files["origin.intoto.json"])["subject"]}
     assert {name: hashlib.sha256(files[name]).hexdigest() for name in stated} == stated
+    assert files["sbom.cdx.json"] == (folder / "sbom.cdx.json").read_bytes()
     assert "pythia-quant verify hf://me/signed --key signing.pub" in files["README.md"].decode()
     printed = client.succeed("verify", "hf://me/signed", "--key", public)
     assert f"its signer states: made from {SOURCE} at commit" in " ".join(printed.split())
@@ -259,8 +262,11 @@ def test_what_is_published_is_checked_with_the_same_key(
     (downloaded / "results.json").write_bytes(files["results.json"] + b"\n")
     assert "its statement of origin is of another file results.json" in check(downloaded, public)
     results = load_results(artifacts / "results.json")
-    save_results(results.model_copy(update={"notes": ["measured again"]}), artifacts / "results.json")
+    later = {"created": results.created + timedelta(seconds=1)}
+    save_results(results.model_copy(update=later), artifacts / "results.json")
     assert "origin.intoto.json is not of what would be published" in client.refuse(*command)
+    (folder / "sbom.cdx.json").write_text("{}")
+    assert "its signature is of other files: sbom.cdx.json has other content" in check(folder, public)
     (folder / "model.sig").unlink()
     client.succeed(*command)
     assert hub.files("me/signed").keys() & {"model.sig", "origin.intoto.json"} == set(), "of the earlier artifact"
