@@ -46,7 +46,7 @@ def _component(package: Distribution) -> Component:
     from packageurl import PackageURL
 
     name, version = _plain(package.name), package.version
-    expression = package.metadata.get("License-Expression")
+    (expression,) = package.metadata.get_all("License-Expression") or [""]
     kind = ComponentType.APPLICATION if name == _US else ComponentType.LIBRARY
     return Component(
         name=package.name,

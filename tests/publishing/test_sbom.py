@@ -49,7 +49,7 @@ def test_every_package_of_the_environment_is_in_it_and_the_schema_holds(tmp_path
 )
 def test_an_audit_without_its_database_is_no_success(tmp_path: Path, report: str, code: int, said: str) -> None:
     (tmp_path / "report.json").write_text(report)
-    command = [sys.executable, ROOT / "tools" / "audit.py", tmp_path / "report.json"]
+    command = [sys.executable, str(ROOT / "tools" / "audit.py"), str(tmp_path / "report.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.count("\n")) == (code, 1)
     assert said in done.stdout
