@@ -21,6 +21,11 @@ _LARGEST_WHOLE = 1_000_000_000
 """Bytes of the largest artifact that the check after a conversion loads whole, if its format can do without."""
 
 
+PROBE_WINDOWS, PROBE_TOKENS = 2, 64
+"""The windows that the check after a conversion runs, and the most tokens of each."""
+_OTHER_FILES = 5_000_000
+
+
 def artifact_bytes(shape: Architecture, settings: VariantSettings) -> int:
     """Estimate the bytes of an artifact's weights; embeddings and head are two matrices there, also tied ones."""
     linear, rest = settings.stored_bits()
@@ -38,7 +43,8 @@ def conversion_needs(shape: Architecture, settings: VariantSettings, calibration
     solving, scratch = entry.costs(settings, shape, calibration_tokens)
     in_layers = entry.in_layers and size > _LARGEST_WHOLE
     checking = 8 * shape.vocabulary * shape.width if in_layers else entry.held_of_weights * size  # two heads in fp32
-    return Costs(entry.held + int(max(checking, solving)), int(size * 1.05) + 10_000_000 + scratch)
+    logits = 4 * PROBE_WINDOWS * PROBE_TOKENS * shape.vocabulary  # those intended, which the check reads from a file
+    return Costs(entry.held + int(max(checking, solving)), int(size * 1.05) + logits + scratch + _OTHER_FILES)
 
 
 def describe(needs: Costs) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pythia_quant.artifacts.inputs import Inputs
-from pythia_quant.artifacts.needs import check_needs, conversion_needs
+from pythia_quant.artifacts.needs import PROBE_TOKENS, PROBE_WINDOWS, check_needs, conversion_needs
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.format import Costs, Format
@@ -17,9 +17,6 @@ from pythia_quant.texts.windows import Tokens
 
 FEW_TOKENS = 10
 """Calibration tokens an input of the widest matrix, below which solving gains much from more."""
-PROBE_TOKENS = 64
-"""The most tokens of a window that the check runs."""
-_PROBE_WINDOWS = 2
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Plan:
     @property
     def probe(self) -> Tokens:
         """The tokens that the check runs, int64 [windows, tokens]."""
-        return self.inputs.evaluation[:_PROBE_WINDOWS, :PROBE_TOKENS].copy()
+        return self.inputs.evaluation[:PROBE_WINDOWS, :PROBE_TOKENS].copy()
 
 
 def plan_conversion(inputs: Inputs, variant: str, out: Path) -> Plan:

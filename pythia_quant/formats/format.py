@@ -109,8 +109,8 @@ class Format(Opener, Generic[S]):
         held_of_weights: what they hold besides for each byte of the artifact's weights, measured.
     """
 
-    held: ClassVar[int] = 800_000_000
-    held_of_weights: ClassVar[float] = 3.0
+    held: ClassVar[int] = 720_000_000
+    held_of_weights: ClassVar[float] = 1.4
 
     def equalizes(self, settings: S) -> bool:  # noqa: ARG002
         """Return whether layers are equalized before they are rounded, see :mod:`pythia_quant.model.equalize`."""
