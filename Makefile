@@ -146,7 +146,9 @@ fuzz: .venv/ready
 audit:
 	$(PYTHON) -m venv .venv/share/audit
 	.venv/share/audit/bin/python -m pip install --quiet pip-audit==2.10.0
-	.venv/share/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	@rm -f .venv/share/audit/report.json
+	@.venv/share/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --format json \
+		--output .venv/share/audit/report.json >.venv/share/audit/log 2>&1; $(PYTHON) tools/audit.py .venv/share/audit/report.json
 
 # Reported only; the goal is 92 %.
 .PHONY: coverage

@@ -29,8 +29,8 @@ from pythia_quant.cli.main import main
 
 Done = subprocess.CompletedProcess[str]
 
-STEPS = r"(\[ *\d+/\d+\] .*\n|[\w-]+: [\d,]+ calibration tokens are [^\[]* drift less\n)*"
-"""A line a step, and that there is little calibration text, as for most models of tests."""
+STEPS = r"(\[ *\d+/\d+\] .*\n|[\w-]+: [\d,]+ calibration tokens are [^\[]* drift less\n|[\w-]+ takes about .*\n)*"
+"""A line a step, what each conversion takes, and that there is little calibration text, as for most models of tests."""
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.file_hashes import sha256
-from pythia_quant.core.foreign_files import MANIFEST, own_file
+from pythia_quant.core.foreign_files import ADDED, MANIFEST, own_file
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.core.text import printable
 from pythia_quant.recipe.recipe import Recipe, RecipeSettings, with_absolute_files
@@ -281,9 +281,10 @@ def _entries(folder: Path) -> Iterator[Path]:
             yield path
 
 
-# Files of a published repository, and of the hub's client, that are not part of an artifact: no runtime reads them.
-_PUBLISHED = ("README.md", "results.json", "recipe.yaml", ".eval_results/lambada.yaml", ".gitattributes")
-_DOWNLOADED = ".cache/huggingface/"
+PUBLISHED = ("README.md", "results.json", "recipe.yaml", ".eval_results/lambada.yaml", ".gitattributes")
+"""Files of a published repository that are not part of an artifact: no runtime reads them."""
+_UNLISTED = (*PUBLISHED, *ADDED)
+_DOWNLOADED = ".cache/huggingface/"  # of the hub's client
 _AGAIN = "convert or download it again"
 
 
@@ -303,7 +304,7 @@ def check_sizes(artifact: Artifact) -> None:
 
 
 def verify_files(artifact: Artifact, digest: Callable[[Path], str] = sha256) -> None:
-    """Compare an artifact's files with its manifest. Files that only a published repository has are ignored.
+    """Compare an artifact's files with its manifest. What a hub or a signer adds is ignored.
 
     Args:
         artifact: the artifact.
@@ -317,7 +318,7 @@ def verify_files(artifact: Artifact, digest: Callable[[Path], str] = sha256) -> 
     for name in sorted(listed.keys() | present.keys()):
         if name not in present:
             raise ArtifactError(f"the file {name} is missing", where=where, hint=_AGAIN)
-        if name not in listed and name not in _PUBLISHED and not name.startswith(_DOWNLOADED):
+        if name not in listed and name not in _UNLISTED and not name.startswith(_DOWNLOADED):
             raise ArtifactError(f"the file {name} is not in the manifest", where=where, hint="move it elsewhere")
         if name in listed and present[name] != listed[name]:
             raise ArtifactError(f"the file {name} was changed since the conversion", where=where, hint=_AGAIN)

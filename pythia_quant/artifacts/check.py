@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pythia_quant.artifacts.artifact import Artifact
-from pythia_quant.artifacts.plan import PROBE_TOKENS
+from pythia_quant.artifacts.needs import PROBE_TOKENS
 from pythia_quant.core import process
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.settings import VariantSettings

@@ -1,26 +1,22 @@
-"""What a conversion will do, and whether there is room for it, known before anything heavy is imported."""
+"""What a conversion will do, and what one should know of it, known before anything heavy is imported."""
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pythia_quant.artifacts.inputs import Inputs
-from pythia_quant.core.errors import ArtifactError, without_links
+from pythia_quant.artifacts.needs import PROBE_TOKENS, PROBE_WINDOWS, check_needs, conversion_needs
+from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.format import Costs, Format
 from pythia_quant.formats.table import format_of
-from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.source import Checkpoint
 from pythia_quant.texts.windows import Tokens
 
 FEW_TOKENS = 10
 """Calibration tokens an input of the widest matrix, below which solving gains much from more."""
-PROBE_TOKENS = 64
-"""The most tokens of a window that the check runs."""
-_PROBE_WINDOWS = 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Plan:
     @property
     def probe(self) -> Tokens:
         """The tokens that the check runs, int64 [windows, tokens]."""
-        return self.inputs.evaluation[:_PROBE_WINDOWS, :PROBE_TOKENS].copy()
+        return self.inputs.evaluation[:PROBE_WINDOWS, :PROBE_TOKENS].copy()
 
 
 def plan_conversion(inputs: Inputs, variant: str, out: Path) -> Plan:
@@ -54,7 +50,7 @@ def plan_conversion(inputs: Inputs, variant: str, out: Path) -> Plan:
 
 
 def check_plan(plan: Plan) -> None:
-    """Refuse a conversion without its calibration text, or without room on the disk.
+    """Refuse a conversion without its calibration text, or without room on the disk or in memory.
 
     Raises:
         ArtifactError: what is missing.
@@ -62,30 +58,12 @@ def check_plan(plan: Plan) -> None:
     if plan.inputs.calibration_record is None and plan.inputs.recipe.calibrates([plan.variant]):
         hint = f"load_inputs(recipe, only=[{plan.variant!r}])"
         raise ArtifactError("needs calibration text, and the inputs were loaded without", where=plan.variant, hint=hint)
-    check_space(plan.inputs, plan.settings, plan.target)
+    check_needs(needs(plan.inputs, plan.settings), plan.target)
 
 
 def artifact_folder(out: Path, source: Checkpoint, variant: str) -> Path:
     """Return where a variant's artifact belongs: ``out/<source>/<revision>/<variant>``."""
     return out / source.slug / source.revision.replace("/", "--") / variant
-
-
-def check_space(inputs: Inputs, settings: VariantSettings, target: Path) -> None:
-    """Refuse a conversion that needs more disk than is free.
-
-    Raises:
-        ArtifactError: the disk is too small; the message has the bytes needed and the bytes free.
-    """
-    shape = inputs.source.architecture
-    needed = int(artifact_bytes(shape, settings) * 1.05) + 10_000_000 + costs(inputs, settings).disk
-    existing = next(folder for folder in without_links(target).parents if folder.exists())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        raise ArtifactError(
-            f"needs about {needed / 1e6:,.0f} MB of disk, {free / 1e6:,.0f} MB are free",
-            where=str(target),
-            hint="free some, or choose another --out",
-        )
 
 
 def caveats(inputs: Inputs, settings: VariantSettings) -> list[str]:
@@ -100,13 +78,6 @@ def caveats(inputs: Inputs, settings: VariantSettings) -> list[str]:
     return found
 
 
-def costs(inputs: Inputs, settings: VariantSettings) -> Costs:
-    """Estimate the memory, and the disk beside the artifact, that a conversion takes while it runs, in bytes."""
-    return format_of(settings).costs(settings, inputs.source.architecture, inputs.calibration.size)
-
-
-def artifact_bytes(shape: Architecture, settings: VariantSettings) -> int:
-    """Estimate the bytes of an artifact's weights; embeddings and head are two matrices there, also tied ones."""
-    linear, rest = settings.stored_bits()
-    outside = 2 * shape.vocabulary * shape.width
-    return int((shape.non_embedding_parameters * linear + outside * rest) / 8)
+def needs(inputs: Inputs, settings: VariantSettings) -> Costs:
+    """Estimate the memory and the disk that a conversion takes, in bytes."""
+    return conversion_needs(inputs.source.architecture, settings, inputs.calibration.size)

@@ -9,7 +9,7 @@ from pathlib import Path
 from pythia_quant.core.errors import HubError
 from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.files import cache_folder, fresh_folder, target_lock
-from pythia_quant.core.foreign_files import MANIFEST
+from pythia_quant.core.foreign_files import ADDED, MANIFEST
 from pythia_quant.core.hub_client import check_name
 from pythia_quant.core.hub_files import commit_of, fetch, forget
 from pythia_quant.core.progress import SILENT, Progress
@@ -20,7 +20,7 @@ from pythia_quant.records.manifest import FileRecord, read_manifest
 def pull(artifact: str, progress: Progress = SILENT) -> Path:
     """Return the folder of an artifact in the cache. If the artifact is not there, download it first.
 
-    The folder has the manifest and the files that the manifest lists. It is complete or absent.
+    The folder has the manifest, the files that it lists, and what its signer has added. It is complete or absent.
 
     Args:
         artifact: ``hf://owner/name``, or ``hf://owner/name@revision`` for another revision than ``main``.
@@ -49,6 +49,9 @@ def pull(artifact: str, progress: Progress = SILENT) -> Path:
             for index, (name, file) in enumerate(manifest.files.items()):
                 progress.step(f"downloading {name}", index, len(manifest.files))
                 place_file(_download(repo_id, name, commit, file, progress), scratch / name)
+            for name in ADDED:
+                if (path := fetch(repo_id, name, commit)) is not None:
+                    place_file(path, scratch / name)
     return folder
 
 

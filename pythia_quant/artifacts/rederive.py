@@ -15,6 +15,7 @@ from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.files import temporary_folder
 from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.formats.table import format_of
+from pythia_quant.model.weights import WeightReader
 from pythia_quant.recipe.overrides import override
 
 
@@ -26,12 +27,14 @@ class Derivation:
         files: the number of files that were compared.
         differing: the names of the files that differ.
         tensors: of the tensors that differ, dequantized: the norm of the difference over the norm of what was made now.
+        unlike: of the tensors that cannot be compared so: what is unlike, as ``has the shape 64 × 8, not 64 × 64``.
         conditions: what is not as it was recorded: versions and the processor, a sentence each.
     """
 
     files: int
     differing: list[str]
     tensors: dict[str, float]
+    unlike: dict[str, str]
     conditions: list[str]
 
 
@@ -64,8 +67,8 @@ def rederive(artifact: Artifact, model: str | None = None, progress: Progress = 
         made = convert(inputs, manifest.variant, folder, progress=progress)
         names = sorted(manifest.files.keys() | made.manifest.files.keys())
         differing = [name for name in names if manifest.files.get(name) != made.manifest.files.get(name)]
-        tensors = _differences(artifact, made) if differing else {}
-    return Derivation(len(names), differing, tensors, _conditions(artifact))
+        tensors, unlike = compare_weights(*map(_weights, (artifact, made))) if differing else ({}, {})
+    return Derivation(len(names), differing, tensors, unlike, _conditions(artifact))
 
 
 def _conditions(artifact: Artifact) -> list[str]:
@@ -84,31 +87,55 @@ def _conditions(artifact: Artifact) -> list[str]:
     return changed
 
 
+def _weights(artifact: Artifact) -> WeightReader:
+    return format_of(artifact.settings).open_weights(artifact.folder)
+
+
 @torch.no_grad()
-def _differences(artifact: Artifact, made: Artifact) -> dict[str, float]:
-    """Return how much each tensor differs from what was made now, relative to its norm; those that do not are left out.
+def compare_weights(there: WeightReader, here: WeightReader) -> tuple[dict[str, float], dict[str, str]]:
+    """Return how much each tensor differs from what was made now, and what is unlike where values cannot be compared.
+
+    Every tensor that one of the two has is looked at; those that do not differ are left out.
+
+    Args:
+        there: the weights of an artifact.
+        here: the weights of what was made now.
+
+    Returns:
+        The norm of each difference, relative to the tensor's; sentences about tensors that only one of the two has, or
+        that have other shapes.
 
     Raises:
         ArtifactError: a tensor cannot be read.
     """
-    there, here = (format_of(one.settings).open_weights(one.folder) for one in (artifact, made))
-    differences = {}
-    for name in here.architecture.tensor_shapes():
-        expected = here.read(name).float()
-        difference = torch.linalg.vector_norm(there.read(name).float() - expected)
-        if difference:
-            differences[name] = float(difference / torch.linalg.vector_norm(expected).clamp(min=1e-30))
-    return differences
+    shapes, expected_shapes = there.architecture.tensor_shapes(), here.architecture.tensor_shapes()
+    differences: dict[str, float] = {}
+    unlike: dict[str, str] = {}
+    for name in [*expected_shapes, *(name for name in shapes if name not in expected_shapes)]:
+        if name not in shapes:
+            unlike[name] = "is missing"
+        elif name not in expected_shapes:
+            unlike[name] = "is not of the source"
+        elif shapes[name] != expected_shapes[name]:
+            sizes = (" × ".join(map(str, each[name])) for each in (shapes, expected_shapes))
+            unlike[name] = "has the shape {}, not {}".format(*sizes)
+        else:
+            expected = here.read(name).float()
+            difference = torch.linalg.vector_norm(there.read(name).float() - expected)
+            if difference:
+                differences[name] = float(difference / torch.linalg.vector_norm(expected).clamp(min=1e-30))
+    return differences, unlike
 
 
 def describe(derivation: Derivation) -> str:
     """Return what came of it, in sentences."""
     if not derivation.differing:
         return f"derived again from its source: all {derivation.files} files have the same bytes"
+    found = [f"{name} {what}" for name, what in derivation.unlike.items()]
     most = sorted(derivation.tensors.items(), key=lambda one: -one[1])
-    named = ", ".join(f"{name} by {size:.2g} of its norm" for name, size in most[:5])
-    more = f" and {len(most) - 5} more" if len(most) > 5 else ""
-    values = f"these tensors differ: {named}{more}" if most else "all tensors are read as the same values"
+    found += [f"{name} differs by {size:.2g} of its norm" for name, size in most]
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    values = f"of the tensors, {', '.join(found[:5])}{more}" if found else "all tensors are read as the same values"
     conditions = f"; it was made otherwise: {'; '.join(derivation.conditions)}" if derivation.conditions else ""
     return f"derived again, {', '.join(derivation.differing)} has other bytes; {values}{conditions}"
 

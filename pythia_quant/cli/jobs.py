@@ -13,10 +13,10 @@ from rich.markup import escape
 
 from pythia_quant.artifacts.artifact import Artifact, open_artifact
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
-from pythia_quant.artifacts.plan import caveats, costs
+from pythia_quant.artifacts.needs import describe
+from pythia_quant.artifacts.plan import caveats, needs
 from pythia_quant.core import process
 from pythia_quant.core.errors import ArtifactError, without_links
-from pythia_quant.core.machine import memory_available
 from pythia_quant.core.progress import Notices, Steps
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.formats.packages import missing_of_variants, refuse_missing
@@ -281,13 +281,7 @@ def _check_names(artifacts: list[Artifact]) -> None:
 
 
 def _announce(console: Console, name: str, inputs: Inputs, settings: VariantSettings) -> None:
-    """Print what a conversion will take, and its caveats; without a terminal, only caveats and a lack of memory."""
-    memory, disk = costs(inputs, settings)
-    free = memory_available()
-    needs = f"about {memory / 1e9:.1f} GB of memory, and {disk / 1e9:.1f} GB of disk while it runs"
-    if memory > free:
-        console.print(f"[yellow]{escape(name)}[/]: needs {needs}; {free / 1e9:.1f} GB of memory are free")
-    elif memory and console.is_terminal:
-        console.print(f"{escape(name)}: {needs}")
+    """Print what a conversion will take, and its caveats."""
+    console.print(f"{name} takes {describe(needs(inputs, settings))}", markup=False, highlight=False, soft_wrap=True)
     for caveat in caveats(inputs, settings):
         console.print(f"[yellow]{escape(name)}[/]: {caveat}")

@@ -25,9 +25,11 @@ from pythia_quant.cli import (
     recipes,
     report,
     run,
+    sbom,
     sensitivity,
     serve,
     show,
+    sign,
     source,
     suite,
     sweep,
@@ -98,7 +100,7 @@ PANELS = {
     "Measure": (bench, sweep, show, report, compare, verify),
     "Choose": (tune, sensitivity),
     "Use": (generate, serve, web),
-    "Manage and publish": (ls, cache, publish),
+    "Manage and publish": (ls, cache, sbom, sign, publish),
 }
 """The headings of --help, and the commands below each."""
 

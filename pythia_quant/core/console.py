@@ -110,10 +110,18 @@ _VARIABLES = {
         "ORT_GQA_DISABLE_FLASH_ATTENTION": "With 0, onnxruntime tiles attention.",
         "ORT_DISABLE_TELEMETRY": "onnxruntime reports nothing; set by us.",
     },
+    "memory": {
+        "PYTHIA_QUANT_LOW_MEMORY": "With 1, too little memory or disk stops nothing.",
+    },
+    "signing": {
+        "PYTHIA_QUANT_KEY_PASSWORD": "The password of a signer's key.",
+        "PYTHIA_QUANT_IDENTITY_TOKEN": "Who signs, as an OpenID token.",
+    },
 }
 """What is said of each environment variable in --help, by what they concern; docs/environment.md says more."""
 
-EVERY_VARIABLE = tuple(_VARIABLES)
+EVERY_VARIABLE = ("files", "output", "hub", "threads", "memory")
+"""What most commands read."""
 
 
 def example(*commands: str, codes: Mapping[str, str] | None = None, variables: Iterable[str] = ()) -> str:

@@ -90,6 +90,23 @@ def fresh_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def folder_beside(target: Path) -> Iterator[Path]:
+    """Give an empty folder beside `target` to make files in, which the caller renames; the caller holds its lock.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    with storing(target):
+        _clear(target)
+        folder = _hidden(target, f"partial-{secrets.token_hex(4)}")
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            _remove(folder)
+
+
+@contextmanager
 def work_folder(
     target: Path, fingerprint: str, resume_after: tuple[type[Exception], ...] = (BenchmarkError,)
 ) -> Iterator[Path]:

@@ -145,6 +145,12 @@ def _roots(folder: Path) -> list[Path]:
 
 
 MANIFEST = "pythia_quant.json"
+SIGNATURE, STATEMENT = "model.sig", "origin.intoto.json"
+"""In a signed artifact: the signature, and the statement of origin, which is signed as every file is."""
+SBOM = "sbom.cdx.json"
+"""A bill of materials that somebody has put into an artifact."""
+ADDED = (SIGNATURE, STATEMENT, SBOM)
+"""What a signer may add to an artifact. It is published, and pulled; no runtime reads it."""
 
 # Names of devices on Windows, whatever follows the dot.
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)

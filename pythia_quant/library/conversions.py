@@ -9,7 +9,8 @@ from pathlib import Path
 from pythia_quant.artifacts.artifact import Artifact
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
-from pythia_quant.artifacts.plan import artifact_folder, check_space
+from pythia_quant.artifacts.needs import check_needs
+from pythia_quant.artifacts.plan import artifact_folder, needs
 from pythia_quant.bench.durations import conversion_name, conversion_steps, work_of
 from pythia_quant.core.progress import Steps
 from pythia_quant.core.settings import VariantSettings
@@ -25,15 +26,15 @@ def open_inputs(recipe: Recipe, names: list[str], out: Path, steps: Steps, annou
     """Open what variants need, after all checks that are possible before the first of them takes its time.
 
     Raises:
-        ArtifactError: a package is missing, or the disk is too small for an artifact that is not there.
+        ArtifactError: a package is missing, or disk or memory are too small for an artifact that is not there.
         PythiaQuantError: see :func:`~pythia_quant.artifacts.inputs.load_inputs`.
     """
     refuse_missing(missing_of_variants(recipe.needed(names)))
     with steps.step("opening source and texts") as step:
         inputs = load_inputs(recipe, step, only=names)
     for name, settings in _missing(inputs, names, out).items():
-        # Each conversion checks it again, because others fill the disk, too.
-        check_space(inputs, settings, artifact_folder(out, inputs.source, name))
+        # Each conversion checks it again, because others fill disk and memory, too.
+        check_needs(needs(inputs, settings), artifact_folder(out, inputs.source, name))
         if announce:
             announce(name, inputs, settings)
     return inputs

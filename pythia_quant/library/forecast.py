@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pythia_quant.artifacts.artifact import open_artifact
 from pythia_quant.artifacts.inputs import Texts, fit, read_texts
-from pythia_quant.artifacts.plan import artifact_bytes, artifact_folder
+from pythia_quant.artifacts.needs import artifact_bytes, conversion_needs
+from pythia_quant.artifacts.plan import artifact_folder
 from pythia_quant.bench.conditions import memory_needed
 from pythia_quant.bench.durations import Work, conversion_steps, measurement_steps
 from pythia_quant.bench.quick import PASSAGES, quick_recipe, quick_windows
@@ -24,9 +25,6 @@ from pythia_quant.formats.table import format_of
 from pythia_quant.model.source import Unread, open_without_weights
 from pythia_quant.recipe.recipe import SOURCE_ROWS, Recipe
 from pythia_quant.texts.lambada import load_passages
-
-_LIBRARIES = 400_000_000
-"""Bytes of a process that converts, without what it converts."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ def _conversions(
         size = artifact_bytes(source.architecture, settings)
         if name in there:
             size = open_artifact(artifact_folder(out, source, name)).manifest.bytes_on_disk
-        memory = _LIBRARIES + costs.memory
+        memory = conversion_needs(source.architecture, settings, texts.calibration.size).memory
         planned.append(PlannedConversion(name, name in there, size, costs.disk, memory, step.seconds))
     return planned
 

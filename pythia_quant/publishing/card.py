@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pythia_quant.bench.agreement import describe_published
 from pythia_quant.bench.gates import describe_gate
 from pythia_quant.bench.metrics import METRICS
+from pythia_quant.core.foreign_files import SIGNATURE
 from pythia_quant.core.settings import VariantSettings
 from pythia_quant.model import suite
 from pythia_quant.model.source_name import DEMO
@@ -134,6 +135,7 @@ def render_card(
     despite_gate: str = "",
     sample: str = "",
     sisters: Sequence[Sister] = (),
+    signed: bool = False,
     project: Project | None = None,
 ) -> str:
     """Return the card as Markdown with front matter.
@@ -147,6 +149,7 @@ def render_card(
         despite_gate: the reason to publish although a gate failed or is undecided; empty if all gates passed.
         sample: the text that our runtime printed for the card's first command; empty if it was not run.
         sisters: the other variants that are published together with this one.
+        signed: whether a signature and a statement of origin are published, too.
         project: this project; by default, the installed package.
     """
     settings = parse_variant(manifest.settings)
@@ -173,7 +176,7 @@ def render_card(
         size_line=size_line(results), machine_line=machine_line(results), percentiles=PERCENTILES,
         remarks=remarks(results), describe_gate=describe_gate, despite_gate=despite_gate,
         project=project, ours=next(one for one in programs if one.name == OURS), sample=sample,
-        memory=_memory_line(row),
+        memory=_memory_line(row), signed=_check_commands(repo_id, revision) if signed else "",
         others=[one for one in programs if one.name != OURS], sisters=[_sister_line(one) for one in sisters],
         recipe=public_recipe(manifest),
         file_hashes=_hashes({name: file.sha256 for name, file in manifest.files.items()}),
@@ -224,6 +227,16 @@ def _commands(variant: str, repo_id: str, revision: str) -> str:
     return (
         f"hf download {shlex.quote(repo_id)} recipe.yaml{at} --local-dir .\n"
         f"pythia-quant run recipe.yaml --only {shlex.quote(variant)}"
+    )
+
+
+def _check_commands(repo_id: str, revision: str) -> str:
+    """Return the commands that check the signature: ours, and those of the library that made it."""
+    at, branch = (f"@{revision}", f" --revision {shlex.quote(revision)}") if revision != "main" else ("", "")
+    return (
+        f"pythia-quant verify {shlex.quote(f'hf://{repo_id}{at}')} --key signing.pub\n\n"
+        f"hf download {shlex.quote(repo_id)}{branch} --local-dir here\n"
+        f"model_signing verify key here --signature here/{SIGNATURE} --public-key signing.pub"
     )
 
 

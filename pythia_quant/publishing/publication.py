@@ -14,7 +14,7 @@ from pythia_quant.artifacts.listing import newest_result
 from pythia_quant.bench.gates import describe_gate
 from pythia_quant.core.errors import HubError
 from pythia_quant.core.file_hashes import sha256
-from pythia_quant.core.foreign_files import MANIFEST
+from pythia_quant.core.foreign_files import ADDED, MANIFEST, SBOM, SIGNATURE, STATEMENT, own_file
 from pythia_quant.core.hub_client import NoAnswerError
 from pythia_quant.core.hub_files import Content, NotCachedError, fetch
 from pythia_quant.publishing.anonymize import public_manifest, public_recipe, public_results, serialized
@@ -22,14 +22,15 @@ from pythia_quant.publishing.base_model import CARD, base_model, original_card
 from pythia_quant.publishing.card import Sister, render_card, results_url
 from pythia_quant.publishing.metadata import benchmark_task, eval_results_yaml
 from pythia_quant.publishing.sample import sample_output
+from pythia_quant.publishing.signature import signed_files
+from pythia_quant.publishing.statement import RECIPE, make_statement
 from pythia_quant.records.manifest import Manifest
 from pythia_quant.records.results import RESULTS, Results, Row, load_results
 
 T = TypeVar("T")
 
-RECIPE = "recipe.yaml"
 EVAL_RESULTS = ".eval_results/lambada.yaml"
-RECORDS = (CARD, MANIFEST, RESULTS, RECIPE, EVAL_RESULTS)
+RECORDS = (CARD, MANIFEST, RESULTS, RECIPE, EVAL_RESULTS, *ADDED)
 """The files that are published beside those that the manifest lists."""
 
 
@@ -126,6 +127,7 @@ def prepare_publication(
     base_record = hub.ask(f"whether {base} has the source's weights", lambda: base_model(artifact.manifest, base))
     manifest = public_manifest(artifact.manifest, base_record)
     public = public_results(measured, row, artifact.manifest, manifest)
+    added = _added(artifact.folder, make_statement(manifest, public))
     card = render_card(
         manifest,
         public,
@@ -138,8 +140,9 @@ def prepare_publication(
         despite_gate=despite_gate if despite else "",
         sample=sample_output(artifact),
         sisters=_sisters(artifact, together, asked),
+        signed=SIGNATURE in added,
     )
-    files = _files(artifact.folder, manifest, public, card)
+    files = _files(artifact.folder, manifest, public, card) | added
     benchmark = hub.ask("whether LAMBADA's dataset is a benchmark", lambda: _eval_results(public, row.name, target))
     files |= {EVAL_RESULTS: Content.from_bytes(benchmark.encode())} if benchmark else {}
     return Publication(artifact, target, files, despite, hub.unknown)
@@ -155,6 +158,30 @@ def _files(folder: Path, manifest: Manifest, results: Results, card: str) -> dic
     }
     files = {name: Content(folder / name, file.bytes, file.sha256) for name, file in manifest.files.items()}
     return files | {name: Content.from_bytes(data) for name, data in records.items()}
+
+
+def _added(folder: Path, statement: bytes) -> dict[str, Content]:
+    """Return what was added to an artifact: its signature with the statement of origin, a bill of materials.
+
+    Args:
+        folder: the artifact's folder.
+        statement: what the statement has to be, for it to be true of what is published.
+
+    Raises:
+        ArtifactError: the signature is damaged.
+        HubError: it is of another statement.
+    """
+    signed = signed_files(folder)
+    present = {name: own_file(folder, name, HubError) for name in (ADDED if signed else (SBOM,))}
+    contents = {name: Content.from_bytes(path.read_bytes()) for name, path in present.items() if path}
+    digest = Content.from_bytes(statement).sha256
+    if signed and not (STATEMENT in contents and contents[STATEMENT].sha256 == signed.get(STATEMENT) == digest):
+        raise HubError(
+            f"its {STATEMENT} is not of what would be published: other results, another --base-model, or none",
+            where=str(folder),
+            hint=f"sign it again, after it was measured: pythia-quant sign {folder}; or remove its {SIGNATURE}",
+        )
+    return contents
 
 
 class _Hub:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from pythia_quant.artifacts.plan import artifact_bytes
+from pythia_quant.artifacts.needs import artifact_bytes, conversion_needs
 from pythia_quant.bench.conditions import memory_needed
 from pythia_quant.bench.durations import REFERENCE, Work, conversion_name, conversion_steps, measurement_steps
 from pythia_quant.core.errors import PythiaQuantError
 from pythia_quant.core.settings import VariantSettings
-from pythia_quant.formats.table import format_of
 from pythia_quant.model.architecture import Architecture
 from pythia_quant.model.source import open_without_weights
 from pythia_quant.recipe.variants import parse_variant
@@ -90,7 +89,7 @@ def _needs(group: Group, shape: Architecture, weight_bytes: int, measured: Measu
     memory = [memory_needed("float16", weight_bytes, shape, context)]
     memory += [memory_needed(variant, sizes[name], shape, context) for name, variant in variants.items()]
     for variant in group.recipe.needed(list(variants)).values() if variants else ():
-        memory.append(format_of(variant).costs(variant, shape, calibration[0] * calibration[1]).memory)
+        memory.append(conversion_needs(shape, variant, calibration[0] * calibration[1]).memory)
     reference = 4 * shape.width * (2 * windows * context + shape.vocabulary)
     work = Work(shape, (windows, context), calibration, settings.latency.model_copy(update={"rounds": 0}))
     predicted = _predicted(work, {job.row: variants.get(job.row) for job in group.jobs})

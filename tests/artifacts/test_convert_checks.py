@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from rich.console import Console
@@ -15,13 +16,17 @@ from tiny import TINY, random_weights, write_checkpoint
 from pythia_quant.artifacts.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, WHOLE_MODEL_BYTES, check_again, check_artifact
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
-from pythia_quant.artifacts.plan import caveats, check_space, costs
+from pythia_quant.artifacts.needs import artifact_bytes, check_needs, conversion_needs
+from pythia_quant.artifacts.plan import caveats, needs
 from pythia_quant.cli.jobs import convert_all
 from pythia_quant.core.errors import ArtifactError, CorpusError
+from pythia_quant.formats.format import Costs
+from pythia_quant.formats.table import format_of
 from pythia_quant.recipe.recipe import load_recipe
 from pythia_quant.records.manifest import CheckRecord
 
 USAGE = namedtuple("USAGE", "total used free")
+MEMORY = namedtuple("MEMORY", "total available")
 
 
 @pytest.fixture
@@ -32,23 +37,45 @@ def inputs(recipe_file: Path) -> Inputs:
 def test_too_little_disk_is_refused_before_anything_is_written(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = inputs.recipe.settings.variants["onnx-fp32"]
-    check_space(inputs, settings, tmp_path / "new" / "artifact")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(10**9, 10**9, 5_000_000))
-    with pytest.raises(ArtifactError, match="needs about 11 MB of disk, 5 MB are free"):
-        check_space(inputs, settings, tmp_path / "new" / "artifact")
+    needed = needs(inputs, inputs.recipe.settings.variants["onnx-fp32"])
+    check_needs(needed, tmp_path / "new" / "artifact")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(10**9, 10**9, 3_000_000))
+    with pytest.raises(ArtifactError, match="needs about 6 MB of disk, 3 MB are free"):
+        convert(inputs, "onnx-fp32", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setenv("PYTHIA_QUANT_LOW_MEMORY", "1")
+    check_needs(needed, tmp_path / "new" / "artifact")
+
+
+def test_too_little_memory_is_refused_unless_told_otherwise(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = psutil.Process().memory_info().rss
+    needed = Costs(own + 3_000_000_000, 1)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: MEMORY(total=2 * 10**9, available=2 * 10**9))
+    with pytest.raises(ArtifactError, match=r"needs about [\d.]+ [MG]B of memory, [\d.]+ [MG]B are free\n"):
+        check_needs(needed, tmp_path / "artifact")
+    check_needs(Costs(own + 1_000_000_000, 1), tmp_path / "artifact")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: MEMORY(total=2 * 10**9, available=0))
+    with pytest.raises(ArtifactError, match="PYTHIA_QUANT_LOW_MEMORY=1 tries it all the same"):
+        check_needs(needed, tmp_path / "artifact")
+    monkeypatch.setenv("PYTHIA_QUANT_LOW_MEMORY", "1")
+    check_needs(needed, tmp_path / "artifact")
 
 
 def test_what_gptq_keeps_while_it_works_counts(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = inputs.recipe.settings.variants["gptq-int4"]
-    memory, disk = costs(inputs, settings)
+    shape = inputs.source.architecture
+    memory, disk = format_of(settings).costs(settings, shape, inputs.calibration.size)
     hidden = 16 * 32 * 64 * 2  # of the calibration windows, in half precision
     assert disk == 4 * hidden + 2 * (4 * 64 * 64 + 2 * 64 * 256)
     assert memory > 4 * (64 + 256) ** 2 * 4
-    assert costs(inputs, inputs.recipe.settings.variants["onnx-fp32"]) == (0, 0)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(10**9, 10**9, 10_000_000 + disk))
+    assert needs(inputs, settings).disk > disk + artifact_bytes(shape, settings)
+    wide = replace(shape, width=4096, mlp_width=16384)
+    assert conversion_needs(wide, settings, 2**18).memory > 4 * 5 * (4 * 4096**2 + 2 * 4096 * 16384)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(10**9, 10**9, 5_000_000 + disk))
     with pytest.raises(ArtifactError, match="MB of disk"):
-        check_space(inputs, settings, tmp_path / "artifact")
+        check_needs(needs(inputs, settings), tmp_path / "artifact")
 
 
 def test_little_calibration_text_is_said(inputs: Inputs) -> None:

@@ -22,6 +22,8 @@ class BnbFormat(Format[BnbSettings]):
 
     needs = ("bitsandbytes", "accelerate")
     extra = "bnb"
+    held = 840_000_000
+    held_of_weights = 2.0
 
     def equalizes(self, settings: BnbSettings) -> bool:
         return settings.equalize
