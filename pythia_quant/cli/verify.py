@@ -99,7 +99,7 @@ def _print(findings: list[dict[str, Any]]) -> None:
         if one["rederived"]:
             _say(_wrapped(one["rederived"], indent="  "))
     if not all(one["signed_by"] or one["rederived"] for one in findings):
-        _say("A manifest proves integrity, not origin: for that, add --key FILE, or --rederive.")
+        _say("A manifest proves integrity, not origin: for that, add --key FILE or --rederive.")
 
 
 def _say(text: str) -> None:

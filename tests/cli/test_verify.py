@@ -22,7 +22,7 @@ def test_verify_and_generate(finished: Path, whole_run: Path, monkeypatch: pytes
     printed = succeed("verify", *(parent / name for name in ("bnb-nf4", "gptq-int4", "onnx-int8", "onnx-fp32")))
     assert printed.count("files as in the manifest") == 4
     assert printed.count(f"weights are those of {whole_run / 'tiny'}") == 4
-    assert printed.endswith("\nA manifest proves integrity, not origin: for that, add --key FILE, or --rederive.\n")
+    assert printed.endswith("\nA manifest proves integrity, not origin: for that, add --key FILE or --rederive.\n")
     assert (
         max(len(line) for line in printed.splitlines() if str(parent) not in line and str(whole_run) not in line) <= 80
     )
