@@ -23,11 +23,11 @@ class User:
 
     def owns(self, name: str) -> bool:
         """Say whether a repository lies in one of the user's namespaces."""
-        return name.removeprefix("datasets/").split("/")[0] in (self.name, *self.orgs)
+        return name.removeprefix("datasets/").removeprefix("spaces/").split("/")[0] in (self.name, *self.orgs)
 
 
 class Hub:
-    """Repositories by name (of a dataset "datasets/owner/name"), users by token, settings and records.
+    """Repositories by name (of a dataset "datasets/owner/name", of a Space "spaces/owner/name"), users by token, settings and records.
 
     `damage` names files served with their last bit flipped, `gated` repositories whose files nobody may have.
     `page_size` pages the tree, `multipart_chunk` uploads larger files in parts, `cdn` serves LFS files from another
