@@ -268,26 +268,26 @@ class Tree:
     files: dict[str, RemoteFile]
 
 
-def read_tree(repo_id: str, revision: str = "main") -> Tree:
-    """Return the files of a model repository at a revision.
+def read_tree(repo_id: str, revision: str = "main", repo_type: str = "model") -> Tree:
+    """Return the files of a repository, by default a model's, at a revision.
 
     Raises:
         NoRepositoryError: the repository does not exist.
         NoRevisionError: the revision does not exist.
         HubError: the hub cannot be asked, or its answer makes no sense.
     """
-    commit = head(repo_id, revision)
-    return Tree(commit, files_at(repo_id, commit, f"{repo_id}@{revision}"))
+    commit = head(repo_id, revision, repo_type)
+    return Tree(commit, files_at(repo_id, commit, f"{repo_id}@{revision}", repo_type))
 
 
-def files_at(repo_id: str, commit: str, where: str) -> dict[str, RemoteFile]:
-    """Return the files of a model repository at a commit, by path. One request asks for all of them.
+def files_at(repo_id: str, commit: str, where: str, repo_type: str = "model") -> dict[str, RemoteFile]:
+    """Return the files of a repository at a commit, by path. One request asks for all of them.
 
     `where` names the repository in errors, which are those of :func:`read_tree`.
     """
 
     def list_files() -> dict[str, RemoteFile]:
-        items = api().list_repo_tree(repo_id, revision=commit, recursive=True)
+        items = api().list_repo_tree(repo_id, revision=commit, recursive=True, repo_type=repo_type)
         return {text(item.path): _remote(item) for item in islice(items, _MOST_FILES) if isinstance(item, RepoFile)}
 
     return ask(list_files, where)
@@ -298,11 +298,11 @@ def _remote(item: RepoFile) -> RemoteFile:
     return RemoteFile(byte_count(item.size), git_id(item.blob_id), digest)
 
 
-def head(repo_id: str, revision: str = "main") -> str:
-    """Return the commit of a model repository's revision; for the errors see :func:`read_tree`."""
+def head(repo_id: str, revision: str = "main", repo_type: str = "model") -> str:
+    """Return the commit of a repository's revision; for the errors see :func:`read_tree`."""
 
     def read_commit() -> str | None:
-        sha = api().repo_info(repo_id, revision=revision).sha
+        sha = api().repo_info(repo_id, revision=revision, repo_type=repo_type).sha
         return commit_id(sha) if sha else None
 
     commit = ask(read_commit, f"{repo_id}@{revision}")

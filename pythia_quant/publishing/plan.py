@@ -3,21 +3,70 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Generic, Literal, Protocol, TypeVar
 
 from huggingface_hub import constants
 
 from pythia_quant.core.errors import HubError
-from pythia_quant.core.foreign_files import MANIFEST
 from pythia_quant.core.hub_client import NoAnswerError, NoRepositoryError, NoRevisionError, api, ask, check_name
-from pythia_quant.core.hub_files import Content, Tree, fetch, read_tree
-from pythia_quant.publishing.base_model import CARD
-from pythia_quant.publishing.publication import RECORDS, Publication
-from pythia_quant.records.manifest import read_manifest
+from pythia_quant.core.hub_files import Content, Tree, read_tree
+from pythia_quant.publishing.publication import Target
 
 State = Literal["new", "changed", "same", "not compared"]
-_HARMLESS = (".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.md")
-"""The files that a repository may have before we publish to it the first time."""
+RepoType = Literal["model", "space"]
+
+
+class Shipment(Protocol):
+    """What is published: an artifact's :class:`~pythia_quant.publishing.publication.Publication`, or a site."""
+
+    @property
+    def repo_type(self) -> RepoType:
+        """The kind of repository that it goes to."""
+        ...
+
+    @property
+    def target(self) -> Target:
+        """The repository and the branch."""
+        ...
+
+    @property
+    def files(self) -> dict[str, Content]:
+        """The content of each file, by its path in the repository."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """The folder that it comes from."""
+        ...
+
+    @property
+    def card(self) -> str:
+        """The repository's README.md: Markdown with YAML front matter."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """The title of the commit."""
+        ...
+
+    @property
+    def despite(self) -> list[str]:
+        """A sentence for each gate that did not pass."""
+        ...
+
+    @property
+    def unknown(self) -> list[str]:
+        """A sentence for each thing that the hub could not be asked for."""
+        ...
+
+    def earlier_files(self, tree: Tree) -> set[str]:
+        """Return the files that an earlier publication left; refuse a repository with something else in it."""
+        ...
+
+
+S = TypeVar("S", bound=Shipment)
+S_co = TypeVar("S_co", bound=Shipment, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -30,7 +79,7 @@ class PlannedFile:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Generic[S_co]):
     """The difference between a publication and what its repository holds.
 
     Attributes:
@@ -44,7 +93,7 @@ class Plan:
         kept: the paths of files in the repository that are not ours; they stay.
     """
 
-    publication: Publication
+    publication: S_co
     private: bool
     create_repo: bool
     create_branch: bool
@@ -69,7 +118,7 @@ class Plan:
         return f"{self.publication.target.repo_id}@{self.publication.target.revision}"
 
 
-def make_plan(publication: Publication, *, private: bool = False, without_hub: bool = False) -> Plan:
+def make_plan(publication: S, *, private: bool = False, without_hub: bool = False) -> Plan[S]:
     """Compare a publication with its repository. If ``HF_HUB_OFFLINE`` is set, the hub is not asked.
 
     Args:
@@ -81,14 +130,14 @@ def make_plan(publication: Publication, *, private: bool = False, without_hub: b
         HubError: the repository's name is not valid, the hub cannot be asked, the repository has something else in it,
             or it is public although `private` is true.
     """
-    target = publication.target
+    target, kind = publication.target, publication.repo_type
     check_name(target.repo_id, "--repo-id")
     if constants.HF_HUB_OFFLINE:
         return _plan(publication, None, private=private)
     try:
-        tree, missing = read_tree(target.repo_id, target.revision), False
+        tree, missing = read_tree(target.repo_id, target.revision, kind), False
     except NoRevisionError:
-        tree, missing = read_tree(target.repo_id), True  # the new branch begins at the commit of main
+        tree, missing = read_tree(target.repo_id, repo_type=kind), True  # the new branch begins at the commit of main
     except NoAnswerError:
         if not without_hub:
             raise
@@ -96,21 +145,23 @@ def make_plan(publication: Publication, *, private: bool = False, without_hub: b
     except NoRepositoryError:
         missing = target.revision != "main"
         return _plan(publication, None, private=private, create_repo=True, create_branch=missing)
-    if private and ask(lambda: api().repo_info(target.repo_id).private, target.repo_id) is not True:
+    if private and ask(lambda: api().repo_info(target.repo_id, repo_type=kind).private, target.repo_id) is not True:
         raise HubError(
-            "is there and is public", where=target.repo_id, hint="choose another --repo-id, or leave out --private"
+            "is there and is public",
+            where=target.repo_id,
+            hint="choose another --repo-id, or " + ("say --public" if kind == "space" else "leave out --private"),
         )
     return _plan(publication, tree, private=private, create_branch=missing)
 
 
 def _plan(
-    publication: Publication,
+    publication: S,
     tree: Tree | None,
     *,
     private: bool,
     create_repo: bool = False,
     create_branch: bool = False,
-) -> Plan:
+) -> Plan[S]:
     there = tree.files if tree else {}
 
     def state(path: str, content: Content) -> State:
@@ -121,7 +172,7 @@ def _plan(
         return "same" if there[path].holds(content) else "changed"
 
     others = [path for path in there if path not in publication.files]
-    earlier = _earlier_files(publication, tree) if tree else set()
+    earlier: set[str] = publication.earlier_files(tree) if tree else set()
     return Plan(
         publication,
         private,
@@ -132,17 +183,3 @@ def _plan(
         [path for path in others if path in earlier],
         [path for path in others if path not in earlier],
     )
-
-
-def _earlier_files(publication: Publication, tree: Tree) -> set[str]:
-    """Return the files of the artifact that is in a repository now; refuse a repository with something else in it."""
-    repo_id = publication.target.repo_id
-    if MANIFEST not in tree.files:
-        foreign = sorted(path for path in tree.files if path not in _HARMLESS)
-        if foreign:
-            named = f"{', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''}"
-            raise HubError(f"holds something else: {named}", where=repo_id, hint="choose another --repo-id")
-        return set()
-    path = fetch(repo_id, MANIFEST, tree.commit)
-    listed = set(read_manifest(path, HubError, f"{repo_id}/{MANIFEST}").files) if path else set()
-    return listed | set(RECORDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from huggingface_hub import constants
 
@@ -16,7 +16,7 @@ from pythia_quant.core.errors import HubError
 from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.foreign_files import ADDED, MANIFEST, SBOM, SIGNATURE, STATEMENT, own_file
 from pythia_quant.core.hub_client import NoAnswerError
-from pythia_quant.core.hub_files import Content, NotCachedError, fetch
+from pythia_quant.core.hub_files import Content, NotCachedError, Tree, fetch
 from pythia_quant.publishing.anonymize import public_manifest, public_recipe, public_results, serialized
 from pythia_quant.publishing.base_model import CARD, base_model, original_card
 from pythia_quant.publishing.card import Sister, render_card, results_url
@@ -24,7 +24,7 @@ from pythia_quant.publishing.metadata import benchmark_task, eval_results_yaml
 from pythia_quant.publishing.sample import sample_output
 from pythia_quant.publishing.signature import signed_files
 from pythia_quant.publishing.statement import RECIPE, make_statement
-from pythia_quant.records.manifest import Manifest
+from pythia_quant.records.manifest import Manifest, read_manifest
 from pythia_quant.records.results import RESULTS, Results, Row, load_results
 
 T = TypeVar("T")
@@ -32,6 +32,8 @@ T = TypeVar("T")
 EVAL_RESULTS = ".eval_results/lambada.yaml"
 RECORDS = (CARD, MANIFEST, RESULTS, RECIPE, EVAL_RESULTS, *ADDED)
 """The files that are published beside those that the manifest lists."""
+HARMLESS = (".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.md")
+"""The files that a repository may have before we publish to it the first time."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,48 @@ class Publication:
     files: dict[str, Content]
     despite: list[str]
     unknown: list[str] = field(default_factory=list)
+    repo_type: Literal["model", "space"] = field(default="model", init=False)
 
     @property
     def card(self) -> str:
         """The model card: Markdown with YAML front matter."""
         return bytes(self.files[CARD].data).decode()
+
+    @property
+    def folder(self) -> Path:
+        """The artifact's folder."""
+        return self.artifact.folder
+
+    @property
+    def title(self) -> str:
+        """The title of the commit."""
+        return f"Publish {self.artifact.manifest.variant}"
+
+    def earlier_files(self, tree: Tree) -> set[str]:
+        """Return the files of the artifact that is in a repository now.
+
+        Raises:
+            HubError: the repository holds something else, or its manifest is damaged.
+        """
+        repo_id = self.target.repo_id
+        if MANIFEST not in tree.files:
+            refuse_others(repo_id, tree)
+            return set()
+        path = fetch(repo_id, MANIFEST, tree.commit)
+        listed = set(read_manifest(path, HubError, f"{repo_id}/{MANIFEST}").files) if path else set()
+        return listed | set(RECORDS)
+
+
+def refuse_others(repo_id: str, tree: Tree) -> None:
+    """Refuse a repository that we have not published to and that holds more than a new one does.
+
+    Raises:
+        HubError: it does.
+    """
+    foreign = sorted(path for path in tree.files if path not in HARMLESS)
+    if foreign:
+        named = f"{', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''}"
+        raise HubError(f"holds something else: {named}", where=repo_id, hint="choose another --repo-id")
 
 
 def prepare_publication(

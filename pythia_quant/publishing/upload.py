@@ -20,7 +20,7 @@ from pythia_quant.core.hub_files import Content, head, read_tree
 from pythia_quant.core.interrupt import interrupted
 from pythia_quant.core.progress import SILENT, Progress
 from pythia_quant.core.text import redacted
-from pythia_quant.publishing.plan import Plan
+from pythia_quant.publishing.plan import Plan, RepoType, Shipment
 
 
 def uploads(files: Sequence[tuple[str, Content]], progress: Progress) -> list[CommitOperationAdd]:
@@ -101,7 +101,7 @@ class Published:
     uploaded: int
 
 
-def publish(plan: Plan, progress: Progress = SILENT) -> Published:
+def publish(plan: Plan[Shipment], progress: Progress = SILENT) -> Published:
     """Upload the files of a plan in one commit, and check the commit.
 
     Args:
@@ -112,8 +112,9 @@ def publish(plan: Plan, progress: Progress = SILENT) -> Published:
         HubError: something failed. The branch is then as it was before, unless the message says otherwise.
     """
     repo_id, revision = plan.publication.target.repo_id, plan.publication.target.revision
+    kind = plan.publication.repo_type
     if plan.nothing_to_do and plan.head:
-        return Published(_url(repo_id, plan.head), plan.head, 0)
+        return Published(_url(kind, repo_id, plan.head), plan.head, 0)
     if constants.HF_HUB_OFFLINE:
         raise explained(hub_errors.OfflineModeIsEnabled(), plan.where)
     progress.step("asking the hub who we are", 0, 1)
@@ -122,7 +123,10 @@ def publish(plan: Plan, progress: Progress = SILENT) -> Published:
     parent = plan.head or _create(plan)
     additions = uploads([(file.path, file.content) for file in plan.uploads], progress)
     onto = "main" if plan.create_branch else revision
-    _send(lambda: api().preupload_lfs_files(repo_id, additions, revision=onto, free_memory=False), plan.where)
+    _send(
+        lambda: api().preupload_lfs_files(repo_id, additions, revision=onto, free_memory=False, repo_type=kind),
+        plan.where,
+    )
     progress.step("committing", 0, 1)
     if plan.create_branch:
         ask(lambda: api().create_branch(repo_id, branch=revision, revision=parent, exist_ok=True), plan.where)
@@ -134,19 +138,19 @@ def publish(plan: Plan, progress: Progress = SILENT) -> Published:
         raise
     progress.step("reading it back", 0, 1)
     _check(plan, commit)
-    return Published(_url(repo_id, commit), commit, len(plan.uploads))
+    return Published(_url(kind, repo_id, commit), commit, len(plan.uploads))
 
 
-def _url(repo_id: str, commit: str) -> str:
-    return f"{constants.ENDPOINT}/{repo_id}/tree/{commit}"
+def _url(kind: RepoType, repo_id: str, commit: str) -> str:
+    return f"{constants.ENDPOINT}/{'spaces/' if kind == 'space' else ''}{repo_id}/tree/{commit}"
 
 
-def _check_card(plan: Plan) -> None:
+def _check_card(plan: Plan[Shipment]) -> None:
     """Ask the hub whether it accepts the card, before anything is uploaded."""
 
     def refusal() -> str:
         try:
-            ModelCard(plan.publication.card).validate()
+            ModelCard(plan.publication.card).validate(repo_type=plan.publication.repo_type)
         except ValueError as error:
             return " ".join(redacted(str(error)).split())[:300] or "no reason given"
         return ""
@@ -157,12 +161,16 @@ def _check_card(plan: Plan) -> None:
     raise HubError(f"the hub does not accept the card: {reason}", where=plan.where, hint="this is a defect: report it")
 
 
-def _create(plan: Plan) -> str:
+def _create(plan: Plan[Shipment]) -> str:
     """Create the repository and return its first commit."""
-    repo_id = plan.publication.target.repo_id
+    repo_id, kind = plan.publication.target.repo_id, plan.publication.repo_type
+    sdk = "static" if kind == "space" else None
     # exist_ok, because the call is repeated if its answer is lost, although the hub has created the repository.
-    ask(lambda: api().create_repo(repo_id, private=plan.private or None, exist_ok=True), repo_id)
-    return head(repo_id)
+    ask(
+        lambda: api().create_repo(repo_id, private=plan.private or None, exist_ok=True, repo_type=kind, space_sdk=sdk),
+        repo_id,
+    )
+    return head(repo_id, repo_type=kind)
 
 
 def _send(call: Callable[[], None], where: str) -> None:
@@ -178,19 +186,21 @@ def _send(call: Callable[[], None], where: str) -> None:
     raise failure
 
 
-def _commit(plan: Plan, parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> str:
+def _commit(plan: Plan[Shipment], parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> str:
     """Make the commit and return its hash. After a lost answer, look for the commit before making it again."""
     repo_id, revision = plan.publication.target.repo_id, plan.publication.target.revision
-    title = f"Publish {plan.publication.artifact.manifest.variant}"
+    title, kind = plan.publication.title, plan.publication.repo_type
 
     def commit() -> str:
-        info = api().create_commit(repo_id, operations, commit_message=title, revision=revision, parent_commit=parent)
+        info = api().create_commit(
+            repo_id, operations, commit_message=title, revision=revision, parent_commit=parent, repo_type=kind
+        )
         return commit_id(info.oid)
 
     def landed(failure: BaseException) -> str | None:
         if not (passing(failure) or status_of(failure) in (*_BUSY, _OVERTAKEN)):
             return None
-        latest = ask(lambda: head(repo_id, revision), plan.where)
+        latest = ask(lambda: head(repo_id, revision, kind), plan.where)
         if latest == parent:
             return None
         if _differences(plan, latest):
@@ -204,9 +214,9 @@ def _commit(plan: Plan, parent: str, operations: list[CommitOperationAdd | Commi
     return ask(commit, plan.where, busy=_BUSY, unheard=landed)
 
 
-def _differences(plan: Plan, commit: str) -> list[str]:
+def _differences(plan: Plan[Shipment], commit: str) -> list[str]:
     """Return a sentence for each difference between a commit and the plan."""
-    there = read_tree(plan.publication.target.repo_id, commit).files
+    there = read_tree(plan.publication.target.repo_id, commit, plan.publication.repo_type).files
     differences = [
         f"{file.path} is missing" if file.path not in there else f"{file.path} has other content"
         for file in plan.files
@@ -215,7 +225,7 @@ def _differences(plan: Plan, commit: str) -> list[str]:
     return differences + [f"{path} is still there" for path in plan.deleted if path in there]
 
 
-def _check(plan: Plan, commit: str) -> None:
+def _check(plan: Plan[Shipment], commit: str) -> None:
     """Compare the size and the hash of every file that the hub has now with those of the plan."""
     differences = _differences(plan, commit)
     if differences:

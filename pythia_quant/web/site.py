@@ -20,7 +20,7 @@ from pythia_quant.web.packages import pins, vendor_contents
 
 PAGE, SITE, VENDOR, MODELS = "index.html", "site.json", "vendor", "models"
 _MARKER = b'content="pythia-quant web"'
-_LICENSES = "LICENSES.txt"
+LICENSES = "LICENSES.txt"
 
 _DEVICES = {
     "wasm": {
@@ -121,5 +121,5 @@ def _write_vendor(folder: Path, assets: Path | None, progress: Progress) -> dict
         fetched[file.name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     packages, _ = pins()
     parts = [f"{name} {packages[name].version} ({packages[name].license})\n\n{text}" for name, text in licenses.items()]
-    (folder / _LICENSES).write_text(f"\n{'=' * 78}\n\n".join(parts), encoding="utf-8")
+    (folder / LICENSES).write_text(f"\n{'=' * 78}\n\n".join(parts), encoding="utf-8")
     return fetched

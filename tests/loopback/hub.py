@@ -23,11 +23,13 @@ class User:
 
     def owns(self, name: str) -> bool:
         """Say whether a repository lies in one of the user's namespaces."""
-        return name.removeprefix("datasets/").split("/")[0] in (self.name, *self.orgs)
+        return name.removeprefix("datasets/").removeprefix("spaces/").split("/")[0] in (self.name, *self.orgs)
 
 
 class Hub:
-    """Repositories by name (of a dataset "datasets/owner/name"), users by token, settings and records.
+    """Repositories by name, users by token, settings and records.
+
+    A dataset has the name "datasets/owner/name", a Space "spaces/owner/name".
 
     `damage` names files served with their last bit flipped, `gated` repositories whose files nobody may have.
     `page_size` pages the tree, `multipart_chunk` uploads larger files in parts, `cdn` serves LFS files from another

@@ -15,9 +15,9 @@ from loopback.hub import Hub, User
 from loopback.store import Commit, Repo
 
 _PARTS = {
-    "kind": "models|datasets",
+    "kind": "models|datasets|spaces",
     "repo": "[^/]+/[^/]+",
-    "name": "(?:datasets/)?[^/]+(?:/[^/]+)?",
+    "name": "(?:(?:datasets|spaces)/)?[^/]+(?:/[^/]+)?",
     "revision": "[^/]+",
     "path": ".+",
     "oid": "[0-9a-f]{64}",
@@ -37,10 +37,10 @@ class Call:
 
     @property
     def name(self) -> str:
-        """The repository's name, with the prefix of a dataset."""
+        """The repository's name, with the prefix of a dataset or a Space."""
         if "name" in self.parts:
             return self.parts["name"]
-        return ("datasets/" if self.parts["kind"] == "datasets" else "") + self.parts["repo"]
+        return ("" if self.parts["kind"] == "models" else f"{self.parts['kind']}/") + self.parts["repo"]
 
     def json(self) -> Any:
         """Return the body."""

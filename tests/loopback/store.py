@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-Kind = Literal["model", "dataset"]
+Kind = Literal["model", "dataset", "space"]
 LFS_SUFFIXES = (".safetensors", ".bin", ".onnx", ".onnx_data", ".parquet")
 GITATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES).encode()
 
@@ -67,10 +67,14 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A repository. `objects` are the LFS contents uploaded to it, `parts` those of which only parts have come."""
+    """A repository; a Space has an `sdk`.
+
+    `objects` are the LFS contents uploaded to it, `parts` those of which only parts have come.
+    """
 
     kind: Kind = "model"
     private: bool = False
+    sdk: str | None = None
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)

@@ -18,14 +18,16 @@ from loopback.store import GITATTRIBUTES, Blob, Kind, Repo, Tree, is_lfs
 def create_repo(call: Call) -> Answer:
     """Make a repository with a first commit."""
     wanted, user = call.json(), call.writer()
-    kind: Kind = "dataset" if wanted.get("type") == "dataset" else "model"
-    prefix = "datasets/" if kind == "dataset" else ""
+    kind: Kind = wanted.get("type", "model")
+    prefix = "" if kind == "model" else f"{kind}s/"
+    if kind == "space" and wanted.get("sdk") not in ("gradio", "docker", "static"):
+        raise Refusal(400, "A Space needs an sdk")
     name = f"{prefix}{wanted.get('organization') or user.name}/{wanted['name']}"
     call.allow(user, name)
     url = {"url": f"{call.hub.endpoint}/{name}"}
     if name in call.hub.repos:
         return in_json({"error": f"You already created this {kind} repo"} | url, 409)
-    repo = call.hub.repos[name] = Repo(kind, wanted.get("visibility") == "private")
+    repo = call.hub.repos[name] = Repo(kind, wanted.get("visibility") == "private", wanted.get("sdk"))
     repo.commit("main", {".gitattributes": Blob(GITATTRIBUTES)}, "initial commit")
     return in_json(url)
 

@@ -1,7 +1,7 @@
 """The graph of an artifact as a page runs it, for the same file of tensors.
 
 In WebAssembly, onnxruntime has no kernel for blocks of integers: it unpacks a product's weights for every token. In
-this graph, blocks of 8 bits become fp32 once, when the model is loaded, and activations are not rounded.
+this graph, blocks of 8 and 4 bits become fp32 once, when the model is loaded, and activations are not rounded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def browser_graph(folder: Path, *, unpacked: bool) -> bytes:
 
     Args:
         folder: the artifact's folder.
-        unpacked: whether blocks of 8 bits become fp32; else they stay as they are, which suits WebGPU.
+        unpacked: whether blocks become fp32; else they stay as they are, which suits WebGPU.
 
     Raises:
         ArtifactError: the artifact is damaged.
@@ -37,13 +37,33 @@ def browser_graph(folder: Path, *, unpacked: bool) -> bytes:
     model = graph.build(architecture, stored.settings, tensors, mark, unpacked=unpacked)
     _keep_last_logits(model)
     if unpacked:
-        read = {name: node.op_type for node in model.graph.node for name in node.input}
-        for tensor in model.graph.initializer:
-            if len(tensor.dims) == 3 and read.get(tensor.name) == "DequantizeLinear":
-                rows, blocks, size = tensor.dims
-                tensor.dims[:] = [rows, blocks * size]
+        _spread(model)
     content: bytes = model.SerializeToString()
     return content
+
+
+def _spread(model: ModelProto) -> None:
+    """Declare codes and zero points as the operator that unpacks them takes them; their bytes stay as they are."""
+    sizes = {
+        node.input[0]: next(entry.i for entry in node.attribute if entry.name == "block_size")
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+    }
+    zeros = {node.input[2] for node in model.graph.node if node.op_type == "DequantizeLinear" and len(node.input) > 2}
+    codes = {
+        tensor.name: tensor for tensor in model.graph.initializer if tensor.name in sizes and len(tensor.dims) == 3
+    }
+    for name, tensor in codes.items():
+        rows, blocks, held = tensor.dims
+        tensor.dims[:] = [rows, blocks * sizes[name]]
+        if held < sizes[name]:
+            tensor.data_type = TensorProto.UINT4
+    halves = {name.removesuffix(".codes") for name, tensor in codes.items() if tensor.data_type == TensorProto.UINT4}
+    for tensor in model.graph.initializer:
+        product = tensor.name.removesuffix(".zero_points")
+        if tensor.name in zeros and product in halves and tensor.data_type == TensorProto.UINT8:
+            rows, held = tensor.dims
+            tensor.dims[:], tensor.data_type = [rows, 2 * held], TensorProto.UINT4
 
 
 def _keep_last_logits(model: ModelProto) -> None:

@@ -122,7 +122,7 @@ class Nodes:
 
     Args:
         stored: the names of the tensors that the writer stored, by which a product has zero points or not.
-        unpacked: whether weights in blocks of 8 bits become fp32 when the model is loaded, and activations stay fp32.
+        unpacked: whether weights in blocks become fp32 when the model is loaded, and activations stay fp32.
     """
 
     def __init__(self, stored: Collection[str] = (), *, unpacked: bool = False) -> None:
@@ -156,7 +156,7 @@ class Nodes:
         """
         name, choice = product.name, product.choice
         result = f"{name}.result"
-        if choice.weights == "int8" and self._unpacked:
+        if self._unpacks(product):
             multiplied = self._unpacked_blocks(product, inputs)
         elif choice.in_blocks and choice.activations != "int8x2":
             return self._blocks(product, inputs, result, bias=product.bias)
@@ -185,24 +185,43 @@ class Nodes:
         level = _ACCURACY_LEVELS[choice.activations]
         return self.add("MatMulNBits", arguments, result, accuracy_level=level, **sizes)
 
+    def _unpacks(self, product: Product) -> bool:
+        """Say whether a product's weights become fp32 when the model is loaded.
+
+        Zero points of 4 bits begin with a new byte in each row, which those of an operator of ONNX do not.
+        """
+        choice, zeros = product.choice, f"{product.name}.zero_points" in self._stored
+        if not (self._unpacked and choice.in_blocks):
+            return False
+        return choice.bits == 8 or not zeros or product.columns // choice.block_size % 2 == 0
+
     def _unpacked_blocks(self, product: Product, inputs: str) -> str:
         """Multiply by weights that onnxruntime computes once, when it loads the model, as they depend on no input.
 
-        The codes are [out, in] here, which are the same bytes.
+        The codes are [out, in] here, and zero points [out, blocks], both of 8 or of 4 bits, which are the same bytes.
         """
         name = product.name
         zero_points = f"{name}.zero_points"
         if zero_points not in self._stored:
-            shape = self.constant(
-                f"{name}.blocks", np.array([product.rows, product.columns // product.choice.block_size])
-            )
-            middle = helper.make_tensor("middle", TensorProto.UINT8, [1], [128])
-            zero_points = self.add("ConstantOfShape", [shape], f"{name}.middles", value=middle)
+            zero_points = self._middles(product)
         weights = self.add(
             "DequantizeLinear", [f"{name}.codes", f"{name}.scales", zero_points], f"{name}.unpacked", axis=1,
             block_size=product.choice.block_size,
         )  # fmt: skip
         return self.add("FusedMatMul", [inputs, weights], f"{name}.product", transB=1)
+
+    def _middles(self, product: Product) -> str:
+        """Add the middle code of each block, integers of as many bits as the codes.
+
+        onnxruntime makes no 4-bit integers of a shape, so these are stored. They take 1/32 of the codes at most.
+        """
+        name, shape = f"{product.name}.middles", (product.rows, product.columns // product.choice.block_size)
+        if product.choice.bits == 8:
+            value = helper.make_tensor("middle", TensorProto.UINT8, [1], [128])
+            return self.add("ConstantOfShape", [self.constant(f"{name}.shape", np.array(shape))], name, value=value)
+        content = b"\x88" * ((shape[0] * shape[1] + 1) // 2)
+        self.constants.append(helper.make_tensor(name, TensorProto.UINT4, shape, content, raw=True))
+        return name
 
     def _in_two_terms(self, product: Product, inputs: str) -> str:
         """Multiply the inputs rounded to int8 per block, and the remainder of that rounding, by the same weights.
