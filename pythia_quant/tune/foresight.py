@@ -15,6 +15,8 @@ ROUNDS = 4
 """The most choices that are foreseen for one limit, without uniform ones."""
 UNIFORM = 2
 """The most uniform choices that are foreseen for one limit."""
+ALIKE = 1.001
+"""Sizes that differ by less are alike, and less drift decides: a mix's graph takes some bytes more than a uniform's."""
 CLOSE = 0.98
 """A choice that uses so much of a limit is close enough to it."""
 
@@ -81,8 +83,10 @@ class Foresight:
         if not fitting:
             return tried[-1] if not self.exact else self.finest()
         best = min(fitting, key=self.cost)
-        smaller = [choices for choices in self._uniform if self.cost(choices) < self.cost(best)]
-        return min([best, *self._fitting_uniform(smaller, limit)], key=self.cost)
+        small = [choices for choices in self._uniform if self.cost(choices) < self.cost(best) * ALIKE]
+        found = [best, *self._fitting_uniform(small, limit)]
+        least = min(map(self.cost, found))
+        return min((each for each in found if self.cost(each) <= least * ALIKE), key=self.divergence)
 
     def least_drift(self, size: float) -> dict[str, Option] | None:
         """Return the least divergence in at most `size` bytes; None if all choices are larger."""

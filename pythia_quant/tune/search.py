@@ -9,7 +9,7 @@ from itertools import pairwise
 from pythia_quant.tune.budget import Budget
 from pythia_quant.tune.choices import Choices
 from pythia_quant.tune.cost import Meter
-from pythia_quant.tune.foresight import Foresight
+from pythia_quant.tune.foresight import ALIKE, Foresight
 from pythia_quant.tune.trials import Trial, Trials
 
 MOST_TRIALS = 6
@@ -126,7 +126,9 @@ def _is_smallest(foresight: Foresight, choices: Choices) -> bool:
 
 def _drift_found(made: list[Trial], pilots: list[Trial], foresight: Foresight, budget: Budget, target: float) -> Found:
     uses = {trial.name: budget.use_elsewhere(trial.results) for trial in made}
-    best = min(_fitting(made, budget), key=lambda trial: (foresight.cost(trial.choices), trial.kl), default=None)
+    fitting = _fitting(made, budget)
+    least = min((trial.bytes for trial in fitting), default=0)
+    best = min((trial for trial in fitting if trial.bytes <= least * ALIKE), key=lambda trial: trial.kl, default=None)
     nearest = best or min(made, key=lambda trial: uses[trial.name])
     remark = ""
     if best is not None and _is_smallest(foresight, best.choices):
@@ -134,7 +136,7 @@ def _drift_found(made: list[Trial], pilots: list[Trial], foresight: Foresight, b
     elif best is None and any(trial.choices == foresight.finest() for trial in made):
         remark = "no choice meets the budget"
     limit = foresight.divergence(best.choices) / max(uses[best.name], 1e-9) if best else target
-    uniform = foresight.best_uniform(foresight.cost(nearest.choices))
+    uniform = foresight.best_uniform(foresight.cost(nearest.choices) * ALIKE)
     return Found(made, pilots, best, nearest, uniform, foresight.smallest_uniform(limit), remark)
 
 
@@ -160,7 +162,7 @@ def search_size(trials: Trials, foresight: Foresight, budget: Budget) -> Found:
         remark = "no choice meets the budget"
     elif trial.choices == foresight.finest():
         remark = f"every choice meets the budget; the finest takes {trial.bytes / 1e6:.3g} MB"
-    uniform = foresight.best_uniform(foresight.cost(trial.choices))
+    uniform = foresight.best_uniform(foresight.cost(trial.choices) * ALIKE)
     best = trial if fitting else None
     return Found([trial], [], best, trial, uniform, None, remark, [end - start for start, end in pairwise(times)])
 
