@@ -99,7 +99,10 @@ def publish(
     artifact: Annotated[
         Path | None,
         typer.Argument(
-            metavar="ARTIFACT", help="The folder of an artifact; with --space, of a site.", show_default=False, autocompletion=complete_artifact
+            metavar="ARTIFACT",
+            help="The folder of an artifact; with --space, of a site.",
+            show_default=False,
+            autocompletion=complete_artifact,
         ),
     ] = None,
     repo_id: RepoId = "",
@@ -178,10 +181,13 @@ def _check_space_options(
     if unfit := [name for name, value in given.items() if value] + (["--revision"] if revision != "main" else []):
         raise HubError("does not go with --space", where=unfit[0], hint="leave it out")
     if site is None:
-        raise HubError("give the folder of a site", where="--space", hint="`pythia-quant web ARTIFACT --out DIR` makes one")
+        raise HubError(
+            "give the folder of a site", where="--space", hint="`pythia-quant web ARTIFACT --out DIR` makes one"
+        )
 
 
 def write_card(plan: Plan[Shipment], path: Path) -> None:
+    """Write the card of a plan to a file."""
     from pythia_quant.core.files import replace_file, target_lock
 
     with target_lock(path):
@@ -249,6 +255,7 @@ def upload_plans(plans: Sequence[Plan[Shipment]], *, private: bool, told: Callab
 
 
 def show_published(plan: Plan[Shipment], published: Published) -> None:
+    """Print where a plan was published."""
     what = f"{published.uploaded} files, read back and compared" if published.uploaded else "was there already"
     out_console.print(f"[bold]{escape(plan.where)}[/]: {what}: {escape(published.url)}", soft_wrap=True)
 

@@ -147,7 +147,9 @@ def make_plan(publication: S, *, private: bool = False, without_hub: bool = Fals
         return _plan(publication, None, private=private, create_repo=True, create_branch=missing)
     if private and ask(lambda: api().repo_info(target.repo_id, repo_type=kind).private, target.repo_id) is not True:
         raise HubError(
-            "is there and is public", where=target.repo_id, hint="choose another --repo-id, or " + ("say --public" if kind == "space" else "leave out --private")
+            "is there and is public",
+            where=target.repo_id,
+            hint="choose another --repo-id, or " + ("say --public" if kind == "space" else "leave out --private"),
         )
     return _plan(publication, tree, private=private, create_branch=missing)
 

@@ -167,9 +167,7 @@ def _create(plan: Plan[Shipment]) -> str:
     sdk = "static" if kind == "space" else None
     # exist_ok, because the call is repeated if its answer is lost, although the hub has created the repository.
     ask(
-        lambda: api().create_repo(
-            repo_id, private=plan.private or None, exist_ok=True, repo_type=kind, space_sdk=sdk
-        ),
+        lambda: api().create_repo(repo_id, private=plan.private or None, exist_ok=True, repo_type=kind, space_sdk=sdk),
         repo_id,
     )
     return head(repo_id, repo_type=kind)

@@ -27,7 +27,7 @@ class User:
 
 
 class Hub:
-    """Repositories by name (of a dataset "datasets/owner/name", of a Space "spaces/owner/name"), users by token, settings and records.
+    """Repositories by name ("datasets/owner/name", "spaces/owner/name"), users by token, settings and records.
 
     `damage` names files served with their last bit flipped, `gated` repositories whose files nobody may have.
     `page_size` pages the tree, `multipart_chunk` uploads larger files in parts, `cdn` serves LFS files from another

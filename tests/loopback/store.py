@@ -67,7 +67,7 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A repository; a Space has an `sdk`. `objects` are the LFS contents uploaded to it, `parts` those of which only parts have come."""
+    """A repository; a Space has an `sdk`. `objects` are its LFS contents, `parts` those of which only parts have come."""
 
     kind: Kind = "model"
     private: bool = False

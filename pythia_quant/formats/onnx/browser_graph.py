@@ -50,7 +50,9 @@ def _spread(model: ModelProto) -> None:
         if node.op_type == "DequantizeLinear"
     }
     zeros = {node.input[2] for node in model.graph.node if node.op_type == "DequantizeLinear" and len(node.input) > 2}
-    codes = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in sizes and len(tensor.dims) == 3}
+    codes = {
+        tensor.name: tensor for tensor in model.graph.initializer if tensor.name in sizes and len(tensor.dims) == 3
+    }
     for name, tensor in codes.items():
         rows, blocks, held = tensor.dims
         tensor.dims[:] = [rows, blocks * sizes[name]]

@@ -193,7 +193,7 @@ class Nodes:
         choice, zeros = product.choice, f"{product.name}.zero_points" in self._stored
         if not (self._unpacked and choice.in_blocks):
             return False
-        return choice.bits == 8 or not zeros or product.columns // choice.block_size % 2 == 0  # noqa: PLR2004
+        return choice.bits == 8 or not zeros or product.columns // choice.block_size % 2 == 0
 
     def _unpacked_blocks(self, product: Product, inputs: str) -> str:
         """Multiply by weights that onnxruntime computes once, when it loads the model, as they depend on no input.
@@ -216,7 +216,7 @@ class Nodes:
         onnxruntime makes no 4-bit integers of a shape, so these are stored. They take 1/32 of the codes at most.
         """
         name, shape = f"{product.name}.middles", (product.rows, product.columns // product.choice.block_size)
-        if product.choice.bits == 8:  # noqa: PLR2004 - the bits of a byte
+        if product.choice.bits == 8:
             value = helper.make_tensor("middle", TensorProto.UINT8, [1], [128])
             return self.add("ConstantOfShape", [self.constant(f"{name}.shape", np.array(shape))], name, value=value)
         content = b"\x88" * ((shape[0] * shape[1] + 1) // 2)

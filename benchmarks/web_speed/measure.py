@@ -1,11 +1,11 @@
 """How fast artifacts are in headless Chromium, beside our own runtime, and beside GGUF in wllama, in one run.
 
-``python benchmarks/web_speed --tokenizer tokenizer.json --sizes 70m 160m --threads 1 2``
+``python benchmarks/web_speed/measure.py --tokenizer tokenizer.json --sizes 70m 160m --threads 1 2``
 
-Weights are random, in the real shapes. A browser and a native row have the same number of threads, and each reads the same
-128 tokens and then 48 more, one by one. Times are of a second round, those of tokens medians; a ratio is native time over
-browser time. The last column says how often both find the same token the likeliest, and how far the last logits are apart,
-in standard deviations of the logits.
+Weights are random, in the real shapes. A browser and a native row have the same number of threads, and each reads the
+same 128 tokens and then 48 more, one by one. Times are of a second round, those of tokens medians; a ratio is native time
+over browser time. The last column says how often both find the same token the likeliest, and how far the last logits are
+apart, in standard deviations of the logits.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def in_browser(browser: Browser, call: str, job: dict[str, Any]) -> dict[str, An
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
-    """Say how often both find the same token likeliest, fed with the same ones, and how far the last logits are apart."""
+    """Say how often both find the same token likeliest, and how far the last logits are apart."""
     same = sum(a == b for a, b in zip(one["tokens"], other["likeliest"], strict=True))
     apart = [(a - b) ** 2 for a, b in zip(one["logits"], other["logits"], strict=True)]
     scale = statistics.pstdev(one["logits"])
@@ -184,7 +184,9 @@ def main() -> None:
         return
     given.work.mkdir(parents=True, exist_ok=True)
     modules = wllama(Path(".venv/share/wllama"))
-    print("| shape | threads | kind | native ms/token | browser | ratio | native first, ms | browser | ratio | load, ms | same tokens, logits apart |")
+    print(
+        "| shape | threads | kind | native ms/token | browser | ratio | native first, ms | browser | ratio | load, ms | same tokens, logits apart |"
+    )
     print("|---" * 11 + "|")
     for size in given.sizes:
         found = artifacts(size, given.work.absolute(), given.tokenizer)
