@@ -46,12 +46,12 @@ autogptq: .venv/ready
 		accelerate==1.2.1 numpy==2.2.6 datasets==3.6.0 torch==2.13.0
 	PYTHIA_QUANT_AUTOGPTQ_PYTHON=$(abspath $(AUTOGPTQ))/bin/python $(BIN)/pytest -rsP tests/clients -k autogptq
 
-# The page that `pythia-quant web` writes, in headless Chromium.
+# The page that `pythia-quant web` writes, in headless Chromium; axe-core looks at it, and is in no site.
 .PHONY: web-test
 web-test: .venv/ready
 	mkdir -p .venv/share/web
 	@npm pack --silent --ignore-scripts --pack-destination .venv/share/web onnxruntime-web@1.30.0 \
-		@huggingface/tokenizers@0.2.0 || echo 'the page is not tested: npm is missing, or cannot fetch its packages'
+		@huggingface/tokenizers@0.2.0 axe-core@4.14.1 || echo 'the page is not tested: npm is missing, or cannot fetch its packages'
 	$(BIN)/pytest -rs tests/web
 
 check: .venv/ready

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from browser import Browser
+from site_server import ASSETS, served
 
 from pythia_quant.artifacts.artifact import Artifact, open_artifact
 from pythia_quant.artifacts.generate import continue_text
@@ -21,14 +19,6 @@ from pythia_quant.web.site import check_out, write_site
 
 TOKENS = "[...document.querySelectorAll('.token')].flatMap((one) => one.dataset.tokens.split(' ').map(Number))"
 PROMPT = "import os"
-ASSETS = Path(__file__).parents[2] / ".venv" / "share" / "web"
-
-
-class _PlainHandler(SimpleHTTPRequestHandler):
-    """A file server that sets no header of ours."""
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as in the base class
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +35,8 @@ def site(tiny: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def address(site: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_PlainHandler, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/index.html"
-    server.shutdown()
-    server.server_close()
+    with served(site) as opened:
+        yield opened
 
 
 def test_the_page_generates_what_python_does(browser: Browser, address: str, tiny: Artifact) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hub_user import Client
 from loopback import Hub
-from test_site import ASSETS
+from site_server import ASSETS
 
 from pythia_quant.artifacts.artifact import open_artifact
 from pythia_quant.web.site import write_site

@@ -17,6 +17,7 @@ let records = [];
 let panes = [];
 let working = null; // the client at work
 let halted = false;
+let frame = 0; // of what is drawn soon
 const clients = new Map();
 
 function say(text) {
@@ -125,9 +126,10 @@ async function continueWith(record, pane, wanted) {
     if (message.type !== 'token') return;
     if (!pane.tokens.length) say(`${record.title} writes …`);
     pane.add(message);
-    showPlace(pane.tokens.length);
+    showSoon(pane);
   });
   pane.finish(await ended);
+  pane.follow();
 }
 
 async function run(event) {
@@ -196,8 +198,18 @@ function compare() {
   showPlace(place);
 }
 
+/** Show the newest token's probabilities at the next frame, as tokens may come faster than a screen shows them. */
+function showSoon(pane) {
+  cancelAnimationFrame(frame);
+  frame = requestAnimationFrame(() => {
+    showPlace(pane.tokens.length);
+    pane.follow();
+  });
+}
+
 /** Show the probabilities before a new token. */
 function showPlace(place) {
+  cancelAnimationFrame(frame);
   const slider = byId('place');
   slider.max = Math.max(1, ...panes.map((pane) => pane.tokens.length));
   slider.value = place;

@@ -37,8 +37,12 @@ export class Pane {
       this.text.append(this.span);
     }
     this.half = message.text === '';
-    this.text.scrollTop = this.text.scrollHeight;
     this.time(message.times, this.tokens.length);
+  }
+
+  /** Scroll to the newest token. */
+  follow() {
+    this.text.scrollTop = this.text.scrollHeight;
   }
 
   time({ first, elapsed }, made) {
