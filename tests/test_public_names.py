@@ -27,12 +27,12 @@ FUNCTIONS = {
     "load_passages": "(settings: LambadaSettings, progress: Progress = SILENT) -> Passages",
     "load_recipe": "(name: str | Path) -> Recipe",
     "load_results": "(path: str | Path) -> Results",
-    "make_plan": "(publication: Publication, *, private: bool = False, without_hub: bool = False) -> Plan",
+    "make_plan": "(publication: S, *, private: bool = False, without_hub: bool = False) -> Plan[S]",
     "open_artifact": "(folder: str | Path) -> Artifact",
     "prepare_publication": "(artifact: str | Path | Artifact, target: str | Target, *, "
     "results: str | Path | None = None, base: str | None = None, despite_gate: str = '', "
     "together: Sequence[Artifact] = (), without_hub: bool = False) -> Publication",
-    "publish": "(plan: Plan, progress: Progress = SILENT) -> Published",
+    "publish": "(plan: Plan[Shipment], progress: Progress = SILENT) -> Published",
     "pull": "(artifact: str, progress: Progress = SILENT) -> Path",
     "quantize": "(model: str | Path, method: str = 'gptq-int4', out: str | Path = 'artifacts', *, "
     "bits: int | None = None, group_size: int | None = None, revision: str | None = None, "

@@ -81,12 +81,16 @@ class Publication:
     files: dict[str, Content]
     despite: list[str]
     unknown: list[str] = field(default_factory=list)
-    repo_type: Literal["model", "space"] = field(default="model", init=False)
 
     @property
     def card(self) -> str:
         """The model card: Markdown with YAML front matter."""
         return bytes(self.files[CARD].data).decode()
+
+    @property
+    def repo_type(self) -> Literal["model", "space"]:
+        """The kind of repository that it goes to."""
+        return "model"
 
     @property
     def folder(self) -> Path:
