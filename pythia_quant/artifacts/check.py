@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pythia_quant.artifacts.artifact import Artifact
-from pythia_quant.artifacts.needs import PROBE_TOKENS
+from pythia_quant.artifacts.needs import PROBE_TOKENS, WHOLE_MODEL_BYTES
 from pythia_quant.core import process
 from pythia_quant.core.errors import ArtifactError
 from pythia_quant.core.settings import VariantSettings
@@ -25,8 +25,6 @@ from pythia_quant.runtimes.protocol import Layered, Runtime, generate, logits
 
 GENERATED = 8
 _POSITIONS_AT_ONCE = 16  # so few that temporaries in fp64 are small beside a model
-WHOLE_MODEL_BYTES = 1_000_000_000
-"""An artifact up to this size is loaded whole, as users load it. A larger one might not fit in memory."""
 MAX_WEIGHT_ERROR = 1e-3
 """The largest difference of logits in fp32 arithmetic, relative to the largest logit: rounding makes about 1e-5, a
 wrong tensor more than 1e-1."""

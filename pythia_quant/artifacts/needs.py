@@ -17,10 +17,9 @@ from pythia_quant.model.architecture import Architecture
 
 ANYWAY = "PYTHIA_QUANT_LOW_MEMORY"
 """The variable that lets a conversion begin although memory or disk seem to be too small: with ``1``."""
-_LARGEST_WHOLE = 1_000_000_000
-"""Bytes of the largest artifact that the check after a conversion loads whole, if its format can do without."""
-
-
+WHOLE_MODEL_BYTES = 1_000_000_000
+"""The check after a conversion loads an artifact up to this size whole, as users load it. A larger one might not fit
+in memory."""
 PROBE_WINDOWS, PROBE_TOKENS = 2, 64
 """The windows that the check after a conversion runs, and the most tokens of each."""
 _OTHER_FILES = 5_000_000
@@ -41,7 +40,7 @@ def conversion_needs(shape: Architecture, settings: VariantSettings, calibration
     """
     entry, size = format_of(settings), artifact_bytes(shape, settings)
     solving, scratch = entry.costs(settings, shape, calibration_tokens)
-    in_layers = entry.in_layers and size > _LARGEST_WHOLE
+    in_layers = entry.in_layers and size > WHOLE_MODEL_BYTES
     checking = 8 * shape.vocabulary * shape.width if in_layers else entry.held_of_weights * size  # two heads in fp32
     logits = 4 * PROBE_WINDOWS * PROBE_TOKENS * shape.vocabulary  # those intended, which the check reads from a file
     return Costs(entry.held + int(max(checking, solving)), int(size * 1.05) + logits + scratch + _OTHER_FILES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +14,7 @@ from pythia_quant.cli.completion import complete_artifact
 from pythia_quant.cli.options import AsJson, local_folders
 from pythia_quant.core.console import EVERY_VARIABLE, example
 from pythia_quant.core.errors import ArgumentError
+from pythia_quant.core.extras import refuse_without
 from pythia_quant.core.text import printable
 from pythia_quant.model.source_name import SCHEME
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415 - --help answers at once: what needs torch is imported when it is needed
 
 commands = typer.Typer()
-_NEEDS = ("fastapi", "prometheus_client", "uvicorn")
+_NEEDS = {"fastapi": "fastapi", "prometheus_client": "prometheus-client", "uvicorn": "uvicorn"}
 
 
 _Artifact = Annotated[
@@ -66,9 +66,7 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Serve an artifact over HTTP, in the shape of OpenAI's API: /v1/completions, /v1/models, /health, /metrics."""
-    if missing := [name for name in _NEEDS if find_spec(name) is None]:
-        what = f"needs {' and '.join(missing)}, not installed here"
-        raise ArgumentError(what, where="serve", hint=f"pip install {' '.join(missing)}")
+    refuse_without(_NEEDS, "serve")
     from pythia_quant.serve.guard import read_keys
 
     if api_key_file is not None and no_auth:

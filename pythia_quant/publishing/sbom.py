@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from importlib.metadata import Distribution, distributions
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from pythia_quant.core import machine
-from pythia_quant.core.errors import ArgumentError
+from pythia_quant.core.extras import refuse_without
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component
@@ -24,9 +23,7 @@ def make_sbom() -> str:
     Raises:
         ArgumentError: the library is not installed.
     """
-    if missing := [package for module, package in _NEEDS.items() if find_spec(module) is None]:
-        what = f"needs {' and '.join(missing)}, not installed here"
-        raise ArgumentError(what, where="sbom", hint=f"pip install {' '.join(missing)}")
+    refuse_without(_NEEDS, "sbom")
     from cyclonedx.model.bom import Bom
     from cyclonedx.output.json import JsonV1Dot6
 

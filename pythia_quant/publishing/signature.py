@@ -15,7 +15,6 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from pythia_quant.artifacts.artifact import PUBLISHED, Artifact, verify_files
 from pythia_quant.artifacts.listing import newest_result
 from pythia_quant.artifacts.pull import place_file
 from pythia_quant.core.errors import ArgumentError, ArtifactError, without_links
+from pythia_quant.core.extras import refuse_without
 from pythia_quant.core.file_hashes import sha256
 from pythia_quant.core.files import folder_beside, target_lock
 from pythia_quant.core.foreign_files import (
@@ -197,7 +197,7 @@ def signed_files(folder: Path) -> dict[str, str] | None:
 
 def _signer(key: Path | None) -> signing.Config:
     """Return the library's settings to sign by a key, or by Sigstore."""
-    _refuse_missing()
+    refuse_without(_NEEDS, "signing")
     from model_signing import hashing, signing
 
     config = signing.Config().set_hashing_config(hashing.Config().set_ignored_paths(paths=_UNSIGNED))
@@ -220,7 +220,7 @@ def _signer(key: Path | None) -> signing.Config:
 
 
 def _verifier(trust: Trust) -> verifying.Config:
-    _refuse_missing()
+    refuse_without(_NEEDS, "signing")
     from model_signing import hashing, verifying
 
     # Links stay in the folder, or in the hub's cache: verify_files has seen to that.
@@ -234,12 +234,6 @@ def _verifier(trust: Trust) -> verifying.Config:
     except Exception as error:  # as in _signer
         what = "is no public key on P-256, P-384 or P-521 as PEM"
         raise ArgumentError(what, where=str(trust.key), hint=_PUBLIC_KEY) from error
-
-
-def _refuse_missing() -> None:
-    if missing := [package for module, package in _NEEDS.items() if find_spec(module) is None]:
-        what = f"signatures need {' and '.join(missing)}, not installed here"
-        raise ArgumentError(what, hint=f"pip install {' '.join(missing)}")
 
 
 def _ask_sigstore(call: Callable[[], object]) -> None:

@@ -13,10 +13,10 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from tiny import TINY, random_weights, write_checkpoint
 
-from pythia_quant.artifacts.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, WHOLE_MODEL_BYTES, check_artifact
+from pythia_quant.artifacts.check import MAX_RUN_ERROR, MAX_WEIGHT_ERROR, check_artifact
 from pythia_quant.artifacts.convert import convert
 from pythia_quant.artifacts.inputs import Inputs, load_inputs
-from pythia_quant.artifacts.needs import artifact_bytes, check_needs, conversion_needs
+from pythia_quant.artifacts.needs import WHOLE_MODEL_BYTES, artifact_bytes, check_needs, conversion_needs
 from pythia_quant.artifacts.plan import caveats, needs
 from pythia_quant.cli.jobs import convert_all
 from pythia_quant.core.errors import ArtifactError, CorpusError

@@ -51,7 +51,7 @@ def test_what_cannot_be_served_is_refused(folder: Path, tmp_path: Path) -> None:
 def test_without_the_extra_one_command_says_how_to_install_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = util.find_spec
     monkeypatch.setattr(
-        "pythia_quant.cli.serve.find_spec", lambda name, *rest: None if name == "uvicorn" else found(name, *rest)
+        "pythia_quant.core.extras.find_spec", lambda name, *rest: None if name == "uvicorn" else found(name, *rest)
     )
     message: Any = refuse("serve", folder)
     assert message == "error: serve: needs uvicorn, not installed here\n  pip install uvicorn\n"
